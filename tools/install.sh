@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs fedloom and the extras named in EXTRAS into VENV, at the versions of constraints.txt.
+# uv is faster but reads neither pip's find-links nor its index settings, so they are handed on; plain pip otherwise.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${VENV:-.venv}
+python=$venv/bin/python
+target=".${EXTRAS:+[$EXTRAS]}"
+[ -x "$python" ] || python3 -m venv "$venv"
+links=()
+for scope in :env: global user site install; do
+  for link in $("$python" -m pip config get "$scope.find-links" 2>/dev/null || true); do links+=(--find-links "$link"); done
+done
+with_uv() {
+  "$python" -m pip install -q -c constraints.txt uv &&
+    "$venv/bin/uv" pip install -q --compile-bytecode -p "$python" "${links[@]}" -c constraints.txt -e "$target"
+}
+with_uv || "$python" -m pip install -q -c constraints.txt -e "$target"
