@@ -28,7 +28,9 @@ def _check_turns(turns: Sequence[Turn], last: Role) -> None:
     for index, turn in enumerate(spoken):
         expected = "user" if index % 2 == 0 else "assistant"
         if turn.role != expected:
-            raise DataError(f"turn {index} has role '{turn.role}', expected '{expected}': user and assistant alternate.")
+            raise DataError(
+                f"turn {index} has role '{turn.role}', allowed is '{expected}': user and assistant alternate."
+            )
     if not spoken or spoken[-1].role != last:
         raise DataError(f"a conversation of {len(turns)} turns must end with a turn of role '{last}'.")
 

@@ -1,0 +1,336 @@
+"""Every extension point of fedloom on a few pages.
+
+Shape letters, here and everywhere: N rows of a round, P numbers in a row, K stacked clients, B examples, T tokens,
+R rank of an adapter, D and O input and output width of a layer, V vocabulary.
+
+A plug-in is a frozen object with pure methods: it derives from one family below and from nothing else, keeps no state,
+and its fields are its settings. What must be kept between rounds lives in `Slots`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from fedloom.examples import Example, Turn
+from fedloom.mean import LossSum, Mean
+from fedloom.plugin import Family
+from fedloom.tree import Layout, Slots, Tree
+
+__all__ = [
+    "Accumulator",
+    "Aggregator",
+    "Batch",
+    "Draws",
+    "Encoded",
+    "Engine",
+    "Job",
+    "Local",
+    "Metric",
+    "Model",
+    "ModelFamily",
+    "Partition",
+    "Piece",
+    "Prediction",
+    "Report",
+    "Rule",
+    "ServerOpt",
+    "Source",
+    "Task",
+    "Template",
+]
+
+
+# ---------------------------------------------------------------------------------------------- federated algorithms
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a client knows while it trains."""
+
+    anchor: Tree
+    """The shared parameters at the start of the round."""
+    shared: Slots = field(default_factory=dict[str, Tree])
+    """The server's slots, the same for all clients."""
+    memory: Slots = field(default_factory=dict[str, Tree])
+    """This client's own slots; they never leave it."""
+
+
+class Rule(Family):
+    """One federated algorithm, both halves, pure.
+
+    `correct` and `adjust` are elementwise: they may be handed a whole tree flattened into one tensor, or K clients
+    stacked, and must give the same numbers.
+    """
+
+    folder = "fedloom.rules"
+    uniform_slots: ClassVar[frozenset[str]] = frozenset()
+    """Uploaded slots whose mean is uniform over the sampled clients, whatever the run's weighting."""
+
+    def init_shared(self, params: Tree) -> Slots:
+        """Return the server's slots before the first round."""
+        return {}
+
+    def init_memory(self, params: Tree) -> Slots:
+        """Return a client's slots before its first round."""
+        return {}
+
+    def correct(self, grad: Tree, params: Tree, local: Local) -> Tree:
+        """Return the gradient that the client's optimiser sees."""
+        return grad
+
+    def adjust(self, params: Tree, local: Local, *, lr: float) -> Tree:
+        """Return the parameters after one optimiser step, adjusted."""
+        return params
+
+    @abstractmethod
+    def finish(self, params: Tree, local: Local, *, steps: int, lr: float) -> tuple[Slots, Slots]:
+        """Return (upload, new memory) after `steps` local steps at learning rate `lr`."""
+
+    @abstractmethod
+    def merge(self, shared: Slots, mean: Slots, *, fraction: float) -> tuple[Tree, Slots]:
+        """Return (delta, new shared) from the mean upload; `fraction` is sampled clients over all clients."""
+
+
+class ServerOpt(Family):
+    """The server's optimiser: turns the mean change of a round into new parameters."""
+
+    folder = "fedloom.server_opts"
+
+    @abstractmethod
+    def init(self, params: Tree) -> Slots:
+        """Return the optimiser's slots before the first round."""
+
+    @abstractmethod
+    def step(self, params: Tree, delta: Tree, state: Slots, *, round: int) -> tuple[Tree, Slots]:
+        """Return (new params, new slots); `round` counts from 0."""
+
+    def gain(self, state: Slots) -> float:
+        """Return the mean factor by which the last step scaled its direction; 1 for plain averaging."""
+        return 1.0
+
+
+class Accumulator(Protocol):
+    """Takes rows one by one and gives their aggregate."""
+
+    def add(self, row_P: Tensor, weight: float) -> None:
+        """Take one row and its positive weight (weights need not sum to 1)."""
+        ...
+
+    def result(self) -> Tensor:
+        """Return the aggregate [P] of all rows taken."""
+        ...
+
+
+class Aggregator(Family):
+    """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
+
+    folder = "fedloom.aggregators"
+
+    @abstractmethod
+    def __call__(self, rows_NP: Tensor, weight_N: Tensor) -> Tensor:
+        """Return the aggregate [P]."""
+
+    @abstractmethod
+    def accumulator(self) -> Accumulator:
+        """Return a fresh accumulator; a mean is a running sum and never holds the matrix."""
+
+
+# --------------------------------------------------------------------------------------------------- models and tasks
+
+
+@dataclass
+class Draws:
+    """Where the dropout of a model draws from: None while it must be off. The one thing of a model that changes."""
+
+    generator: torch.Generator | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A built model: its module is never wrapped and never changed; parameters reach it through `functional_call`."""
+
+    module: nn.Module
+    trainable: Tree
+    """The tensors that training changes, by their names in `module`, at their initial values."""
+    tokenizer: PreTrainedTokenizerBase
+    draws: Draws
+    base_id: str
+    """Name and SHA-256 of the base weights, for manifests."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.module.parameters()).device
+
+
+class ModelFamily(Family):
+    """A way to build models."""
+
+    folder = "fedloom.models"
+    stackable: ClassVar[str] = r"$^"
+    """Pattern of the trainable names that may carry a leading client axis."""
+
+    @abstractmethod
+    def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
+        """Return the model, all parameters frozen; `train` is a pattern that selects the trainable names."""
+
+    @abstractmethod
+    def save(self, model: Model, params: Tree, folder: str) -> None:
+        """Write `params` as files that other tools load (PEFT's format for adapters)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example as tokens: which are supervised, and what happened to it on the way."""
+
+    tokens_T: Tensor  # int32
+    supervised_T: Tensor  # bool: True where the token itself is to be predicted
+    truncated: bool = False
+    empty_answer: bool = False
+    prompt_too_long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B examples padded to one length: what a model sees and which tokens count."""
+
+    tokens_BT: Tensor  # int64
+    attention_BT: Tensor  # int64, 0 at padding
+    supervised_BT: Tensor  # bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model wrote for one example."""
+
+    text: str
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of formatted text, learnt from or not."""
+
+    text: str
+    supervised: bool
+
+
+class Template(Family):
+    """How turns become text, the same for training and evaluation.
+
+    Contract: the pieces of `pieces(prompt turns)` joined, followed by a supervised piece, are how the training text
+    begins; no unsupervised text changes when an answer follows.
+    """
+
+    folder = "fedloom.templates"
+
+    @abstractmethod
+    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+        """Return the text in pieces; if the last turn is the user's, up to where the answer begins."""
+
+
+class Task(Family):
+    """What is learnt: examples to tokens, tokens to losses, prompts to predictions."""
+
+    folder = "fedloom.tasks"
+
+    @abstractmethod
+    def encode(self, example: Example, model: Model) -> Encoded:
+        """Return the example as tokens; called once per example and run."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Encoded], model: Model) -> Batch:
+        """Return encoded examples as one batch on the model's device."""
+
+    @abstractmethod
+    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+        """Return totals and weights per example; examples of a batch do not influence one another."""
+
+    @abstractmethod
+    def predict(
+        self, model: Model, params: Tree, examples: Sequence[Example], *, max_new_tokens: int
+    ) -> list[Prediction]:
+        """Return what the model writes for the prompt of each example, greedily."""
+
+
+class Metric(Family):
+    """A score of one prediction; higher is better unless the docstring says otherwise."""
+
+    folder = "fedloom.metrics"
+
+    @abstractmethod
+    def __call__(self, example: Example, prediction: Prediction) -> Mean:
+        """Return the score as a Mean of weight 1 (weight 0 where it does not apply)."""
+
+
+# --------------------------------------------------------------------------------------------------------------- data
+
+
+class Source(Family):
+    """A data set: examples by split.
+
+    Splits are called `train`, `validation` and `test`; a source may leave out the last two. Records that belong to a
+    natural client carry its name in the tag `client`.
+    """
+
+    folder = "fedloom.data.sources"
+
+    @abstractmethod
+    def load(self) -> Mapping[str, Sequence[Example]]:
+        """Return the examples of each split, in a fixed order."""
+
+
+class Partition(Family):
+    """An exact cover of examples by clients: every index goes to one client, and no client is empty."""
+
+    folder = "fedloom.data.partitions"
+
+    @abstractmethod
+    def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
+        """Return the indices of each client by its name, in client order."""
+
+
+# ------------------------------------------------------------------------------------------------------------ engines
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the server sends one client for one round."""
+
+    client: str
+    round: int
+    lr: float
+    local: Local
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a client sends back; `memory` stays with the client and is only carried here in simulation."""
+
+    client: str
+    row_P: Tensor
+    layout: Layout
+    weight: float
+    n_examples: int
+    """Distinct examples of the client."""
+    samples_seen: int
+    """Examples trained on this round, repetitions counted."""
+    supervised_tokens: int
+    loss: Mean
+    memory: Slots
+
+
+class Engine(Family):
+    """Carries jobs to clients; reports come back in the order of the jobs."""
+
+    folder = "fedloom.engines"
+
+    @abstractmethod
+    def __call__(self, train: Callable[[Job], Report], jobs: Iterator[Job]) -> Iterator[Report]:
+        """Yield the reports of the jobs; `train` is one client's training."""

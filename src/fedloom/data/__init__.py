@@ -1,0 +1,3 @@
+"""Where examples come from (`sources`) and who owns them (`partitions`)."""
+
+__all__: list[str] = []

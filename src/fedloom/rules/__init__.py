@@ -1,0 +1,3 @@
+"""Federated algorithms, one per file: each a `Rule`."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Server optimisers, one per file: each a `ServerOpt`."""
+
+__all__: list[str] = []

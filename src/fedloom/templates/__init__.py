@@ -1,0 +1,3 @@
+"""How turns become text, one way per file: each a `Template`."""
+
+__all__: list[str] = []
