@@ -8,29 +8,32 @@ and its fields are its settings. What must be kept between rounds lives in `Slot
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from fedloom.errors import ConfigError
 from fedloom.examples import Example, Turn
 from fedloom.mean import LossSum, Mean
-from fedloom.plugin import Family
+from fedloom.plugin import AtLeast, Family, Fraction, NonNegative, Positive, check_ranges
 from fedloom.tree import Layout, Slots, Tree
 
 __all__ = [
     "Accumulator",
     "Aggregator",
     "Batch",
+    "Carrier",
     "Draws",
     "Encoded",
     "Engine",
     "Job",
     "Local",
+    "LocalSettings",
     "Metric",
     "Model",
     "ModelFamily",
@@ -40,9 +43,12 @@ __all__ = [
     "Report",
     "Rule",
     "ServerOpt",
+    "Shard",
     "Source",
     "Task",
     "Template",
+    "Weighting",
+    "Work",
 ]
 
 
@@ -299,9 +305,74 @@ class Partition(Family):
 # ------------------------------------------------------------------------------------------------------------ engines
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalSettings:
+    """How a client trains in one round."""
+
+    lr: Positive = 2e-3
+    """Learning rate of the first round."""
+    lr_final: NonNegative = 0.0
+    """Learning rate towards which the cosine falls over the rounds; it is constant within a round."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    steps: AtLeast = 10
+    """Optimiser steps in a round."""
+    batch: AtLeast = 16
+    """Examples of a micro-batch."""
+    accumulation: AtLeast = 1
+    """Micro-batches of a step."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Positive = 1e-8
+    momentum: Fraction = 0.0
+    """Momentum of sgd."""
+    weight_decay: NonNegative = 0.0
+    clip_norm: NonNegative = 1.0
+    """Largest norm of a step's gradient; 0 does not clip."""
+    optimiser_state: Literal["fresh", "kept"] = "fresh"
+    """Whether a client's optimiser starts anew in each round or keeps its moments."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.lr_final > self.lr:
+            raise ConfigError(f"lr_final: found {self.lr_final:g}, allowed is at most lr = {self.lr:g}.")
+
+
+Weighting = Literal["samples", "used_samples", "tokens", "uniform"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A client's training data, encoded once for the whole run."""
+
+    items: tuple[Encoded, ...]
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that the client learns from."""
+        return sum(int(item.supervised_T.sum()) for item in self.items)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The client half of a run: what does not change from round to round."""
+
+    model: Model
+    task: Task
+    rule: Rule
+    local: LocalSettings
+    shards: Mapping[str, Shard]
+    layout: Layout
+    """The shared parameters, in the order of a row."""
+    private: Tree
+    """Initial values of the parameters that are trained but never shared."""
+    weighting: Weighting
+    seed: int
+
+
 @dataclass(frozen=True)
 class Job:
-    """All that the server sends one client for one round."""
+    """All that the server sends one client for one round; its trees are whole rows under the name ""."""
 
     client: str
     round: int
@@ -321,16 +392,18 @@ class Report:
     """Distinct examples of the client."""
     samples_seen: int
     """Examples trained on this round, repetitions counted."""
-    supervised_tokens: int
     loss: Mean
     memory: Slots
 
 
+Carrier = Callable[[Iterable[Job]], Iterator[Report]]
+
+
 class Engine(Family):
-    """Carries jobs to clients; reports come back in the order of the jobs."""
+    """Carries jobs to clients; decides where and how many at a time they train, never what they compute."""
 
     folder = "fedloom.engines"
 
     @abstractmethod
-    def __call__(self, train: Callable[[Job], Report], jobs: Iterator[Job]) -> Iterator[Report]:
-        """Yield the reports of the jobs; `train` is one client's training."""
+    def start(self, work: Work) -> Carrier:
+        """Return what carries jobs of this work; its reports come back in the order of the jobs."""

@@ -1,0 +1,93 @@
+"""Who owns what: load examples, divide them among clients, hold some out, encode the rest once, count everything."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedloom import rng
+from fedloom.contracts import Encoded, Model, Partition, Shard, Source, Task
+from fedloom.data.card import partition_card
+from fedloom.data.holdout import hold_out
+from fedloom.errors import DataError
+from fedloom.examples import Example
+
+__all__ = ["Division", "divide", "encode_shards", "pooled"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """The examples of a run by client, and those that belong to none."""
+
+    train: Mapping[str, tuple[Example, ...]]
+    validation: Mapping[str, tuple[Example, ...]]
+    test: tuple[Example, ...]
+    card: Mapping[str, Any]
+
+
+def divide(source: Source, partition: Partition, *, n_clients: int, holdout: float, seed: int) -> Division:
+    """Return every client's training and validation examples, and the common test examples.
+
+    A source without a validation split gives up the share `holdout` of each client's examples for it.
+    """
+    splits = source.load()
+    examples = splits.get("train", ())
+    if not examples:
+        raise DataError("data: the source has no training examples; check its path and split.")
+    indices = partition(examples, n_clients, rng.python_random(seed, "partition"))
+    card = partition_card(examples, indices, seed)
+    if "validation" in splits:
+        train, validation = indices, _by_client(splits["validation"], indices)
+    else:
+        train, held = hold_out(indices, examples, holdout, 1, seed)
+        validation = {client: tuple(examples[i] for i in held.get(client, ())) for client in indices}
+    return Division(
+        {client: tuple(examples[i] for i in chosen) for client, chosen in train.items()},
+        validation,
+        tuple(splits.get("test", ())),
+        card,
+    )
+
+
+def _by_client(examples: Sequence[Example], clients: Mapping[str, Any]) -> dict[str, tuple[Example, ...]]:
+    return {
+        client: tuple(example for example in examples if example.tags.get("client") == client) for client in clients
+    }
+
+
+def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[str, Shard], dict[str, dict[str, int]]]:
+    """Return every client's encoded examples and the counts of what happened to them; nothing is dropped silently.
+
+    An example without a supervised token cannot be learnt from and is counted, not kept; a client left with none is
+    refused.
+    """
+    shards: dict[str, Shard] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for client, examples in division.train.items():
+        items = [task.encode(example, model) for example in examples]
+        kept = tuple(item for item in items if bool(item.supervised_T.any()))
+        if not items:
+            raise DataError(f"client '{client}' has 0 training examples; allowed is at least 1.")
+        if not kept:
+            raise DataError(
+                f"client '{client}': none of its {len(items)} examples has a supervised token; raise max_length."
+            )
+        shards[client] = Shard(kept)
+        counts[client] = _count(items, kept)
+    return shards, counts
+
+
+def _count(items: Sequence[Encoded], kept: Sequence[Encoded]) -> dict[str, int]:
+    return {
+        "examples": len(items),
+        "kept": len(kept),
+        "tokens": sum(len(item.tokens_T) for item in kept),
+        "supervised_tokens": sum(int(item.supervised_T.sum()) for item in kept),
+        "truncated": sum(item.truncated for item in items),
+        "empty_answers": sum(item.empty_answer for item in items),
+        "prompts_too_long": sum(item.prompt_too_long for item in items),
+    }
+
+
+def pooled(shards: Mapping[str, Shard]) -> Shard:
+    """Return the data of all clients as if one owned it."""
+    return Shard(tuple(item for shard in shards.values() for item in shard.items))

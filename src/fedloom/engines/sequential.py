@@ -1,0 +1,23 @@
+"""The reference engine: one client after another on one device, in one set of buffers; written to be read."""
+
+from collections.abc import Iterable, Iterator
+
+from fedloom.contracts import Carrier, Engine, Job, Report, Work
+from fedloom.local import Workspace, train_client
+from fedloom.plugin import plugin
+
+__all__ = ["Sequential"]
+
+
+@plugin("sequential")
+class Sequential(Engine):
+    """Trains clients one after another; memory does not grow with their number."""
+
+    def start(self, work: Work) -> Carrier:
+        """Return a carrier that trains each job when its report is asked for."""
+        space = Workspace.of(work)
+
+        def carry(jobs: Iterable[Job]) -> Iterator[Report]:
+            return (train_client(work, job, space) for job in jobs)
+
+        return carry

@@ -1,0 +1,127 @@
+"""A model over held-out examples: one line of scores per example, added up only when they are printed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedloom.contracts import Encoded, Metric, Model, Task
+from fedloom.errors import DataError
+from fedloom.examples import Chat, Example
+from fedloom.mean import Mean
+from fedloom.statistics import Array
+from fedloom.tree import Tree
+
+__all__ = ["HeldOut", "Scored", "evaluate", "group_means", "held_out", "score_table"]
+
+_BATCH_TOKENS = 8192  # tokens of a forward pass, padding included
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Examples that nothing was trained on, encoded once."""
+
+    name: str
+    examples: tuple[Example, ...]
+    items: tuple[Encoded, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one model on one example; `owner` is the client whose model it is, "" for a shared one."""
+
+    set: str
+    index: int
+    owner: str
+    tags: Mapping[str, str]
+    scores: Mapping[str, Mean]
+    prompt: str = ""
+    reference: str = ""
+    prediction: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the scored example as a JSON record."""
+        plain = {key: value for key, value in vars(self).items() if key != "scores"}
+        return plain | {"scores": {name: [mean.total, mean.weight] for name, mean in self.scores.items()}}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Scored":
+        """Return the scored example of a JSON record."""
+        scores = {name: Mean(total, weight) for name, (total, weight) in record["scores"].items()}
+        return cls(**{**record, "scores": scores})
+
+
+def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -> HeldOut:
+    """Return examples encoded for evaluation; those without a supervised token are refused."""
+    items = tuple(task.encode(example, model) for example in examples)
+    empty = [index for index, item in enumerate(items) if not bool(item.supervised_T.any())]
+    if empty:
+        raise DataError(
+            f"{name}: {len(empty)} examples, the first {empty[0]}, have no supervised token; raise max_length."
+        )
+    return HeldOut(name, tuple(examples), items)
+
+
+def evaluate(
+    model: Model,
+    task: Task,
+    params: Tree,
+    held: HeldOut,
+    *,
+    metrics: Mapping[str, Metric],
+    max_new_tokens: int,
+    owner: str = "",
+) -> list[Scored]:
+    """Return the scores of every example: `loss` per supervised token, and each metric on the greedy answer."""
+    with torch.no_grad():
+        losses = _losses(model, task, params, held.items)
+        predictions = task.predict(model, params, held.examples, max_new_tokens=max_new_tokens) if metrics else []
+    result: list[Scored] = []
+    for index, example in enumerate(held.examples):
+        scores = {"loss": losses[index]}
+        text = ""
+        if predictions:
+            text = predictions[index].text
+            scores |= {name: metric(example, predictions[index]) for name, metric in metrics.items()}
+        prompt, reference = _texts(example)
+        result.append(Scored(held.name, index, owner, example.tags, scores, prompt, reference, text))
+    return result
+
+
+def _texts(example: Example) -> tuple[str, str]:
+    return (example.prompt[-1].text, example.answer) if isinstance(example, Chat) else ("", "")
+
+
+def _losses(model: Model, task: Task, params: Tree, items: Sequence[Encoded]) -> list[Mean]:
+    """Return each example's loss; examples of like length share a forward pass."""
+    result: dict[int, Mean] = {}
+    order = sorted(range(len(items)), key=lambda index: len(items[index].tokens_T), reverse=True)
+    while order:
+        count = max(1, _BATCH_TOKENS // len(items[order[0]].tokens_T))
+        chosen, order = order[:count], order[count:]
+        losses = task.loss(model, params, task.collate([items[index] for index in chosen], model))
+        pairs = zip(losses.total_B.tolist(), losses.weight_B.tolist(), strict=True)
+        result.update(zip(chosen, (Mean(total, weight) for total, weight in pairs), strict=True))
+    return [result[index] for index in range(len(items))]
+
+
+def group_means(scored: Sequence[Scored], score: str, key: Callable[[Scored], str]) -> dict[str, Mean]:
+    """Return the mean of a score by group, in the order of first appearance."""
+    groups: dict[str, Mean] = {}
+    for one in scored:
+        groups[key(one)] = groups.get(key(one), Mean()) + one.scores[score]
+    return groups
+
+
+def score_table(scored: Sequence[Scored], score: str) -> tuple[Array, Array]:
+    """Return totals and weights [C, N]: one row per owner, one column per question, in order of appearance."""
+    owners = list(dict.fromkeys(one.owner for one in scored))
+    questions = list(dict.fromkeys((one.set, one.index) for one in scored))
+    row, column = {o: i for i, o in enumerate(owners)}, {q: i for i, q in enumerate(questions)}
+    total_CN, weight_CN = np.zeros((len(owners), len(questions))), np.zeros((len(owners), len(questions)))
+    for one in scored:
+        place = row[one.owner], column[one.set, one.index]
+        total_CN[place], weight_CN[place] = one.scores[score].total, one.scores[score].weight
+    return total_CN, weight_CN
