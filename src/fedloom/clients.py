@@ -1,7 +1,7 @@
 """Who owns what: load examples, divide them among clients, hold some out, encode the rest once, count everything."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedloom import rng
@@ -39,13 +39,17 @@ def divide(source: Source, partition: Partition, *, n_clients: int, holdout: flo
         train, validation = indices, _by_client(splits["validation"], indices)
     else:
         train, held = hold_out(indices, examples, holdout, 1, seed)
-        validation = {client: tuple(examples[i] for i in held.get(client, ())) for client in indices}
+        validation = {client: tuple(_owned(examples[i], client) for i in held.get(client, ())) for client in indices}
     return Division(
         {client: tuple(examples[i] for i in chosen) for client, chosen in train.items()},
         validation,
         tuple(splits.get("test", ())),
         card,
     )
+
+
+def _owned(example: Example, client: str) -> Example:
+    return replace(example, tags={**example.tags, "client": client})
 
 
 def _by_client(examples: Sequence[Example], clients: Mapping[str, Any]) -> dict[str, tuple[Example, ...]]:

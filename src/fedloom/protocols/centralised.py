@@ -1,0 +1,16 @@
+"""The upper baseline: the data of all clients in one place, trained with as many steps as all sampled clients take."""
+
+from collections.abc import Mapping
+
+from fedloom.clients import pooled
+from fedloom.contracts import Shard
+from fedloom.protocols.legs import Leg
+from fedloom.protocols.tuning import TuningRun
+
+__all__ = ["legs"]
+
+
+def legs(run: TuningRun, shards: Mapping[str, Shard]) -> list[Leg]:
+    """Return the one leg of the pooled data."""
+    steps = run.local.steps * (run.clients_per_round or len(shards))
+    return [Leg.alone("", "pooled", pooled(shards), run, steps=steps)]

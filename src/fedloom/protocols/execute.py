@@ -1,0 +1,195 @@
+"""A tuning run from its record to a finished run directory, as a generator of events.
+
+Every event is on disk before it is yielded. Killed at any moment and started again with the same directory, a run ends
+with the same bytes: what is computed depends on the checkpoint alone, and the logs are cut back to it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fedloom import config
+from fedloom.contracts import Carrier, Job, Report, Work
+from fedloom.environment import dirty_diff, environment
+from fedloom.errors import FedloomError, MemoryExceededError
+from fedloom.protocols.legs import Leg
+from fedloom.protocols.measure import Evaluated, measure, models_of
+from fedloom.protocols.prepared import Prepared, prepare
+from fedloom.protocols.states import load_state, save_state
+from fedloom.protocols.tuning import TuningRun
+from fedloom.rounds import Plan, RoundRecord, State, begin, step
+from fedloom.runs import RunDirectory, atomic_folder, write_atomic
+
+__all__ = ["Event", "RoundDone", "execute", "run_files"]
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """A round has ended."""
+
+    leg: int
+    n_legs: int
+    owner: str
+    record: RoundRecord
+    wall_s: float
+
+
+Event = RoundDone | Evaluated
+
+
+def run_files(run: TuningRun, source: str) -> dict[str, str]:
+    """Return the files that a run directory starts with."""
+    files = {"run.toml": config.dump(run), "source.toml": source}
+    files["environment.json"] = json.dumps(environment(), indent=1)
+    diff = dirty_diff()
+    return files | ({"dirty.diff": diff} if diff else {})
+
+
+def execute(
+    run: TuningRun, directory: RunDirectory, *, on_report: Callable[[Report], None] = lambda _: None
+) -> Iterator[Event]:
+    """Run to the end from wherever the directory stands, yielding an event for each round and evaluation.
+
+    `on_report` is told of each client's report while a round is under way. Too little memory is refused with what to
+    lower.
+    """
+    try:
+        yield from _execute(run, directory, on_report)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, FedloomError) or not _is_memory(error):
+            raise
+        raise MemoryExceededError(
+            f"{directory.path}: out of memory; lower local.batch, task.max_length or model.lora_rank, or set "
+            "model.dtype = 'bfloat16', and start a new run."
+        ) from error
+
+
+def _is_memory(error: BaseException) -> bool:
+    wordings = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(wording in str(error) for wording in wordings)
+
+
+def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None]) -> Iterator[Event]:
+    ready = prepare(run)
+    write_atomic(directory.path / "partition.json", json.dumps({**ready.division.card, "encoded": ready.counts}))
+    saved = directory.restore()
+    initial_P = ready.layout.row({"": ready.shared})
+    if saved is None:
+        clock, first, state = _Clock(0.0), 0, begin(_plan(ready.legs[0]), initial_P)
+        yield measure(ready, directory, state, "", phase="base", wall_s=clock.wall_s)
+        _save(directory, ready, first, state, clock)
+    else:
+        clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
+    for index in range(first, len(ready.legs)):
+        yield from _train_leg(ready, directory, index, state, clock, on_report)
+        state = begin(_plan(ready.legs[index]), initial_P)
+        _save(directory, ready, index + 1, state, clock)
+
+
+def _train_leg(
+    ready: Prepared,
+    directory: RunDirectory,
+    index: int,
+    state: State,
+    clock: "_Clock",
+    on_report: Callable[[Report], None],
+) -> Iterator[Event]:
+    leg, run = ready.legs[index], ready.run
+    plan, carrier = _plan(leg), _observed(leg.run.engine.start(_work(ready, leg)), on_report)
+    while state.round < plan.rounds:
+        state, record = step(plan, state, carrier)
+        directory.append("metrics.jsonl", _metrics(record, leg, clock.wall_s))
+        directory.append("ledger.jsonl", _ledger(record, leg))
+        last = state.round == plan.rounds
+        if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
+            phase = f"round_{state.round:05d}"
+            yield measure(ready, directory, state, leg.owner, phase=phase, wall_s=clock.wall_s)
+        if state.round % run.checkpoint_every == 0 or last:
+            _save(directory, ready, index, state, clock)
+        yield RoundDone(index, len(ready.legs), leg.owner, record, clock.wall_s)
+    yield measure(ready, directory, state, leg.owner, phase="final", wall_s=clock.wall_s)
+    for owner, params in models_of(ready, state, leg.owner):
+        with atomic_folder(directory.path / (f"adapters/{owner}" if owner else "adapter")) as new:
+            run.model.save(ready.model, params, str(new))
+
+
+class _Clock:
+    """Wall time of the run, over all its processes."""
+
+    def __init__(self, before_s: float) -> None:
+        self._start_s = time.monotonic() - before_s
+
+    @property
+    def wall_s(self) -> float:
+        return round(time.monotonic() - self._start_s, 3)
+
+
+def _plan(leg: Leg) -> Plan:
+    run = leg.run
+    return Plan(
+        rule=run.rule,
+        server_opt=run.server_opt,
+        aggregator=run.aggregator,
+        local=run.local,
+        clients=leg.clients,
+        clients_per_round=leg.per_round,
+        rounds=run.rounds,
+        seed=run.seed,
+    )
+
+
+def _work(ready: Prepared, leg: Leg) -> Work:
+    return Work(
+        model=ready.model,
+        task=ready.run.task,
+        rule=leg.run.rule,
+        local=leg.run.local,
+        shards=leg.shards,
+        layout=ready.layout,
+        private=ready.private,
+        weighting=leg.run.weighting,
+        seed=leg.run.seed,
+    )
+
+
+def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:
+    def carry(jobs: Iterable[Job]) -> Iterator[Report]:
+        for report in carrier(jobs):
+            on_report(report)
+            yield report
+
+    return carry
+
+
+def _save(directory: RunDirectory, ready: Prepared, leg: int, state: State, clock: _Clock) -> None:
+    number = leg * (ready.run.rounds + 1) + state.round
+    directory.save(number, save_state(state, ready.layout, leg=leg, wall_s=clock.wall_s))
+
+
+def _metrics(record: RoundRecord, leg: Leg, wall_s: float) -> list[dict[str, Any]]:
+    head = {"round": record.round, "wall_s": wall_s, "owner": leg.owner, "phase": "train"}
+    plain = {"lr": record.lr, "server_gain": record.gain, "delta_norm": record.delta_norm}
+    lines = [head | {"name": name, "total": value, "weight": 1.0} for name, value in plain.items()]
+    return [*lines, head | {"name": "train_loss", "total": record.loss.total, "weight": record.loss.weight}]
+
+
+def _ledger(record: RoundRecord, leg: Leg) -> list[dict[str, Any]]:
+    """Return all that left each client in the round."""
+    return [
+        {
+            "round": record.round,
+            "client": client.client,
+            "what": "row (" + ", ".join(client.slots) + "), weight, training loss",
+            "bytes": client.upload_bytes,
+            "download_bytes": record.download_bytes,
+            "weight": client.weight,
+            "train_loss": client.loss.value,
+            "examples": client.n_examples,
+            "samples_seen": client.samples_seen,
+            "epochs": client.samples_seen / client.n_examples,
+            "leg": leg.owner,
+        }
+        for client in record.clients
+    ]

@@ -1,0 +1,35 @@
+"""Legs: a tuning run is one federated training after another, and the protocols differ in which ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from fedloom.contracts import Shard
+from fedloom.protocols.tuning import TuningRun
+
+__all__ = ["Leg"]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One training from the initial parameters: who takes part, with which data and settings."""
+
+    owner: str
+    """The client that the result belongs to; "" if it belongs to all."""
+    shards: Mapping[str, Shard]
+    run: TuningRun
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The clients, in their order."""
+        return tuple(self.shards)
+
+    @property
+    def per_round(self) -> int:
+        """Clients sampled in a round."""
+        return self.run.clients_per_round or len(self.shards)
+
+    @classmethod
+    def alone(cls, owner: str, name: str, shard: Shard, run: TuningRun, *, steps: int) -> "Leg":
+        """Return the leg of one data owner training by itself, `steps` in a round."""
+        settings = replace(run.local, steps=steps)
+        return cls(owner, {name: shard}, replace(run.as_baseline(), local=settings, clients=1, clients_per_round=1))

@@ -1,0 +1,111 @@
+"""The scores of a state: every model it holds over every held-out set, written down before they are reported."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedloom.evaluation import HeldOut, Scored, evaluate, group_means
+from fedloom.mean import Mean
+from fedloom.protocols.prepared import Prepared
+from fedloom.rounds import State
+from fedloom.runs import RunDirectory, write_atomic
+from fedloom.tree import Layout, Slots, Tree
+
+__all__ = ["Evaluated", "measure", "models_of"]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores have been taken: means by name, `set/score` and `set/score/domain`."""
+
+    phase: str
+    owner: str
+    means: Mapping[str, float]
+    wall_s: float
+
+
+def models_of(ready: Prepared, state: State, owner: str) -> list[tuple[str, Tree]]:
+    """Return the models that a state holds, by owner: one, or one per client where some parameters are private."""
+    shared = ready.layout.tree(state.params_P)
+    if not ready.private:
+        return [(owner, shared)]
+    own = Layout.of_tree(ready.private)
+    models: list[tuple[str, Tree]] = []
+    for client in (owner,) if owner else ready.shards:
+        memory: Slots = state.memory.get(client, {})
+        private = own.tree(memory["private"][""]) if "private" in memory else ready.private
+        models.append((client, shared | private))
+    return models
+
+
+def measure(
+    ready: Prepared, directory: RunDirectory, state: State, owner: str, *, phase: str, wall_s: float
+) -> Evaluated:
+    """Evaluate every model of the state; write metrics, samples and, before and after training, every result."""
+    settings = ready.run.evaluation
+    scored = [one for name, params in models_of(ready, state, owner) for one in _scores(ready, params, name)]
+    means = _means(scored)
+    head = {"round": state.round, "wall_s": wall_s, "owner": owner, "phase": phase}
+    lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
+    directory.append("metrics.jsonl", lines)
+    if phase in ("base", "final"):
+        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in scored])
+        directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
+    _write_samples(directory, scored[: settings.samples], f"{phase}_{owner}" if owner else phase)
+    return Evaluated(phase, owner, {name: mean.value for name, mean in means.items()}, wall_s)
+
+
+def _scores(ready: Prepared, params: Tree, owner: str) -> list[Scored]:
+    settings = ready.run.evaluation
+    metrics = {metric.name: metric for metric in settings.metrics}
+    scored: list[Scored] = []
+    for held in ready.held:
+        scored += evaluate(
+            ready.model,
+            ready.run.task,
+            params,
+            _belonging(held, owner),
+            metrics=metrics,
+            max_new_tokens=settings.max_new_tokens,
+            owner=owner,
+        )
+    return scored
+
+
+def _belonging(held: HeldOut, owner: str) -> HeldOut:
+    """Return what an owner's model is evaluated on: all of the test set, of the validation set its own part."""
+    if not owner or held.name != "validation":
+        return held
+    chosen = [index for index, example in enumerate(held.examples) if example.tags["client"] == owner]
+    return HeldOut(held.name, tuple(held.examples[i] for i in chosen), tuple(held.items[i] for i in chosen))
+
+
+def _means(scored: Sequence[Scored]) -> dict[str, Mean]:
+    means: dict[str, Mean] = {}
+    for score in scored[0].scores if scored else ():
+        means |= group_means(scored, score, lambda one, score=score: f"{one.set}/{score}")
+        tagged = [one for one in scored if "domain" in one.tags]
+        means |= group_means(tagged, score, lambda one, score=score: f"{one.set}/{score}/{one.tags['domain']}")
+    return means
+
+
+def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, Any]]:
+    """Return what evaluation lets out: each client's scores on its own held-out examples."""
+    counts: dict[str, int] = {}
+    for one in scored:
+        if one.set == "validation":
+            counts[one.tags["client"]] = counts.get(one.tags["client"], 0) + 1
+    return [
+        {"round": round, "client": client, "what": f"{phase} evaluation scores", "examples": count}
+        for client, count in counts.items()
+    ]
+
+
+def _write_samples(directory: RunDirectory, scored: Sequence[Scored], name: str) -> None:
+    (directory.path / "samples").mkdir(exist_ok=True)
+    lines = [
+        json.dumps({"prompt": one.prompt, "reference": one.reference, "prediction": one.prediction}, ensure_ascii=False)
+        for one in scored
+    ]
+    write_atomic(directory.path / "samples" / f"{name}.jsonl", "".join(line + "\n" for line in lines))

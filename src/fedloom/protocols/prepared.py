@@ -1,0 +1,66 @@
+"""A tuning run with its model and data loaded, everything checked before the first step."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fedloom.clients import Division, divide, encode_shards
+from fedloom.contracts import Model, Shard
+from fedloom.errors import ConfigError
+from fedloom.evaluation import HeldOut, held_out
+from fedloom.protocols import centralised, federated, local_only
+from fedloom.protocols.legs import Leg
+from fedloom.protocols.tuning import TuningRun
+from fedloom.tree import Layout, Tree
+
+__all__ = ["Prepared", "prepare"]
+
+_LEGS = {"federated": federated.legs, "local_only": local_only.legs, "centralised": centralised.legs}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run with everything loaded."""
+
+    run: TuningRun
+    model: Model
+    division: Division
+    shards: Mapping[str, Shard]
+    counts: Mapping[str, Mapping[str, int]]
+    held: tuple[HeldOut, ...]
+    legs: tuple[Leg, ...]
+    layout: Layout
+    shared: Tree
+    private: Tree
+
+
+def prepare(run: TuningRun) -> Prepared:
+    """Return a run with its model and data loaded, all of it checked before the first step."""
+    division = divide(run.data, run.partition, n_clients=run.clients, holdout=run.evaluation.holdout, seed=run.seed)
+    n_clients = len(division.train)
+    if run.clients_per_round > n_clients:
+        raise ConfigError(f"clients_per_round: found {run.clients_per_round}, the data have {n_clients} clients.")
+    torch.set_num_threads(run.threads)
+    model = run.model.build(seed=run.seed, device=_device(run.device), train=run.train)
+    shards, counts = encode_shards(division, run.task, model)
+    shared = {name: value for name, value in model.trainable.items() if re.search(run.share, name)}
+    if not shared:
+        raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
+    private = {name: value for name, value in model.trainable.items() if name not in shared}
+    test = division.test[: run.evaluation.limit or None]
+    validation = [example for examples in division.validation.values() for example in examples]
+    sets = [
+        held_out(name, part, run.task, model) for name, part in (("test", test), ("validation", validation)) if part
+    ]
+    legs = tuple(_LEGS[run.protocol](run, shards))
+    layout = Layout.of_tree(shared)
+    return Prepared(run, model, division, shards, counts, tuple(sets), legs, layout, shared, private)
+
+
+def _device(name: str) -> torch.device:
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ConfigError("device: found 'cuda', but no CUDA device is there; use device = 'cpu' or 'auto'.")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and found) else "cpu")

@@ -1,0 +1,227 @@
+"""The run directory: what a run was asked, what it did, and where it can go on after being killed.
+
+    run.toml            resolved: every default written out
+    source.toml         the file as given, and the overrides
+    environment.json    versions, devices, commit, command line; dirty.diff beside it if the tree was not clean
+    partition.json      who got how much of what
+    metrics.jsonl       one line per number
+    ledger.jsonl        all that left a client
+    results.jsonl       one line per evaluated example
+    checkpoints/        round_00010/: safetensors files and state.json
+    adapter/            the result in PEFT's format (adapters/<client>/ where every client has its own)
+    samples/            a few inputs and outputs per evaluation
+    report.md           the final table; its presence says that the run is complete
+
+Logs grow by whole lines; a checkpoint remembers how long they were, and resuming cuts them back to that, so that a
+resumed run writes the same lines again. Everything else is written under a temporary name and renamed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fedloom.errors import MissingFileError, RunError
+from fedloom.tree import Tree
+
+__all__ = ["LOGS", "Checkpoint", "RunDirectory", "atomic_folder", "disk_errors", "write_atomic"]
+
+LOGS = ("metrics.jsonl", "ledger.jsonl", "results.jsonl")
+_KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lies about a rename
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RunError(f"{path}: the disk is full; free some space, then `fedloom resume` goes on.") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+            raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error
+        raise
+    except SafetensorError as error:  # its own writer reports a full disk as text
+        raise RunError(f"{path}: could not be written ({error}); check the disk.") from error
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.new")
+    with disk_errors(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            _sync(file)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; it takes its name when the block ends well, replacing an older one."""
+    temporary = path.with_name(f".{path.name}.new")
+    with disk_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+
+
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved: trees by file name, and plain values."""
+
+    trees: Mapping[str, Tree]
+    values: Mapping[str, Any]
+
+
+class RunDirectory:
+    """One run's folder, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = self._take_lock()
+
+    @classmethod
+    def create(cls, path: Path, texts: Mapping[str, str]) -> "RunDirectory":
+        """Make a new run directory with the given files; an existing one that is not empty is refused."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists and is not empty; choose another --out, or `fedloom resume {path}`.")
+        if path.exists():
+            path.rmdir()
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(path) as folder:
+            for name in LOGS:
+                (folder / name).touch()
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Open an existing run directory."""
+        if not (path / "run.toml").is_file():
+            raise MissingFileError(f"{path}: no run directory (it has no run.toml); give the folder of a run.")
+        return cls(path)
+
+    def _take_lock(self) -> IO[str]:
+        with disk_errors(self.path):
+            lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise RunError(f"{self.path}: another process is at work in it; wait for it to end.") from None
+        return lock
+
+    def close(self) -> None:
+        """Let other processes have the directory."""
+        self._lock.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has ended well."""
+        return (self.path / "report.md").exists()
+
+    def read(self, name: str) -> str:
+        """Return the text of a file of the run."""
+        file = self.path / name
+        if not file.is_file():
+            raise MissingFileError(f"{file}: missing; the run directory is damaged or the run has not got that far.")
+        return file.read_text(encoding="utf-8")
+
+    def lines(self, log: str) -> list[dict[str, Any]]:
+        """Return the records of a log; a damaged line is refused by its number."""
+        records: list[dict[str, Any]] = []
+        for number, line in enumerate(self.read(log).splitlines(), 1):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise RunError(
+                    f"{self.path / log}: line {number} is no JSON; `fedloom resume` repairs its tail."
+                ) from error
+        return records
+
+    def append(self, log: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Append records to a log, each one line."""
+        with disk_errors(self.path / log), (self.path / log).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+            file.flush()
+
+    def save(self, number: int, checkpoint: Checkpoint) -> None:
+        """Save a checkpoint whole, then remove those that are older than the last two."""
+        folder = self.path / "checkpoints" / f"round_{number:05d}"
+        with atomic_folder(folder) as new:
+            for name, tree in checkpoint.trees.items():
+                save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tree.items()}, new / name)
+            state = {
+                "values": dict(checkpoint.values),
+                "log_bytes": {log: (self.path / log).stat().st_size for log in LOGS},
+                "sha256": {name: _hash(new / name) for name in checkpoint.trees},
+            }
+            with (new / "state.json").open("w") as file:
+                json.dump(state, file)
+                _sync(file)
+        for old in self._checkpoints()[:-_KEEP]:
+            shutil.rmtree(old)
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("round_*"))
+
+    def restore(self) -> Checkpoint | None:
+        """Return the last checkpoint, the logs cut back to it; None if there is none. A damaged one is refused."""
+        folders = self._checkpoints()
+        if not folders:
+            self._cut(dict.fromkeys(LOGS, 0))
+            return None
+        folder = folders[-1]
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            damaged = [name for name, digest in state["sha256"].items() if _hash(folder / name) != digest]
+            if damaged:
+                raise RunError(
+                    f"{folder / damaged[0]}: its bytes differ from what was saved; {_other(folder, folders)}"
+                )
+            trees = {name: load_file(folder / name) for name in state["sha256"]}
+            self._cut(state["log_bytes"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            if isinstance(error, RunError):
+                raise
+            raise RunError(f"{folder}: the checkpoint cannot be read ({error}); {_other(folder, folders)}") from error
+        return Checkpoint(trees, state["values"])
+
+    def _cut(self, log_bytes: Mapping[str, int]) -> None:
+        for log, size in log_bytes.items():
+            found = (self.path / log).stat().st_size
+            if found < size:
+                raise RunError(
+                    f"{self.path / log}: has {found} bytes, the checkpoint knows of {size}; lines were lost."
+                )
+            os.truncate(self.path / log, size)
+
+
+def _other(folder: Path, folders: Sequence[Path]) -> str:
+    if len(folders) > 1:
+        return f"delete {folder.name} to go on from {folders[-2].name}."
+    return "it is the only one: start the run anew."
