@@ -1,0 +1,86 @@
+"""Records of each client set aside for its evaluation, so that no text in them occurs in any client's training."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedloom.data._measure import text_of
+from fedloom.errors import ConfigError
+from fedloom.examples import Example
+from fedloom.rng import python_random
+
+__all__ = ["HoldOut", "hold_out", "normalised"]
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Indices by client: what trains, what is held out, and the clients too small to hold out anything."""
+
+    train: dict[str, list[int]]
+    held: dict[str, list[int]]
+    """Every client has an entry; of those in `too_small` it is empty."""
+    too_small: tuple[str, ...]
+
+
+def normalised(example: Example) -> str:
+    """Return the text by which two examples are the same: Unicode form KC, case folded, runs of white space as one."""
+    return " ".join(unicodedata.normalize("NFKC", text_of(example)).casefold().split())
+
+
+def hold_out(
+    indices: Mapping[str, Sequence[int]],
+    examples: Sequence[Example],
+    *,
+    fraction: float,
+    minimum: int,
+    seed: int,
+) -> HoldOut:
+    """Return the split of each client's records, drawn from the seed and the client's name alone.
+
+    Each client holds out round(fraction * n), at least `minimum`, and trains on at least one. Equal texts of a client
+    stay on one side; a text that several clients hold is never held out, since another client would train on it. A
+    client that cannot reach `minimum` under these rules trains on all and is listed.
+
+    Raises ConfigError if the fraction is not in [0, 1) or the minimum is below 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"held-out fraction: found {fraction!r}, allowed is a number >= 0 and < 1.")
+    if minimum < 1:
+        raise ConfigError(f"held-out minimum: found {minimum}, allowed is a whole number >= 1.")
+    texts = {index: normalised(examples[index]) for owned in indices.values() for index in owned}
+    shared = _shared({client: {texts[index] for index in owned} for client, owned in indices.items()})
+    held: dict[str, list[int]] = {}
+    for client, owned in indices.items():
+        target = max(minimum, round(fraction * len(owned)))
+        chosen = _choose(_groups(owned, texts, shared), min(target, len(owned) - 1), seed, client)
+        held[client] = chosen if len(chosen) >= minimum else []
+    train = {client: sorted(set(owned) - set(held[client])) for client, owned in indices.items()}
+    return HoldOut(train, held, tuple(client for client, chosen in held.items() if not chosen))
+
+
+def _shared(texts_of: Mapping[str, set[str]]) -> set[str]:
+    """Return the texts that more than one client holds."""
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for texts in texts_of.values():
+        shared |= seen & texts
+        seen |= texts
+    return shared
+
+
+def _groups(owned: Sequence[int], texts: Mapping[int, str], shared: set[str]) -> list[list[int]]:
+    """Return the indices of each text that only this client holds, by text, so that file order plays no part."""
+    groups: dict[str, list[int]] = {}
+    for index in owned:
+        if texts[index] not in shared:
+            groups.setdefault(texts[index], []).append(index)
+    return [groups[text] for text in sorted(groups)]
+
+
+def _choose(groups: list[list[int]], target: int, seed: int, client: str) -> list[int]:
+    """Return whole groups, drawn at random, of together at most `target` indices; a group too large is passed over."""
+    chosen: list[int] = []
+    for group in python_random(seed, "hold_out", client).sample(groups, len(groups)):
+        if len(chosen) + len(group) <= target:
+            chosen += group
+    return sorted(chosen)

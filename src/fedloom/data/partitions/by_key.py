@@ -1,0 +1,39 @@
+"""Natural clients: one for each value of a tag, such as a user, a hospital or a source."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Literal
+
+from fedloom.contracts import Partition
+from fedloom.data.partitions._deal import by_tag
+from fedloom.errors import DataError
+from fedloom.examples import Example
+from fedloom.plugin import plugin
+
+__all__ = ["ByKey"]
+
+
+@plugin("by_key")
+class ByKey(Partition):
+    """One client per value of `tag`, called by it, in the order of first appearance; nothing is drawn.
+
+    The number of clients must be 0 (all values) or the number of values. With keep = "largest" it may be smaller: the
+    values with the most examples become clients (of equal ones the first), in their order of appearance, and the
+    examples of all others are left out. That is the one exception to the exact cover; the partition card counts them.
+    """
+
+    tag: str = "client"
+    keep: Literal["all", "largest"] = "all"
+
+    def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
+        """Return the indices of each client; a missing tag or a wrong number of clients is refused."""
+        groups = by_tag(self.name, examples, self.tag, n_clients)
+        if n_clients in (0, len(groups)):
+            return groups
+        if self.keep == "all":
+            raise DataError(
+                f"partition '{self.name}': the tag '{self.tag}' has {len(groups)} values, asked for {n_clients} "
+                f'clients; ask for {len(groups)}, for 0 to take all, or set keep = "largest".'
+            )
+        largest = set(sorted(groups, key=lambda key: -len(groups[key]))[:n_clients])
+        return {key: indices for key, indices in groups.items() if key in largest}

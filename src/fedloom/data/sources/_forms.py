@@ -1,0 +1,246 @@
+"""The forms of records: how the columns of one record become one typed example.
+
+| form | columns | example |
+|---|---|---|
+| `messages` | messages: list of {role, content} | Chat |
+| `prompt_completion` | prompt, completion | Chat |
+| `alpaca` | instruction, output, input if there is one (appended to the instruction with one space) | Chat |
+| `conversations` | conversations: list of {from: human, gpt or system; value} (ShareGPT) | Chat |
+| `preference` | prompt, chosen, rejected: each a text or a list of {role, content} | Preference |
+| `text` | text | Document |
+| `transcript` | chosen, rejected: whole dialogues marked "Human:" and "Assistant:" | Preference |
+| `tree` | prompt: a message {role, text, replies} with the tree of its replies | Chat |
+| `thread` | role, text, replies: the record is such a message itself | Chat |
+
+The last three are never guessed: a run file must name them.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedloom.data.sources._records import Record
+from fedloom.errors import ConfigError, DataError, UnknownNameError, suggest
+from fedloom.examples import Chat, Document, Example, Preference, Role, Turn
+
+__all__ = ["FORMS", "Fields", "check_columns", "check_text", "conversation", "detect"]
+
+Tags = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The columns of one record under the names of its form.
+
+    `columns` maps a form's name to the record's own; a column that serves another name is not found under its own.
+    """
+
+    record: Record
+    columns: Mapping[str, str]
+
+    def has(self, name: str) -> bool:
+        """Return whether the record has the column that `name` stands for."""
+        taken = name not in self.columns and name in self.columns.values()
+        return not taken and self.columns.get(name, name) in self.record.values
+
+    def raw(self, name: str) -> Any:
+        """Return the value of a column; a missing one is refused with those present."""
+        column = self.columns.get(name, name)
+        if column not in self.record.values:
+            present = ", ".join(self.record.values) or "none"
+            raise DataError(
+                f"{self.record.where}: no column '{column}'; present: {present}; "
+                f"name the right one with columns.{name} = '...'."
+            )
+        return self.record.values[column]
+
+    def text(self, name: str) -> str:
+        """Return the value of a column, which must be text."""
+        return check_text(self.raw(name), f"{self.record.where}, column '{self.columns.get(name, name)}'")
+
+
+def check_text(value: Any, where: str) -> str:
+    """Return a value that is text; null, NaN, any other type and half a surrogate pair are refused."""
+    if not isinstance(value, str):
+        found = "null" if value is None else f"{value!r}" if isinstance(value, float) else type(value).__name__
+        raise DataError(f"{where}: found {found}, allowed is text.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{where}: character {error.start} is half a surrogate pair, allowed is text.") from error
+    return value
+
+
+def _turns(value: Any, where: str, *, role: str, text: str, roles: Mapping[str, Role]) -> list[Turn]:
+    """Return the turns of a list of {role: ..., text: ...} objects, the two keys named by the arguments."""
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{where}: found {type(value).__name__}, allowed is a list of turns.")
+    turns: list[Turn] = []
+    for index, item in enumerate(value):
+        place = f"{where}[{index}]"
+        if not isinstance(item, dict) or role not in item or text not in item:
+            raise DataError(f"{place}: found {_shape(item)}, allowed is an object with '{role}' and '{text}'.")
+        if item[role] not in roles:
+            raise DataError(f"{place}: '{role}' is {item[role]!r}, allowed are {', '.join(roles)}.")
+        turns.append(Turn(roles[item[role]], check_text(item[text], f"{place}.{text}")))
+    return turns
+
+
+def _shape(item: Any) -> str:
+    return f"the keys {', '.join(map(str, item)) or 'none'}" if isinstance(item, dict) else type(item).__name__
+
+
+_OPENAI: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_SHAREGPT: Mapping[str, Role] = {"system": "system", "human": "user", "gpt": "assistant"}
+
+
+def _role_content(fields: Fields, name: str) -> list[Turn]:
+    where = f"{fields.record.where}, column '{fields.columns.get(name, name)}'"
+    return _turns(fields.raw(name), where, role="role", text="content", roles=_OPENAI)
+
+
+def _messages(fields: Fields, tags: Tags) -> Example:
+    return Chat(tuple(_role_content(fields, "messages")), tags)
+
+
+def _two_turns(prompt: str, answer: str, tags: Tags) -> Chat:
+    return Chat((Turn("user", prompt), Turn("assistant", answer)), tags)
+
+
+def _prompt_completion(fields: Fields, tags: Tags) -> Example:
+    return _two_turns(fields.text("prompt"), fields.text("completion"), tags)
+
+
+def _alpaca(fields: Fields, tags: Tags) -> Example:
+    instruction, extra = fields.text("instruction"), fields.text("input") if fields.has("input") else ""
+    return _two_turns(f"{instruction} {extra}" if extra else instruction, fields.text("output"), tags)
+
+
+def conversation(fields: Fields, tags: Tags) -> Chat:
+    """Return the Chat of a ShareGPT dialogue; one leading answer without a question is dropped, as published."""
+    where = f"{fields.record.where}, column '{fields.columns.get('conversations', 'conversations')}'"
+    turns = _turns(fields.raw("conversations"), where, role="from", text="value", roles=_SHAREGPT)
+    return Chat(tuple(turns[1:] if turns and turns[0].role == "assistant" else turns), tags)
+
+
+def _preference(fields: Fields, tags: Tags) -> Example:
+    if isinstance(fields.raw("chosen"), str):
+        prompt = _prompt_turns(fields)
+        return Preference(tuple(prompt), fields.text("chosen"), fields.text("rejected"), tags)
+    before = _role_content(fields, "prompt") if isinstance(fields.raw("prompt"), list) else []
+    chosen, rejected = (before + _role_content(fields, name) for name in ("chosen", "rejected"))
+    return _pair(chosen, rejected, tags)
+
+
+def _prompt_turns(fields: Fields) -> list[Turn]:
+    whole = not isinstance(fields.raw("prompt"), list)
+    return [Turn("user", fields.text("prompt"))] if whole else _role_content(fields, "prompt")
+
+
+def _pair(chosen: Sequence[Turn], rejected: Sequence[Turn], tags: Tags) -> Preference:
+    """Return the Preference of two dialogues that differ in their last turn, an answer, and in nothing else."""
+    if not chosen or not rejected or {chosen[-1].role, rejected[-1].role} != {"assistant"}:
+        raise DataError("chosen and rejected must both end with a turn of the assistant.")
+    if chosen[:-1] != rejected[:-1]:
+        raise DataError("chosen and rejected differ before the last answer; allowed are two answers to one prompt.")
+    return Preference(tuple(chosen[:-1]), chosen[-1].text, rejected[-1].text, tags)
+
+
+def _text(fields: Fields, tags: Tags) -> Example:
+    return Document(fields.text("text"), tags)
+
+
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+
+
+def _spoken(transcript: str, name: str) -> list[Turn]:
+    head, *parts = _SPEAKER.split(transcript)
+    if head.strip() or not parts:
+        raise DataError(f"'{name}' must begin with a line break, a blank line and 'Human:', found {transcript[:30]!r}.")
+    roles: Mapping[str, Role] = {"Human": "user", "Assistant": "assistant"}
+    return [Turn(roles[who], said.removeprefix(" ")) for who, said in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _transcript(fields: Fields, tags: Tags) -> Example:
+    """Split at the last assistant turn, so that two answers keep the words with which both begin."""
+    return _pair(_spoken(fields.text("chosen"), "chosen"), _spoken(fields.text("rejected"), "rejected"), tags)
+
+
+def _best_thread(root: Any, where: str, tags: Tags) -> Chat:
+    """Return the dialogue along the best-ranked replies (rank 0 first, unranked last), up to the last answer."""
+    chain, replies = [root], _replies(root, where)
+    while replies:
+        chain.append(min(replies, key=_rank))
+        replies = _replies(chain[-1], where)
+    roles: Mapping[str, Role] = {"prompter": "user", "assistant": "assistant"}
+    turns = _turns(chain, where, role="role", text="text", roles=roles)
+    return Chat(tuple(turns[:-1] if turns[-1].role == "user" else turns), tags)
+
+
+def _replies(message: Any, where: str) -> list[Any]:
+    if not isinstance(message, dict) or not isinstance(message.get("replies"), list):
+        raise DataError(
+            f"{where}: found {_shape(message)}, allowed is a message with role, text and a list of replies."
+        )
+    return message["replies"]
+
+
+def _rank(message: Any) -> float:
+    rank = message.get("rank") if isinstance(message, dict) else None
+    return float(rank) if isinstance(rank, int) else float("inf")
+
+
+def _tree(fields: Fields, tags: Tags) -> Example:
+    return _best_thread(fields.raw("prompt"), f"{fields.record.where}, thread", tags)
+
+
+def _thread(fields: Fields, tags: Tags) -> Example:
+    return _best_thread(dict(fields.record.values), f"{fields.record.where}, thread", tags)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form: the columns it needs, those it also reads, and how it builds an example."""
+
+    needs: tuple[str, ...]
+    build: Callable[[Fields, Tags], Example]
+    reads: tuple[str, ...] = ()
+    guessed: bool = True
+
+
+FORMS: Mapping[str, Form] = {
+    "messages": Form(("messages",), _messages),
+    "prompt_completion": Form(("prompt", "completion"), _prompt_completion),
+    "alpaca": Form(("instruction", "output"), _alpaca, reads=("input",)),
+    "conversations": Form(("conversations",), conversation),
+    "preference": Form(("prompt", "chosen", "rejected"), _preference),
+    "text": Form(("text",), _text),
+    "transcript": Form(("chosen", "rejected"), _transcript, guessed=False),
+    "tree": Form(("prompt",), _tree, guessed=False),
+    "thread": Form(("role", "text", "replies"), _thread, guessed=False),
+}
+
+
+def check_columns(form: str, columns: Mapping[str, str]) -> None:
+    """Refuse a renaming of a column that the form does not know (that no form knows, if the form is to be detected)."""
+    forms = [item for item in FORMS.values() if item.guessed] if form == "auto" else [FORMS[form]]
+    known = {name for item in forms for name in item.needs + item.reads}
+    for name in columns:
+        if name not in known:
+            raise UnknownNameError(f"columns.{name}: form '{form}' reads no such column. {suggest(name, known)}")
+
+
+def detect(fields: Fields) -> str:
+    """Return the one form whose columns a record has; none or several are refused with what was found."""
+    fitting = [name for name, form in FORMS.items() if form.guessed and all(map(fields.has, form.needs))]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = f"the columns {', '.join(fields.record.values) or 'none'}"
+    if fitting:
+        raise ConfigError(
+            f"{fields.record.where}: {found} fit several forms: {', '.join(fitting)}; set `form` to one of them."
+        )
+    needs = "; ".join(f"{name} ({', '.join(form.needs)})" for name, form in FORMS.items() if form.guessed)
+    raise DataError(f"{fields.record.where}: {found} fit no form; allowed: {needs}; rename them with `columns`.")

@@ -1,0 +1,48 @@
+"""Records of the hub's data sets through the library `datasets`, by name or from a local folder."""
+
+from pathlib import Path
+from typing import Any
+
+from fedloom.data.sources._records import Record
+from fedloom.errors import ConfigError, DataError
+
+__all__ = ["hub_records"]
+
+
+def hub_records(path: str, *, subset: str, split: str, revision: str) -> list[Record]:
+    """Return the records of one split of a data set on the hub, or in a local folder.
+
+    Raises ConfigError if `datasets` is not installed, and DataError if the set, the subset or the split cannot be had;
+    it says what to fetch.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError(f"{path}: data sets by hub name need an extra; run: pip install fedloom[datasets]") from error
+    try:
+        if (Path(path) / "dataset_dict.json").is_file() or (Path(path) / "state.json").is_file():
+            rows: Any = _saved(datasets.load_from_disk(path), split, path)
+        else:
+            rows = datasets.load_dataset(path, subset or None, split=split, revision=revision or None)
+    except (OSError, ValueError, RuntimeError) as error:
+        what = (
+            f"'{path}'" + (f", subset '{subset}'" if subset else "") + (f", revision '{revision}'" if revision else "")
+        )
+        raise DataError(
+            f"{what}, split '{split}': cannot be loaded: {_first_line(error)}; with a network, fetch it once "
+            "(hf download --repo-type dataset NAME), or give a local folder or file."
+        ) from error
+    return [Record(f"{path}[{split}], record {number}", dict(row)) for number, row in enumerate(rows, start=1)]
+
+
+def _saved(found: Any, split: str, path: str) -> Any:
+    if not isinstance(found, dict):
+        return found
+    if split not in found:
+        raise ValueError(f"{path} has the splits {', '.join(found)}")
+    return found[split]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

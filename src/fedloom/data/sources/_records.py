@@ -1,0 +1,176 @@
+"""Reading files into records: JSON, JSON Lines, CSV and Parquet, each record with the place it came from.
+
+Nothing is repaired: a line that is no record, a byte that is no UTF-8 or a key that occurs twice is refused with file
+and position. A leading byte order mark is an encoding signature and is taken off.
+"""
+
+import csv
+import glob
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedloom.errors import ConfigError, DataError, MissingFileError
+
+__all__ = ["Record", "find_files", "parse_json", "read_records", "read_text"]
+
+_FORMATS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record: its columns, and where it stands, for messages."""
+
+    where: str
+    values: Mapping[str, Any]
+
+
+def find_files(path: str) -> dict[str, Path]:
+    """Return the files that a path names, by their name in the tag `file`, sorted.
+
+    A file is itself; a folder is all its files (hidden ones apart); a pattern with * ? or [ ] is what it matches.
+    The name is the file's path below the folder, or below the fixed part of the pattern.
+    """
+    if not path:
+        raise ConfigError("path: found none; give the path of a file, of a folder of files or a pattern.")
+    given = Path(path)
+    if given.is_file():
+        return {given.name: given}
+    if given.is_dir():
+        root, found = given, [child for child in given.iterdir() if child.is_file() and child.name[0] != "."]
+    else:
+        found = [Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file()]
+        root = _fixed_part(given)
+    if not found:
+        raise MissingFileError(f"{path}: no such file and no file found there; give a file, a folder or a pattern.")
+    return {file.relative_to(root).as_posix(): file for file in sorted(found)}
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """Return the folder above the first part of a pattern that has a wildcard."""
+    return next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
+
+
+def read_records(path: Path, form: str = "auto") -> list[Record]:
+    """Return the records of a file of format `form`: json, jsonl, csv, parquet, or auto by the extension.
+
+    Raises MissingFileError if there is no such file; DataError, with the position, if it is empty, of unknown
+    extension, not UTF-8 or not of its format; ConfigError if Parquet needs an extra that is not installed.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file; give the path of a data file.")
+    form = _format_of(path) if form == "auto" else form
+    readers = {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
+    records = list(readers[form](path))
+    if not records:
+        raise DataError(f"{path}: holds no record; a data file needs at least one.")
+    return records
+
+
+def _format_of(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise DataError(
+            f"{path}: unknown extension '{suffix}', known are {' '.join(_FORMATS)}; rename the file, set `format`, "
+            f"or name the wanted files of a folder with a pattern such as '{path.parent}/*.jsonl'."
+        )
+    return _FORMATS[suffix]
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text; what is not UTF-8 is refused with the position of the first bad byte."""
+    try:
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte {error.start} is 0x{error.object[error.start]:02x}, not UTF-8; convert the file to UTF-8."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{twin}' occurs twice in one object")
+    return table
+
+
+def parse_json(text: str, where: str, hint: str = "") -> Any:
+    """Return the value of a JSON text; refuse what is malformed, nested too deeply or has a key twice in one object."""
+    try:
+        return json.loads(text, object_pairs_hook=_no_twins)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON: {error}; mend it{hint}.") from error
+
+
+def _read_json(path: Path) -> Iterator[Record]:
+    text = read_text(path)
+    if not text.strip():
+        return
+    whole = parse_json(text, str(path), ' (one object per line is format = "jsonl")')
+    if not isinstance(whole, list):
+        raise DataError(
+            f"{path}: found one JSON {type(whole).__name__}, allowed is a list of records; "
+            "{user: [records]} is read by the source 'fedllm_bench'."
+        )
+    for number, values in enumerate(whole, start=1):
+        yield _record(f"{path}, record {number}", values)
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield _record(where, parse_json(line, where))
+
+
+def _record(where: str, values: Any) -> Record:
+    if not isinstance(values, dict):
+        raise DataError(f"{where}: found {type(values).__name__}, allowed is an object with named columns.")
+    return Record(where, values)
+
+
+def _read_csv(path: Path) -> Iterator[Record]:
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    header: list[str] = []
+    try:
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if not header:
+                header = _header(row, where)
+            elif row:
+                yield _csv_record(header, row, where)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: not valid CSV: {error}; mend it.") from error
+
+
+def _header(row: list[str], where: str) -> list[str]:
+    if len(set(row)) != len(row):
+        raise DataError(f"{where}: a column name occurs twice: {', '.join(row)}; rename one.")
+    return row
+
+
+def _csv_record(header: list[str], row: list[str], where: str) -> Record:
+    if len(row) != len(header):
+        raise DataError(f"{where}: found {len(row)} cells, the header names {len(header)}: {', '.join(header)}.")
+    return Record(where, dict(zip(header, row, strict=True)))
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ConfigError(f"{path}: Parquet needs an extra; run: pip install fedloom[parquet]") from error
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except (arrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not valid Parquet: {str(error).splitlines()[0]}; write it anew.") from error
+    for number, values in enumerate(rows, start=1):
+        yield Record(f"{path}, record {number}", values)

@@ -1,0 +1,52 @@
+"""Data sets by their name on the hub, or from a local folder, through the library `datasets` (extra `datasets`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+
+from fedloom.contracts import Source
+from fedloom.data.sources._forms import check_columns
+from fedloom.data.sources._hub import hub_records
+from fedloom.data.sources._recipe import FormName, Malformed, Recipe
+from fedloom.errors import ConfigError, DataError
+from fedloom.examples import Example
+from fedloom.plugin import plugin
+
+__all__ = ["Hub"]
+
+
+@plugin("hub")
+class Hub(Source):
+    """Examples of a hub data set; form, columns, tags, unique and malformed as in the source `file`."""
+
+    path: str = ""
+    """Hub name such as openai/gsm8k, or a local folder."""
+    subset: str = ""
+    """What the hub calls the configuration."""
+    split: str = "train"
+    validation_split: str = ""
+    test_split: str = ""
+    revision: str = ""
+    """Commit or tag of the data set; "" takes the newest, which no later run can repeat for sure."""
+    form: FormName = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    unique: str = ""
+    malformed: Malformed = "refuse"
+
+    def check(self) -> None:
+        """Refuse renamed columns that the form does not read."""
+        check_columns(self.form, self.columns)
+
+    def load(self) -> Mapping[str, Sequence[Example]]:
+        """Return the examples of the splits named."""
+        if not self.path:
+            raise ConfigError("path: found none; give the hub name of a data set or a local folder.")
+        splits = {"train": self.split, "validation": self.validation_split, "test": self.test_split}
+        return {name: self._read(split) for name, split in splits.items() if split or name == "train"}
+
+    def _read(self, split: str) -> list[Example]:
+        records = hub_records(self.path, subset=self.subset, split=split, revision=self.revision)
+        if not records:
+            raise DataError(f"{self.path}[{split}]: holds no record; a split needs at least one.")
+        recipe = Recipe(self.form, self.columns, self.tags, self.unique, self.malformed)
+        return recipe.examples(records)

@@ -1,0 +1,56 @@
+"""Public training sets by a short name: the hub's copy, or a local file in the set's own columns."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+
+from fedloom.contracts import Source
+from fedloom.data.sources._hub import hub_records
+from fedloom.data.sources._presets import PRESETS, Preset
+from fedloom.data.sources._recipe import Malformed, Recipe
+from fedloom.data.sources._records import Record, read_records
+from fedloom.errors import DataError, UnknownNameError, suggest
+from fedloom.examples import Example
+from fedloom.plugin import plugin
+
+__all__ = ["PresetSource"]
+
+_log = logging.getLogger(__name__)
+
+
+@plugin("preset")
+class PresetSource(Source):
+    """A row of the table in `_presets`; loading logs its licence."""
+
+    preset: str = "gsm8k"
+    path: str = ""
+    """A local file in the set's columns, read instead of the hub; "" reads the hub."""
+    test_path: str = ""
+    revision: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    malformed: Malformed = "refuse"
+
+    def check(self) -> None:
+        """Refuse a name that is not in the table."""
+        if self.preset not in PRESETS:
+            raise UnknownNameError(f"preset: no data set called '{self.preset}'. {suggest(self.preset, PRESETS)}")
+
+    def load(self) -> Mapping[str, Sequence[Example]]:
+        """Return the training examples and, where the set has them or a path is given, the test examples."""
+        row = PRESETS[self.preset]
+        _log.info("data set %s (%s), licence: %s. %s", self.preset, row.hub, row.licence, row.note)
+        test = row.test_split if not self.path else ""
+        result = {"train": self._read(row, self.path, row.split)}
+        return result | ({"test": self._read(row, self.test_path, test)} if self.test_path or test else {})
+
+    def _read(self, row: Preset, path: str, split: str) -> list[Example]:
+        records = self._records(row, path, split)
+        if not records:
+            raise DataError(f"{row.hub}[{split}]: holds no record; a split needs at least one.")
+        return Recipe(row.form, dict(row.columns), self.tags, row.unique, self.malformed).examples(records)
+
+    def _records(self, row: Preset, path: str, split: str) -> list[Record]:
+        if path:
+            return read_records(Path(path))
+        return hub_records(row.hub, subset=row.subset, split=split, revision=self.revision)
