@@ -1,3 +1,5 @@
-"""What is learnt, one task per file: each a `Task`."""
+"""What is learnt, one task per file: each a `Task`. `count` sums up what happened to examples on the way to tokens."""
 
-__all__: list[str] = []
+from fedloom.tasks._counts import count
+
+__all__ = ["count"]

@@ -1,0 +1,164 @@
+"""Supervised fine-tuning: the next token of the answers, of all assistant turns alike.
+
+The loss is that of OpenFedLLM (Ye et al., 2024, https://arxiv.org/abs/2402.06954): the sum over the response tokens of
+-log p(y_j | x, y_<j), the end token among them. Which tokens these are comes from the template's pieces; no marker is
+searched for, and padding is told by a mask, never by its id.
+
+Deviations: the published mask is found by searching for the tokens of a marker, which masks whole examples with other
+tokenizers; several assistant turns are all learnt; raw documents are learnt in full.
+"""
+
+from collections.abc import Sequence
+from dataclasses import field
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from fedloom.contracts import Batch, Encoded, Model, Piece, Prediction, Task, Template
+from fedloom.errors import ConfigError, DataError, ModelError
+from fedloom.examples import Chat, Document, Example, Turn
+from fedloom.mean import LossSum
+from fedloom.plugin import AtLeast, lookup, plugin
+from fedloom.tasks._greedy import complete
+from fedloom.tasks._spans import pieces_to_tokens
+from fedloom.tree import Tree
+
+__all__ = ["Sft"]
+
+
+def _own_template() -> Template:
+    return lookup(Template, "own")()
+
+
+@plugin("sft")
+class Sft(Task):
+    """Next-token prediction of answers (Chat) and of whole texts (Document)."""
+
+    template: Template = field(default_factory=_own_template)
+    """How turns become text."""
+    max_length: AtLeast = 512
+    """Tokens per example; what lies beyond is cut off. A longer prompt has nothing to learn and is not answered."""
+    batch: AtLeast = 128
+    """Prompts answered together."""
+
+    def encode(self, example: Example, model: Model) -> Encoded:
+        """Return the example as at most `max_length` tokens; a Preference is refused."""
+        match example:
+            case Chat(turns=turns):
+                pieces = self.template.pieces(turns, model.tokenizer)
+                blank = any(turn.role == "assistant" and not turn.text.strip() for turn in turns)
+            case Document(text=text):
+                pieces = [Piece(text + _end_of_text(model.tokenizer), supervised=True)]
+                blank = not text.strip()
+            case _:
+                raise DataError(
+                    "task 'sft' learns from Chat and Document examples, found a Preference: choose another task."
+                )
+        tokens, supervised = pieces_to_tokens(pieces, model.tokenizer)
+        too_long = not any(supervised[: self.max_length])
+        return Encoded(
+            tokens_T=torch.tensor(tokens[: self.max_length], dtype=torch.int32),
+            supervised_T=torch.tensor(supervised[: self.max_length], dtype=torch.bool),
+            truncated=len(tokens) > self.max_length and not too_long,
+            empty_answer=blank,
+            prompt_too_long=too_long,
+        )
+
+    def collate(self, items: Sequence[Encoded], model: Model) -> Batch:
+        """Return the examples padded on the right to the longest of them."""
+        filler = _pad_id(model.tokenizer)
+        tokens_BT = pad_sequence([item.tokens_T.long() for item in items], batch_first=True, padding_value=filler)
+        supervised_BT = pad_sequence([item.supervised_T for item in items], batch_first=True)
+        length_B = torch.tensor([item.tokens_T.numel() for item in items])
+        attention_BT = (torch.arange(tokens_BT.shape[1]) < length_B[:, None]).long()
+        return Batch(*(tensor.to(model.device) for tensor in (tokens_BT, attention_BT, supervised_BT)))
+
+    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+        """Return the summed cross-entropy of the supervised tokens of each example, in float32 or better.
+
+        Logits are computed only at positions that some example of the batch needs.
+        """
+        wanted_BT = batch.supervised_BT[:, 1:]
+        position_U = wanted_BT.any(dim=0).nonzero().squeeze(1)
+        inputs = {
+            "input_ids": batch.tokens_BT,
+            "attention_mask": batch.attention_BT,
+            "use_cache": False,
+            "logits_to_keep": position_U,
+        }
+        logits_BUV = functional_call(model.module, params, kwargs=inputs).logits
+        wanted_BU, target_BU = wanted_BT[:, position_U], batch.tokens_BT[:, position_U + 1]
+        logits_SV = _at_least_float32(logits_BUV[wanted_BU])
+        losses_S = functional.cross_entropy(logits_SV, target_BU[wanted_BU], reduction="none")
+        losses_BU = torch.zeros_like(wanted_BU, dtype=losses_S.dtype).masked_scatter(wanted_BU, losses_S)
+        return LossSum(losses_BU.sum(dim=1), wanted_BT.sum(dim=1).to(losses_S.dtype))
+
+    def predict(
+        self, model: Model, params: Tree, examples: Sequence[Example], *, max_new_tokens: int
+    ) -> list[Prediction]:
+        """Return the model's greedy answer to the last question of each Chat, in the order of the examples.
+
+        An answer ends with the end token of the template or of the tokenizer, which counts in `n_tokens` but is not
+        in the text. A prompt longer than `max_length` is not answered: its text is empty and `n_tokens` is 0.
+        """
+        prompts = [self._prompt(example, model) for example in examples]
+        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        asked = [index for index in by_length if len(prompts[index]) <= self.max_length]
+        _check_room(model, max((len(prompts[index]) for index in asked), default=0) + max_new_tokens)
+        stop = self._stop_ids(model)
+        result = [Prediction("", 0)] * len(prompts)
+        for start in range(0, len(asked), self.batch):
+            chosen = asked[start : start + self.batch]
+            answers = complete(
+                model, params, [prompts[index] for index in chosen], stop=stop, max_new_tokens=max_new_tokens
+            )
+            for index, answer in zip(chosen, answers, strict=True):
+                result[index] = _prediction(answer, stop, model.tokenizer)
+        return result
+
+    def _prompt(self, example: Example, model: Model) -> list[int]:
+        if not isinstance(example, Chat):
+            raise DataError(f"task 'sft' answers Chat examples, found a {type(example).__name__}: it has no question.")
+        return pieces_to_tokens(self.template.pieces(example.prompt, model.tokenizer), model.tokenizer)[0]
+
+    def _stop_ids(self, model: Model) -> frozenset[int]:
+        """Return the tokens that end an answer: the last one of any answer in this template, and the tokenizer's."""
+        probe = (Turn("user", "0"), Turn("assistant", "0"))
+        pieces = self.template.pieces(probe, model.tokenizer)
+        last = max(index for index, piece in enumerate(pieces) if piece.supervised)
+        end = pieces_to_tokens(pieces[: last + 1], model.tokenizer)[0][-1]
+        return frozenset({end, model.tokenizer.eos_token_id} - {None})
+
+
+def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    if tokenizer.eos_token is None:
+        raise ModelError("the tokenizer has no end-of-text token, documents need one: set its eos_token.")
+    return str(tokenizer.eos_token)
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id that fills up a batch; it is masked everywhere, so any id would do."""
+    return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _check_room(model: Model, length: int) -> None:
+    limit = model.module.config.to_dict().get("n_positions")  # only tables of learnt positions end abruptly
+    if limit is not None and length > limit:
+        raise ConfigError(
+            f"prompts with their answers take up to {length} tokens, the model has {limit} positions: lower "
+            "task.max_length or the number of new tokens."
+        )
+
+
+def _prediction(answer: Sequence[int], stop: frozenset[int], tokenizer: PreTrainedTokenizerBase) -> Prediction:
+    text_ids = answer[:-1] if answer[-1] in stop else answer
+    text = tokenizer.decode(list(text_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Prediction(str(text).strip(), len(answer))
