@@ -34,14 +34,17 @@ def divide(source: Source, partition: Partition, *, n_clients: int, holdout: flo
     if not examples:
         raise DataError("data: the source has no training examples; check its path and split.")
     indices = partition(examples, n_clients, rng.python_random(seed, "partition"))
-    card = partition_card(examples, indices, seed)
+    card = {**partition_card(examples, indices, seed)}
+    train, held = indices, {client: list[int]() for client in indices}
+    if "validation" not in splits and holdout > 0:
+        split = hold_out(indices, examples, fraction=holdout, minimum=1, seed=seed)
+        train, held = split.train, split.held
+        card["without_validation"] = list(split.too_small)
+    validation = {client: tuple(_owned(examples[i], client) for i in chosen) for client, chosen in held.items()}
     if "validation" in splits:
-        train, validation = indices, _by_client(splits["validation"], indices)
-    else:
-        train, held = hold_out(indices, examples, holdout, 1, seed)
-        validation = {client: tuple(_owned(examples[i], client) for i in held.get(client, ())) for client in indices}
+        validation = _by_client(splits["validation"], indices)
     return Division(
-        {client: tuple(examples[i] for i in chosen) for client, chosen in train.items()},
+        {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()},
         validation,
         tuple(splits.get("test", ())),
         card,

@@ -17,7 +17,7 @@ import tomli_w
 from fedloom.errors import ConfigError, MissingFileError, UnknownNameError, suggest
 from fedloom.plugin import Family, lookup
 
-__all__ = ["apply_override", "build", "dump", "read_toml", "table_of"]
+__all__ = ["apply_override", "build", "differing_keys", "dump", "parse", "read_toml", "table_of"]
 
 RecordType = TypeVar("RecordType")
 
@@ -27,9 +27,17 @@ def read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"{path}: no such run file; give the path of a TOML file.")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Return the table of TOML text; `where` names it in a refusal."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}.") from error
 
 
 def apply_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
@@ -185,3 +193,15 @@ def _plain(value: Any) -> Any:
 def dump(record: Any) -> str:
     """Return the TOML text of a dataclass object; `build` on it gives an equal object."""
     return tomli_w.dumps(table_of(record))
+
+
+def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return the full paths of the keys in which two tables differ."""
+    keys: list[str] = []
+    for key in sorted(first.keys() | second.keys()):
+        one, other = first.get(key), second.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            keys += differing_keys(one, other, _join(path, key))
+        elif one != other:
+            keys.append(_join(path, key))
+    return keys

@@ -50,7 +50,8 @@ class Scored:
     def from_record(cls, record: Mapping[str, Any]) -> "Scored":
         """Return the scored example of a JSON record."""
         scores = {name: Mean(total, weight) for name, (total, weight) in record["scores"].items()}
-        return cls(**{**record, "scores": scores})
+        texts = {name: str(record[name]) for name in ("prompt", "reference", "prediction")}
+        return cls(record["set"], record["index"], record["owner"], record["tags"], scores, **texts)
 
 
 def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -> HeldOut:

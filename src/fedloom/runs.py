@@ -23,7 +23,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +41,7 @@ _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lie
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Generator[None]:
     """Turn the system's refusals to write into one clear line."""
     try:
         yield
@@ -66,7 +66,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Generator[Path]:
     """Give a temporary folder to fill; it takes its name when the block ends well, replacing an older one."""
     temporary = path.with_name(f".{path.name}.new")
     with disk_errors(path):
@@ -95,12 +95,11 @@ class Checkpoint:
     values: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
 class RunDirectory:
-    """One run's folder, held by one process at a time."""
+    """One run's folder; whoever writes to it holds it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = self._take_lock()
+    path: Path
 
     @classmethod
     def create(cls, path: Path, texts: Mapping[str, str]) -> "RunDirectory":
@@ -125,19 +124,17 @@ class RunDirectory:
             raise MissingFileError(f"{path}: no run directory (it has no run.toml); give the folder of a run.")
         return cls(path)
 
-    def _take_lock(self) -> IO[str]:
+    @contextlib.contextmanager
+    def held(self) -> Generator[None]:
+        """Keep other processes from writing while the block runs; the system lets go when a process dies."""
         with disk_errors(self.path):
             lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise RunError(f"{self.path}: another process is at work in it; wait for it to end.") from None
-        return lock
-
-    def close(self) -> None:
-        """Let other processes have the directory."""
-        self._lock.close()
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path}: another process is at work in it; wait for it to end.") from None
+            yield
 
     @property
     def complete(self) -> bool:

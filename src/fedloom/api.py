@@ -1,0 +1,64 @@
+"""Running from Python: load a run file, start it, go on with it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from fedloom import config
+from fedloom.contracts import Report
+from fedloom.errors import RunError
+from fedloom.protocols.execute import Event, execute, run_files
+from fedloom.protocols.tuning import TuningRun, read_run
+from fedloom.reports import outcome, show_table
+from fedloom.runs import RunDirectory, write_atomic
+
+__all__ = ["load_run", "resume", "start"]
+
+Observer = Callable[[Report], None]
+
+
+def _ignore(_: Report) -> None:
+    """Observe nothing."""
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TuningRun:
+    """Return the run of a TOML file with `key=value` overrides applied; wrong input raises a FedloomError."""
+    table = config.read_toml(Path(path))
+    for override in overrides:
+        table = config.apply_override(table, override)
+    return read_run(table)
+
+
+def start(run: TuningRun, out: str | Path, *, source: str = "", on_report: Observer = _ignore) -> Iterator[Event]:
+    """Make the run directory `out` and run to the end, yielding an event for each round and evaluation.
+
+    `source` is kept as `source.toml`: the text of the run file and its overrides.
+    """
+    directory = RunDirectory.create(Path(out), run_files(run, source))
+    return _to_the_end(run, directory, on_report)
+
+
+def resume(
+    out: str | Path, *, expected: TuningRun | None = None, on_report: Observer = _ignore
+) -> tuple[TuningRun, Iterator[Event]]:
+    """Return the run of a directory and the events of its remainder (none if it is complete).
+
+    `expected`: the run as it is meant to be; a difference to the directory's own is refused, naming the keys.
+    """
+    directory = RunDirectory.open(Path(out))
+    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")))
+    if expected is not None and expected != run:
+        keys = ", ".join(config.differing_keys(config.table_of(run), config.table_of(expected)))
+        raise RunError(f"{out}: the run differs from its directory in {keys}; undo that or start a new run.")
+    return run, iter(()) if directory.complete else _to_the_end(run, directory, on_report)
+
+
+def _to_the_end(run: TuningRun, directory: RunDirectory, on_report: Observer) -> Iterator[Event]:
+    with directory.held():
+        yield from execute(run, directory, on_report=on_report)
+        write_atomic(directory.path / "report.md", _report(directory))
+
+
+def _report(directory: RunDirectory) -> str:
+    found = outcome(directory)
+    cost = "\n".join(f"- {name}: {value:,.0f}" for name, value in found.cost.items())
+    return f"# {directory.path.name}\n\n{show_table(found).markdown()}\n## Cost\n\n{cost}\n"

@@ -1,0 +1,159 @@
+"""The command `fedloom`. Heavy modules are imported inside the commands, so that `--help` answers at once."""
+
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedloom.errors import FedloomError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedloom.protocols.execute import Event
+    from fedloom.protocols.tuning import TuningRun
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated tuning of language models: many owners of private data build one model together.",
+)
+world = typer.Typer(no_args_is_help=True, help="The controlled world and the embedded model.")
+app.add_typer(world, name="world")
+
+RunFile = Annotated[Path, typer.Argument(help="A run file (TOML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value, for instance local.lr=1e-3.", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    file: RunFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory to make.", show_default=False)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a file to the end and print its table."""
+    from fedloom import api
+
+    given = overrides or []
+    wanted = api.load_run(file, given)
+    day = datetime.datetime.now().astimezone().date().isoformat()
+    folder = out or Path("runs") / f"{day}_{file.stem}_s{wanted.seed}"
+    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
+    _follow(wanted, folder, quiet=quiet, source=source)
+
+
+@app.command()
+def resume(
+    folder: RunFolder,
+    file: Annotated[Path | None, typer.Option(help="Refuse to go on if the run differs from this file.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run that was stopped; it ends as if it had never been."""
+    from fedloom import api
+
+    expected = api.load_run(file) if file else None
+    wanted, _ = api.resume(folder, expected=expected)
+    _follow(wanted, folder, quiet=quiet, source=None)
+
+
+def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | None) -> None:
+    from fedloom import api
+    from fedloom.console import Display
+
+    display = Display(wanted, style="quiet" if quiet else "full")
+    events: Iterator[Event]
+    if source is None:
+        _, events = api.resume(folder, on_report=display.report)
+    else:
+        events = api.start(wanted, folder, source=source, on_report=display.report)
+    with display:
+        for event in events:
+            display.event(event)
+    if not quiet:
+        show(folder, as_json=False)
+
+
+@app.command()
+def show(folder: RunFolder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print the table of one run."""
+    from fedloom.console import lines, print_tables
+    from fedloom.reports import outcome, show_table
+    from fedloom.runs import RunDirectory
+
+    found = outcome(RunDirectory.open(folder))
+    table = show_table(found)
+    if as_json:
+        rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+        lines([json.dumps({"label": found.label, "seed": found.seed, "complete": found.complete, "rows": rows})])
+        return
+    print_tables([table])
+    cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
+    lines([cost, str(folder) if found.complete else f"not complete: fedloom resume {folder}"])
+
+
+@app.command()
+def compare(folders: Annotated[list[Path], typer.Argument(help="Run directories, the one of interest first.")]) -> None:
+    """Print several runs side by side and their paired differences."""
+    from fedloom.console import print_tables
+    from fedloom.reports import compare as compare_outcomes
+    from fedloom.reports import compare_table, outcome
+    from fedloom.runs import RunDirectory
+
+    print_tables(compare_table(compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A run directory or an adapter folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Add the adapter to the base and write a whole model.")
+    ] = False,
+) -> None:
+    """Write the result for other tools: the adapter or a merged model, with tokenizer and model card."""
+    from fedloom.console import lines
+    from fedloom.export import export as write
+
+    write(folder, out, form="merged" if merged else "adapter")
+    lines([str(out)])
+
+
+@app.command()
+def doctor(
+    file: Annotated[Path | None, typer.Argument(help="A run file to try on this machine.", show_default=False)] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print versions, devices and memory; with a run file, load it and measure one step."""
+    from fedloom.console import lines
+    from fedloom.doctor import examine_machine, examine_run
+
+    lines(examine_machine())
+    if file:
+        from fedloom.api import load_run
+
+        lines(examine_run(load_run(file, overrides or [])))
+
+
+def main() -> None:
+    """Run the command line: a refusal is one line and exit code 2, a bug a traceback."""
+    try:
+        app()
+    except FedloomError as error:
+        message = " ".join(str(error).split())
+        print(f"fedloom: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("fedloom: stopped; `fedloom resume DIR` goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
