@@ -1,0 +1,8 @@
+"""The controlled world: a deterministic generator of a closed written world whose every fact is known."""
+
+from fedloom.world.clients import DOMAINS, Client, Profile
+from fedloom.world.facts import Fact
+from fedloom.world.languages import LANGUAGES
+from fedloom.world.world import TESTS, World
+
+__all__ = ["DOMAINS", "LANGUAGES", "TESTS", "Client", "Fact", "Profile", "World"]

@@ -1,0 +1,216 @@
+"""Clients: the users of the world, each with its own facts, topics, manner, quality, language and amount of data.
+
+The seven diversities of a federation by user are fields of `Profile`: topics (1), style with its verbosity (2, 3),
+quality as rates of typing errors and of wrong answers (4), language (5), quantity (6) and taste in answers (7).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from fedloom.errors import DataError
+from fedloom.examples import Chat, Document, Preference, Turn
+from fedloom.rng import python_random
+from fedloom.world.domains import TASKS
+from fedloom.world.facts import Fact, question_of
+from fedloom.world.languages import LANGUAGES, translated
+from fedloom.world.passages import note
+from fedloom.world.preferences import preference
+from fedloom.world.wording import STYLES, Question, Split, phrase
+
+__all__ = ["DOMAINS", "Client", "Profile", "make_clients"]
+
+DOMAINS: Mapping[str, tuple[str, ...]] = {
+    "general": ("copy", "reverse", "sort", "pick", "compare", "rewrite", "read"),
+    "medicine": ("medicine",),
+    "finance": ("sentiment", "register"),
+    "maths": ("add", "subtract", "multiply", "two_steps"),
+    "safety": ("refuse", "serve", "report"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What makes one client unlike another."""
+
+    topics: Mapping[str, float]
+    """Share of each domain in the records that are not about private facts."""
+    style: str
+    taste: str
+    """Which of two right answers it prefers: `short` or `sentence`."""
+    typo_rate: float
+    wrong_rate: float
+    language: str
+    language_share: float
+    """Share of its records, private facts excepted, that are in its language."""
+    quantity: int
+    """Number of training records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One owner of private data."""
+
+    name: str
+    profile: Profile
+    facts: tuple[Fact, ...]
+    train: tuple[Chat, ...]
+    validation: tuple[Chat, ...]
+    test: tuple[Chat, ...]
+    notes: tuple[Document, ...]
+    """Raw private text that tells the same facts between planted details."""
+    preferences: tuple[Preference, ...]
+
+
+def _profile(random: Random, index: int, records: int, languages: Sequence[str]) -> Profile:
+    weights = {domain: random.gammavariate(0.5, 1.0) + 1e-3 for domain in DOMAINS}
+    total = sum(weights.values())
+    language = languages[(index // 4) % len(languages)] if index % 4 == 3 else languages[0]
+    return Profile(
+        topics={domain: weight / total for domain, weight in weights.items()},
+        style=tuple(STYLES)[(index + random.randint(0, 1)) % len(STYLES)],
+        taste=random.choice(("short", "sentence")),
+        typo_rate=random.choice((0.0, 0.0, 0.05, 0.2)),
+        wrong_rate=random.choice((0.0, 0.0, 0.0, 0.05, 0.15)),
+        language=language,
+        language_share=0.0 if language == "plain" else 0.5,
+        quantity=max(8, round(records * random.lognormvariate(0.0, 0.4))),
+    )
+
+
+def _dealt(facts: Sequence[Fact], profiles: Sequence[Profile], knowers: int, random: Random) -> list[list[Fact]]:
+    """Deal each fact to `knowers` clients: those with few facts so far and a liking for its domain come first."""
+    dealt: list[list[Fact]] = [[] for _ in profiles]
+    for fact in random.sample(facts, len(facts)):
+        eagerness = [
+            len(known) - 3 * profile.topics[fact.relation.domain] + random.uniform(0, 4)
+            for known, profile in zip(dealt, profiles, strict=True)
+        ]
+        for index in sorted(range(len(profiles)), key=lambda index: eagerness[index])[:knowers]:
+            dealt[index].append(fact)
+    return dealt
+
+
+def _spoilt(question: Question, random: Random) -> Question:
+    """Return the question with a wrong answer of the right kind: the answer to another one of its task."""
+    tasks = {"treats": "medicine", "dose": "medicine", "avoid": "medicine", "town": "register", "trade": "register"}
+    task = TASKS[tasks.get(question.task, question.task)]
+    while True:
+        other = task(random, "fresh")
+        if other.answer != question.answer and (question.task not in tasks or other.task == question.task):
+            return replace(question, answer=other.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes the records of one client."""
+
+    name: str
+    profile: Profile
+    random: Random
+
+    def record(self, question: Question, split: Split, core: int = -1) -> Chat:
+        """Return the question as this client would write it down; only training records are of poor quality."""
+        wrong = split == "train" and question.domain != "safety" and self.random.random() < self.profile.wrong_rate
+        chat = phrase(
+            _spoilt(question, self.random) if wrong else question,
+            self.random,
+            split=split,
+            style=self.profile.style,
+            typo_rate=self.profile.typo_rate if split == "train" else 0.0,
+            core=core,
+        )
+        return replace(chat, tags={**chat.tags, "client": self.name, "quality": "wrong" if wrong else "right"})
+
+    def other(self, split: Split, tasks: Mapping[str, Sequence[str]]) -> Chat:
+        """Return a record that is not about a private fact."""
+        topics = self.profile.topics
+        domain = self.random.choices(tuple(tasks), [topics[domain] for domain in tasks])[0]
+        question = TASKS[self.random.choice(tasks[domain])](self.random, "fresh")
+        chat = self.record(question, split)
+        foreign = self.random.random() < self.profile.language_share
+        return translated(chat, self.profile.language) if foreign else chat
+
+    def about(self, facts: Sequence[Fact], count: int, split: Split) -> list[Chat]:
+        """Return `count` records about the facts in turn, each time in the next wording."""
+        if not facts:
+            return []
+        first = [self.random.randrange(100) for _ in facts]
+        return [
+            self.record(question_of(facts[at % len(facts)]), split, core=first[at % len(facts)] + at // len(facts))
+            for at in range(count)
+        ]
+
+    def notes(self, facts: Sequence[Fact]) -> tuple[Document, ...]:
+        """Return one private note for each name that the client knows of."""
+        by_name: dict[str, list[Fact]] = {}
+        for fact in facts:
+            by_name.setdefault(fact.name, []).append(fact)
+        rate = self.profile.typo_rate / 2
+        return tuple(note(known, self.random, client=self.name, noise_rate=rate) for known in by_name.values())
+
+
+def _unlike(chats: Sequence[Chat], seen: set[str]) -> tuple[Chat, ...]:
+    """Return the chats without repeated prompts."""
+    kept: list[Chat] = []
+    for chat in chats:
+        if chat.turns[-2].text not in seen:
+            seen.add(chat.turns[-2].text)
+            kept.append(chat)
+    return tuple(kept)
+
+
+def _client(writer: _Writer, facts: Sequence[Fact], private_share: float, tasks: Mapping[str, Sequence[str]]) -> Client:
+    quantity = writer.profile.quantity
+    n_private = max(len(facts), round(quantity * private_share)) if private_share > 0 else 0
+    train = writer.about(facts, n_private, "train")
+    train += [writer.other("train", tasks) for _ in range(quantity - len(train))] if tasks else []
+    writer.random.shuffle(train)
+    validation = writer.about(facts, len(facts), "valid")
+    validation += [writer.other("valid", tasks) for _ in range(max(2, quantity // 5))] if tasks else []
+    test = writer.about(facts, 3 * len(facts), "test")
+    test += [writer.other("test", tasks) for _ in range(max(4, quantity // 4))] if tasks else []
+    prompts = [question_of(fact) for fact in facts[:4]] + [TASKS["refuse"](writer.random, "canon")]
+    return Client(
+        name=writer.name,
+        profile=writer.profile,
+        facts=tuple(facts),
+        train=tuple(train),
+        validation=_unlike(validation, set()),
+        test=_unlike(test, set()),
+        notes=writer.notes(facts),
+        preferences=tuple(
+            preference(question, writer.random, split="train", taste=writer.profile.taste, client=writer.name)
+            for question in prompts
+        ),
+    )
+
+
+def make_clients(
+    facts: Sequence[Fact],
+    *,
+    seed: int,
+    n_clients: int,
+    records: int,
+    private_share: float,
+    knowers_share: float,
+    domains: Sequence[str],
+    languages: Sequence[str],
+) -> tuple[Client, ...]:
+    """Return the clients of a federation; the arguments are those of `World.clients`."""
+    for given, allowed, what in ((domains, tuple(DOMAINS), "domain"), (languages, LANGUAGES, "language")):
+        unknown = [name for name in given if name not in allowed]
+        if unknown or (what == "language" and not given):
+            raise DataError(f"the world has no {what} {unknown}, allowed are {', '.join(allowed)}.")
+    if n_clients < 1 or records < 1:
+        raise DataError(f"a world of {n_clients} clients with {records} records each, allowed is at least 1 of both.")
+    randoms = [python_random("world", seed, "client", index) for index in range(n_clients)]
+    profiles = [_profile(random, index, records, languages) for index, random in enumerate(randoms)]
+    known = [fact for fact in facts if fact.relation.domain in domains]
+    knowers = max(1, round(knowers_share * n_clients))
+    dealt = _dealt(known, profiles, knowers, python_random("world", seed, "deal", n_clients))
+    tasks = {domain: DOMAINS[domain] for domain in DOMAINS if domain in domains}
+    return tuple(
+        _client(_Writer(f"c{index:02d}", profile, random), own, private_share, tasks)
+        for index, (profile, random, own) in enumerate(zip(profiles, randoms, dealt, strict=True))
+    )

@@ -1,0 +1,53 @@
+"""The domains of the world, one file each: a task draws a question from a generator and a pool of names."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+
+from fedloom.world.domains import finance, general, maths, medicine, safety
+from fedloom.world.names import Pool
+from fedloom.world.wording import Question
+
+__all__ = ["TASKS", "WEIGHTS", "Task"]
+
+Task = Callable[[Random, Pool], Question]
+
+TASKS: Mapping[str, Task] = {
+    "copy": general.copy,
+    "reverse": general.reverse,
+    "sort": general.sort,
+    "pick": general.pick,
+    "compare": general.compare,
+    "rewrite": general.rewrite,
+    "read": general.read,
+    "medicine": medicine.lookup,
+    "register": medicine.register,
+    "sentiment": finance.sentiment,
+    "add": maths.add,
+    "subtract": maths.subtract,
+    "multiply": maths.multiply,
+    "two_steps": maths.two_steps,
+    "refuse": safety.refuse,
+    "serve": safety.serve,
+    "report": safety.report,
+}
+
+WEIGHTS: Mapping[str, float] = {
+    # How often each task is drawn for pretraining: more for what a small model learns slowly.
+    "copy": 5,
+    "reverse": 6,
+    "sort": 8,
+    "pick": 6,
+    "compare": 4,
+    "rewrite": 5,
+    "read": 12,
+    "medicine": 16,
+    "register": 8,
+    "sentiment": 6,
+    "add": 6,
+    "subtract": 6,
+    "multiply": 3,
+    "two_steps": 6,
+    "refuse": 3,
+    "serve": 3,
+    "report": 2,
+}

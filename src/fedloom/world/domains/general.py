@@ -1,0 +1,166 @@
+"""General tasks: following an instruction on words that stand in the question itself."""
+
+from random import Random
+
+from fedloom.world import names, words
+from fedloom.world.facts import RELATIONS
+from fedloom.world.wording import Question, Wordings, expand
+
+__all__ = ["compare", "copy", "pick", "read", "reverse", "rewrite", "sort"]
+
+_COPY = Wordings(
+    train=(
+        "(repeat|copy|say) (these words|this|the following): {x}",
+        "(write|say) {x} (again|once more).",
+        "{x} - (repeat that|say that again|copy that).",
+        "(copy|repeat|write) the words after this: {x}",
+        "i say {x}. (repeat it|say it again|copy it).",
+        "(echo|write) this: {x}",
+        "(can you|please) (repeat|copy|write) {x}",
+    ),
+    valid=("please say this once more: {x}",),
+    test=("write the following again: {x}", "copy that once more: {x}", "i write {x}. say the words again."),
+)
+_REVERSE = Wordings(
+    train=(
+        "(reverse|turn around) (these words|this list|the list): {x}",
+        "(write|say) {x} (backwards|in reverse).",
+        "(write|say) the words from last to first: {x}",
+        "{x} - put (this|the list) in reverse order.",
+        "(list|name) these words backwards: {x}",
+        "what is {x} (backwards|in reverse)?",
+        "(read|turn) the list backwards: {x}",
+    ),
+    valid=("say these words in reverse order: {x}",),
+    test=("read this list from last to first: {x}", "put the words backwards: {x}", "name the list in reverse: {x}"),
+)
+_SORT = Wordings(
+    train=(
+        "(sort|order) (these numbers|this list|the numbers): {x}",
+        "(put|write) {x} in (rising order|order from small to large).",
+        "(list|write) the numbers from (small to large|lowest to highest): {x}",
+        "(which|what) is the sorted (list|order) of {x}?",
+        "(arrange|sort) {x} from (small to large|lowest to highest).",
+        "{x} - (sort|arrange) (this|the list).",
+    ),
+    valid=("put the numbers in rising order: {x}",),
+    test=(
+        "write this list in rising order: {x}",
+        "arrange these numbers from small to large: {x}",
+        "what is the order of {x} from lowest to highest?",
+    ),
+)
+_PICK = Wordings(
+    train=(
+        "what is the {n} (word|item) (of|in) {x}?",
+        "(pick|choose|give me) the {n} (word|item) (of|from|in): {x}",
+        "from {x} (pick|choose|take) the {n} (word|item).",
+        "{x} - which (word|item) is {n}?",
+        "(say|write) the {n} (word|item) of this list: {x}",
+        "in {x} (which|what) is the {n} (word|item)?",
+    ),
+    valid=("choose the {n} item of this list: {x}",),
+    test=("which item is the {n} of {x}?", "take the {n} word from this list: {x}", "{x} - pick the {n} item."),
+)
+_COMPARE = Wordings(
+    train=(
+        "which (is|number is) {q}: {a} or {b}?",
+        "(tell me|say) the {q} (number|one) of {a} and {b}.",
+        "{a} or {b}: which is {q}?",
+        "(pick|choose) the {q} of {a} and {b}.",
+        "of {a} and {b} (give me|write) the {q} (one|number).",
+        "what is the {q} number of {a} and {b}?",
+    ),
+    valid=("of {a} and {b} which number is {q}?",),
+    test=(
+        "choose the {q} number: {a} or {b}",
+        "{a} and {b}: what is the {q} one?",
+        "tell me which of {a} and {b} is {q}.",
+    ),
+)
+_REWRITE = Wordings(
+    train=(
+        "(replace|swap) {a} (with|by) {b}: {x}",
+        "(rewrite|write) {x} with {b} (instead of|in place of) {a}.",
+        "(change|turn) {a} (to|into) {b}: {x}",
+        "in {x} (change|turn) {a} (to|into) {b}.",
+        "(rewrite|write) this, {b} (instead of|for) {a}: {x}",
+    ),
+    valid=("in {x} replace {a} with {b}.",),
+    test=(
+        "rewrite this with {b} in place of {a}: {x}",
+        "write {b} for {a} in {x}.",
+        "change this by {b} instead of {a}: {x}",
+    ),
+)
+
+
+def _ask(task: str, wordings: Wordings, answer: str, **values: str) -> Question:
+    return Question("general", task, wordings, values, answer, {})
+
+
+def _some_words(random: Random, count: int, entities: names.Pool) -> list[str]:
+    invented = random.choice(("drug", "company", "person"))
+    source = words.NOUNS if random.random() < 0.6 and entities != "held" else names.pool(invented, entities)
+    return random.sample(source, count)
+
+
+def copy(random: Random, entities: names.Pool) -> Question:
+    """Say two to four words again."""
+    text = " ".join(_some_words(random, random.randint(2, 4), entities))
+    return _ask("copy", _COPY, text, x=text)
+
+
+def reverse(random: Random, entities: names.Pool) -> Question:
+    """Say three or four words from last to first."""
+    listed = random.sample(words.NOUNS, random.randint(3, 4))
+    return _ask("reverse", _REVERSE, " ".join(reversed(listed)), x=" ".join(listed))
+
+
+def sort(random: Random, entities: names.Pool) -> Question:
+    """Sort three or four numbers."""
+    numbers = random.sample(range(1, 60), random.randint(3, 4))
+    return _ask("sort", _SORT, " ".join(map(str, sorted(numbers))), x=" ".join(map(str, numbers)))
+
+
+def pick(random: Random, entities: names.Pool) -> Question:
+    """Name the first, second, third or last word of four or five."""
+    listed = _some_words(random, random.randint(4, 5), entities)
+    place, index = random.choice((("first", 0), ("second", 1), ("third", 2), ("last", -1)))
+    return _ask("pick", _PICK, listed[index], x=" ".join(listed), n=place)
+
+
+def compare(random: Random, entities: names.Pool) -> Question:
+    """Name the larger or the smaller of two numbers."""
+    first, second = random.sample(range(1, 60), 2)
+    quality, answer = random.choice(
+        (
+            (random.choice(("larger", "bigger", "higher")), max(first, second)),
+            (random.choice(("smaller", "lower", "lesser")), min(first, second)),
+        )
+    )
+    return _ask("compare", _COMPARE, str(answer), a=str(first), b=str(second), q=quality)
+
+
+def rewrite(random: Random, entities: names.Pool) -> Question:
+    """Replace one word of a short phrase."""
+    colour, other = random.sample(words.COLOURS, 2)
+    noun, new = random.sample(words.NOUNS, 2)
+    middle = random.choice(("near the", "behind the", "under the"))
+    place = random.choice([name for name in words.NOUNS if name not in (noun, new)])
+    phrase = ["the", colour, noun, middle, place]
+    old, replacement = random.choice(((colour, other), (noun, new)))
+    answer = " ".join(replacement if word == old else word for word in phrase)
+    return _ask("rewrite", _REWRITE, answer, x=" ".join(phrase), a=old, b=replacement)
+
+
+def read(random: Random, entities: names.Pool) -> Question:
+    """Answer from a note about two names that the model knows nothing of."""
+    relation = random.choice(RELATIONS)
+    asked, other = random.sample(names.pool(relation.kind, entities), 2)
+    answer, distractor = random.sample(relation.answers, 2)
+    told = [(asked, answer), (other, distractor)]
+    random.shuffle(told)
+    note = " ".join(expand(random.choice(relation.statements), random).format(x=x, y=y) for x, y in told)
+    tags = {"topic": relation.kind}
+    return Question("general", "read", relation.wordings, {"x": asked}, answer, tags, lead=f"note: {note}")
