@@ -1,0 +1,232 @@
+"""Folders that hold a pretrained model: found, checked and loaded, or refused in one sentence; and written safely.
+
+Only safetensors are read, code that comes with a model is never run, and a folder is used only if it fills every
+weight of the architecture and nothing is left over. What transformers would print meanwhile is kept back.
+"""
+
+import hashlib
+import importlib.resources
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from fedloom.errors import ConfigError, MissingFileError, ModelError, RunError
+
+__all__ = ["EMBEDDED", "Checkpoint", "checked_tensors", "one_line", "quiet", "written"]
+
+EMBEDDED = "fedloom-embedded"
+"""The name of the model that ships in the package."""
+
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_NEEDED = ["model*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep back what transformers logs, warns of and draws as progress bars."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first sentence or line of another library's message."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0].strip().rstrip('.') if text else 'no message'}"
+
+
+@contextmanager
+def written(folder: Path) -> Generator[Path]:
+    """Yield an empty folder beside `folder`; what is written there takes its place under `folder` at the end.
+
+    A new or empty folder appears whole; in an existing one each file replaces its namesake by a rename, so that a
+    reader or a kill meets an old or a new file and never half of one. Raises RunError if the disk refuses.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.iterdir():
+            file.chmod(0o644)  # transformers writes weights that only their owner can read
+        _move(partial, folder)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder}: cannot be written ({one_line(error)}); free space or choose another.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move(partial: Path, folder: Path) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(partial, folder)
+        return
+    for file in sorted(partial.iterdir()):
+        os.replace(file, folder / file.name)
+
+
+def checked_tensors(file: Path) -> list[str]:
+    """Return the names of a safetensors file's tensors; one that is truncated or no such file raises ModelError."""
+    try:
+        with safe_open(file, "pt") as tensors:
+            return list(tensors.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{file}: no complete safetensors file ({one_line(error)}); fetch it again.") from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with config.json, safetensors and a tokenizer, and the name to call it by."""
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def find(cls, path: str) -> "Checkpoint":
+        """Return the model at a path: a local folder, a hub name, or "" for the embedded one.
+
+        Raises MissingFileError if there is no such model, ModelError if the folder cannot be used.
+        """
+        if not path:
+            found = cls(EMBEDDED, Path(str(importlib.resources.files("fedloom"))) / "embedded" / "model")
+        elif Path(path).exists():
+            found = cls(Path(path).resolve().name, Path(path))
+        else:
+            found = cls(path, _from_hub(path))
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        if (self.folder / "adapter_config.json").exists():
+            raise ModelError(f"{self.folder}: an adapter, not a model; give it as model.adapter, its base as path.")
+        if not (self.folder / "config.json").is_file():
+            raise MissingFileError(f"{self.folder}: no config.json; a model is a folder as save_pretrained writes it.")
+        for file in self.weights:
+            checked_tensors(file)
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The safetensors files, in the order of their names."""
+        single, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
+        files = [single] if single.exists() or not index.exists() else _shards(index)
+        pickled = sorted(file.name for pattern in _PICKLES for file in self.folder.glob(pattern))
+        for file in files:
+            if not file.is_file() and pickled:
+                raise ModelError(
+                    f"{self.folder}: holds only pickled weights ({pickled[0]}), allowed are safetensors; "
+                    "convert them with save_pretrained where you trust them."
+                )
+            if not file.is_file():
+                raise MissingFileError(f"{file}: missing; a model's weights are safetensors.")
+        return files
+
+    @cached_property
+    def base_id(self) -> str:
+        """Name and SHA-256 of the weights: of the one file, or of all shards one after another."""
+        hasher = hashlib.sha256()
+        for path in self.weights:
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 22):
+                    hasher.update(chunk)
+        return f"{self.name} sha256:{hasher.hexdigest()}"
+
+    @property
+    def licence(self) -> str:
+        """The licence that the model's card states, or "unknown: see the base model"."""
+        card = self.folder / "README.md"
+        lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+        front = lines[1 : lines.index("---", 1)] if lines[:1] == ["---"] and "---" in lines[1:] else []
+        stated = [line.partition(":")[2].strip().strip("'\"") for line in front if line.startswith("license:")]
+        return stated[0] if stated and stated[0] else "unknown: see the base model"
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer; a folder without a usable one raises ModelError."""
+        try:
+            with quiet():
+                return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            raise ModelError(
+                f"{self.folder}: no usable tokenizer ({one_line(error)}); put tokenizer.json beside the model."
+            ) from error
+
+    def module(
+        self, *, dtype: Dtype, attention: str = "sdpa", quantisation: Any = None, device: torch.device | None = None
+    ) -> PreTrainedModel:
+        """Return the module in evaluation mode, its weights exactly those of the folder.
+
+        Raises ModelError if the architecture is unknown, needs code of its own, or does not match the weights.
+        """
+        try:
+            with quiet():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    self.folder,
+                    dtype=_DTYPES[dtype],
+                    attn_implementation=attention,
+                    quantization_config=quantisation,
+                    device_map={"": device} if quantisation else None,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    ignore_mismatched_sizes=True,  # reported, and refused below with their names
+                    output_loading_info=True,
+                )
+        except ImportError as error:
+            raise ConfigError(f"attention: '{attention}' cannot be used here ({one_line(error)}).") from error
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"{self.folder}: cannot be loaded as a causal model ({one_line(error)}).") from error
+        module, report = loaded
+        self._refuse_partial(report)
+        return module.eval() if quantisation or device is None else module.to(device).eval()
+
+    def _refuse_partial(self, report: dict[str, Any]) -> None:
+        for kind, what in (
+            ("mismatched_keys", "has another shape than config.json says"),
+            ("missing_keys", "is missing from the weights"),
+            ("unexpected_keys", "is in the weights but not in the architecture"),
+        ):
+            odd = sorted(str(item[0] if isinstance(item, tuple) else item) for item in report[kind])
+            if odd:
+                raise ModelError(
+                    f"{self.folder}: '{odd[0]}' {what}, as {len(odd)} in all; config.json and the weights must agree."
+                )
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        with quiet():
+            return Path(snapshot_download(name, allow_patterns=_NEEDED, ignore_patterns=["*/*"]))
+    except (OSError, ValueError) as error:
+        raise MissingFileError(
+            f"model.path '{name}': neither a local folder nor a hub model that is cached or within reach; "
+            "give the folder of a model, or download it first."
+        ) from error
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [index.with_name(name) for name in sorted(names)]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{index}: no index of weights ({one_line(error)}); fetch it again.") from error

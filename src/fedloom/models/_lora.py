@@ -1,0 +1,156 @@
+"""Low-rank adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685, eq. 3): h = W x + (alpha / r) B A x.
+
+`install` places `LoraLinear` layers once, when a model is built; afterwards factors reach them by name through
+`torch.func.functional_call`. A factor may carry a leading client axis [K, ...]: K clients then lie one after another
+on the batch axis, share one pass of the frozen base, and each meets its own factors only.
+
+Shapes: K clients, B examples of one client, T tokens, D input width, O output width, R rank.
+
+Deviations: none. A starts as `peft` starts it (Kaiming-uniform with a = sqrt 5), B at zero, both from a named seed.
+Left out: adapters on embeddings, on fused expert weights and on biases.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from fedloom import rng
+from fedloom.contracts import Draws
+from fedloom.errors import ModelError, suggest
+from fedloom.tree import Tree
+
+__all__ = ["LoraLinear", "factor_names", "install", "linear_layers", "lora_layers", "place"]
+
+
+class LoraLinear(nn.Module):
+    """A linear layer with a low-rank addition; `base` is an `nn.Linear` or the transposed `Conv1D` of GPT-2.
+
+    Parameters are `lora_A` [R, D] and `lora_B` [O, R] in float32, or handed in as [K, R, D] and [K, O, R], either of
+    them or both. The input is [B, T, D], or [K * B, T, D] with a client axis; a batch that does not divide into K
+    equal parts raises ModelError. The low-rank path computes in the dtype of the factors, the result has the base's.
+    """
+
+    def __init__(self, base: nn.Module, *, rank: int, alpha: float, dropout: float, draws: Draws) -> None:
+        super().__init__()
+        width_in, width_out, device = _widths(base)
+        self.lora_A = nn.Parameter(torch.zeros(rank, width_in, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(width_out, rank, device=device))
+        self.base = base
+        self.rank, self.alpha, self.dropout = rank, alpha, dropout
+        self.scaling = alpha / rank
+        self.draws = draws
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return base(x) + (alpha / r) B A x."""
+        y_BTO = self.base(x_BTD)
+        low_BTR = _times(self._dropped(x_BTD.to(self.lora_A.dtype)), self.lora_A)
+        # Scaled here, where a row has R numbers and not O.
+        return (y_BTO + _times(low_BTR * self.scaling, self.lora_B)).to(y_BTO.dtype)
+
+    def delta(self) -> Tensor:
+        """Return (alpha / r) B A in float32, laid out as the base weight is."""
+        delta_OD = self.scaling * (self.lora_B.detach() @ self.lora_A.detach())
+        return delta_OD.T if isinstance(self.base, Conv1D) else delta_OD
+
+    def _dropped(self, x_BTD: Tensor) -> Tensor:
+        if self.draws.generator is None or not self.dropout:
+            return x_BTD
+        keep = 1 - self.dropout
+        mask_BTD = torch.empty_like(x_BTD).bernoulli_(keep, generator=self.draws.generator)
+        return x_BTD * mask_BTD.div_(keep)
+
+
+def _widths(base: nn.Module) -> tuple[int, int, torch.device]:
+    if isinstance(base, nn.Linear):
+        return base.in_features, base.out_features, base.weight.device
+    if isinstance(base, Conv1D):
+        return base.nx, base.nf, base.weight.device
+    raise ModelError(f"a low-rank layer on {type(base).__name__}: allowed are nn.Linear and Conv1D.")
+
+
+def _times(x_BTD: Tensor, factor: Tensor) -> Tensor:
+    """Return x times the transposed factor [R, D], or each client's part of x times its own of [K, R, D]."""
+    if factor.dim() == 2:
+        return functional.linear(x_BTD, factor)
+    n_clients = len(factor)
+    # Without this check the reshape below could give one client the tokens of another.
+    if len(x_BTD) % n_clients:
+        raise ModelError(f"a batch of {len(x_BTD)} rows does not divide into {n_clients} stacked clients.")
+    parts = torch.bmm(x_BTD.reshape(n_clients, -1, x_BTD.shape[-1]), factor.mT)
+    return parts.view(*x_BTD.shape[:-1], factor.shape[1])
+
+
+def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Return all linear layers by name."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+
+
+def lora_layers(module: nn.Module) -> dict[str, LoraLinear]:
+    """Return all low-rank layers by name."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLinear)}
+
+
+def factor_names(module: nn.Module) -> list[str]:
+    """Return the names of all factors, A before B, in the order of the module's parameters."""
+    return [f"{name}.{factor}" for name in lora_layers(module) for factor in ("lora_A", "lora_B")]
+
+
+def install(
+    module: nn.Module,
+    *,
+    targets: Sequence[str],
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
+    draws: Draws,
+) -> None:
+    """Freeze the module and replace its target layers by `LoraLinear`, in place.
+
+    `targets` are names of linear layers or ends of names (`q_proj`, `self_attn.q_proj`); empty means every linear
+    layer of the blocks, which leaves out embeddings and the output head. Raises ModelError for a target that matches
+    no linear layer. Tied weights stay tied: the base layer keeps its parameters.
+    """
+    module.requires_grad_(False)
+    for name, base in _targeted(module, targets).items():
+        layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, draws=draws)
+        start_RD = torch.empty(layer.lora_A.shape)  # drawn on the CPU: the same on every device
+        nn.init.kaiming_uniform_(start_RD, a=math.sqrt(5), generator=rng.generator(seed, "lora", name))
+        place(layer, {"lora_A": start_RD})
+        module.set_submodule(name, layer.requires_grad_(False))
+
+
+def _targeted(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    layers = linear_layers(module)
+    if not targets:
+        found = _in_blocks(module, layers)
+        if not found:
+            ends = suggest("", {name.rpartition(".")[2] for name in layers})
+            raise ModelError(f"lora_targets: no linear layer lies in the model's blocks; name some. {ends}")
+        return found
+    for target in targets:
+        if not any(_ends_with(name, target) for name in layers):
+            ends = suggest(target, {name.rpartition(".")[2] for name in layers})
+            raise ModelError(f"lora_targets: '{target}' matches no linear layer. {ends}")
+    return {name: layer for name, layer in layers.items() if any(_ends_with(name, target) for target in targets)}
+
+
+def _in_blocks(module: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return the layers below a list of modules: in every decoder the blocks are one, and the output head is not."""
+    lists = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, nn.ModuleList))
+    return {name: layer for name, layer in layers.items() if name.startswith(lists)}
+
+
+def _ends_with(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def place(module: nn.Module, tensors: Tree) -> None:
+    """Copy tensors into the module's parameters of the same names; only for a module that is being built."""
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            module.get_parameter(name).copy_(tensor)

@@ -1,0 +1,214 @@
+"""Adapters on disk in PEFT's format (https://github.com/huggingface/peft, `PeftModel.save_pretrained`).
+
+A folder holds `adapter_config.json` and `adapter_model.safetensors`, in which our `X.lora_A` is called
+`base_model.model.X.lora_A.weight`. The file's one metadata entry, `base_id`, says which base weights the adapter was
+trained on, where PEFT keeps a name only; a second entry would make the bytes differ from run to run, as safetensors
+writes metadata in no fixed order.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from fedloom.errors import MissingFileError, ModelError
+from fedloom.models._checkpoint import EMBEDDED, checked_tensors, one_line, written
+from fedloom.models._lora import LoraLinear, factor_names, lora_layers
+from fedloom.tree import Tree
+
+__all__ = ["AdapterFile", "read_adapter", "write_adapter"]
+
+_CONFIG, _WEIGHTS, _PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+_PREFIX, _SUFFIX = "base_model.model.", ".weight"
+_PLAIN: tuple[Any, ...] = (None, False, "none", [], {})
+_BEYOND_PLAIN = (  # settings of PEFT with which (alpha / r) B A is not all that an adapter does
+    "use_rslora",
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "bias",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
+_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # starts that leave the base weights as they are
+
+
+def _on_disk(name: str) -> str:
+    return f"{_PREFIX}{name}{_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What a folder says of the adapter in it, before a model is loaded."""
+
+    folder: Path
+    base: str
+    """Base model as PEFT names it: a path or a hub name; "" if not stated."""
+    base_id: str
+    """Name and SHA-256 of the base weights; "" if PEFT wrote the file."""
+    rank: int
+    alpha: float
+    dropout: float
+    names: tuple[str, ...]
+    """Tensors by their names in the file."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "AdapterFile":
+        """Return the description of an adapter; one that is no plain LoRA, is pickled or torn is refused."""
+        config, weights = _config(folder), folder / _WEIGHTS
+        if not weights.is_file() and (folder / _PICKLE).is_file():
+            raise ModelError(f"{folder}: holds pickled weights ({_PICKLE}), allowed is {_WEIGHTS}; convert them.")
+        if not weights.is_file():
+            raise MissingFileError(f"{weights}: missing; an adapter is {_CONFIG} with {_WEIGHTS}.")
+        names = tuple(checked_tensors(weights))
+        with safe_open(weights, "pt") as tensors:
+            metadata = tensors.metadata() or {}
+        try:
+            numbers = int(config["r"]), float(config["lora_alpha"]), float(config.get("lora_dropout", 0.0))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{folder / _CONFIG}: no numbers under r and lora_alpha; PEFT writes both.") from error
+        return cls(folder, config.get("base_model_name_or_path") or "", metadata.get("base_id", ""), *numbers, names)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers that the adapter changes."""
+        ending = f".lora_A{_SUFFIX}"
+        return tuple(name[len(_PREFIX) : -len(ending)] for name in self.names if name.endswith(ending))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / _CONFIG
+    if not file.is_file():
+        raise MissingFileError(f"{file}: missing; an adapter is {_CONFIG} with {_WEIGHTS}.")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file}: no JSON ({one_line(error)}); write the adapter again.") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ModelError(f"{file}: no LoRA adapter (peft_type is not 'LORA'); allowed is plain LoRA.")
+    for key in _BEYOND_PLAIN:
+        if config.get(key) not in _PLAIN:
+            raise ModelError(f"{file}: {key} is {config[key]!r}, allowed is plain LoRA, without {key}.")
+    if config.get("init_lora_weights") not in _STARTS:
+        raise ModelError(f"{file}: init_lora_weights {config['init_lora_weights']!r} belongs to altered base weights.")
+    return config
+
+
+def write_adapter(module: nn.Module, params: Tree, folder: Path, *, base: str, base_id: str) -> None:
+    """Write the module's adapter with `params` in place of its own factors, so that `peft` loads it.
+
+    `params` [R, D] and [O, R] by their names in the module; factors that it leaves out keep the module's values.
+    """
+    layers = lora_layers(module)
+    known = factor_names(module)
+    odd = sorted(params.keys() - set(known))
+    if odd:
+        raise ModelError(f"'{odd[0]}' is no factor of the model's adapter; PEFT's format holds lora_A and lora_B only.")
+    tensors: Tree = {}
+    for name in known:
+        own = module.get_parameter(name)
+        tensor = params.get(name, own).detach()
+        if tensor.shape != own.shape:
+            raise ModelError(f"'{name}' has shape {tuple(tensor.shape)}, the model's adapter has {tuple(own.shape)}.")
+        tensors[_on_disk(name)] = tensor.cpu().contiguous()
+    config = _peft_config(layers, module, base)
+    with written(folder) as new:
+        (new / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (new / _WEIGHTS).write_bytes(save(tensors, metadata={"base_id": base_id}))
+
+
+def _peft_config(layers: Mapping[str, LoraLinear], module: nn.Module, base: str) -> dict[str, Any]:
+    first = next(iter(layers.values()))
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": first.rank,
+        "lora_alpha": int(first.alpha) if first.alpha.is_integer() else first.alpha,
+        "lora_dropout": first.dropout,
+        "target_modules": _target_modules(layers, module),
+        "fan_in_fan_out": any(isinstance(layer.base, Conv1D) for layer in layers.values()),
+        "bias": "none",
+        "modules_to_save": None,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+
+
+def _target_modules(layers: Mapping[str, LoraLinear], module: nn.Module) -> list[str]:
+    """Return the last parts of the layers' names where they select just these layers, else the whole names."""
+    ends = {name.rpartition(".")[2] for name in layers}
+    selected = {name for name, _ in module.named_modules() if name.rpartition(".")[2] in ends}
+    return sorted(ends if selected == set(layers) else layers)
+
+
+def read_adapter(module: nn.Module, folder: Path, *, base: str, base_id: str) -> Tree:
+    """Return all factors of an adapter in PEFT's format, float32, by their names in the module.
+
+    Raises ModelError if the adapter belongs to another base (by hash where the file states it, else by name), differs
+    in rank, alpha, layers or shapes, or holds NaN or infinity.
+    """
+    found = AdapterFile.of(folder)
+    _check_base(found, base, base_id)
+    _check_layers(found, module)
+    tree: Tree = {}
+    with safe_open(folder / _WEIGHTS, "pt") as tensors:
+        for name in factor_names(module):
+            tensor, own = tensors.get_tensor(_on_disk(name)), module.get_parameter(name)
+            if tensor.shape != own.shape:
+                raise ModelError(f"{folder}: '{name}' is {tuple(tensor.shape)}, this model needs {tuple(own.shape)}.")
+            if not bool(torch.isfinite(tensor).all()):
+                raise ModelError(f"{folder}: '{name}' holds NaN or infinity; use an earlier checkpoint.")
+            tree[name] = tensor.to(own.device, torch.float32)
+    return tree
+
+
+def _check_base(found: AdapterFile, base: str, base_id: str) -> None:
+    if found.base_id:
+        same = found.base_id.rpartition(":")[2] == base_id.rpartition(":")[2]
+        stated, ours = found.base_id, base_id
+    else:
+        stated, ours = found.base, base or EMBEDDED
+        same = not stated or PurePath(stated).name == PurePath(ours).name
+    if not same:
+        raise ModelError(
+            f"{found.folder}: adapter of another base ('{stated}', the run's model is '{ours}'); "
+            f"set model.path to its base, or correct base_model_name_or_path in {_CONFIG} if they are the same."
+        )
+
+
+def _check_layers(found: AdapterFile, module: nn.Module) -> None:
+    layers = lora_layers(module)
+    first = next(iter(layers.values()))
+    for key, stated, ours in (("rank", found.rank, first.rank), ("alpha", found.alpha, first.alpha)):
+        if stated != ours:
+            raise ModelError(
+                f"{found.folder}: {key} {stated:g}, the run has {ours:g}; set model.lora_{key} = {stated:g}."
+            )
+    odd = sorted(set(found.names) ^ {_on_disk(name) for name in factor_names(module)})
+    if odd:
+        whose = (
+            "the adapter has and the run has not" if odd[0] in found.names else "the run has and the adapter has not"
+        )
+        ends = sorted({name.rpartition(".")[2] for name in found.layers})
+        raise ModelError(
+            f"{found.folder}: other targets than the run's: '{odd[0].removeprefix(_PREFIX)}' is a tensor that {whose}; "
+            f"set model.lora_targets to the adapter's: {', '.join(ends) or 'none'}."
+        )

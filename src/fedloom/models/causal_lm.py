@@ -1,0 +1,221 @@
+"""Any decoder of `transformers` that predicts the next token, with low-rank adapters or trained whole.
+
+The base weights lie frozen in `dtype`; what training changes is a tree of float32 tensors that reach the module
+through `torch.func.functional_call`. The module is always in evaluation mode: the one thing random in a forward pass
+is the adapters' dropout, which draws from `Model.draws`. Code that comes with a model is never run, and weights are
+safetensors only.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from fedloom.contracts import Draws, Model, ModelFamily
+from fedloom.errors import ConfigError, ModelError, suggest
+from fedloom.models._checkpoint import EMBEDDED, Checkpoint, quiet, written
+from fedloom.models._lora import factor_names, install, lora_layers, place
+from fedloom.models._peft_files import AdapterFile, read_adapter, write_adapter
+from fedloom.plugin import Fraction, Positive, Range, plugin
+from fedloom.tree import Tree
+
+__all__ = ["CausalLM"]
+
+
+@plugin("causal_lm")
+class CausalLM(ModelFamily):
+    """A causal language model by folder or hub name."""
+
+    stackable: ClassVar[str] = r"\.lora_[AB]$"
+
+    path: str = ""
+    """Folder or hub name of the model; empty takes the model that ships in the package."""
+    adapter: str = ""
+    """Folder of an adapter in PEFT's format to start from."""
+    lora_rank: Annotated[int, Range(0)] = 8
+    """Rank of the adapters; 0 has none and trains the model's own parameters."""
+    lora_alpha: Positive = 16.0
+    """An adapter's product counts lora_alpha / lora_rank times."""
+    lora_dropout: Fraction = 0.0
+    """Share of an adapter's inputs that training drops."""
+    lora_targets: tuple[str, ...] = ()
+    """Names, or ends of names, of the linear layers with an adapter; empty takes all in the model's blocks."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the base weights; what is trained is float32."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """How transformers computes attention."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.lora_dropout == 1:
+            raise ConfigError("lora_dropout: found 1, which drops every input; allowed is a number below 1.")
+        if self.lora_rank == 0 and self.adapter:
+            raise ConfigError("adapter: found with lora_rank = 0, which has none; set lora_rank to the adapter's rank.")
+        if self.lora_rank == 0 and (self.dtype != "float32" or self.quantise != "none"):
+            raise ConfigError("lora_rank: found 0, which trains all weights; allowed with dtype float32, unquantised.")
+        if self.attention == "flash_attention_2" and self.dtype == "float32":
+            raise ConfigError("attention: flash_attention_2 needs dtype bfloat16 or float16; set dtype, or use sdpa.")
+
+    def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
+        """Return the model; `train` is a regular expression found anywhere in the names to train.
+
+        By default every factor of the adapters is trained, with `lora_rank = 0` every parameter, a tied one once.
+        Raises ModelError or MissingFileError for a folder, adapter or tokenizer that does not fit, ConfigError for a
+        pattern that selects nothing or a device that cannot do what is asked.
+        """
+        quantisation = self._quantisation(device)
+        source = Checkpoint.find(self.path)
+        tokenizer = source.tokenizer()
+        module = source.module(dtype=self.dtype, attention=self.attention, quantisation=quantisation, device=device)
+        _check_vocabulary(source, module, tokenizer)
+        draws = Draws()
+        if self.lora_rank:
+            self._add_adapter(module, source, draws, seed)
+        module.requires_grad_(False)
+        trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
+        return Model(module, trainable, tokenizer, draws, source.base_id)
+
+    def _quantisation(self, device: torch.device) -> Any:
+        if self.quantise == "none":
+            return None
+        if device.type != "cuda":
+            raise ConfigError(
+                f"quantise: '{self.quantise}' needs a CUDA device, found {device}; set quantise = 'none'."
+            )
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(f"quantise: '{self.quantise}' needs bitsandbytes; pip install fedloom[bitsandbytes].")
+        from transformers import BitsAndBytesConfig
+
+        if self.quantise == "8bit":
+            return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+
+    def _add_adapter(self, module: nn.Module, source: Checkpoint, draws: Draws, seed: int) -> None:
+        install(
+            module,
+            targets=self.lora_targets,
+            rank=self.lora_rank,
+            alpha=self.lora_alpha,
+            dropout=self.lora_dropout,
+            seed=seed,
+            draws=draws,
+        )
+        if self.adapter:
+            place(module, read_adapter(module, Path(self.adapter), base=self.path, base_id=source.base_id))
+
+    def _selected(self, module: nn.Module, train: str | None) -> list[str]:
+        names = [name for name, _ in module.named_parameters()]
+        factors = set(factor_names(module))
+        try:
+            chosen = [n for n in names if (n in factors or not factors if train is None else re.search(train, n))]
+        except re.error as error:
+            raise ConfigError(f"train: '{train}' is no regular expression ({error}).") from error
+        if not chosen:
+            ends = suggest(train or "", {name.rpartition(".")[2] for name in (factors or names)})
+            raise ConfigError(f"train: '{train}' selects no parameter. {ends}")
+        frozen = [name for name in chosen if factors and name not in factors]
+        if frozen:
+            raise ConfigError(
+                f"train: '{train}' selects '{frozen[0]}', a base weight; allowed are lora_A and lora_B, "
+                "or set model.lora_rank = 0 to train the model's own parameters."
+            )
+        return chosen
+
+    def save(self, model: Model, params: Tree, folder: str) -> None:
+        """Write an adapter in PEFT's format or, with `lora_rank = 0`, the whole model with its tokenizer.
+
+        What `params` leaves out keeps the value it was built with. Each file is renamed into place. Raises RunError
+        if the disk refuses, ModelError for a tensor that is not the model's.
+        """
+        if self.lora_rank:
+            base = self.path or EMBEDDED
+            write_adapter(model.module, params, Path(folder), base=base, base_id=model.base_id)
+        else:
+            _write_whole(model, params, Path(folder))
+
+    def load_adapter(self, model: Model, folder: str) -> Tree:
+        """Return all factors of an adapter in PEFT's format, ours or not, by their names in the model.
+
+        Raises ModelError for another base, rank, alpha, other layers or shapes, NaN, pickles and torn files.
+        """
+        if not self.lora_rank:
+            raise ModelError(f"{folder}: an adapter, but the model was built with lora_rank = 0, which has none.")
+        return read_adapter(model.module, Path(folder), base=self.path, base_id=model.base_id)
+
+    @classmethod
+    def for_adapter(cls, folder: Path) -> "CausalLM":
+        """Return the settings with which `build` gives the base of an adapter and the adapter on it."""
+        found = AdapterFile.of(folder)
+        if not found.base:
+            raise ModelError(f"{folder}: no base_model_name_or_path in adapter_config.json; name the base there.")
+        return cls(
+            path="" if found.base == EMBEDDED else found.base,
+            adapter=str(folder),
+            lora_rank=found.rank,
+            lora_alpha=found.alpha,
+            lora_dropout=found.dropout,
+            lora_targets=found.layers,
+        )
+
+    def write_merged(self, folder: Path) -> None:
+        """Write the base with `adapter` added into its weights, in the type in which they are stored, and a tokenizer.
+
+        The sum is taken in float32. Raises ModelError if an adapted weight is tied to another, which it would change.
+        """
+        source = Checkpoint.find(self.path)
+        module = source.module(dtype="auto")
+        self._add_adapter(module, source, Draws(), seed=0)
+        _merge(module)
+        with quiet(), written(folder) as new:
+            module.save_pretrained(new)
+            source.tokenizer().save_pretrained(new)
+
+
+def _check_vocabulary(source: Checkpoint, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    n_embedded = module.get_input_embeddings().get_parameter("weight").shape[0]
+    if len(tokenizer) > n_embedded:
+        raise ModelError(
+            f"{source.folder}: the tokenizer has {len(tokenizer)} tokens, the model embeds {n_embedded}; "
+            "use the tokenizer that belongs to the model."
+        )
+
+
+def _merge(module: nn.Module) -> None:
+    """Add every adapter into its base weight and put the base layers back, in place."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for name, layer in lora_layers(module).items():
+        weight = layer.get_parameter("base.weight")
+        if len(names[id(weight)]) > 1:
+            raise ModelError(f"'{name}' is tied to another weight, which merging would change; export the adapter.")
+        place(layer, {"base.weight": weight.float() + layer.delta()})
+        module.set_submodule(name, layer.base)
+
+
+def _write_whole(model: Model, params: Tree, folder: Path) -> None:
+    module = model.module
+    if not isinstance(module, PreTrainedModel):
+        raise ModelError(f"{folder}: {type(module).__name__} is no model of transformers; nothing was written.")
+    own = {id(parameter): name for name, parameter in module.named_parameters()}
+    odd = sorted(params.keys() - set(own.values()))
+    if odd:
+        raise ModelError(f"'{odd[0]}' is no parameter of the model; nothing was written.")
+    state: Tree = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):  # both names of a tied weight get its value
+        state[name] = params.get(own[id(tensor)], tensor).detach()
+    state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
+    with quiet(), written(folder) as new:
+        module.save_pretrained(new, state_dict=state)
+        model.tokenizer.save_pretrained(new)

@@ -1,0 +1,78 @@
+"""Tiny random models of several architectures, made on the spot: nothing is downloaded."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from fedloom.models._checkpoint import quiet
+
+VOCABULARY = 64
+_SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def configs() -> dict[str, PreTrainedConfig]:
+    return {
+        "llama": LlamaConfig(**_SIZES, tie_word_embeddings=True),
+        "qwen2": Qwen2Config(**_SIZES),
+        "gpt2": GPT2Config(
+            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+        ),
+        "mistral": MistralConfig(**_SIZES),
+        "gemma": GemmaConfig(**_SIZES, head_dim=8),
+    }
+
+
+ARCHITECTURES = tuple(configs())
+
+
+def bare_model(architecture: str, seed: int = 0) -> PreTrainedModel:
+    """A random model; embeddings and norms are far from their start so that no term is hidden by zeros or ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(configs()[architecture], attn_implementation="sdpa")
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    return model.eval()
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def model_folder(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
+    """The folder, now with a random model and a tokenizer as save_pretrained writes them."""
+    with quiet():
+        bare_model(architecture, seed).save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+    return folder
+
+
+def some_tokens(n_examples: int = 3, length: int = 7) -> Tensor:
+    return torch.randint(3, VOCABULARY, (n_examples, length), generator=torch.Generator().manual_seed(5))
