@@ -1,7 +1,7 @@
 """What partitions and the card measure of an example: its text, its length and its tags."""
 
 from fedloom.errors import DataError
-from fedloom.examples import Chat, Document, Example, Preference
+from fedloom.examples import Chat, Document, Example
 
 __all__ = ["length", "tag_of", "text_of"]
 
@@ -12,11 +12,7 @@ def text_of(example: Example) -> str:
         return example.text
     if isinstance(example, Chat):
         return "\n".join(turn.text for turn in example.turns)
-    if isinstance(example, Preference):
-        return "\n".join([*(turn.text for turn in example.prompt), example.chosen, example.rejected])
-    raise DataError(
-        f"an example of type {type(example).__name__} holds no text; allowed are Chat, Preference, Document."
-    )
+    return "\n".join([*(turn.text for turn in example.prompt), example.chosen, example.rejected])
 
 
 def length(example: Example) -> int:

@@ -8,7 +8,7 @@ __all__ = ["dirichlet"]
 
 
 def dirichlet(alphas: Sequence[float], rng: Random) -> list[float]:
-    """Return one draw of Dirichlet(alphas), all positive: shares that sum to 1.
+    """Return one draw of Dirichlet(alphas), shares that sum to 1.
 
     Gamma variables are drawn as logarithms, log G(a) = log G(a + 1) + log(U) / a, so that small parameters do not
     underflow to a sum of zero (Marsaglia and Tsang, 2000, section 6, https://doi.org/10.1145/358407.358414).

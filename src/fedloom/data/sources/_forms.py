@@ -6,7 +6,7 @@
 | `prompt_completion` | prompt, completion | Chat |
 | `alpaca` | instruction, output, input if there is one (appended to the instruction with one space) | Chat |
 | `conversations` | conversations: list of {from: human, gpt or system; value} (ShareGPT) | Chat |
-| `preference` | prompt, chosen, rejected: each a text or a list of {role, content} | Preference |
+| `preference` | prompt, chosen, rejected: each a text or a list of {role, content}; input if mapped | Preference |
 | `text` | text | Document |
 | `transcript` | chosen, rejected: whole dialogues marked "Human:" and "Assistant:" | Preference |
 | `tree` | prompt: a message {role, text, replies} with the tree of its replies | Chat |
@@ -126,17 +126,18 @@ def conversation(fields: Fields, tags: Tags) -> Chat:
 
 
 def _preference(fields: Fields, tags: Tags) -> Example:
-    if isinstance(fields.raw("chosen"), str):
-        prompt = _prompt_turns(fields)
-        return Preference(tuple(prompt), fields.text("chosen"), fields.text("rejected"), tags)
     before = _role_content(fields, "prompt") if isinstance(fields.raw("prompt"), list) else []
+    if not isinstance(fields.raw("chosen"), list):
+        prompt = before or [Turn("user", _prompt_text(fields))]
+        return Preference(tuple(prompt), fields.text("chosen"), fields.text("rejected"), tags)
     chosen, rejected = (before + _role_content(fields, name) for name in ("chosen", "rejected"))
     return _pair(chosen, rejected, tags)
 
 
-def _prompt_turns(fields: Fields) -> list[Turn]:
-    whole = not isinstance(fields.raw("prompt"), list)
-    return [Turn("user", fields.text("prompt"))] if whole else _role_content(fields, "prompt")
+def _prompt_text(fields: Fields) -> str:
+    """Return the prompt; an input is appended only if the run file maps one, since other sets use the name freely."""
+    extra = fields.text("input") if "input" in fields.columns else ""
+    return f"{fields.text('prompt')} {extra}" if extra else fields.text("prompt")
 
 
 def _pair(chosen: Sequence[Turn], rejected: Sequence[Turn], tags: Tags) -> Preference:
@@ -215,7 +216,7 @@ FORMS: Mapping[str, Form] = {
     "prompt_completion": Form(("prompt", "completion"), _prompt_completion),
     "alpaca": Form(("instruction", "output"), _alpaca, reads=("input",)),
     "conversations": Form(("conversations",), conversation),
-    "preference": Form(("prompt", "chosen", "rejected"), _preference),
+    "preference": Form(("prompt", "chosen", "rejected"), _preference, reads=("input",)),
     "text": Form(("text",), _text),
     "transcript": Form(("chosen", "rejected"), _transcript, guessed=False),
     "tree": Form(("prompt",), _tree, guessed=False),

@@ -29,8 +29,7 @@ def hub_records(path: str, *, subset: str, split: str, revision: str) -> list[Re
             f"'{path}'" + (f", subset '{subset}'" if subset else "") + (f", revision '{revision}'" if revision else "")
         )
         raise DataError(
-            f"{what}, split '{split}': cannot be loaded: {_first_line(error)}; with a network, fetch it once "
-            "(hf download --repo-type dataset NAME), or give a local folder or file."
+            f"{what}, split '{split}': cannot be loaded: {_first_line(error)}; {_advice(error, path)}."
         ) from error
     return [Record(f"{path}[{split}], record {number}", dict(row)) for number, row in enumerate(rows, start=1)]
 
@@ -41,6 +40,13 @@ def _saved(found: Any, split: str, path: str) -> Any:
     if split not in found:
         raise ValueError(f"{path} has the splits {', '.join(found)}")
     return found[split]
+
+
+def _advice(error: Exception, path: str) -> str:
+    if isinstance(error, ConnectionError):
+        fetch = f"hf download {path} --repo-type dataset --local-dir FOLDER"
+        return f'fetch it where there is a network ({fetch}) and set path = "FOLDER"'
+    return "check path, subset, split and revision"
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from fedloom.data.sources._hub import hub_records
 from fedloom.data.sources._presets import PRESETS, Preset
 from fedloom.data.sources._recipe import Malformed, Recipe
 from fedloom.data.sources._records import Record, read_records
-from fedloom.errors import DataError, UnknownNameError, suggest
+from fedloom.errors import DataError, MissingFileError, UnknownNameError, suggest
 from fedloom.examples import Example
 from fedloom.plugin import plugin
 
@@ -25,7 +25,7 @@ class PresetSource(Source):
 
     preset: str = "gsm8k"
     path: str = ""
-    """A local file in the set's columns, read instead of the hub; "" reads the hub."""
+    """A local file or folder in the set's columns, read instead of the hub; "" reads the hub."""
     test_path: str = ""
     revision: str = ""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -40,9 +40,10 @@ class PresetSource(Source):
         """Return the training examples and, where the set has them or a path is given, the test examples."""
         row = PRESETS[self.preset]
         _log.info("data set %s (%s), licence: %s. %s", self.preset, row.hub, row.licence, row.note)
-        test = row.test_split if not self.path else ""
-        result = {"train": self._read(row, self.path, row.split)}
-        return result | ({"test": self._read(row, self.test_path, test)} if self.test_path or test else {})
+        splits = {"train": self._read(row, self.path, row.split)}
+        if self.test_path or (row.test_split and not self.path):
+            splits["test"] = self._read(row, self.test_path, row.test_split or "test")
+        return splits
 
     def _read(self, row: Preset, path: str, split: str) -> list[Example]:
         records = self._records(row, path, split)
@@ -51,6 +52,8 @@ class PresetSource(Source):
         return Recipe(row.form, dict(row.columns), self.tags, row.unique, self.malformed).examples(records)
 
     def _records(self, row: Preset, path: str, split: str) -> list[Record]:
-        if path:
+        if Path(path).is_file():
             return read_records(Path(path))
-        return hub_records(row.hub, subset=row.subset, split=split, revision=self.revision)
+        if path and not Path(path).is_dir():
+            raise MissingFileError(f"{path}: no such file or folder; give one that holds the set '{row.hub}'.")
+        return hub_records(path or row.hub, subset=row.subset, split=split, revision=self.revision)
