@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from fedloom.errors import ConfigError
 from fedloom.examples import Example, Turn
 from fedloom.mean import LossSum, Mean
-from fedloom.plugin import AtLeast, Family, Fraction, NonNegative, Positive, check_ranges
+from fedloom.plugin import Family
+from fedloom.settings import LocalSettings
 from fedloom.tree import Layout, Slots, Tree
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "Engine",
     "Job",
     "Local",
-    "LocalSettings",
     "Metric",
     "Model",
     "ModelFamily",
@@ -303,39 +302,6 @@ class Partition(Family):
 
 
 # ------------------------------------------------------------------------------------------------------------ engines
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalSettings:
-    """How a client trains in one round."""
-
-    lr: Positive = 2e-3
-    """Learning rate of the first round."""
-    lr_final: NonNegative = 0.0
-    """Learning rate towards which the cosine falls over the rounds; it is constant within a round."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    steps: AtLeast = 10
-    """Optimiser steps in a round."""
-    batch: AtLeast = 16
-    """Examples of a micro-batch."""
-    accumulation: AtLeast = 1
-    """Micro-batches of a step."""
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    epsilon: Positive = 1e-8
-    momentum: Fraction = 0.0
-    """Momentum of sgd."""
-    weight_decay: NonNegative = 0.0
-    clip_norm: NonNegative = 1.0
-    """Largest norm of a step's gradient; 0 does not clip."""
-    optimiser_state: Literal["fresh", "kept"] = "fresh"
-    """Whether a client's optimiser starts anew in each round or keeps its moments."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.lr_final > self.lr:
-            raise ConfigError(f"lr_final: found {self.lr_final:g}, allowed is at most lr = {self.lr:g}.")
 
 
 Weighting = Literal["samples", "used_samples", "tokens", "uniform"]

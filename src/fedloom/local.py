@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from fedloom import rng
-from fedloom.contracts import Encoded, Job, LocalSettings, Report, Shard, Work
+from fedloom.contracts import Encoded, Job, Report, Shard, Work
 from fedloom.errors import TrainingError
 from fedloom.mean import Mean
 from fedloom.optimisers import Moments, advance
+from fedloom.settings import LocalSettings
 from fedloom.tree import Layout, Slots, Tree, flatten
 
 __all__ = ["Workspace", "batches", "learning_rate", "train_client"]

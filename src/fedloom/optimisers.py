@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedloom.contracts import LocalSettings
+from fedloom.settings import LocalSettings
 from fedloom.tree import Tree
 
 __all__ = ["Moments", "advance"]

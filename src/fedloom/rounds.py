@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from fedloom import rng
-from fedloom.contracts import Aggregator, Carrier, Job, Local, LocalSettings, Report, Rule, ServerOpt
+from fedloom.contracts import Aggregator, Carrier, Job, Local, Report, Rule, ServerOpt
 from fedloom.errors import DataError, TrainingError
 from fedloom.local import learning_rate
 from fedloom.mean import Mean
+from fedloom.settings import LocalSettings
 from fedloom.tree import Layout, Slots
 
 __all__ = ["ClientRecord", "Plan", "RoundRecord", "State", "begin", "sample_clients", "step"]

@@ -48,7 +48,7 @@ def bootstrap(total_CN: Array, weight_CN: Array, *, resamples: int, seed: int = 
     n_rows, n_columns = total_CN.shape
     if n_columns == 0 or weight_CN.sum() <= 0:
         raise DataError("a score over 0 questions has no interval; evaluate at least one.")
-    random = np.random.Generator(np.random.PCG64(rng.seed_of("bootstrap", seed)))
+    random = rng.numpy_random("bootstrap", seed)
     values = np.empty(resamples)
     for index in range(resamples):
         column_count = np.bincount(random.integers(n_columns, size=n_columns), minlength=n_columns)

@@ -1,0 +1,49 @@
+# make quickstart   install fedloom, tune the embedded model over 20 clients, compare with the baselines
+# make test         install what the tests need and run them
+# make check        lint, types, tests
+# make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
+# make bench        speed, as ratios within one run
+
+SHELL := /bin/bash
+VENV ?= .venv
+OUT ?= runs/quickstart_$(shell date +%Y%m%d_%H%M%S)
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+FEDLOOM = $(VENV)/bin/fedloom
+FILE = experiments/quickstart.toml
+
+.PHONY: install install-dev quickstart test lint types check claims bench clean
+
+install:
+	@VENV=$(VENV) EXTRAS= tools/install.sh
+
+install-dev:
+	@VENV=$(VENV) EXTRAS=dev tools/install.sh
+
+quickstart: install
+	$(FEDLOOM) run $(FILE) --out $(OUT)/federated
+	$(FEDLOOM) run $(FILE) protocol=local_only --out $(OUT)/local_only
+	$(FEDLOOM) run $(FILE) protocol=centralised --out $(OUT)/centralised
+	$(FEDLOOM) compare $(OUT)/federated $(OUT)/local_only $(OUT)/centralised
+
+test: install-dev
+	$(VENV)/bin/python -m pytest -n 2 -q
+
+lint: install-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+types: install-dev
+	$(VENV)/bin/basedpyright
+
+check: lint types test
+
+claims: install
+	$(VENV)/bin/python experiments/claims.py --out runs/claims
+
+bench: install-dev
+	$(VENV)/bin/python -m benchmarks.rebuild
+
+clean:
+	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

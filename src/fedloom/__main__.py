@@ -1,0 +1,8 @@
+"""`python -m fedloom` is the command `fedloom`."""
+
+from fedloom.cli import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    main()

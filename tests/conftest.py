@@ -1,0 +1,44 @@
+"""Threads, skips that are counted, and the folder of shared data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+REASONS = {"gpu": "needs a CUDA device", "shared": "needs the shared data beside the repository"}
+
+
+def pytest_collection_modifyitems(items):
+    missing = {"gpu": not torch.cuda.is_available(), "shared": not SHARED.is_dir()}
+    for item in items:
+        for marker, reason in REASONS.items():
+            if missing[marker] and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = terminalreporter.stats.get("skipped", [])
+    odd = [report for report in skipped if not any(reason in str(report.longrepr) for reason in REASONS.values())]
+    terminalreporter.write_line(f"skips: {len(skipped)}, of them for no known reason: {len(odd)}")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    odd = [report for report in skipped if not any(reason in str(report.longrepr) for reason in REASONS.values())]
+    if odd and exitstatus == 0:
+        session.exitstatus = 1
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    return SHARED

@@ -1,0 +1,182 @@
+"""The design as tests: who imports whom, what is forbidden, what must be documented."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "fedloom"
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+LEVELS = [
+    {"errors", "rng"},
+    {"tree", "mean", "plugin"},
+    {"examples", "config", "settings"},
+    {"contracts", "world"},
+    {
+        "rules",
+        "server_opts",
+        "aggregators",
+        "data",
+        "models",
+        "tasks",
+        "metrics",
+        "templates",
+        "optimisers",
+        "statistics",
+    },
+    {"local", "clients", "evaluation", "runs", "environment", "export", "pretrain"},
+    {"rounds", "engines"},
+    {"protocols"},
+    {"reports", "doctor"},
+    {"api", "console"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+FORBIDDEN_CALLS = {"getattr", "hasattr", "setattr", "eval", "exec", "print"}
+IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
+
+
+def home(path):
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fedloom":
+            parts = node.module.split(".")
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found |= set(names)
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("fedloom.")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_module_imports_only_lower_levels_and_its_own_folder(path):
+    here = home(path)
+    if here == "__init__":
+        return
+    upwards = {name for name in imports(path) if name != here and LEVEL[name] >= LEVEL[here]}
+    assert not upwards
+
+
+def test_every_module_has_a_level():
+    assert {home(path) for path in FILES} - {"__init__"} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_module_has_docstring_and_all(path):
+    tree = ast.parse(path.read_text())
+    names = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    names |= {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+    assert ast.get_docstring(tree)
+    assert "__all__" in names
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_public_names_exist_and_importing_is_silent(path):
+    name = ".".join(["fedloom", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        getattr(module, public)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_forbidden_constructs_are_absent(path):
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assert):
+            found.append(f"assert in line {node.lineno}")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS:
+            if not (node.func.id == "print" and home(path) == "cli"):
+                found.append(f"{node.func.id} in line {node.lineno}")
+        if isinstance(node, ast.ExceptHandler) and (
+            node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+        ):
+            found.append(f"broad except in line {node.lineno}")
+    text = path.read_text()
+    if home(path) != "rng" and re.search(r"manual_seed|np\.random|random\.seed|import random\b", text):
+        found.append("randomness without a name")
+    if re.search(
+        r"register_\w*hook|(import|from) pickle|torch\.load\(|trust_remote_code=True|TODO|FIXME|NotImplementedError",
+        text,
+    ):
+        found.append("hook, pickle, remote code or leftover")
+    assert not found
+
+
+def functions(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            yield f"{path.relative_to(PACKAGE)}:{node.name}", body[-1].end_lineno - body[0].lineno + 2
+
+
+def test_no_function_is_longer_than_60_lines():
+    assert not [(name, length) for path in FILES for name, length in functions(path) if length > 60]
+
+
+def test_median_function_is_about_10_lines():
+    lengths = sorted(length for path in FILES for _, length in functions(path))
+    assert lengths[len(lengths) // 2] <= 10
+
+
+def test_no_module_is_longer_than_400_lines():
+    assert not [str(path) for path in FILES if len(path.read_text().splitlines()) > 400]
+
+
+def test_package_stays_under_its_budget():
+    assert sum(len(path.read_text().splitlines()) for path in FILES) < 15_000
+
+
+def families():
+    from fedloom import contracts
+    from fedloom.plugin import Family
+
+    return [value for value in vars(contracts).values() if isinstance(value, type) and Family in value.__bases__]
+
+
+def test_documents_list_exactly_the_registered_plugins():
+    from fedloom.plugin import names
+
+    listed = set(re.findall(r"^\| `(\w+)/(\w+)` \|", (ROOT / "docs" / "algorithms.md").read_text(), re.MULTILINE))
+    known = {(family.folder.split(".")[-1], name) for family in families() for name in names(family)}
+    assert listed == known
+
+
+def test_every_plugin_is_registered_under_its_module_name():
+    from fedloom.plugin import lookup, names
+
+    wrong = [name for family in families() for name in names(family) if lookup(family, name).name != name]
+    assert not wrong
+
+
+@pytest.mark.parametrize("words", [["-c", "import fedloom"], ["-m", "fedloom", "--help"]])
+def test_light_entries_do_not_import_heavy_libraries(words):
+    code = subprocess.run([sys.executable, "-X", "importtime", *words], capture_output=True, text=True, check=True)
+    heavy = {"torch", "transformers", "datasets", "peft"}
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in code.stderr.splitlines()}
+    assert not imported & heavy
+
+
+def test_no_shipped_file_names_a_path_of_a_machine():
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    texts = {n: (ROOT / n).read_text(errors="ignore") for n in names if not n.endswith((".safetensors", "LICENSE"))}
+    own = "tests/test_architecture.py"
+    assert not [
+        name for name, text in texts.items() if name != own and re.search(r"(?<![\w.])/(root|work|home)/", text)
+    ]
