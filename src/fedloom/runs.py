@@ -37,6 +37,8 @@ from fedloom.tree import Tree
 __all__ = ["LOGS", "Checkpoint", "RunDirectory", "atomic_folder", "disk_errors", "write_atomic"]
 
 LOGS = ("metrics.jsonl", "ledger.jsonl", "results.jsonl")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lies about a rename
 
 
@@ -46,9 +48,9 @@ def disk_errors(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _FULL:
             raise RunError(f"{path}: the disk is full; free some space, then `fedloom resume` goes on.") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if error.errno in _CLOSED:
             raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error
         raise
     except SafetensorError as error:  # its own writer reports a full disk as text
