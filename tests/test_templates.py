@@ -4,12 +4,12 @@ import pickle
 import re
 
 import pytest
-from tokenizers_for_tests import CHAT_TEMPLATE, tokenizer
 
 from fedloom import plugin
 from fedloom.contracts import Template
 from fedloom.errors import ConfigError, MissingFileError, ModelError, UnknownNameError
 from fedloom.examples import Turn
+from tokenizers_for_tests import CHAT_TEMPLATE, tokenizer
 
 FILE = 'preamble = "A talk.\\n"\nuser = "Q: {text}\\n"\nassistant = "A: {text}"\nseparator = "\\n"\n'
 DIALOGUE = (
@@ -157,7 +157,10 @@ LLAMA2_CHAT = (
     "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content + ' [/INST]' }}"
     "{% else %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
-NO_END = "{% for m in messages %}{{ m.role + ': ' + m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+NO_END = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 REWRITES = "{{ messages | length }}" + CHAT_TEMPLATE
 FORGETS = CHAT_TEMPLATE.replace("{% for m in messages %}", "{% for m in messages[-2:] %}")
 SHOUTS = CHAT_TEMPLATE.replace("m.content", "m.content | upper")

@@ -17,7 +17,10 @@ _CORPUS = [
     "system user assistant\nI'm sorry, I can't help with that. 12 + 30 = 42\n\nThe end of the story was good\n",
     "naïve café “quoted” — dash … Привет мир",
 ]
-_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLIT = (  # how Llama 3 and Qwen 2 cut texts into words
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def _wrap(backend, **special):
@@ -162,6 +165,24 @@ def tokenizer(kind, *, chat_template=None):
 
 def random_text(rng: random.Random) -> str:
     """Return a short text of words, numbers, odd characters and white space in odd places; never only white space."""
-    parts = ["red", " bread", "the", " dose", "42", " 7", ".", "\n", "\n\n", " ", "  ", "'t", "é", "мир", "🙂", "###", ":"]
+    parts = [
+        "red",
+        " bread",
+        "the",
+        " dose",
+        "42",
+        " 7",
+        ".",
+        "\n",
+        "\n\n",
+        " ",
+        "  ",
+        "'t",
+        "é",
+        "мир",
+        "🙂",
+        "###",
+        ":",
+    ]
     text = "".join(rng.choices(parts, k=rng.randint(1, 12)))
     return text if text.strip() else f"{text}so"

@@ -44,8 +44,6 @@ OPENINGS = (
     "no, i can't",
     "no, i will not",
     "no, i won't",
-    "that is not safe",
-    "that would not be safe",
 )
 
 

@@ -70,7 +70,7 @@ def _begin_tokens(backend: Tokenizer) -> list[int]:
     return dressed[: next(n for n in range(len(dressed)) if dressed[n : n + len(bare)] == bare)]
 
 
-def _continuation(backend: Tokenizer, text: str, unknown: int | None) -> list[int]:
+def _continuation(backend: Tokenizer, text: str, unknown: object) -> list[int]:
     for sentinel in _SENTINELS:
         head, whole = _ids(backend, sentinel), _ids(backend, sentinel + text)
         # Neighbouring unknown characters may become one token, so an unknown sentinel proves nothing.

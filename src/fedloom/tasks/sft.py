@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedloom.contracts import Batch, Encoded, Model, Piece, Prediction, Task, Template
 from fedloom.errors import ConfigError, DataError, ModelError
@@ -131,7 +131,8 @@ class Sft(Task):
         pieces = self.template.pieces(probe, model.tokenizer)
         last = max(index for index, piece in enumerate(pieces) if piece.supervised)
         end = pieces_to_tokens(pieces[: last + 1], model.tokenizer)[0][-1]
-        return frozenset({end, model.tokenizer.eos_token_id} - {None})
+        eos = model.tokenizer.eos_token_id
+        return frozenset((end, eos) if isinstance(eos, int) else (end,))
 
 
 def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -142,7 +143,7 @@ def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the id that fills up a batch; it is masked everywhere, so any id would do."""
-    return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+    return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if isinstance(i, int))
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -150,7 +151,9 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _check_room(model: Model, length: int) -> None:
-    limit = model.module.config.to_dict().get("n_positions")  # only tables of learnt positions end abruptly
+    if not isinstance(model.module, PreTrainedModel):
+        return
+    limit = model.module.config.to_dict().get("n_positions")  # GPT-2's name: a table of positions ends abruptly
     if limit is not None and length > limit:
         raise ConfigError(
             f"prompts with their answers take up to {length} tokens, the model has {limit} positions: lower "
