@@ -15,7 +15,7 @@ from fedloom.data.partitions.by_key import ByKey
 from fedloom.data.partitions.by_length import ByLength
 from fedloom.data.partitions.dirichlet import Dirichlet
 from fedloom.data.partitions.iid import Iid
-from fedloom.data.partitions.quantity_skew import QuantitySkew
+from fedloom.data.partitions.quantity_skew import QuantitySkew, _apportion
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Chat, Document, Preference, Turn
 from fedloom.plugin import lookup, names
@@ -165,6 +165,10 @@ def test_quantity_skew_content_is_iid():
     assert max(distance(part, TOPICS) for part in parts.values() if len(part) > 200) < 0.1
 
 
+def test_shares_are_rounded_by_the_largest_remainders():
+    assert _apportion(3, [0.5, 0.3, 0.2]) == [1, 1, 1]
+
+
 def test_extreme_quantity_skew_leaves_one_example_each():
     assert sorted(sizes(QuantitySkew(sigma=200.0)))[:10] == [1] * 10
 
@@ -251,11 +255,11 @@ def test_by_length_counts_all_text_of_an_example():
 
 # ------------------------------------------------------------------------------------------------------------ hold-out
 
-TWENTY = [Document(f"text {k}") for k in range(40)]
+FORTY = [Document(f"text {k:02d}") for k in range(40)]
 CLIENTS = {"a": list(range(20)), "b": list(range(20, 40))}
 
 
-def held(indices=CLIENTS, examples=TWENTY, **fields):
+def held(indices=CLIENTS, examples=FORTY, **fields):
     return hold_out(indices, examples, **({"fraction": 0.25, "minimum": 1, "seed": 0} | fields))
 
 
@@ -285,7 +289,7 @@ def test_hold_out_of_a_client_ignores_the_others():
 
 
 def test_hold_out_does_not_depend_on_the_order_of_records():
-    reversed_texts = held(indices={"a": list(range(20))}, examples=TWENTY[:20][::-1]).held["a"]
+    reversed_texts = held(indices={"a": list(range(20))}, examples=FORTY[:20][::-1]).held["a"]
     assert sorted(19 - index for index in reversed_texts) == held().held["a"]
 
 
