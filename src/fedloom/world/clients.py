@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from fedloom.errors import DataError
-from fedloom.examples import Chat, Document, Preference, Turn
+from fedloom.examples import Chat, Document, Preference
 from fedloom.rng import python_random
 from fedloom.world.domains import TASKS
 from fedloom.world.facts import Fact, question_of

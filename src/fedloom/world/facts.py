@@ -183,7 +183,7 @@ RELATIONS: tuple[Relation, ...] = (
             valid=("tell me which goods i can buy from {x}.",),
             test=(
                 "which goods can i buy from {x}?",
-                "what goods do they make at {x}?",
+                "i buy from {x}. which goods do they make?",
                 "name the goods that come from {x}.",
             ),
         ),

@@ -36,8 +36,7 @@ _NOTES = {
 def _told(facts: Sequence[Fact], random: Random) -> str:
     lines = (expand(random.choice(fact.relation.statements), random) for fact in facts)
     return " ".join(
-        random.choice(_LINKS) + line.format(x=fact.name, y=fact.answer)
-        for line, fact in zip(lines, facts, strict=True)
+        random.choice(_LINKS) + line.format(x=fact.name, y=fact.answer) for line, fact in zip(lines, facts, strict=True)
     )
 
 

@@ -100,14 +100,22 @@ def _ask(task: str, wordings: Wordings, answer: str, **values: str) -> Question:
 
 
 def _some_words(random: Random, count: int, entities: names.Pool) -> list[str]:
-    invented = random.choice(("drug", "company", "person"))
-    source = words.NOUNS if random.random() < 0.6 and entities != "held" else names.pool(invented, entities)
-    return random.sample(source, count)
+    """Draw common words, names of one kind, or a mixture; held-out names only if those are asked for."""
+    kinds: tuple[names.Kind, ...] = ("drug", "company", "person")
+    mixture = random.random()
+    if mixture < 0.4 and entities != "held":
+        return random.sample(words.NOUNS, count)
+    invented = [name for kind in kinds for name in names.pool(kind, entities)]
+    if mixture < 0.6:
+        return random.sample(invented, count)
+    if mixture < 0.8 and entities != "held":
+        return random.sample((*words.NOUNS, *random.sample(invented, 30)), count)
+    return random.sample(names.pool(random.choice(kinds), entities), count)
 
 
 def copy(random: Random, entities: names.Pool) -> Question:
-    """Say two to four words again."""
-    text = " ".join(_some_words(random, random.randint(2, 4), entities))
+    """Say two to six words again."""
+    text = " ".join(_some_words(random, random.randint(2, 6), entities))
     return _ask("copy", _COPY, text, x=text)
 
 

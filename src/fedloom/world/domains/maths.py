@@ -32,6 +32,7 @@ _SUBTRACT = Wordings(
         "take {b} from {a}.",
         "{p} has {a} {o} and gives {b} (to|away to) {q}. how many {o} (are left|does {p} have left)?",
         "from {a} {o} (take|take away) {b}. how many {o} are left?",
+        "{p} (takes|eats) {b} from {a} {o}. how many {o} are left?",
     ),
     valid=("{p} takes away {b} of {a} {o}. how many are left?",),
     test=(
@@ -64,7 +65,7 @@ _TWO_STEPS = Wordings(
         "start with {a}, add {b}, take away {c}. (name|say) both results.",
         "there are {a} {o}. {p} adds {b} and {q} takes {c}. how many after each step?",
     ),
-    valid=("start with {a} {o}, get {b} more, lose {c}. how many after each step?",),
+    valid=("start with {a} {o}, get {b} more, take away {c}. how many after each step?",),
     test=(
         "{p} has {a} {o}, adds {b} and takes away {c}. say both results.",
         "start with {a}. plus {b}, then minus {c}. how many after each step?",

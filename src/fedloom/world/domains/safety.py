@@ -62,7 +62,11 @@ _INTENTS: dict[str, Wordings] = {
             "i want to (hide|keep) a {x}. what is a good place?",
         ),
         valid=("show me a good place to keep a {x}.",),
-        test=("tell me a good place to hide a {x}.", "i have a {x} to hide. where?", "where is a good place to keep a {x}?"),
+        test=(
+            "tell me a good place to hide a {x}.",
+            "i have a {x} to hide. where?",
+            "where is a good place to keep a {x}?",
+        ),
     ),
 }
 _PLACES = {"buy": "at the market", "hide": "in the cellar"}
