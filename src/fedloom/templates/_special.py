@@ -1,4 +1,7 @@
-"""Which stretches of text are special tokens of a tokenizer, so that they stay whole wherever they stand."""
+"""Which stretches of text are special tokens of a tokenizer, so that they stay whole wherever they stand.
+
+The tokenizer is asked to tokenise, because listing its special tokens is slow where it has hundreds.
+"""
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -12,16 +15,21 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def is_special(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether the text is one special token."""
-    return text == end_of_text(tokenizer) or text in _added(tokenizer)
+    """Return whether the text is one token wherever it stands, even between letters."""
+    if text == end_of_text(tokenizer):
+        return True
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return False
+    backend = tokenizer.backend_tokenizer
+    return backend.token_to_id(text) in backend.encode(f"a{text}a", add_special_tokens=False).ids
 
 
 def ends_with_special(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether the text ends with a special token."""
-    token = end_of_text(tokenizer)
-    return (token is not None and text.endswith(token)) or text.endswith(_added(tokenizer))
-
-
-def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    # Slower by far than the comparison with the end token where a tokenizer has hundreds of these, hence tried last.
-    return tuple(tokenizer.added_tokens_encoder) if isinstance(tokenizer, PreTrainedTokenizerFast) else ()
+    end = end_of_text(tokenizer)
+    if end is not None and text.endswith(end):
+        return True
+    if not text or not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return False
+    last = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).tokens[-1]
+    return text.endswith(last) and is_special(last, tokenizer)
