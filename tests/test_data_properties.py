@@ -14,7 +14,7 @@ from fedloom.examples import Document
 from fedloom.plugin import lookup, names
 
 NATURAL = {"by_key", "by_file"}  # their number of clients is in the data
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 
 
 @st.composite
