@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from models_for_tests import ARCHITECTURES, bare_model, some_tokens
 from torch import nn
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
@@ -13,6 +12,7 @@ from fedloom import rng, tree
 from fedloom.contracts import Draws
 from fedloom.errors import ModelError
 from fedloom.models._lora import LoraLinear, factor_names, install, lora_layers
+from models_for_tests import ARCHITECTURES, bare_model, some_tokens
 
 LINEAR_ENDS = {
     "llama": "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
@@ -142,7 +142,9 @@ def test_targets_select_by_several_parts_of_a_name():
 
 
 def test_a_target_that_matches_nothing_is_refused_with_what_there_is():
-    found = "lora_targets: 'q_prj' matches no linear layer. Did you mean 'q_proj'. Known: down_proj, gate_proj, k_proj"
+    found = (
+        r"lora_targets: 'q_prj' matches no linear layer. Did you mean 'q_proj'\? Known: down_proj, gate_proj"
+    )
     with pytest.raises(ModelError, match=found):
         adapted(targets=("v_proj", "q_prj"))
 
@@ -153,12 +155,12 @@ def test_a_part_of_a_word_is_no_end_of_a_name():
 
 
 def test_a_model_without_blocks_is_refused():
-    with pytest.raises(ModelError, match="no linear layer lies in the model's blocks; name some. Known: 0"):
+    with pytest.raises(ModelError, match=r"no linear layer lies in the model's blocks; name some. Known: 0"):
         adapted(module=nn.Sequential(nn.Linear(2, 2)))
 
 
 def test_only_linear_layers_take_factors():
-    with pytest.raises(ModelError, match="a low-rank layer on Embedding: allowed are nn.Linear and Conv1D"):
+    with pytest.raises(ModelError, match=r"a low-rank layer on Embedding: allowed are nn.Linear and Conv1D"):
         LoraLinear(nn.Embedding(3, 2), rank=1, alpha=1.0, dropout=0.0, draws=Draws())
 
 

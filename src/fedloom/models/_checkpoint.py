@@ -174,7 +174,7 @@ class Checkpoint:
     def module(
         self, *, dtype: Dtype, attention: str = "sdpa", quantisation: Any = None, device: torch.device | None = None
     ) -> PreTrainedModel:
-        """Return the module in evaluation mode, its weights exactly those of the folder.
+        """Return the module, its weights exactly those of the folder.
 
         Raises ModelError if the architecture is unknown, needs code of its own, or does not match the weights.
         """
@@ -198,7 +198,7 @@ class Checkpoint:
             raise ModelError(f"{self.folder}: cannot be loaded as a causal model ({one_line(error)}).") from error
         module, report = loaded
         self._refuse_partial(report)
-        return module.eval() if quantisation or device is None else module.to(device).eval()
+        return module if quantisation or device is None else module.to(device)
 
     def _refuse_partial(self, report: dict[str, Any]) -> None:
         for kind, what in (

@@ -77,7 +77,7 @@ class CausalLM(ModelFamily):
         draws = Draws()
         if self.lora_rank:
             self._add_adapter(module, source, draws, seed)
-        module.requires_grad_(False)
+        module.eval().requires_grad_(False)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
         return Model(module, trainable, tokenizer, draws, source.base_id)
 
@@ -167,6 +167,12 @@ class CausalLM(ModelFamily):
             lora_dropout=found.dropout,
             lora_targets=found.layers,
         )
+
+    def base_facts(self) -> dict[str, str]:
+        """Return what a model card says of the base: its name, the hash of its weights and its licence."""
+        source = Checkpoint.find(self.path)
+        name, _, weights = source.base_id.rpartition(" ")
+        return {"Base model": name, "Base weights": weights, "Licence of the base": source.licence}
 
     def write_merged(self, folder: Path) -> None:
         """Write the base with `adapter` added into its weights, in the type in which they are stored, and a tokenizer.

@@ -1,0 +1,98 @@
+"""The result of a run as a folder for others: an adapter or a whole model, its tokenizer and a model card."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fedloom.config import read_toml
+from fedloom.errors import MissingFileError, ModelError, RunError
+from fedloom.models.causal_lm import CausalLM
+from fedloom.runs import atomic_folder
+
+__all__ = ["Form", "export"]
+
+Form = Literal["adapter", "merged"]
+
+_WHAT = {"adapter": "A low-rank adapter in PEFT's format", "merged": "A whole language model"}
+_LIBRARY = {"adapter": "peft", "merged": "transformers"}
+_USE = {
+    "adapter": "peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)",
+    "merged": "transformers.AutoModelForCausalLM.from_pretrained(FOLDER)",
+}
+_RUN_KEYS = ("protocol", "rounds", "clients", "clients_per_round", "seed")
+_RUN_TABLES = ("data", "partition", "task", "rule", "aggregator", "server_opt")
+
+
+def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
+    """Write what a run directory or an adapter folder holds to `out`, which must be new or empty.
+
+    "adapter" writes PEFT's format, for `peft.PeftModel.from_pretrained`; "merged" the base with the adapter added to
+    its weights, for `AutoModelForCausalLM.from_pretrained`. A run that trained the whole model has only the latter.
+    `out` appears whole or not at all. Raises MissingFileError without a result, RunError if `out` is taken or cannot
+    be written, ModelError if base and adapter do not fit.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RunError(f"{out}: exists and is not an empty folder; give a new folder to export to.")
+    result, run = _result_in(folder), _run_of(folder)
+    with atomic_folder(out) as new:
+        if (result / "adapter_config.json").is_file():
+            facts = _write_from_adapter(result, new, form)
+        else:
+            facts = _write_whole(result, run, new, form)
+        (new / "README.md").write_text(_card(facts, run, form), encoding="utf-8")
+
+
+def _result_in(folder: Path) -> Path:
+    for place in (folder, folder / "adapter"):
+        if (place / "adapter_config.json").is_file() or (place / "model.safetensors").is_file():
+            return place
+    raise MissingFileError(f"{folder}: neither a run directory with a result nor an adapter; finish or resume the run.")
+
+
+def _run_of(folder: Path) -> dict[str, Any]:
+    """Return the run file that lies in the folder or, if that is the `adapter` of a run, above it."""
+    for place in (folder, folder.resolve().parent, folder.resolve().parent.parent):
+        if (place / "run.toml").is_file():
+            return read_toml(place / "run.toml")
+    return {}
+
+
+def _write_from_adapter(result: Path, new: Path, form: Form) -> dict[str, str]:
+    family = CausalLM.for_adapter(result)
+    if form == "merged":
+        family.write_merged(new)
+    else:
+        model = family.build(seed=0, device=torch.device("cpu"))
+        family.save(model, model.trainable, str(new))
+        model.tokenizer.save_pretrained(new)
+    factors = {"Rank": str(family.lora_rank), "Alpha": f"{family.lora_alpha:g}"}
+    return family.base_facts() | factors | {"Adapted layers": str(len(family.lora_targets))}
+
+
+def _write_whole(result: Path, run: Mapping[str, Any], new: Path, form: Form) -> dict[str, str]:
+    if form == "adapter":
+        raise ModelError(f"{result}: holds a whole model and no adapter; export it with --merged.")
+    shutil.copytree(result, new, dirs_exist_ok=True)
+    path = run.get("model", {}).get("path")
+    base = CausalLM(path=path).base_facts() if isinstance(path, str) else {"Base model": "not recorded"}
+    return base | {"Trained": "all parameters"}
+
+
+def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form) -> str:
+    licence = facts.get("Licence of the base", "unknown: see the base model")
+    front = [f"library_name: {_LIBRARY[form]}", "pipeline_tag: text-generation", "tags: [fedloom]"]
+    front += [] if licence.startswith("unknown") else [f"license: {licence}"]
+    training = {key: str(run[key]) for key in _RUN_KEYS if key in run}
+    training |= {key: str(run[key]["name"]) for key in _RUN_TABLES if isinstance(run.get(key), Mapping)}
+    lines = ["---", *front, "---", "", f"{_WHAT[form]}, written by `fedloom export`.", ""]
+    lines += _table(dict(facts) | {"Licence of the base": licence})
+    lines += ["", "## Training", ""]
+    lines += _table(training) if training else ["Not recorded: no run.toml lay beside the adapter."]
+    return "\n".join([*lines, "", "## Use", "", "```python", _USE[form], "```", ""])
+
+
+def _table(facts: Mapping[str, str]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
