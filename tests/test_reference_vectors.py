@@ -1,12 +1,12 @@
 """The numbers of the published specification, in float64 to 1e-12."""
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from toy_training import make, mean_upload
 
+import oracles
 from fedloom.contracts import Local, Rule, ServerOpt
+from toy_training import make, mean_upload
 
 DELTA_1, DELTA_2 = (4e-3, 2e-3, -1e-3), (0.0, 2e-3, 3e-3)
 SAMPLES, UNIFORM = (100.0, 300.0), (1.0, 1.0)

@@ -4,12 +4,12 @@ import pickle
 
 import pytest
 import torch
-from toy_training import make
 
 from fedloom import rng
 from fedloom.contracts import Aggregator
 from fedloom.errors import DataError, TrainingError
 from fedloom.plugin import names
+from toy_training import make
 
 CASES = range(25)
 AGGREGATORS = names(Aggregator)

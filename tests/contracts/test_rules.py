@@ -5,11 +5,11 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load, save
-from toy_training import Training, make, mean_upload
 
 from fedloom import rng, tree
 from fedloom.contracts import Local, Rule, ServerOpt
 from fedloom.plugin import lookup, names
+from toy_training import Training, make, mean_upload
 
 SHAPES = {"a": (3, 2), "b": (4,)}
 K, STEPS, LR = 3, 5, 0.1

@@ -4,16 +4,16 @@ import pickle
 from typing import get_args, get_type_hints
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from safetensors.torch import load, save
-from toy_training import make
 
+import oracles
 from fedloom import rng, tree
 from fedloom.contracts import ServerOpt
 from fedloom.errors import ConfigError
 from fedloom.plugin import lookup, names
+from toy_training import make
 
 SHAPES = {"a": (3, 2), "b": (4,)}
 

@@ -13,7 +13,9 @@ unscaled. For plain SGD that is line 10 exactly. With AdamW it is the published 
 (anchor - w) / (K lr) is then in Adam-normalised units, about 1 in size whatever the gradients are, and so are the
 controls. Momentum, weight decay and gradient clipping bend the path that option II measures, so that the controls are
 mean steps divided by lr and no longer mean gradients; the theorems of the paper cover none of the three. The paper's
-global step size is the server optimiser's; parameters are averaged with the run's weighting (the paper: uniform).
+global step size is the server optimiser's. Parameters are averaged with the run's weighting (the paper: uniformly), but
+where training comes to rest is the optimum of the uniform objective in any case (tested), because the controls are
+uniform: who wants FedAvg's weighted objective must not look for it here.
 """
 
 from typing import ClassVar
