@@ -105,6 +105,15 @@ def test_supervised_tokens_decode_to_the_answer_and_its_end(kind):
         assert text == f"0 {example.answer}{eos}"
 
 
+@pytest.mark.parametrize("kind", FIVE_TYPES)
+@pytest.mark.parametrize("answer", ["\n\nthe baker", "  the baker", "7.", "'tis", "the\n"])
+def test_an_answer_that_tokenizers_like_to_join_to_the_prompt_is_kept_apart(kind, answer):
+    made = tokenizer(kind, chat_template=CHAT_TEMPLATE)
+    learnt = _learnt(_task("chatml").encode(chat("who sells bread?", answer), _model(made=made)))
+    lead = made("0", add_special_tokens=False).input_ids
+    assert made.decode(lead + learnt, clean_up_tokenization_spaces=False) == f"0{answer}<|im_end|>"
+
+
 def test_supervised_tokens_of_wordpiece_are_those_of_the_answer_alone():
     task, model = _task(), _bare("wordpiece")
     for example in _random_chats(200, seed=1):
