@@ -70,7 +70,7 @@ def written(folder: Path) -> Generator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        for file in partial.iterdir():
+        for file in filter(Path.is_file, partial.iterdir()):
             file.chmod(0o644)  # transformers writes weights that only their owner can read
         _move(partial, folder)
     except (OSError, SafetensorError) as error:

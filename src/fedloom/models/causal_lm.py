@@ -180,12 +180,13 @@ class CausalLM(ModelFamily):
         The sum is taken in float32. Raises ModelError if an adapted weight is tied to another, which it would change.
         """
         source = Checkpoint.find(self.path)
+        tokenizer = source.tokenizer()
         module = source.module(dtype="auto")
         self._add_adapter(module, source, Draws(), seed=0)
         _merge(module)
         with quiet(), written(folder) as new:
             module.save_pretrained(new)
-            source.tokenizer().save_pretrained(new)
+            tokenizer.save_pretrained(new)
 
 
 def _check_vocabulary(source: Checkpoint, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
