@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import torch
 
-from fedloom.contracts import Job, Local, Work
+from fedloom.contracts import Job, Local
 from fedloom.environment import memory_bytes, versions
 from fedloom.local import Workspace, train_client
+from fedloom.protocols.execute import work_of
 from fedloom.protocols.prepared import Prepared, prepare
 from fedloom.protocols.tuning import TuningRun
 from fedloom.tree import flatten
@@ -48,19 +49,9 @@ def examine_run(run: TuningRun) -> list[str]:
 
 def _step_seconds(ready: Prepared) -> float:
     """Return the median seconds of one optimiser step of the first sampled client."""
-    run, leg = ready.run, ready.legs[0]
+    leg = ready.legs[0]
     one = replace(leg.run.local, steps=1)
-    work = Work(
-        model=ready.model,
-        task=run.task,
-        rule=leg.run.rule,
-        local=one,
-        shards=leg.shards,
-        layout=ready.layout,
-        private=ready.private,
-        weighting=run.weighting,
-        seed=run.seed,
-    )
+    work = replace(work_of(ready, leg), local=one)
     params = {"": flatten(ready.shared)}
     local = Local(params, leg.run.rule.init_shared(params), leg.run.rule.init_memory(params))
     space, seconds = Workspace.of(work), list[float]()

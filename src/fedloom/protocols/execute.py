@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fedloom import config
 from fedloom.contracts import Carrier, Job, Report, Work
@@ -22,7 +23,7 @@ from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import Plan, RoundRecord, State, begin, step
 from fedloom.runs import RunDirectory, atomic_folder, write_atomic
 
-__all__ = ["Event", "RoundDone", "execute", "run_files"]
+__all__ = ["Event", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,14 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
     saved = directory.restore()
     initial_P = ready.layout.row({"": ready.shared})
     if saved is None:
-        clock, first, state = _Clock(0.0), 0, begin(_plan(ready.legs[0]), initial_P)
+        clock, first, state = _Clock(0.0), 0, begin(plan_of(ready.legs[0]), initial_P)
         yield measure(ready, directory, state, "", phase="base", wall_s=clock.wall_s)
         _save(directory, ready, first, state, clock)
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
     for index in range(first, len(ready.legs)):
         yield from _train_leg(ready, directory, index, state, clock, on_report)
-        state = begin(_plan(ready.legs[index]), initial_P)
+        state = begin(plan_of(ready.legs[index]), initial_P)
         _save(directory, ready, index + 1, state, clock)
 
 
@@ -97,7 +98,7 @@ def _train_leg(
     on_report: Callable[[Report], None],
 ) -> Iterator[Event]:
     leg, run = ready.legs[index], ready.run
-    plan, carrier = _plan(leg), _observed(leg.run.engine.start(_work(ready, leg)), on_report)
+    plan, carrier = plan_of(leg), _observed(leg.run.engine.start(work_of(ready, leg)), on_report)
     while state.round < plan.rounds:
         state, record = step(plan, state, carrier)
         directory.append("metrics.jsonl", _metrics(record, leg, clock.wall_s))
@@ -111,7 +112,7 @@ def _train_leg(
         yield RoundDone(index, len(ready.legs), leg.owner, record, clock.wall_s)
     yield measure(ready, directory, state, leg.owner, phase="final", wall_s=clock.wall_s)
     for owner, params in models_of(ready, state, leg.owner):
-        with atomic_folder(directory.path / (f"adapters/{owner}" if owner else "adapter")) as new:
+        with atomic_folder(directory.path / (f"adapters/{quote(owner, safe='')}" if owner else "adapter")) as new:
             run.model.save(ready.model, params, str(new))
 
 
@@ -126,7 +127,8 @@ class _Clock:
         return round(time.monotonic() - self._start_s, 3)
 
 
-def _plan(leg: Leg) -> Plan:
+def plan_of(leg: Leg) -> Plan:
+    """Return what the leg does in every round."""
     run = leg.run
     return Plan(
         rule=run.rule,
@@ -140,7 +142,8 @@ def _plan(leg: Leg) -> Plan:
     )
 
 
-def _work(ready: Prepared, leg: Leg) -> Work:
+def work_of(ready: Prepared, leg: Leg) -> Work:
+    """Return the client half of the leg."""
     return Work(
         model=ready.model,
         task=ready.run.task,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fedloom.evaluation import HeldOut, Scored, evaluate, group_means
 from fedloom.mean import Mean
@@ -52,7 +53,7 @@ def measure(
     if phase in ("base", "final"):
         directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in scored])
         directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
-    _write_samples(directory, scored[: settings.samples], f"{phase}_{owner}" if owner else phase)
+    _write_samples(directory, scored[: settings.samples], f"{phase}_{quote(owner, safe='')}" if owner else phase)
     return Evaluated(phase, owner, {name: mean.value for name, mean in means.items()}, wall_s)
 
 

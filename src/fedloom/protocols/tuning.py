@@ -12,7 +12,6 @@ from fedloom import config
 from fedloom.contracts import (
     Aggregator,
     Engine,
-    LocalSettings,
     Metric,
     ModelFamily,
     Partition,
@@ -24,6 +23,7 @@ from fedloom.contracts import (
 )
 from fedloom.errors import ConfigError
 from fedloom.plugin import AtLeast, Family, Fraction, Range, check_ranges, lookup
+from fedloom.settings import LocalSettings
 
 __all__ = ["EvaluationSettings", "TuningRun", "read_run"]
 

@@ -1,7 +1,8 @@
 """The public training sets of federated instruction tuning and value alignment: data only, one row per set.
 
-Hub names and columns as published with OpenFedLLM (arXiv 2402.06954) or by the sets' own cards; a licence is what the
-card stated when the table was written, and binds whoever loads the set.
+The sets are those of OpenFedLLM (arXiv 2402.06954). Hub names, columns and licences were written down without access to
+the hub and only the UltraFeedback row was compared with its card: if a set has moved or renamed a column, the refusal
+lists the columns present. Its card's licence binds whoever loads a set; the one below is a reminder, not advice.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,126 @@
+"""Killed at any moment and resumed, a run ends with the same bytes as an unbroken one."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from fedloom import api
+from fedloom.errors import FedloomError, RunError
+from small_runs import small_run, write_run_file
+
+KILLS = 24
+
+
+def logs(folder):
+    """All log lines without the wall time."""
+    lines = {}
+    for name in ("metrics.jsonl", "ledger.jsonl", "results.jsonl"):
+        records = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        lines[name] = [{key: value for key, value in record.items() if key != "wall_s"} for record in records]
+    return lines
+
+
+def adapters(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.glob("adapter*/**/*.safetensors"))}
+
+
+def run_to_the_end(run, folder):
+    for _ in api.start(run, folder):
+        pass
+
+
+def in_a_process(action):
+    """Fork a child that does `action` and vanishes; the fork spares it the imports."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def go_on(run, folder):
+    events = api.resume(folder)[1] if (folder / "run.toml").exists() else api.start(run, folder)
+    for _ in events:
+        pass
+
+
+def kill_and_resume(run, folder, *, kills, longest_s, seed):
+    """Start or resume in a child, kill it after a random time, `kills` times; then let it end."""
+    draw = random.Random(seed)
+    for _ in range(kills):
+        pid = in_a_process(lambda: go_on(run, folder))
+        time.sleep(draw.uniform(0.02, longest_s))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    os.waitpid(in_a_process(lambda: go_on(run, folder)), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kills"),
+    [
+        ({"rule": {"name": "scaffold"}, "server_opt": {"name": "adam"}, "rounds": 8}, KILLS // 2),
+        ({"protocol": "local_only", "rounds": 2, "checkpoint_every": 2}, KILLS // 4),
+        ({"share": "lora_A", "local": {"steps": 1, "batch": 2, "optimiser_state": "kept"}}, KILLS // 4),
+    ],
+    ids=["scaffold_adam", "local_only", "private_kept"],
+)
+def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(tmp_path, changes, kills):
+    run = small_run(tmp_path, **changes)
+    start_s = time.monotonic()
+    run_to_the_end(run, tmp_path / "unbroken")
+    took_s = time.monotonic() - start_s
+    kill_and_resume(run, tmp_path / "killed", kills=kills, longest_s=0.7 * took_s, seed=len(changes))
+    assert adapters(tmp_path / "killed") == adapters(tmp_path / "unbroken") != {}
+    assert logs(tmp_path / "killed") == logs(tmp_path / "unbroken")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    run = small_run(folder)
+    run_to_the_end(run, folder / "run")
+    return run, folder
+
+
+def test_a_finished_run_resumes_to_nothing(finished):
+    _, folder = finished
+    assert list(api.resume(folder / "run")[1]) == []
+
+
+def test_changed_settings_are_refused_on_resume_naming_the_keys(finished):
+    _, folder = finished
+    other = small_run(folder, seed=7, rounds=9)
+    with pytest.raises(RunError, match="differs from its directory in rounds, seed; undo that or start a new run"):
+        api.resume(folder / "run", expected=other)
+
+
+def test_a_run_whose_file_is_damaged_is_refused(finished, tmp_path):
+    (tmp_path / "run.toml").write_text("rounds = ")
+    with pytest.raises(FedloomError, match=r"run\.toml: not valid TOML"):
+        api.resume(tmp_path)
+
+
+def test_ledger_lists_each_client_of_each_round_with_true_bytes(finished):
+    run, folder = finished
+    rows = [r for r in logs(folder / "run")["ledger.jsonl"] if r["what"].startswith("row")]
+    assert len(rows) == run.rounds * 4 and len({row["bytes"] for row in rows}) == 1
+
+
+def test_run_directory_has_what_the_documents_list(finished):
+    _, folder = finished
+    wanted = {"run.toml", "source.toml", "environment.json", "partition.json", "report.md", "adapter", "samples"}
+    assert wanted | {"checkpoints", "metrics.jsonl", "ledger.jsonl", "results.jsonl"} <= {
+        p.name for p in (folder / "run").iterdir()
+    }
+
+
+def test_run_file_and_overrides_are_kept_as_given(tmp_path):
+    file = write_run_file(tmp_path, rounds=1)
+    run = api.load_run(file, ["seed=5"])
+    assert run.seed == 5 and run.rounds == 1
