@@ -47,26 +47,29 @@ def apply_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
     {'local': {'lr': 0.5}}
     """
     key, separator, text = override.partition("=")
-    if not separator or not key.strip():
+    names = key.strip().split(".")
+    if not separator or not all(names):
         raise ConfigError(f"override '{override}': allowed is key=value, for instance local.lr=1e-4.")
-    head, *rest = key.strip().split(".")
-    result = dict(table)
-    if rest:
-        inner = result.get(head, {})
-        inner = {"name": inner} if isinstance(inner, str) else inner
-        if not isinstance(inner, Mapping):
-            raise ConfigError(f"override '{override}': '{head}' is {inner!r}, no table.")
-        result[head] = apply_override(inner, f"{'.'.join(rest)}={text}")
-    else:
-        result[head] = _override_value(text.strip())
-    return result
+    return _override(table, names, 0, _override_value(text.strip()), override)
+
+
+def _override(table: Mapping[str, Any], names: list[str], depth: int, value: Any, override: str) -> dict[str, Any]:
+    name = names[depth]
+    if depth == len(names) - 1:
+        return {**table, name: value}
+    inner = table.get(name, {})
+    inner = {"name": inner} if isinstance(inner, str) else inner
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"override '{override}': '{'.'.join(names[: depth + 1])}' is {inner!r}, no table.")
+    return {**table, name: _override(inner, names, depth + 1, value, override)}
 
 
 def _override_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def build(cls: type[RecordType], table: Mapping[str, Any], path: str = "") -> RecordType:
@@ -173,6 +176,9 @@ def table_of(record: Any) -> dict[str, Any]:
     Fields that are tables come last, as TOML wants them.
     """
     values = {item.name: vars(record)[item.name] for item in _init_fields(type(record))}
+    for item in _init_fields(type(record)):
+        if values[item.name] is None and item.default is not None:
+            raise ConfigError(f"{item.name}: found None, its default is {item.default}: no run file can say None.")
     head = {"name": record.name} if isinstance(record, Family) else {}
     plain = {key: _plain(value) for key, value in values.items() if value is not None}
     return head | dict(sorted(plain.items(), key=lambda pair: isinstance(pair[1], dict)))

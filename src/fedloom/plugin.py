@@ -6,6 +6,7 @@ imports that one module only; `plugins = ["my_package.my_rule"]` in a run file i
 """
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
@@ -31,7 +32,7 @@ _REGISTRY: dict[type["Family"], dict[str, type["Family"]]] = {}
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field may take: low <= value <= high, or low < value if `low_excluded`."""
+    """The finite numbers that a field may take: low <= value <= high, or low < value if `low_excluded`."""
 
     low: float
     high: float = float("inf")
@@ -39,7 +40,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.low_excluded else value >= self.low
-        return above and value <= self.high
+        return above and value <= self.high and math.isfinite(value)
 
     def __str__(self) -> str:
         low = f"{'> ' if self.low_excluded else '>= '}{self.low:g}"
@@ -87,6 +88,10 @@ class Family:
         """Refuse settings that contradict each other; the default accepts all."""
 
 
+def _home(cls: type[Family]) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
+
+
 FamilyType = TypeVar("FamilyType", bound=Family)
 
 
@@ -99,7 +104,7 @@ def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
             raise TypeError(f"plug-in {cls.__name__} must derive from exactly one family and from nothing else.")
         family = cls.__bases__[0]
         taken = _REGISTRY.setdefault(family, {})
-        if name in taken and taken[name].__module__ != cls.__module__:
+        if name in taken and _home(taken[name]) != _home(cls):  # the same class again: its module was reloaded
             raise ConfigError(f"two plug-ins of family {family.__name__} are called '{name}': rename one.")
         cls.name = name
         record = dataclass(frozen=True, kw_only=True)(cls)

@@ -2,7 +2,8 @@
 
 A `Tree` is a flat dict of named tensors, `Slots` are named trees. A `Layout` lists the names and shapes of a tree or of
 slots and turns them into one row of P numbers and back. All functions are pure; two trees must agree in names, shapes
-and dtypes, nothing is broadcast over names and nothing is promoted.
+and dtypes, and nothing is promoted. The one exception: a tree may meet a stacked one, whose shapes carry more leading
+axes.
 """
 
 import hashlib
@@ -42,6 +43,10 @@ def _check_alike(first: Tree, second: Tree) -> None:
     for name, tensor in first.items():
         if tensor.dtype != second[name].dtype:
             raise ModelError(f"'{name}' is {tensor.dtype} in one tree and {second[name].dtype} in the other.")
+        shape, other = tuple(tensor.shape), tuple(second[name].shape)
+        common = min(len(shape), len(other))
+        if shape[len(shape) - common :] != other[len(other) - common :]:
+            raise ModelError(f"'{name}' has shape {shape} in one tree and {other} in the other.")
 
 
 def map_trees(function: Callable[..., Tensor], *trees: Tree) -> Tree:
@@ -98,8 +103,15 @@ def digest(tree: Tree) -> str:
 
 
 def flatten(tree: Tree) -> Tensor:
-    """Return the row [P] of a tree, its tensors one after another in their order."""
-    return torch.cat([tensor.reshape(-1) for tensor in tree.values()])
+    """Return the row [P] of a tree, its tensors one after another in their order; two dtypes are refused."""
+    return _join([tensor.reshape(-1) for tensor in tree.values()])
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    dtypes = sorted({str(part.dtype) for part in parts})
+    if len(dtypes) > 1:  # torch.cat would promote them all
+        raise ModelError(f"a row needs one dtype, found {', '.join(dtypes)}.")
+    return torch.cat(tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -144,9 +156,9 @@ class Layout:
         """Return the row [P] of slots of this layout; another layout is refused by name."""
         found = Layout.of(slots)
         if found != self:
-            odd = next(iter(set(found.entries) ^ set(self.entries)), ("", "order", ()))
+            odd = min(set(found.entries) ^ set(self.entries), default=("", "order", ()))
             raise ModelError(f"a row of another layout: '{odd[0]}/{odd[1]}' {odd[2]} does not fit.")
-        return torch.cat([flatten(tree) for tree in slots.values() if tree])
+        return _join([flatten(tree) for tree in slots.values() if tree])
 
     def slots(self, row_P: Tensor) -> Slots:
         """Return the slots that lie in a row, as views of it."""

@@ -1,0 +1,3 @@
+"""No plug-in: its name begins with an underscore."""
+
+__all__: list[str] = []
