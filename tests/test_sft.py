@@ -30,7 +30,7 @@ from fedloom.plugin import lookup
 from fedloom.tasks import count
 from fedloom.tasks._greedy import complete
 from fedloom.tasks.sft import Sft
-from tokenizers_for_tests import CHAT_TEMPLATE, KINDS, LOSSLESS, random_text, tokenizer
+from tokenizers_for_tests import CHAT_TEMPLATE, KINDS, LOSSLESS, ROLE_TEMPLATE, prefixed, random_text, tokenizer
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500}
 CONFIGS = {
@@ -164,6 +164,14 @@ def test_a_chat_template_that_writes_the_begin_token_gets_no_second_one():
 def test_a_chat_template_without_the_begin_token_gets_one():
     made = tokenizer("llama3", chat_template=CHAT_TEMPLATE)
     assert _tokens(Sft().encode(DIALOGUE, _model(made=made)))[0] == made.bos_token_id
+
+
+@pytest.mark.parametrize("made", [prefixed(), tokenizer("stories", chat_template=ROLE_TEMPLATE)])
+def test_an_answer_right_after_a_special_token_has_the_tokens_it_has_in_the_whole_text(made):
+    made.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|end|>"]})
+    messages = [{"role": turn.role, "content": turn.text} for turn in DIALOGUE.turns]
+    whole = made(made.apply_chat_template(messages, tokenize=False)).input_ids
+    assert _tokens(Sft().encode(DIALOGUE, _model(made=made))) == whole
 
 
 @pytest.mark.parametrize("kind", ["llama2", "qwen", "gemma"])

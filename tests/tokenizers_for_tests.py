@@ -27,6 +27,12 @@ def _wrap(backend, **special):
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
 
 
+ROLE_TEMPLATE = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
 def _byte_level(specials, split):
     backend = Tokenizer(models.BPE())
     pre = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
@@ -100,6 +106,16 @@ def _qwen():
 
 def _gpt2():
     return _wrap(_byte_level(["<|endoftext|>"], None), eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+
+
+def prefixed():
+    """Return a byte-level tokenizer that puts a blank before each message, whose chat template has no white space."""
+    specials = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+    backend = _byte_level(specials, None)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    made = _wrap(backend, pad_token="<|pad|>", eos_token="<|end|>", additional_special_tokens=specials[2:])
+    made.chat_template = ROLE_TEMPLATE
+    return made
 
 
 def _gemma():

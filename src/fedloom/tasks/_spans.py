@@ -3,11 +3,13 @@
 Each stretch of text is tokenised for itself, so a token never lies half in a prompt and half in an answer, and the
 tokens of a prompt are exactly those with which the training tokens begin. Tokenizers treat the beginning of a text
 apart (SentencePiece puts a blank before it); a stretch that continues a text is therefore tokenised after a short
-sentinel, whose tokens are cut off again. If they do not come off cleanly the next sentinel is tried.
+sentinel, whose tokens are cut off again. If they do not come off cleanly the next sentinel is tried. The first one is
+the special token that stands before the stretch, if one does: some tokenizers begin anew after it, blank and all, and
+the model has seen the answers so.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -36,8 +38,9 @@ def pieces_to_tokens(pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerBase
     begin = _begin_tokens(backend)
     tokens = first if first[: len(begin)] == begin else begin + first
     supervised = [False] * (len(tokens) - len(first)) + [learn] * len(first)
-    for learn, text in spans[1:]:
-        new = _continuation(backend, text, tokenizer.unk_token_id)
+    for (_, before), (learn, text) in pairwise(spans):
+        sentinels = (*_special_end(backend, before, tokens), *_SENTINELS)
+        new = _continuation(backend, text, sentinels, tokenizer.unk_token_id)
         tokens += new
         supervised += [learn] * len(new)
     supervised[:1] = [False] * len(supervised[:1])
@@ -70,8 +73,17 @@ def _begin_tokens(backend: Tokenizer) -> list[int]:
     return dressed[: next(n for n in range(len(dressed)) if dressed[n : n + len(bare)] == bare)]
 
 
-def _continuation(backend: Tokenizer, text: str, unknown: object) -> list[int]:
-    for sentinel in _SENTINELS:
+def _special_end(backend: Tokenizer, before: str, tokens: Sequence[int]) -> list[str]:
+    """Return the special token with which the text before ends, if it does."""
+    if not tokens:
+        return []
+    last = str(backend.id_to_token(tokens[-1]))
+    skipped = not backend.decode(tokens[-1:], skip_special_tokens=True)
+    return [last] if skipped and before.endswith(last) else []
+
+
+def _continuation(backend: Tokenizer, text: str, sentinels: Sequence[str], unknown: object) -> list[int]:
+    for sentinel in sentinels:
         head, whole = _ids(backend, sentinel), _ids(backend, sentinel + text)
         # Neighbouring unknown characters may become one token, so an unknown sentinel proves nothing.
         if unknown not in head and whole[: len(head)] == head:
