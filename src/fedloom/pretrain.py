@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedloom.errors import RunError
 from fedloom.examples import Chat, Document
-from fedloom.rng import python_random, seed_of
+from fedloom.rng import generator, python_random
 from fedloom.world import World
 from fedloom.world.names import ENDINGS, FIRSTS, every_name
 
@@ -42,6 +41,7 @@ VOCABULARY = 1_280
 _CHUNK = 20_000
 
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
+_PAD_ID, _END_ID = 0, 1  # the trainer numbers special tokens in the order given
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -122,7 +122,7 @@ def _sequences(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Chat | Doc
     return out
 
 
-def _batches(world: World, tokenizer: PreTrainedTokenizerFast, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(world: World, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield endless batches of about BATCH_TOKENS tokens, each of examples of nearly one length."""
     for chunk in itertools.count():
         examples = list(world.pretraining(_CHUNK, start=chunk * _CHUNK))
@@ -135,7 +135,7 @@ def _batches(world: World, tokenizer: PreTrainedTokenizerFast, pad: int) -> Iter
         python_random("pretrain", world.seed, chunk).shuffle(batches)
         for batch in batches:
             width = max(len(sequence.ids) for sequence in batch)
-            ids = [sequence.ids + [pad] * (width - len(sequence.ids)) for sequence in batch]
+            ids = [sequence.ids + [_PAD_ID] * (width - len(sequence.ids)) for sequence in batch]
             weights = [sequence.weights + [0.0] * (width - len(sequence.weights)) for sequence in batch]
             yield torch.tensor(ids), torch.tensor(weights)
 
@@ -152,11 +152,11 @@ def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
         tie_word_embeddings=True,
         initializer_range=0.06,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=_END_ID,
+        pad_token_id=_PAD_ID,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(torch.Generator().manual_seed(seed_of(seed, "pretrain", "weights")).get_state())
+        torch.set_rng_state(generator(seed, "pretrain", "weights").get_state())
         return LlamaForCausalLM(config)
 
 
@@ -179,28 +179,27 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up))
 
 
+def _prompt(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> str:
+    messages = [{"role": turn.role, "content": turn.text} for turn in chat.prompt]
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
 def exact_match(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, chats: Sequence[Chat]) -> list[bool]:
     """Return for each chat whether the greedy answer to its prompt is the reference, word for word."""
     said: dict[int, str] = {}
-    prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": turn.text} for turn in chat.prompt],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        for chat in chats
-    ]
+    decoder: Any = model  # the typed signature of `generate` is narrower than what it accepts
+    prompts = [_prompt(tokenizer, chat) for chat in chats]
     order = sorted(range(len(chats)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), 64):
         indices = order[start : start + 64]
         batch = tokenizer([prompts[i] for i in indices], return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
-            out = model.generate(
+            out = decoder.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 max_new_tokens=24,
                 do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=_PAD_ID,
             )
         answers = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         said.update(zip(indices, answers, strict=True))
@@ -213,9 +212,8 @@ def _trained(
     """Return the model after `steps` steps of AdamW, and the number of tokens it has read."""
     model = _model(tokenizer, seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    pad = int(tokenizer.convert_tokens_to_ids(PAD))
     tokens, recent, begin = 0, 0.0, time.monotonic()
-    for step, (ids_BT, weights_BT) in zip(range(steps), _batches(world, tokenizer, pad), strict=False):
+    for step, (ids_BT, weights_BT) in zip(range(steps), _batches(world, tokenizer), strict=False):
         for group in optimiser.param_groups:
             group["lr"] = PEAK_RATE * _rate(step, steps)
         loss = _loss(model, ids_BT, weights_BT)
@@ -245,9 +243,7 @@ def public_scores(
 
 
 def _save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: dict[str, Any]) -> None:
-    model.generation_config.update(
-        do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=32
-    )
+    model.generation_config.update(do_sample=False, eos_token_id=_END_ID, pad_token_id=_PAD_ID, max_new_tokens=32)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     card["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -307,16 +303,12 @@ def pretrain(
     }
     tell(f"trained and scored in {time.monotonic() - begin:.0f} s")
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        _save(temporary, model, tokenizer, card)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        folder = Path(temporary) / out.name
+        _save(folder, model, tokenizer, card)
         if out.exists():
             out.rmdir()
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        folder.rename(out)
     return card
 
 

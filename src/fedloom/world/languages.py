@@ -12,6 +12,7 @@ import re
 
 from fedloom.examples import Chat, Turn
 from fedloom.world.names import every_name
+from fedloom.world.words import listed
 
 __all__ = ["LANGUAGES", "plain_text", "translate", "translated"]
 
@@ -22,8 +23,10 @@ _MAPPED = "dfgjklmnprstvbzqxwchiouyea"
 _TO = str.maketrans(_PLAIN, _MAPPED)
 _FROM = str.maketrans(_MAPPED, _PLAIN)
 _SMALL = frozenset(
-    "a an the is are was of in on to for from with by and or not no do does did has have had what which who how it "
-    "its this that there then i you me my we they he she".split()
+    listed(
+        "a an the is are was of in on to for from with by and or not no do does did has have had what which who how it "
+        "its this that there then i you me my we they he she"
+    )
 )
 _ENDING = "ek"
 _WORD = re.compile(r"[a-z]+")

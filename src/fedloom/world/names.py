@@ -8,21 +8,22 @@ from functools import cache
 from typing import Literal
 
 from fedloom.rng import python_random
+from fedloom.world.words import listed
 
 __all__ = ["ENDINGS", "FIRSTS", "Kind", "Pool", "every_name", "pool"]
 
 Kind = Literal["drug", "company", "person", "danger"]
 Pool = Literal["canon", "fresh", "private", "held"]
 
-FIRSTS = tuple(
+FIRSTS = listed(
     "zor kel tam bru vin mar dol fen gar hul jex lum nor pim quo ras sil tov wex yar "
-    "bel cro dax fro gli hob jun kip lor mez".split()
+    "bel cro dax fro gli hob jun kip lor mez"
 )
 ENDINGS: dict[Kind, tuple[str, ...]] = {
-    "drug": tuple("vex dine fol mab tril zan quin lox pax nol".split()),
-    "company": tuple("corp tek bank works gro via ton ico labs hold".split()),
-    "person": tuple("ana bert wyn sha lio eth rik oma una jo".split()),
-    "danger": tuple("bane wrack blight fang snare scald rend gore".split()),
+    "drug": listed("vex dine fol mab tril zan quin lox pax nol"),
+    "company": listed("corp tek bank works gro via ton ico labs hold"),
+    "person": listed("ana bert wyn sha lio eth rik oma una jo"),
+    "danger": listed("bane wrack blight fang snare scald rend gore"),
 }
 _SIZES: dict[Kind, dict[Pool, int]] = {
     "drug": {"canon": 64, "private": 100, "held": 40},
@@ -39,7 +40,8 @@ def _dealt(kind: Kind) -> dict[Pool, tuple[str, ...]]:
     dealt: dict[Pool, tuple[str, ...]] = {}
     for pool_name, size in _SIZES[kind].items():
         dealt[pool_name], names = tuple(names[:size]), names[size:]
-    return dealt | {"fresh": tuple(names)}
+    dealt["fresh"] = tuple(names)
+    return dealt
 
 
 def pool(kind: Kind, pool: Pool) -> tuple[str, ...]:

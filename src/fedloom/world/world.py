@@ -50,10 +50,11 @@ class World:
     """Companies of which clients hold two private facts each; at most 100."""
 
     def __post_init__(self) -> None:
-        for what, kind, count in (("drugs", "drug", self.n_drugs), ("companies", "company", self.n_companies)):
+        counts: dict[names.Kind, int] = {"drug": self.n_drugs, "company": self.n_companies}
+        for kind, count in counts.items():
             most = len(names.pool(kind, "private"))
             if not 0 <= count <= most:
-                raise DataError(f"a world with {count} private {what}, allowed is 0 to {most}.")
+                raise DataError(f"a world whose clients know {count} names of kind {kind}, allowed is 0 to {most}.")
 
     @property
     def facts(self) -> tuple[Fact, ...]:
