@@ -1,0 +1,71 @@
+"""The controlled world as a data set: every client's records, and tests whose answers are known."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from fedloom.contracts import Source
+from fedloom.errors import ConfigError
+from fedloom.examples import Chat, Example
+from fedloom.plugin import AtLeast, Fraction, plugin
+from fedloom.world import DOMAINS, TESTS, Client, World
+
+__all__ = ["WorldSource"]
+
+TestName = Literal["private", "public", "safety", "entities", "clients"]
+
+
+@plugin("world")
+class WorldSource(Source):
+    """Clients of the controlled world; train and validation records carry the tag `client`."""
+
+    seed: int = 0
+    """Draws the private facts and the clients; the public part is always the same."""
+    n_clients: AtLeast = 20
+    records: AtLeast = 40
+    """Median number of training records of a client (log-normal)."""
+    n_drugs: int = 12
+    n_companies: int = 12
+    private_share: Fraction = 0.6
+    """Share of a client's records that are about its own private facts."""
+    knowers_share: Fraction = 0.2
+    """Share of the clients that know a fact."""
+    domains: tuple[str, ...] = tuple(DOMAINS)
+    languages: tuple[str, ...] = ("plain",)
+    """With more than one, every fourth client writes half of its other records in the next of them."""
+    form: Literal["chat", "preference", "note"] = "chat"
+    """What a training record is: a question with its answer, a preference pair, or raw private text."""
+    tests: tuple[TestName, ...] = ("private",)
+    """`clients` adds each client's own test, so that its questions are scored per client."""
+    test_per_task: AtLeast = 20
+    """Questions of each task in the tests `public`, `safety` and `entities`."""
+
+    def check(self) -> None:
+        """Refuse tests that the world has not."""
+        unknown = [name for name in self.tests if name not in (*TESTS, "clients")]
+        if unknown:
+            raise ConfigError(f"tests: found {unknown}, allowed are {', '.join(TESTS)}, clients.")
+
+    def load(self) -> Mapping[str, Sequence[Example]]:
+        """Return the records of all clients in their order, and the tests."""
+        world = World(self.seed, self.n_drugs, self.n_companies)
+        clients = world.clients(
+            self.n_clients,
+            records=self.records,
+            private_share=self.private_share,
+            knowers_share=self.knowers_share,
+            domains=self.domains,
+            languages=self.languages,
+        )
+        return {
+            "train": [record for client in clients for record in self._records(client)],
+            "validation": [record for client in clients for record in client.validation],
+            "test": [question for name in self.tests for question in self._test(name, world, clients)],
+        }
+
+    def _records(self, client: Client) -> Sequence[Example]:
+        return {"chat": client.train, "preference": client.preferences, "note": client.notes}[self.form]
+
+    def _test(self, name: TestName, world: World, clients: Sequence[Client]) -> Sequence[Chat]:
+        if name == "clients":
+            return [question for client in clients for question in client.test]
+        return world.test(name, per_task=self.test_per_task)
