@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "fedloom"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
-    {"tree", "mean", "plugin"},
+    {"tree", "mean", "plugin", "files"},
     {"examples", "config", "settings"},
     {"contracts", "world"},
     {

@@ -160,7 +160,7 @@ def test_a_factor_of_another_shape_is_not_written(ours, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused(ours, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match=r"file/b: cannot be written \(NotADirectoryError"):
+    with pytest.raises(RunError, match=r"file/b: cannot be written \(Not a directory"):
         write_adapter(ours[0], ours[1], tmp_path / "file" / "b", **BASE)
 
 
@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_the_earlier_adapter_whole(ours, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.write_bytes", full)
-        with pytest.raises(RunError, match="No space left on device"):
+        with pytest.raises(RunError, match="the disk is full"):
             write_adapter(module, tree.scale(params, 2.0), folder, **BASE)
     assert tree.digest(read_adapter(module, folder, **BASE)) == tree.digest(params)
 

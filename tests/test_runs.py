@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fedloom.errors import MissingFileError, RunError
-from fedloom.runs import Checkpoint, RunDirectory, atomic_folder, disk_errors, write_atomic
+from fedloom.files import atomic_folder, disk_errors, write_atomic
+from fedloom.runs import Checkpoint, RunDirectory
 
 
 @pytest.fixture

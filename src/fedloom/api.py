@@ -6,10 +6,11 @@ from pathlib import Path
 from fedloom import config
 from fedloom.contracts import Report
 from fedloom.errors import RunError
+from fedloom.files import write_atomic
 from fedloom.protocols.execute import Event, execute, run_files
 from fedloom.protocols.tuning import TuningRun, read_run
 from fedloom.reports import outcome, show_table
-from fedloom.runs import RunDirectory, write_atomic
+from fedloom.runs import RunDirectory
 
 __all__ = ["load_run", "resume", "start"]
 

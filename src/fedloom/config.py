@@ -82,11 +82,22 @@ def build(cls: type[RecordType], table: Mapping[str, Any], path: str = "") -> Re
     for key, item in known.items():
         if key not in table and item.default is MISSING and item.default_factory is MISSING:
             raise ConfigError(f"{_join(path, key)}: missing; it has no default.")
-    values = {key: _convert(hints[key], value, _join(path, key)) for key, value in table.items()}
+    values = {
+        key: _convert(hints[key], _with_default_name(known[key], value), _join(path, key))
+        for key, value in table.items()
+    }
     try:
         return cls(**values)
     except ConfigError as error:
         raise type(error)(_join(path, str(error)) if path else str(error)) from error
+
+
+def _with_default_name(item: Field[Any], value: Any) -> Any:
+    """Return a table that names no plug-in with the name of the field's default."""
+    if not isinstance(value, dict) or "name" in value or item.default_factory is MISSING:
+        return value
+    default = item.default_factory()
+    return {"name": default.name, **value} if isinstance(default, Family) else value
 
 
 def _init_fields(cls: type[Any]) -> list[Field[Any]]:

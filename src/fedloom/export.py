@@ -9,7 +9,7 @@ import torch
 
 from fedloom.config import read_toml
 from fedloom.errors import MissingFileError, ModelError, RunError
-from fedloom.models._checkpoint import written
+from fedloom.files import atomic_folder
 from fedloom.models.causal_lm import CausalLM
 
 __all__ = ["Form", "export"]
@@ -37,7 +37,7 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunError(f"{out}: exists and is not an empty folder; give a new folder to export to.")
     result, run = _result_in(folder), _run_of(folder)
-    with written(out) as new:
+    with atomic_folder(out) as new:
         if (result / "adapter_config.json").is_file():
             facts = _write_from_adapter(result, new, form)
         else:

@@ -17,7 +17,6 @@ resumed run writes the same lines again. Everything else is written under a temp
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -26,63 +25,19 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedloom.errors import MissingFileError, RunError
+from fedloom.files import atomic_folder, disk_errors, sync
 from fedloom.tree import Tree
 
-__all__ = ["LOGS", "Checkpoint", "RunDirectory", "atomic_folder", "disk_errors", "write_atomic"]
+__all__ = ["LOGS", "Checkpoint", "RunDirectory"]
 
 LOGS = ("metrics.jsonl", "ledger.jsonl", "results.jsonl")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lies about a rename
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Generator[None]:
-    """Turn the system's refusals to write into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise RunError(f"{path}: the disk is full; free some space, then `fedloom resume` goes on.") from error
-        if error.errno in _CLOSED:
-            raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error
-        raise
-    except SafetensorError as error:  # its own writer reports a full disk as text
-        raise RunError(f"{path}: could not be written ({error}); check the disk.") from error
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.new")
-    with disk_errors(path):
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            _sync(file)
-        temporary.replace(path)
-
-
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Generator[Path]:
-    """Give a temporary folder to fill; it takes its name when the block ends well, replacing an older one."""
-    temporary = path.with_name(f".{path.name}.new")
-    with disk_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _hash(path: Path) -> str:
@@ -181,7 +136,7 @@ class RunDirectory:
             }
             with (new / "state.json").open("w") as file:
                 json.dump(state, file)
-                _sync(file)
+                sync(file)
         for old in self._checkpoints()[:-_KEEP]:
             shutil.rmtree(old)
 

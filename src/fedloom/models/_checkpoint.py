@@ -1,4 +1,4 @@
-"""Folders that hold a pretrained model: found, checked and loaded, or refused in one sentence; and written safely.
+"""Folders that hold a pretrained model: found, checked and loaded, or refused in one sentence.
 
 Only safetensors are read, code that comes with a model is never run, and a folder is used only if it fills every
 weight of the architecture and nothing is left over. What transformers would print meanwhile is kept back.
@@ -7,8 +7,6 @@ weight of the architecture and nothing is left over. What transformers would pri
 import hashlib
 import importlib.resources
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -23,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from fedloom.errors import ConfigError, MissingFileError, ModelError, RunError
+from fedloom.errors import ConfigError, MissingFileError, ModelError
 
-__all__ = ["EMBEDDED", "Checkpoint", "checked_tensors", "one_line", "quiet", "written"]
+__all__ = ["EMBEDDED", "Checkpoint", "checked_tensors", "one_line", "quiet"]
 
 EMBEDDED = "fedloom-embedded"
 """The name of the model that ships in the package."""
@@ -56,35 +54,6 @@ def one_line(error: BaseException) -> str:
     """Return the first sentence or line of another library's message."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0].strip().rstrip('.') if text else 'no message'}"
-
-
-@contextmanager
-def written(folder: Path) -> Generator[Path]:
-    """Yield an empty folder beside `folder`; what is written there takes its place under `folder` at the end.
-
-    A new or empty folder appears whole; in an existing one each file replaces its namesake by a rename, so that a
-    reader or a kill meets an old or a new file and never half of one. Raises RunError if the disk refuses.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        for file in filter(Path.is_file, partial.iterdir()):
-            file.chmod(0o644)  # transformers writes weights that only their owner can read
-        _move(partial, folder)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder}: cannot be written ({one_line(error)}); free space or choose another.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _move(partial: Path, folder: Path) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
-        os.replace(partial, folder)
-        return
-    for file in sorted(partial.iterdir()):
-        os.replace(file, folder / file.name)
 
 
 def checked_tensors(file: Path) -> list[str]:

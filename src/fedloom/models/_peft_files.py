@@ -19,7 +19,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from fedloom.errors import MissingFileError, ModelError
-from fedloom.models._checkpoint import EMBEDDED, checked_tensors, one_line, written
+from fedloom.files import atomic_folder
+from fedloom.models._checkpoint import EMBEDDED, checked_tensors, one_line
 from fedloom.models._lora import LoraLinear, factor_names, lora_layers
 from fedloom.tree import Tree
 
@@ -129,7 +130,7 @@ def write_adapter(module: nn.Module, params: Tree, folder: Path, *, base: str, b
             raise ModelError(f"'{name}' has shape {tuple(tensor.shape)}, the model's adapter has {tuple(own.shape)}.")
         tensors[_on_disk(name)] = tensor.cpu().contiguous()
     config = _peft_config(layers, module, base)
-    with written(folder) as new:
+    with atomic_folder(folder) as new:
         (new / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (new / _WEIGHTS).write_bytes(save(tensors, metadata={"base_id": base_id}))
 

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedloom.contracts import Draws, Model, ModelFamily
 from fedloom.errors import ConfigError, ModelError, suggest
-from fedloom.models._checkpoint import EMBEDDED, Checkpoint, quiet, written
+from fedloom.files import atomic_folder
+from fedloom.models._checkpoint import EMBEDDED, Checkpoint, quiet
 from fedloom.models._lora import factor_names, install, lora_layers, place
 from fedloom.models._peft_files import AdapterFile, read_adapter, write_adapter
 from fedloom.plugin import Fraction, Positive, Range, plugin
@@ -184,7 +185,7 @@ class CausalLM(ModelFamily):
         module = source.module(dtype="auto")
         self._add_adapter(module, source, Draws(), seed=0)
         _merge(module)
-        with quiet(), written(folder) as new:
+        with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)
             tokenizer.save_pretrained(new)
 
@@ -223,6 +224,6 @@ def _write_whole(model: Model, params: Tree, folder: Path) -> None:
     for name, tensor in module.named_parameters(remove_duplicate=False):  # both names of a tied weight get its value
         state[name] = params.get(own[id(tensor)], tensor).detach()
     state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
-    with quiet(), written(folder) as new:
+    with quiet(), atomic_folder(folder) as new:
         module.save_pretrained(new, state_dict=state)
         model.tokenizer.save_pretrained(new)

@@ -15,13 +15,14 @@ from fedloom import config
 from fedloom.contracts import Carrier, Job, Report, Work
 from fedloom.environment import dirty_diff, environment
 from fedloom.errors import FedloomError, MemoryExceededError
+from fedloom.files import write_atomic
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.measure import Evaluated, measure, models_of
 from fedloom.protocols.prepared import Prepared, prepare
 from fedloom.protocols.states import load_state, save_state
 from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import Plan, RoundRecord, State, begin, step
-from fedloom.runs import RunDirectory, atomic_folder, write_atomic
+from fedloom.runs import RunDirectory
 
 __all__ = ["Event", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
 
@@ -112,8 +113,8 @@ def _train_leg(
         yield RoundDone(index, len(ready.legs), leg.owner, record, clock.wall_s)
     yield measure(ready, directory, state, leg.owner, phase="final", wall_s=clock.wall_s)
     for owner, params in models_of(ready, state, leg.owner):
-        with atomic_folder(directory.path / (f"adapters/{quote(owner, safe='')}" if owner else "adapter")) as new:
-            run.model.save(ready.model, params, str(new))
+        folder = f"adapters/{quote(owner, safe='')}" if owner else "adapter"
+        run.model.save(ready.model, params, str(directory.path / folder))
 
 
 class _Clock:

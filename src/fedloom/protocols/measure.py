@@ -7,10 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from fedloom.evaluation import HeldOut, Scored, evaluate, group_means
+from fedloom.files import write_atomic
 from fedloom.mean import Mean
 from fedloom.protocols.prepared import Prepared
 from fedloom.rounds import State
-from fedloom.runs import RunDirectory, write_atomic
+from fedloom.runs import RunDirectory
 from fedloom.tree import Layout, Slots, Tree
 
 __all__ = ["Evaluated", "measure", "models_of"]

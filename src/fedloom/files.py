@@ -1,0 +1,67 @@
+"""Writing that is whole or not at all: temporary names and renames, and clear lines where the disk refuses."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError
+
+from fedloom.errors import RunError
+
+__all__ = ["atomic_folder", "disk_errors", "sync", "write_atomic"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Generator[None]:
+    """Turn the system's refusals to write into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RunError(f"{path}: the disk is full; free some space, then `fedloom resume` goes on.") from error
+        if error.errno in _CLOSED:
+            raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error
+        raise
+    except SafetensorError as error:  # its own writer reports a full disk as text
+        raise RunError(f"{path}: could not be written ({error}); check the disk.") from error
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.new")
+    with disk_errors(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            sync(file)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Generator[Path]:
+    """Give an empty folder to fill; it takes its name when the block ends well, replacing an older one whole."""
+    temporary = path.with_name(f".{path.name}.new")
+    with disk_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for file in filter(Path.is_file, temporary.iterdir()):
+                file.chmod(0o644)  # transformers writes weights that only their owner can read
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(file: IO[Any]) -> None:
+    """Wait until the disk has a file."""
+    file.flush()
+    os.fsync(file.fileno())
