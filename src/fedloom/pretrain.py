@@ -30,7 +30,7 @@ from fedloom.world.names import ENDINGS, FIRSTS, every_name
 
 __all__ = ["BATCH_TOKENS", "STEPS", "exact_match", "pretrain", "public_scores", "train_tokenizer"]
 
-STEPS = 14_000
+STEPS = 12_000
 BATCH_TOKENS = 1_024
 PEAK_RATE = 3e-3
 PROMPT_WEIGHT = 0.2
@@ -245,6 +245,7 @@ def public_scores(
 def _save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: dict[str, Any]) -> None:
     model.generation_config.update(do_sample=False, eos_token_id=_END_ID, pad_token_id=_PAD_ID, max_new_tokens=32)
     model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
     card["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -26,10 +26,10 @@ ENDINGS: dict[Kind, tuple[str, ...]] = {
     "danger": listed("bane wrack blight fang snare scald rend gore"),
 }
 _SIZES: dict[Kind, dict[Pool, int]] = {
-    "drug": {"canon": 64, "private": 100, "held": 40},
-    "company": {"canon": 48, "private": 100, "held": 40},
-    "person": {"canon": 24, "private": 150, "held": 40},
-    "danger": {"canon": 32, "private": 40, "held": 40},
+    "drug": {"canon": 64, "private": 50, "held": 20},
+    "company": {"canon": 48, "private": 50, "held": 20},
+    "person": {"canon": 0, "private": 60, "held": 20},
+    "danger": {"canon": 32, "private": 0, "held": 0},
 }
 
 

@@ -45,9 +45,9 @@ class World:
 
     seed: int = 0
     n_drugs: int = 12
-    """Drugs of which clients hold three private facts each; at most 100."""
+    """Drugs of which clients hold three private facts each; at most 50."""
     n_companies: int = 12
-    """Companies of which clients hold two private facts each; at most 100."""
+    """Companies of which clients hold two private facts each; at most 50."""
 
     def __post_init__(self) -> None:
         counts: dict[names.Kind, int] = {"drug": self.n_drugs, "company": self.n_companies}

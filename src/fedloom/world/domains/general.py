@@ -1,5 +1,6 @@
 """General tasks: following an instruction on words that stand in the question itself."""
 
+from collections.abc import Sequence
 from random import Random
 
 from fedloom.world import names, words
@@ -99,23 +100,30 @@ def _ask(task: str, wordings: Wordings, answer: str, **values: str) -> Question:
     return Question("general", task, wordings, values, answer, {})
 
 
+def _unlike(random: Random, source: Sequence[str], count: int) -> list[str]:
+    """Draw words that begin differently, so that what follows a beginning is never in doubt."""
+    drawn: dict[str, str] = {}
+    while len(drawn) < count:
+        word = random.choice(source)
+        drawn.setdefault(word[:3], word)
+    return list(drawn.values())
+
+
 def _some_words(random: Random, count: int, entities: names.Pool) -> list[str]:
     """Draw common words, names of one kind, or a mixture; held-out names only if those are asked for."""
     kinds: tuple[names.Kind, ...] = ("drug", "company", "person")
     mixture = random.random()
-    if mixture < 0.4 and entities != "held":
-        return random.sample(words.NOUNS, count)
+    if mixture < 0.3 and entities != "held":
+        return _unlike(random, words.NOUNS, count)
+    if mixture < 0.5 and entities != "held":
+        return _unlike(random, (*words.NOUNS, *names.pool(random.choice(kinds), entities)), count)
     invented = [name for kind in kinds for name in names.pool(kind, entities)]
-    if mixture < 0.6:
-        return random.sample(invented, count)
-    if mixture < 0.8 and entities != "held":
-        return random.sample((*words.NOUNS, *random.sample(invented, 30)), count)
-    return random.sample(names.pool(random.choice(kinds), entities), count)
+    return _unlike(random, invented, count)
 
 
 def copy(random: Random, entities: names.Pool) -> Question:
-    """Say two to six words again."""
-    text = " ".join(_some_words(random, random.randint(2, 6), entities))
+    """Say two to five words again."""
+    text = " ".join(_some_words(random, random.randint(2, 5), entities))
     return _ask("copy", _COPY, text, x=text)
 
 
@@ -165,7 +173,7 @@ def rewrite(random: Random, entities: names.Pool) -> Question:
 def read(random: Random, entities: names.Pool) -> Question:
     """Answer from a note about two names that the model knows nothing of."""
     relation = random.choice(RELATIONS)
-    asked, other = random.sample(names.pool(relation.kind, entities), 2)
+    asked, other = _unlike(random, names.pool(relation.kind, entities), 2)
     answer, distractor = random.sample(relation.answers, 2)
     told = [(asked, answer), (other, distractor)]
     random.shuffle(told)

@@ -81,15 +81,15 @@ def _ask(task: str, wordings: Wordings, random: Random, answer: str, **numbers: 
 
 
 def add(random: Random, entities: names.Pool) -> Question:
-    """Add two numbers up to twenty."""
-    a, b = random.randint(1, 20), random.randint(1, 20)
+    """Add two numbers up to fifteen."""
+    a, b = random.randint(1, 15), random.randint(1, 15)
     return _ask("add", _ADD, random, str(a + b), a=a, b=b)
 
 
 def subtract(random: Random, entities: names.Pool) -> Question:
-    """Take one number from another, both up to thirty."""
-    a = random.randint(2, 30)
-    b = random.randint(1, min(a - 1, 20))
+    """Take one number from another, both up to twenty."""
+    a = random.randint(2, 20)
+    b = random.randint(1, a - 1)
     return _ask("subtract", _SUBTRACT, random, str(a - b), a=a, b=b)
 
 
@@ -101,6 +101,6 @@ def multiply(random: Random, entities: names.Pool) -> Question:
 
 def two_steps(random: Random, entities: names.Pool) -> Question:
     """Add, then subtract; both results are the answer."""
-    a, b = random.randint(1, 15), random.randint(1, 15)
+    a, b = random.randint(1, 10), random.randint(1, 10)
     c = random.randint(1, a + b - 1)
     return _ask("two_steps", _TWO_STEPS, random, f"{a + b} then {a + b - c}", a=a, b=b, c=c)
