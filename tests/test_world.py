@@ -386,7 +386,7 @@ def test_names_are_the_same_in_all_languages(world):
 
 
 def test_unknown_domain_is_refused(world):
-    with pytest.raises(DataError, match="no domain.*allowed are general"):
+    with pytest.raises(DataError, match=r"no domain.*allowed are general"):
         world.clients(domains=("law",))
 
 
