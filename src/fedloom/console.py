@@ -14,18 +14,21 @@ from fedloom.protocols.execute import Event, RoundDone
 from fedloom.protocols.tuning import TuningRun
 from fedloom.reports import Table
 
-__all__ = ["Display", "print_tables"]
+__all__ = ["Display", "lines", "print_tables"]
+
+_NO_LIMIT = 10_000  # a table is as wide as it needs: a cut number is worse than a wrapped line
 
 
 def print_tables(tables: Iterable[Table]) -> None:
     """Print tables as wide as they need."""
-    console = Console()
+    wide = Console(width=_NO_LIMIT)
     for table in tables:
-        shown = RichTable(*table.header, title=table.title, title_justify="left")
+        shown = RichTable(title=table.title, title_justify="left")
+        for name in table.header:
+            shown.add_column(escape(name), no_wrap=True)
         for row in table.rows:
             shown.add_row(*map(escape, row))
-        width = console.measure(shown).maximum
-        console.print(shown, width=max(width, console.width), soft_wrap=True)
+        wide.print(shown)
 
 
 class Display:

@@ -1,0 +1,79 @@
+"""What the documents show is what the framework does."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedloom import api
+from fedloom.protocols.tuning import read_run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_fedavg_by_hand_equals_the_framework(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import fedavg_by_hand as example
+
+    by_hand = example.train()
+    local = {key: vars(example.LOCAL)[key] for key in ("lr", "steps", "batch", "epsilon")}
+    table = {
+        "seed": example.SEED,
+        "rounds": example.ROUNDS,
+        "model": {"name": "causal_lm", "lora_rank": 4},
+        "data": {"name": "world", "seed": example.SEED, "n_clients": example.CLIENTS, "records": 10},
+        "local": local,
+        "evaluation": {"metrics": [], "limit": 1},
+    }
+    for _ in api.start(read_run(table), tmp_path / "run"):
+        pass
+    ours = load_file(tmp_path / "run/checkpoints/round_00003/params.safetensors")
+    for name, value in by_hand.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=2e-6)
+
+
+def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    exec(compile(code, "README.md", "exec"), {})
+    assert "adapter" in {path.name for path in (tmp_path / "runs/mine").iterdir()}
+    assert "test/exact_match" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments").rglob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_run_file_has_a_header(file):
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert any("fedloom run" in line for line in header) and any("Expected:" in line for line in header)
+
+
+def test_every_shipped_run_file_is_tested():
+    assert len(list((ROOT / "experiments").rglob("*.toml"))) >= 10
+
+
+def miniature(file):
+    """The overrides that make a shipped run small: two rounds, one step, few records; nothing else changes."""
+    words = ["rounds=2", "local.steps=1", "evaluation.limit=2", "evaluation.resamples=20", "evaluation.max_new_tokens=2"]
+    text = file.read_text()
+    if 'name = "world"' in text:
+        words += ["data.n_clients=3", "data.records=8"]
+    return words
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, marks=[pytest.mark.shared] if "../shared" in file.read_text() else [])
+        for file in sorted((ROOT / "experiments").rglob("*.toml"))
+    ],
+    ids=lambda path: path.stem,
+)
+def test_shipped_run_file_runs_two_rounds(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run = api.load_run(file, miniature(file))
+    for _ in api.start(run, tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / "report.md").exists()
