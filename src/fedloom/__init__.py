@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedloom.api import load_run, resume, start
+    from fedloom.protocols.execute import RoundDone
+    from fedloom.protocols.measure import Evaluated
     from fedloom.world import World
 
-__all__ = ["World", "load_run", "resume", "start"]
+__all__ = ["Evaluated", "RoundDone", "World", "load_run", "resume", "start"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"World": "fedloom.world", "load_run": "fedloom.api", "resume": "fedloom.api", "start": "fedloom.api"}
+_HOMES = {
+    "Evaluated": "fedloom.protocols.measure",
+    "RoundDone": "fedloom.protocols.execute",
+    "World": "fedloom.world",
+    "load_run": "fedloom.api",
+    "resume": "fedloom.api",
+    "start": "fedloom.api",
+}
 
 
 def __getattr__(name: str) -> Any:

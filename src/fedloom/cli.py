@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedloom.errors import FedloomError
+from fedloom.errors import FedloomError, UnknownNameError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,6 +144,49 @@ def doctor(
         from fedloom.api import load_run
 
         lines(examine_run(load_run(file, overrides or [])))
+
+
+@world.command()
+def sample(
+    what: Annotated[
+        str, typer.Argument(help="public, client, private, safety, entities, passages or preferences.")
+    ] = "client",
+    count: Annotated[int, typer.Option(min=1, help="How many examples.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the private facts and the clients.")] = 0,
+) -> None:
+    """Print examples of the controlled world as JSON Lines."""
+    from dataclasses import asdict
+    from itertools import islice
+
+    from fedloom.console import lines
+    from fedloom.world import World
+
+    generated = World(seed)
+    kinds = {
+        "client": lambda: (record for client in generated.clients() for record in client.train),
+        "passages": lambda: generated.passages(count),
+        "preferences": lambda: generated.preferences(count),
+        "public": lambda: generated.test("public"),
+        "private": lambda: generated.test("private"),
+        "safety": lambda: generated.test("safety"),
+        "entities": lambda: generated.test("entities"),
+    }
+    if what not in kinds:
+        raise UnknownNameError(f"world sample: no examples called '{what}'. {suggest(what, kinds)}")
+    lines([json.dumps(asdict(example), ensure_ascii=False) for example in islice(kinds[what](), count)])
+
+
+@world.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; left out: as shipped.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
+) -> None:
+    """Train the embedded model anew on the public part of the world."""
+    from fedloom import pretrain as trainer
+    from fedloom.console import lines
+
+    trainer.pretrain(out, steps=steps or trainer.STEPS, seed=seed, report=lambda line: lines([line]))
 
 
 def main() -> None:
