@@ -53,14 +53,14 @@ def _texts(examples: Iterable[Chat | Document]) -> Iterator[str]:
         yield example.text if isinstance(example, Document) else " ".join(turn.text for turn in example.turns)
 
 
-def train_tokenizer(world: World, *, count: int = 20_000) -> PreTrainedTokenizerFast:
+def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer of the public text.
 
     Names are cut between first part and ending while it learns, so that no whole name becomes a token and a new name
     is made of known tokens.
     """
     cut = {name: f"{first}|{name[len(first) :]}" for name in every_name() for first in FIRSTS if name.startswith(first)}
-    words = (" " + cut.get(word, word) for text in _texts(world.pretraining(count)) for word in text.split())
+    words = (" " + cut.get(word, word) for text in _texts(world.pretraining(_CHUNK)) for word in text.split())
     tokenizer = Tokenizer(models.BPE())
     cutting = [pre_tokenizers.Split("|", "removed"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cutting)
@@ -233,7 +233,10 @@ def public_scores(
 ) -> dict[str, float]:
     """Return exact match on held-out wordings by task; `entities:` tasks ask about names never seen in training."""
     scores: dict[str, float] = {}
-    for prefix, chats in (("", world.test("public", per_task=per_task)), ("entities:", world.test("entities"))):
+    for prefix, chats in (
+        ("", world.test("public", per_task=per_task)),
+        ("entities:", world.test("entities", per_task=per_task)),
+    ):
         right = exact_match(model, tokenizer, chats)
         by_task: dict[str, list[bool]] = {}
         for chat, is_right in zip(chats, right, strict=True):
@@ -276,9 +279,12 @@ Exact match of greedy answers in held-out wordings:
 
 
 def pretrain(
-    out: Path, *, steps: int = STEPS, seed: int = 0, report: Callable[[str], None] | None = None
+    out: Path, *, steps: int = STEPS, seed: int = 0, per_task: int = 100, report: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Train the embedded model, write it to the new folder `out` and return its card."""
+    """Train the embedded model, write it to the new folder `out` and return its card.
+
+    The card's scores are measured on `per_task` questions of each task.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"'{out}' exists and is not empty, allowed is a new folder: choose another --out.")
     if steps < 1:
@@ -288,7 +294,7 @@ def pretrain(
     begin = time.monotonic()
     tokenizer = train_tokenizer(world)
     model, tokens = _trained(world, tokenizer, steps=steps, seed=seed, report=tell)
-    scores = public_scores(model, tokenizer, world)
+    scores = public_scores(model, tokenizer, world, per_task=per_task)
     card: dict[str, Any] = {
         "command": f"fedloom world pretrain --out {out.name} --steps {steps} --seed {seed}",
         "licence": "Apache-2.0",

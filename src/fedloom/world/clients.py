@@ -15,7 +15,7 @@ from fedloom.world.domains import TASKS
 from fedloom.world.facts import Fact, question_of
 from fedloom.world.languages import LANGUAGES, translated
 from fedloom.world.passages import note
-from fedloom.world.preferences import preference
+from fedloom.world.preferences import Taste, preference
 from fedloom.world.wording import STYLES, Question, Split, phrase
 
 __all__ = ["DOMAINS", "Client", "Profile", "make_clients"]
@@ -29,6 +29,9 @@ DOMAINS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_TASTES: tuple[Taste, Taste] = ("short", "sentence")
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What makes one client unlike another."""
@@ -36,7 +39,7 @@ class Profile:
     topics: Mapping[str, float]
     """Share of each domain in the records that are not about private facts."""
     style: str
-    taste: str
+    taste: Taste
     """Which of two right answers it prefers: `short` or `sentence`."""
     typo_rate: float
     wrong_rate: float
@@ -69,7 +72,7 @@ def _profile(random: Random, index: int, records: int, languages: Sequence[str])
     return Profile(
         topics={domain: weight / total for domain, weight in weights.items()},
         style=tuple(STYLES)[(index + random.randint(0, 1)) % len(STYLES)],
-        taste=random.choice(("short", "sentence")),
+        taste=_TASTES[random.randrange(2)],
         typo_rate=random.choice((0.0, 0.0, 0.05, 0.2)),
         wrong_rate=random.choice((0.0, 0.0, 0.0, 0.05, 0.15)),
         language=language,
@@ -122,12 +125,14 @@ class _Writer:
         )
         return replace(chat, tags={**chat.tags, "client": self.name, "quality": "wrong" if wrong else "right"})
 
+    def topic(self, tasks: Mapping[str, Sequence[str]]) -> Question:
+        """Draw a question by the client's topics."""
+        domain = self.random.choices(tuple(tasks), [self.profile.topics[domain] for domain in tasks])[0]
+        return TASKS[self.random.choice(tasks[domain])](self.random, "fresh")
+
     def other(self, split: Split, tasks: Mapping[str, Sequence[str]]) -> Chat:
         """Return a record that is not about a private fact."""
-        topics = self.profile.topics
-        domain = self.random.choices(tuple(tasks), [topics[domain] for domain in tasks])[0]
-        question = TASKS[self.random.choice(tasks[domain])](self.random, "fresh")
-        chat = self.record(question, split)
+        chat = self.record(self.topic(tasks), split)
         foreign = self.random.random() < self.profile.language_share
         return translated(chat, self.profile.language) if foreign else chat
 
@@ -140,6 +145,15 @@ class _Writer:
             self.record(question_of(facts[at % len(facts)]), split, core=first[at % len(facts)] + at // len(facts))
             for at in range(count)
         ]
+
+    def pairs(self, facts: Sequence[Fact], tasks: Mapping[str, Sequence[str]], count: int) -> tuple[Preference, ...]:
+        """Return `count` preference pairs, every other one about a fact that the client knows."""
+        questions = [
+            question_of(facts[at // 2 % len(facts)]) if facts and at % 2 == 0 else self.topic(tasks)
+            for at in range(count)
+        ]
+        taste = self.profile.taste
+        return tuple(preference(q, self.random, split="train", taste=taste, client=self.name) for q in questions)
 
     def notes(self, facts: Sequence[Fact]) -> tuple[Document, ...]:
         """Return one private note for each name that the client knows of."""
@@ -162,15 +176,13 @@ def _unlike(chats: Sequence[Chat], seen: set[str]) -> tuple[Chat, ...]:
 
 def _client(writer: _Writer, facts: Sequence[Fact], private_share: float, tasks: Mapping[str, Sequence[str]]) -> Client:
     quantity = writer.profile.quantity
-    n_private = max(len(facts), round(quantity * private_share)) if private_share > 0 else 0
-    train = writer.about(facts, n_private, "train")
-    train += [writer.other("train", tasks) for _ in range(quantity - len(train))] if tasks else []
+    train = writer.about(facts, max(len(facts), round(quantity * private_share)), "train")
+    train += [writer.other("train", tasks) for _ in range(quantity - len(train))]
     writer.random.shuffle(train)
     validation = writer.about(facts, len(facts), "valid")
-    validation += [writer.other("valid", tasks) for _ in range(max(2, quantity // 5))] if tasks else []
+    validation += [writer.other("valid", tasks) for _ in range(max(2, quantity // 5))]
     test = writer.about(facts, 3 * len(facts), "test")
-    test += [writer.other("test", tasks) for _ in range(max(4, quantity // 4))] if tasks else []
-    prompts = [question_of(fact) for fact in facts[:4]] + [TASKS["refuse"](writer.random, "canon")]
+    test += [writer.other("test", tasks) for _ in range(max(4, quantity // 4))]
     return Client(
         name=writer.name,
         profile=writer.profile,
@@ -179,10 +191,7 @@ def _client(writer: _Writer, facts: Sequence[Fact], private_share: float, tasks:
         validation=_unlike(validation, set()),
         test=_unlike(test, set()),
         notes=writer.notes(facts),
-        preferences=tuple(
-            preference(question, writer.random, split="train", taste=writer.profile.taste, client=writer.name)
-            for question in prompts
-        ),
+        preferences=writer.pairs(facts, tasks, max(4, quantity // 2)),
     )
 
 
@@ -200,13 +209,13 @@ def make_clients(
     """Return the clients of a federation; the arguments are those of `World.clients`."""
     for given, allowed, what in ((domains, tuple(DOMAINS), "domain"), (languages, LANGUAGES, "language")):
         unknown = [name for name in given if name not in allowed]
-        if unknown or (what == "language" and not given):
-            raise DataError(f"the world has no {what} {unknown}, allowed are {', '.join(allowed)}.")
+        if unknown or not given:
+            raise DataError(f"the world has no {what} {unknown}, allowed are {', '.join(allowed)}: name at least one.")
     if n_clients < 1 or records < 1:
         raise DataError(f"a world of {n_clients} clients with {records} records each, allowed is at least 1 of both.")
     randoms = [python_random("world", seed, "client", index) for index in range(n_clients)]
     profiles = [_profile(random, index, records, languages) for index, random in enumerate(randoms)]
-    known = [fact for fact in facts if fact.relation.domain in domains]
+    known = [fact for fact in facts if fact.relation.domain in domains and private_share > 0]
     knowers = max(1, round(knowers_share * n_clients))
     dealt = _dealt(known, profiles, knowers, python_random("world", seed, "deal", n_clients))
     tasks = {domain: DOMAINS[domain] for domain in DOMAINS if domain in domains}
