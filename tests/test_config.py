@@ -33,6 +33,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict[str, int])
     local: LocalSettings = field(default_factory=LocalSettings)
     shape: Shape = field(default_factory=Circle)
+    second: Shape | None = None
     rule: Rule = field(default_factory=lambda: lookup(Rule, "plain")())
     server_opt: ServerOpt = field(default_factory=lambda: lookup(ServerOpt, "sgd")())
 
@@ -76,7 +77,8 @@ REFUSED = {
     'title = "x"\nlocal = {lr = inf}': r"^local\.lr: found inf, allowed is a number > 0\.$",
     'title = "x"\nlocal = {lr = 1e-4, lr_final = 1e-3}': r"^local\.lr_final: found 0\.001, allowed is at most",
     'title = "x"\nshape = 3': r"^shape: found 3, allowed is a table with 'name'\.$",
-    'title = "x"\nshape = {radius = 1.0}': r"^shape\.name: missing; name the Shape to use\.$",
+    'title = "x"\nshape = {width = 1}': r"^shape\.width: unknown key\. Known: radius\.$",
+    'title = "x"\nsecond = {radius = 1.0}': r"^second\.name: missing; name the Shape to use\.$",
     'title = "x"\nshape = "circel"': r"^shape\.name: no Shape called 'circel'\. Did you mean 'circle'\?",
     'title = "x"\nshape = {name = "circle", width = 1}': r"^shape\.width: unknown key\. Known: radius\.$",
     'title = "x"\nshape = {name = "circle", radius = -1}': r"^shape\.radius: found -1\.0, allowed is a number > 0\.$",
@@ -117,6 +119,10 @@ def test_whole_number_is_taken_for_a_number():
 
 def test_plugin_may_be_given_by_its_name_alone():
     assert run_of('title = "x"\nrule = "prox"').rule == lookup(Rule, "prox")()
+
+
+def test_table_without_a_name_is_of_the_default_plugin():
+    assert run_of('title = "x"\nshape = {radius = 2.0}').shape == Circle(radius=2.0)
 
 
 def test_plugin_takes_its_fields_from_the_table():

@@ -131,7 +131,7 @@ def test_result_can_be_asked_for_twice(name):
     rows_NP, weight_N = draw(0)
     total = make(Aggregator, name).accumulator()
     for row_P, weight in zip(rows_NP, weight_N, strict=True):
-        total.add(row_P, float(weight))
+        total.add(row_P, 3 * float(weight))
     assert torch.equal(total.result(), total.result())
 
 

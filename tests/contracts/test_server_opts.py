@@ -123,7 +123,7 @@ def test_saved_slots_give_the_same_bits(name, settings):
 
 @every
 def test_gain_is_what_the_last_direction_was_multiplied_by(name, settings):
-    server = make(ServerOpt, name, **settings)
+    server = make(ServerOpt, name, lr=0.25, **settings)
     params, delta = {"w": torch.tensor([0.25], dtype=torch.float64)}, {"w": torch.tensor([-3e-3], dtype=torch.float64)}
     moved, state = server.step(params, delta, server.init(params), round=0)
     direction = state["momentum"]["w"] if "momentum" in state else delta["w"]
