@@ -56,7 +56,13 @@ def test_every_shipped_run_file_is_tested():
 
 def miniature(file):
     """The overrides that make a shipped run small: two rounds, one step, few records; nothing else changes."""
-    words = ["rounds=2", "local.steps=1", "evaluation.limit=2", "evaluation.resamples=20", "evaluation.max_new_tokens=2"]
+    words = [
+        "rounds=2",
+        "local.steps=1",
+        "evaluation.limit=2",
+        "evaluation.resamples=20",
+        "evaluation.max_new_tokens=2",
+    ]
     text = file.read_text()
     if 'name = "world"' in text:
         words += ["data.n_clients=3", "data.records=8"]

@@ -142,9 +142,7 @@ def test_targets_select_by_several_parts_of_a_name():
 
 
 def test_a_target_that_matches_nothing_is_refused_with_what_there_is():
-    found = (
-        r"lora_targets: 'q_prj' matches no linear layer. Did you mean 'q_proj'\? Known: down_proj, gate_proj"
-    )
+    found = r"lora_targets: 'q_prj' matches no linear layer. Did you mean 'q_proj'\? Known: down_proj, gate_proj"
     with pytest.raises(ModelError, match=found):
         adapted(targets=("v_proj", "q_prj"))
 

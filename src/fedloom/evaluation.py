@@ -26,6 +26,14 @@ class HeldOut:
     name: str
     examples: tuple[Example, ...]
     items: tuple[Encoded, ...]
+    numbers: tuple[int, ...]
+    """The examples' places in the whole set, kept by a part of it."""
+
+    def of_client(self, client: str) -> "HeldOut":
+        """Return the part of the set that belongs to a client."""
+        chosen = [i for i, example in enumerate(self.examples) if example.tags.get("client") == client]
+        examples, items = tuple(self.examples[i] for i in chosen), tuple(self.items[i] for i in chosen)
+        return HeldOut(self.name, examples, items, tuple(self.numbers[i] for i in chosen))
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -
         raise DataError(
             f"{name}: {len(empty)} examples, the first {empty[0]}, have no supervised token; raise max_length."
         )
-    return HeldOut(name, tuple(examples), items)
+    return HeldOut(name, tuple(examples), items, tuple(range(len(items))))
 
 
 def evaluate(
@@ -87,7 +95,7 @@ def evaluate(
             text = predictions[index].text
             scores |= {name: metric(example, predictions[index]) for name, metric in metrics.items()}
         prompt, reference = _texts(example)
-        result.append(Scored(held.name, index, owner, example.tags, scores, prompt, reference, text))
+        result.append(Scored(held.name, held.numbers[index], owner, example.tags, scores, prompt, reference, text))
     return result
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from fedloom.evaluation import HeldOut, Scored, evaluate, group_means
+from fedloom.evaluation import Scored, evaluate, group_means
 from fedloom.files import write_atomic
 from fedloom.mean import Mean
 from fedloom.protocols.prepared import Prepared
@@ -63,24 +63,18 @@ def _scores(ready: Prepared, params: Tree, owner: str) -> list[Scored]:
     metrics = {metric.name: metric for metric in settings.metrics}
     scored: list[Scored] = []
     for held in ready.held:
+        # Of the validation set a client's own model answers its own part, of the test set everything.
+        asked = held.of_client(owner) if owner and held.name == "validation" else held
         scored += evaluate(
             ready.model,
             ready.run.task,
             params,
-            _belonging(held, owner),
+            asked,
             metrics=metrics,
             max_new_tokens=settings.max_new_tokens,
             owner=owner,
         )
     return scored
-
-
-def _belonging(held: HeldOut, owner: str) -> HeldOut:
-    """Return what an owner's model is evaluated on: all of the test set, of the validation set its own part."""
-    if not owner or held.name != "validation":
-        return held
-    chosen = [index for index, example in enumerate(held.examples) if example.tags["client"] == owner]
-    return HeldOut(held.name, tuple(held.examples[i] for i in chosen), tuple(held.items[i] for i in chosen))
 
 
 def _means(scored: Sequence[Scored]) -> dict[str, Mean]:
