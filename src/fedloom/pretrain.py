@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -292,9 +293,10 @@ def pretrain(
     tell = report or _silent
     world = World(seed)
     begin = time.monotonic()
-    tokenizer = train_tokenizer(world)
-    model, tokens = _trained(world, tokenizer, steps=steps, seed=seed, report=tell)
-    scores = public_scores(model, tokenizer, world, per_task=per_task)
+    with _one_thread():
+        tokenizer = train_tokenizer(world)
+        model, tokens = _trained(world, tokenizer, steps=steps, seed=seed, report=tell)
+        scores = public_scores(model, tokenizer, world, per_task=per_task)
     card: dict[str, Any] = {
         "command": f"fedloom world pretrain --out {out.name} --steps {steps} --seed {seed}",
         "licence": "Apache-2.0",
@@ -305,7 +307,8 @@ def pretrain(
         "tokens": tokens,
         "peak_learning_rate": PEAK_RATE,
         "versions": {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__},
-        "threads": torch.get_num_threads(),
+        "threads": 1,
+        "questions_per_task": per_task,
         "scores": scores,
     }
     tell(f"trained and scored in {time.monotonic() - begin:.0f} s")
@@ -317,6 +320,17 @@ def pretrain(
             out.rmdir()
         folder.rename(out)
     return card
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: with more, sums are split otherwise and the last bits differ."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _silent(line: str) -> None:
