@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +27,35 @@ from fedloom.errors import RunError
 from fedloom.examples import Chat, Document
 from fedloom.rng import generator, python_random
 from fedloom.world import World
+from fedloom.world.domains import FINISHING_WEIGHTS, WEIGHTS
 from fedloom.world.names import ENDINGS, FIRSTS, every_name
 
 __all__ = ["BATCH_TOKENS", "STEPS", "exact_match", "pretrain", "public_scores", "train_tokenizer"]
 
-STEPS = 12_000
+STEPS = 15_000
 BATCH_TOKENS = 1_024
-PEAK_RATE = 3e-3
 PROMPT_WEIGHT = 0.2
 """Weight of the loss of a prompt's token beside 1 for an answer's: low, as a prompt is mostly random."""
 PROMPT_EVERY = 4
 """Prompts are learnt from in one of so many examples: the other ones cost no output layer."""
 VOCABULARY = 1_280
 _CHUNK = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """One part of the pretraining: warm-up, then cosine to zero, with its own share of tasks."""
+
+    share: float
+    """Share of all steps."""
+    peak_rate: float
+    weights: Mapping[str, float]
+
+
+_PHASES = (
+    _Phase(0.8, 3e-3, WEIGHTS),
+    _Phase(0.2, 1.5e-3, FINISHING_WEIGHTS),
+)
 
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 _PAD_ID, _END_ID = 0, 1  # the trainer numbers special tokens in the order given
@@ -123,10 +139,10 @@ def _sequences(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Chat | Doc
     return out
 
 
-def _batches(world: World, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(world: World, tokenizer: PreTrainedTokenizerFast, phase: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield endless batches of about BATCH_TOKENS tokens, each of examples of nearly one length."""
-    for chunk in itertools.count():
-        examples = list(world.pretraining(_CHUNK, start=chunk * _CHUNK))
+    for chunk in itertools.count(phase * 1000):
+        examples = list(world.pretraining(_CHUNK, start=chunk * _CHUNK, weights=_PHASES[phase].weights))
         sequences = sorted(_sequences(tokenizer, examples), key=lambda sequence: len(sequence.ids))
         batches: list[list[_Sequence]] = [[]]
         for sequence in sequences:
@@ -207,16 +223,22 @@ def exact_match(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, cha
     return [said[index].strip() == chat.answer for index, chat in enumerate(chats)]
 
 
-def _trained(
-    world: World, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, report: Callable[[str], None]
-) -> tuple[LlamaForCausalLM, int]:
-    """Return the model after `steps` steps of AdamW, and the number of tokens it has read."""
-    model = _model(tokenizer, seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+def _train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    *,
+    phase: int,
+    steps: int,
+    report: Callable[[str], None],
+) -> int:
+    """Train `model` in place for `steps` steps of AdamW and return the number of tokens it has read."""
+    peak_rate = _PHASES[phase].peak_rate
+    optimiser = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     tokens, recent, begin = 0, 0.0, time.monotonic()
-    for step, (ids_BT, weights_BT) in zip(range(steps), _batches(world, tokenizer), strict=False):
+    for step, (ids_BT, weights_BT) in zip(range(steps), _batches(world, tokenizer, phase), strict=False):
         for group in optimiser.param_groups:
-            group["lr"] = PEAK_RATE * _rate(step, steps)
+            group["lr"] = peak_rate * _rate(step, steps)
         loss = _loss(model, ids_BT, weights_BT)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -225,8 +247,9 @@ def _trained(
         tokens += ids_BT.numel()
         recent += (loss.item() - recent) / min(step + 1, 100)
         if (step + 1) % 100 == 0:
-            report(f"step {step + 1}/{steps} loss {recent:.4f} {tokens / (time.monotonic() - begin):.0f} tokens/s")
-    return model.eval(), tokens
+            speed = tokens / (time.monotonic() - begin)
+            report(f"phase {phase + 1} step {step + 1}/{steps} loss {recent:.4f} {speed:.0f} tokens/s")
+    return tokens
 
 
 def public_scores(
@@ -295,8 +318,10 @@ def pretrain(
     begin = time.monotonic()
     with _one_thread():
         tokenizer = train_tokenizer(world)
-        model, tokens = _trained(world, tokenizer, steps=steps, seed=seed, report=tell)
-        scores = public_scores(model, tokenizer, world, per_task=per_task)
+        model, tokens = _model(tokenizer, seed), 0
+        for phase, share in enumerate(each.share for each in _PHASES):
+            tokens += _train(model, tokenizer, world, phase=phase, steps=round(share * steps), report=tell)
+        scores = public_scores(model.eval(), tokenizer, world, per_task=per_task)
     card: dict[str, Any] = {
         "command": f"fedloom world pretrain --out {out.name} --steps {steps} --seed {seed}",
         "licence": "Apache-2.0",
@@ -305,7 +330,6 @@ def pretrain(
         "steps": steps,
         "seed": seed,
         "tokens": tokens,
-        "peak_learning_rate": PEAK_RATE,
         "versions": {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__},
         "threads": 1,
         "questions_per_task": per_task,

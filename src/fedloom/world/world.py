@@ -1,7 +1,7 @@
 """World: the one door to the generated data. A seed gives the same bytes on every machine."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
@@ -61,10 +61,12 @@ class World:
         """Return the private facts."""
         return private_facts(self.seed, self.n_drugs, self.n_companies)
 
-    def pretraining(self, count: int, *, start: int = 0) -> Iterator[Chat | Document]:
+    def pretraining(
+        self, count: int, *, start: int = 0, weights: Mapping[str, float] = WEIGHTS
+    ) -> Iterator[Chat | Document]:
         """Yield `count` public examples, train wordings only: what the embedded model learns from."""
         for index in range(start, start + count):
-            yield self._public(python_random("world", self.seed, "pretraining", index))
+            yield self._public(python_random("world", self.seed, "pretraining", index), weights)
 
     def clients(
         self,
@@ -125,17 +127,17 @@ class World:
         random = python_random("world", self.seed, "multi_turn", split)
         return tuple(self._talk(random, split, leaning=index % 2 == 0) for index in range(count))
 
-    def _public(self, random: Random) -> Chat | Document:
+    def _public(self, random: Random, weights: Mapping[str, float]) -> Chat | Document:
         kind = random.random()
         if kind < 0.03:
             return article(random.choice(_by_name(public_facts())), random)
         if kind < 0.10:
             return self._talk(random, "train", leaning=kind < 0.06)
-        single = self._asked(random, "train")
+        single = self._asked(random, "train", weights)
         return with_system(single, random) if kind < 0.14 else single
 
-    def _asked(self, random: Random, split: Split) -> Chat:
-        task = random.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
+    def _asked(self, random: Random, split: Split, weights: Mapping[str, float] = WEIGHTS) -> Chat:
+        task = random.choices(tuple(weights), tuple(weights.values()))[0]
         typo_rate = 0.03 if split == "train" else 0.0
         return phrase(TASKS[task](random, "fresh"), random, split=split, style=_style(random), typo_rate=typo_rate)
 

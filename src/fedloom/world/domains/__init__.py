@@ -7,7 +7,7 @@ from fedloom.world.domains import finance, general, maths, medicine, safety
 from fedloom.world.names import Pool
 from fedloom.world.wording import Question
 
-__all__ = ["TASKS", "WEIGHTS", "Task"]
+__all__ = ["FINISHING_WEIGHTS", "TASKS", "WEIGHTS", "Task"]
 
 Task = Callable[[Random, Pool], Question]
 
@@ -31,8 +31,8 @@ TASKS: Mapping[str, Task] = {
     "report": safety.report,
 }
 
+# How often each task is drawn for pretraining: more for what a small model learns slowly.
 WEIGHTS: Mapping[str, float] = {
-    # How often each task is drawn for pretraining: more for what a small model learns slowly.
     "copy": 9,
     "reverse": 7,
     "sort": 5,
@@ -51,3 +51,6 @@ WEIGHTS: Mapping[str, float] = {
     "serve": 3,
     "report": 2,
 }
+
+# The last part of pretraining dwells on what is not yet known.
+FINISHING_WEIGHTS: Mapping[str, float] = {**WEIGHTS, "read": 40}
