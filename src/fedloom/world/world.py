@@ -11,7 +11,7 @@ from fedloom.examples import Chat, Document, Preference
 from fedloom.rng import python_random
 from fedloom.world import names
 from fedloom.world.clients import DOMAINS, Client, make_clients
-from fedloom.world.domains import TASKS, WEIGHTS
+from fedloom.world.domains import FINISHING_WEIGHTS, TASKS, WEIGHTS
 from fedloom.world.facts import Fact, private_facts, public_facts, question_of
 from fedloom.world.passages import article
 from fedloom.world.preferences import Taste, preference
@@ -23,6 +23,7 @@ __all__ = ["TESTS", "Test", "World"]
 Test = Literal["private", "public", "safety", "entities"]
 TESTS: tuple[Test, ...] = ("private", "public", "safety", "entities")
 
+_PUBLIC_TASKS = tuple(task for tasks in DOMAINS.values() for task in tasks)
 _ENTITY_TASKS = ("copy", "pick", "read", "sentiment")
 """Tasks that stand on names in the question, so that names never seen before test them."""
 
@@ -104,7 +105,7 @@ class World:
         if kind == "private":
             return tuple(self._private_test())
         if kind == "public":
-            return self._drawn_test(tuple(TASKS), "fresh", per_task)
+            return self._drawn_test(_PUBLIC_TASKS, "fresh", per_task)
         if kind == "safety":
             return self._drawn_test(DOMAINS["safety"], "fresh", per_task)
         if kind == "entities":
@@ -114,7 +115,7 @@ class World:
     def preferences(self, count: int, *, split: Split = "train", taste: Taste = "short") -> tuple[Preference, ...]:
         """Return public preference pairs; clients have their own in `Client.preferences`."""
         random = python_random("world", self.seed, "preferences", split, taste)
-        tasks = random.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()), k=count)
+        tasks = random.choices(tuple(FINISHING_WEIGHTS), tuple(FINISHING_WEIGHTS.values()), k=count)
         return tuple(preference(TASKS[task](random, "fresh"), random, split=split, taste=taste) for task in tasks)
 
     def passages(self, count: int) -> tuple[Document, ...]:
@@ -125,27 +126,27 @@ class World:
     def multi_turn(self, count: int, *, split: Split = "train") -> tuple[Chat, ...]:
         """Return public conversations: half follow up on one name, half are separate questions in a row."""
         random = python_random("world", self.seed, "multi_turn", split)
-        return tuple(self._talk(random, split, leaning=index % 2 == 0) for index in range(count))
+        return tuple(self._talk(random, split, FINISHING_WEIGHTS, leaning=index % 2 == 0) for index in range(count))
 
     def _public(self, random: Random, weights: Mapping[str, float]) -> Chat | Document:
         kind = random.random()
         if kind < 0.03:
             return article(random.choice(_by_name(public_facts())), random)
         if kind < 0.10:
-            return self._talk(random, "train", leaning=kind < 0.06)
+            return self._talk(random, "train", weights, leaning=kind < 0.06)
         single = self._asked(random, "train", weights)
         return with_system(single, random) if kind < 0.14 else single
 
-    def _asked(self, random: Random, split: Split, weights: Mapping[str, float] = WEIGHTS) -> Chat:
+    def _asked(self, random: Random, split: Split, weights: Mapping[str, float]) -> Chat:
         task = random.choices(tuple(weights), tuple(weights.values()))[0]
         typo_rate = 0.03 if split == "train" else 0.0
         return phrase(TASKS[task](random, "fresh"), random, split=split, style=_style(random), typo_rate=typo_rate)
 
-    def _talk(self, random: Random, split: Split, *, leaning: bool) -> Chat:
+    def _talk(self, random: Random, split: Split, weights: Mapping[str, float], *, leaning: bool) -> Chat:
         if leaning:
             facts = random.choice(_by_name(public_facts()))
             return follow_ups(random.sample(facts, len(facts)), random, split=split)
-        return joined([self._asked(random, split) for _ in range(random.randint(2, 3))], task="multi_turn")
+        return joined([self._asked(random, split, weights) for _ in range(random.randint(2, 3))], task="multi_turn")
 
     def _private_test(self) -> Iterator[Chat]:
         random = python_random("world", self.seed, "test", "private")
