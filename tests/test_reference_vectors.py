@@ -1,4 +1,4 @@
-"""The numbers of the published specification, in float64 to 1e-12."""
+"""The numbers of the published specification, by the real round in float64, to 1e-12."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import torch
 
 import oracles
 from fedloom.contracts import Local, Rule, ServerOpt
-from toy_training import make, mean_upload
+from fedloom.rounds import State
+from toy_training import Training, make
 
 DELTA_1, DELTA_2 = (4e-3, 2e-3, -1e-3), (0.0, 2e-3, 3e-3)
 SAMPLES, UNIFORM = (100.0, 300.0), (1.0, 1.0)
@@ -30,19 +31,19 @@ def tree64(*numbers):
     return {"w": torch.tensor(numbers, dtype=torch.float64)}
 
 
+def moving_by(offsets):
+    """A gradient whose one step a round, at learning rate 1, moves the parameters by the offsets, one after another."""
+    left = iter(offsets)
+    return lambda w: np.full_like(w, -next(left))
+
+
 @pytest.mark.parametrize("method", VECTORS)
 def test_theta_follows_the_reference_vector(method):
-    rule_name, server_name, settings, weights, expected = VECTORS[method]
-    rule, server = make(Rule, rule_name), make(ServerOpt, server_name, **settings)
-    params, state, found = tree64(0.0), server.init(tree64(0.0)), []
-    for round, offsets in enumerate(zip(DELTA_1, DELTA_2, strict=True)):
-        local = Local(params)
-        ends = [{"w": params["w"] + offset} for offset in offsets]
-        uploads = [rule.finish(end, local, steps=10, lr=5e-5)[0] for end in ends]
-        delta, _ = rule.merge({}, mean_upload(uploads, weights, rule.uniform_slots), fraction=1.0)
-        params, state = server.step(params, delta, state, round=round)
-        found.append(params["w"].item())
-    assert found == pytest.approx(expected, abs=1e-12, rel=0)
+    rule, server, settings, weights, expected = VECTORS[method]
+    clients = [(moving_by(offsets), weight) for offsets, weight in zip((DELTA_1, DELTA_2), weights, strict=True)]
+    start = torch.zeros(1, dtype=torch.float64)
+    training = Training(clients, start, make(Rule, rule), make(ServerOpt, server, **settings), 1, 1.0)
+    assert [training.round([0, 1]).item() for _ in range(3)] == pytest.approx(expected, abs=1e-12, rel=0)
 
 
 SERVERS = {
@@ -84,11 +85,34 @@ def test_scaffold_uploaded_change_of_the_control():
     assert upload["control"]["w"].item() == pytest.approx(0.2, abs=1e-12)
 
 
+def scaffold_round(gradients, weights, sampled):
+    """One round of four clients from the controls and the anchor above: ten steps at learning rate 5e-5."""
+    clients = [(lambda w, g=g: np.full_like(w, g), weight) for g, weight in zip(gradients, weights, strict=True)]
+    anchor, control, own = (torch.tensor([x], dtype=torch.float64) for x in (0.01, 0.2, -0.1))
+    training = Training(clients, anchor, make(Rule, "scaffold"), make(ServerOpt, "sgd"), 10, 5e-5)
+    memory = {str(index): {"control": {"": own}} for index in range(4)}
+    training.state = State(0, anchor, {"control": {"": control}}, {}, memory)
+    training.round(sampled)
+    return training
+
+
+def test_scaffold_client_ends_where_the_specification_says():
+    assert scaffold_round([0.1] * 4, [1.0] * 4, [2]).state.params_P.item() == pytest.approx(0.0098, abs=1e-12)
+
+
 def test_scaffold_new_control_of_the_server_counts_all_four_clients():
-    rule = make(Rule, "scaffold")
-    upload, _ = rule.finish(tree64(0.0098), SCAFFOLD_LOCAL, steps=10, lr=5e-5)
-    _, shared = rule.merge(SCAFFOLD_LOCAL.shared, upload, fraction=1 / 4)
-    assert shared["control"]["w"].item() == pytest.approx(0.25, abs=1e-12)
+    assert scaffold_round([0.1] * 4, [1.0] * 4, [2]).shared["control"]["w"].item() == pytest.approx(0.25, abs=1e-12)
+
+
+def test_scaffold_control_of_the_server_moves_by_the_uniform_mean_whatever_the_weights():
+    training = scaffold_round([0.1, 0.7, 0.0, 0.0], [100.0, 300.0, 1.0, 1.0], [0, 1])
+    assert training.shared["control"]["w"].item() == pytest.approx(0.2 + 2 / 4 * (0.2 + 0.8) / 2, abs=1e-12)
+
+
+def test_scaffold_parameters_move_by_the_weighted_mean():
+    training = scaffold_round([0.1, 0.7, 0.0, 0.0], [100.0, 300.0, 1.0, 1.0], [0, 1])
+    moved = -10 * 5e-5 * (0.25 * 0.1 + 0.75 * 0.7 + 0.3)
+    assert training.state.params_P.item() == pytest.approx(0.01 + moved, abs=1e-12)
 
 
 def test_prox_adds_2e_4_to_the_gradient():

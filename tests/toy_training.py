@@ -1,12 +1,16 @@
-"""A small driver: federated rounds of fedloom's plug-ins on toy problems, whole local gradients, no model."""
+"""The real round on toy problems: `fedloom.rounds.step` with clients that take whole gradients and have no model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 
 from fedloom import tree
-from fedloom.contracts import Aggregator, Local, Rule, ServerOpt
+from fedloom.contracts import Aggregator, Report, Rule, ServerOpt
+from fedloom.mean import Mean
 from fedloom.plugin import lookup
+from fedloom.rounds import Plan, begin, sample_clients, step
+from fedloom.settings import LocalSettings
 from fedloom.tree import Layout
 
 
@@ -19,54 +23,70 @@ def torch_gradient(gradient):
     return lambda w: torch.from_numpy(gradient(w.double().numpy())).to(w.dtype)
 
 
-def mean_upload(uploads, weights, uniform_slots):
-    """The aggregate of uploads as the round makes it: uniform slots with equal weights."""
-    aggregator, layout = make(Aggregator, "mean"), Layout.of(uploads[0])
-    weighted, uniform = aggregator.accumulator(), aggregator.accumulator()
-    for upload, weight in zip(uploads, weights, strict=True):
-        weighted.add(layout.row(upload), weight)
-        uniform.add(layout.row(upload), 1.0)
-    return layout.slots(torch.where(layout.columns(uniform_slots), uniform.result(), weighted.result()))
+def drawing(plan, sampled, round):
+    """The plan with a seed for which the round draws just these clients."""
+    return next(p for p in (replace(plan, seed=seed) for seed in count()) if sample_clients(p, round) == sampled)
 
 
 @dataclass
 class Training:
-    """Rounds of one rule and one server optimiser; call `round` with the clients that take part."""
+    """Rounds of one rule and one server optimiser; call `round` with the clients that take part, in client order."""
 
     clients: list
-    """(gradient function, weight) of each client."""
-    params: torch.Tensor
+    """(gradient function, weight) of each client; the gradient may be called `steps` times a round."""
+    start: torch.Tensor
     rule: Rule
     server: ServerOpt
     steps: int
     lr: float
     weighting: str = "samples"
-    count: int = 0
-    memory: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self.shared = self.rule.init_shared({"w": self.params})
-        self.opt = self.server.init({"w": self.params})
+        self.plan = Plan(
+            rule=self.rule,
+            server_opt=self.server,
+            aggregator=make(Aggregator, "mean"),
+            local=LocalSettings(lr=self.lr, schedule="constant", steps=self.steps),
+            clients=tuple(str(index) for index in range(len(self.clients))),
+            clients_per_round=len(self.clients),
+            rounds=1000,
+            seed=0,
+        )
+        self.state = begin(self.plan, self.start)
 
-    def train(self, index):
-        """Return the upload of one client after its local steps of plain gradient descent."""
-        memory = self.memory.get(index) or self.rule.init_memory({"w": self.params})
-        local = Local({"w": self.params}, self.shared, memory)
-        gradient, params = torch_gradient(self.clients[index][0]), {"w": self.params}
-        for _ in range(self.steps):
-            grad = self.rule.correct({"w": gradient(params["w"])}, params, local)
-            params = self.rule.adjust(tree.add(params, grad, -self.lr), local, lr=self.lr)
-        upload, self.memory[index] = self.rule.finish(params, local, steps=self.steps, lr=self.lr)
-        return upload
+    def carry(self, jobs):
+        """The carrier: each client's report after its local steps of plain gradient descent."""
+        for job in jobs:
+            function, weight = self.clients[int(job.client)]
+            gradient, params = torch_gradient(function), job.local.anchor
+            for _ in range(self.steps):
+                grad = self.rule.correct({"": gradient(params[""])}, params, job.local)
+                params = self.rule.adjust(tree.add(params, grad, -job.lr), job.local, lr=job.lr)
+            upload, memory = self.rule.finish(params, job.local, steps=self.steps, lr=job.lr)
+            layout = Layout.of(upload)
+            share = weight if self.weighting == "samples" else 1.0
+            yield Report(job.client, layout.row(upload), layout, share, int(weight), self.steps, Mean(0.0, 1.0), memory)
 
     def round(self, sampled):
         """Return the parameters after one more round."""
-        weights = [self.clients[i][1] if self.weighting == "samples" else 1.0 for i in sampled]
-        mean = mean_upload([self.train(index) for index in sampled], weights, self.rule.uniform_slots)
-        delta, self.shared = self.rule.merge(self.shared, mean, fraction=len(sampled) / len(self.clients))
-        params, self.opt = self.server.step({"w": self.params}, delta, self.opt, round=self.count)
-        self.params, self.count = params["w"], self.count + 1
-        return self.params
+        plan = replace(self.plan, clients_per_round=len(sampled))
+        plan = drawing(plan, [str(index) for index in sampled], self.state.round)
+        self.state, _ = step(plan, self.state, self.carry)
+        return self.state.params_P
+
+    @property
+    def shared(self):
+        """The server's slots by name, their one vector under "w"."""
+        return named(self.state.shared)
+
+    @property
+    def memory(self):
+        """The slots of each client that took part, by its number."""
+        return {int(client): named(slots) for client, slots in self.state.memory.items()}
+
+
+def named(slots):
+    return {slot: {"w": content[""]} for slot, content in slots.items()}
 
 
 def trace(clients, theta0, rule, server, *, schedule, steps, lr, weighting="samples", dtype=torch.float64):
