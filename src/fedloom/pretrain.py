@@ -32,7 +32,7 @@ from fedloom.world.names import ENDINGS, FIRSTS, every_name
 
 __all__ = ["BATCH_TOKENS", "STEPS", "exact_match", "pretrain", "public_scores", "train_tokenizer"]
 
-STEPS = 15_000
+STEPS = 16_000
 BATCH_TOKENS = 1_024
 PROMPT_WEIGHT = 0.2
 """Weight of the loss of a prompt's token beside 1 for an answer's: low, as a prompt is mostly random."""
@@ -53,8 +53,8 @@ class _Phase:
 
 
 _PHASES = (
-    _Phase(0.8, 3e-3, WEIGHTS),
-    _Phase(0.2, 1.5e-3, FINISHING_WEIGHTS),
+    _Phase(0.75, 3e-3, WEIGHTS),
+    _Phase(0.25, 1.5e-3, FINISHING_WEIGHTS),
 )
 
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"

@@ -20,6 +20,7 @@ TASKS: Mapping[str, Task] = {
     "pick_odd": general.pick_odd,
     "compare": general.compare,
     "rewrite": general.rewrite,
+    "rewrite_more": general.rewrite_more,
     "read": general.read,
     "read_two": general.read_two,
     "medicine": medicine.lookup,
@@ -57,14 +58,15 @@ WEIGHTS: Mapping[str, float] = {
 
 # The last part of pretraining: more of what is hard, and words that no memory helps to copy.
 FINISHING_WEIGHTS: Mapping[str, float] = {
-    "copy": 4,
-    "copy_odd": 10,
+    "copy": 6,
+    "copy_odd": 12,
     "reverse": 6,
     "sort": 6,
     "pick": 4,
     "pick_odd": 10,
     "compare": 3,
-    "rewrite": 10,
+    "rewrite": 5,
+    "rewrite_more": 8,
     "read": 10,
     "medicine": 8,
     "register": 5,

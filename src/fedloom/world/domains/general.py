@@ -17,6 +17,7 @@ __all__ = [
     "read_two",
     "reverse",
     "rewrite",
+    "rewrite_more",
     "sort",
 ]
 
@@ -104,6 +105,16 @@ _REWRITE = Wordings(
         "swap {a} by {b} in {x}.",
         "change this by {b} instead of {a}: {x}",
     ),
+)
+
+_MORE_REWRITE = Wordings(
+    train=(
+        "(replace|change) {a} (with|to) {b} in {x}.",
+        "put {b} (instead of|in place of) {a} in {x}.",
+        "in {x} write {b} (instead of|in place of) {a}.",
+    ),
+    valid=_REWRITE.valid,
+    test=_REWRITE.test,
 )
 
 
@@ -198,8 +209,7 @@ def compare(random: Random, entities: names.Pool) -> Question:
     return _ask("compare", _COMPARE, str(answer), a=str(first), b=str(second), q=quality)
 
 
-def rewrite(random: Random, entities: names.Pool) -> Question:
-    """Replace one word of a short phrase."""
+def _replacing(random: Random, wordings: Wordings) -> Question:
     colour, other = random.sample(words.COLOURS, 2)
     noun, new = random.sample(words.NOUNS, 2)
     middle = random.choice(("near the", "behind the", "under the"))
@@ -207,7 +217,17 @@ def rewrite(random: Random, entities: names.Pool) -> Question:
     phrase = ["the", colour, noun, middle, place]
     old, replacement = random.choice(((colour, other), (noun, new)))
     answer = " ".join(replacement if word == old else word for word in phrase)
-    return _ask("rewrite", _REWRITE, answer, x=" ".join(phrase), a=old, b=replacement)
+    return _ask("rewrite", wordings, answer, x=" ".join(phrase), a=old, b=replacement)
+
+
+def rewrite(random: Random, entities: names.Pool) -> Question:
+    """Replace one word of a short phrase."""
+    return _replacing(random, _REWRITE)
+
+
+def rewrite_more(random: Random, entities: names.Pool) -> Question:
+    """Replace one word, asked for in further training wordings."""
+    return _replacing(random, _MORE_REWRITE)
 
 
 def read(random: Random, entities: names.Pool) -> Question:
