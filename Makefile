@@ -6,7 +6,9 @@
 
 SHELL := /bin/bash
 VENV ?= .venv
-OUT ?= runs/quickstart_$(shell date +%Y%m%d_%H%M%S)
+ifndef OUT
+OUT := runs/quickstart_$(shell date +%Y%m%d_%H%M%S)
+endif
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1

@@ -16,7 +16,7 @@ def write_records(path, *, clients=4, records=6, seed=0):
     draw = random.Random(seed)
     lines = []
     for client in range(clients):
-        for _ in range(records + client):
+        for _ in range(records + client % 4):
             word = 3 + (7 * client + draw.randrange(12)) % 60
             question = " ".join(f"w{draw.randrange(3, 63)}" for _ in range(draw.randrange(2, 6)))
             answer = " ".join([f"w{word}"] * draw.randrange(1, 4))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedloom import cli
-from small_runs import small_table, write_run_file
+from small_runs import small_table, write_records, write_run_file
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,11 @@ def refused(monkeypatch, capsys):
         ("plugins=['no_such_module']", "plugins: 'no_such_module' cannot be imported"),
         ("task.template.name=alpacca", "task.template.name: no Template called 'alpacca'. Did you mean 'alpaca'?"),
         ("device=tpu", "device: found 'tpu'."),
+        ("share='('", "share: '(' is no regular expression"),
+        ("plugins=5", "plugins: found 5, allowed is a list of module names"),
+        ("evaluation.holdout=1", "evaluation.holdout: found 1.0, allowed is a number >= 0 and <= 0.9."),
+        ("seed=" + "9" * 400, "seed: found 999"),
+        ("seed=" + "9" * 5000, "seed"),
     ],
 )
 def test_wrong_setting_is_refused_before_anything_is_loaded(folder, tmp_path, refused, monkeypatch, override, text):
@@ -202,7 +207,13 @@ def test_model_whose_weights_are_not_finite(folder, tmp_path, refused):
     name = next(iter(tensors))
     tensors[name] = torch.full_like(tensors[name], float("nan"))
     save_file(tensors, weights, metadata={"format": "pt"})
-    run_with(folder, tmp_path, refused, "the loss is nan", model={"name": "causal_lm", "path": str(tmp_path / "model")})
+    run_with(
+        folder,
+        tmp_path,
+        refused,
+        "no finite loss on example 0",
+        model={"name": "causal_lm", "path": str(tmp_path / "model")},
+    )
 
 
 def test_too_little_memory_says_what_to_lower(folder, tmp_path, refused, monkeypatch):
@@ -224,6 +235,29 @@ def test_comparing_an_unfinished_run(folder, tmp_path, refused):
     next(events)
     events.close()
     refused("the run is not complete; `fedloom resume", "compare", tmp_path / "run")
+
+
+def test_test_data_that_repeat_training_data(folder, tmp_path, refused):
+    path = write_lines(tmp_path, GOOD, GOOD | {"instruction": "w9"})
+    text = "data: 2 of 2 test examples, the first number 0, also stand in the training data"
+    run_with(folder, tmp_path, refused, text, **data_of(path, test_path=str(path)))
+
+
+def test_validation_data_of_unknown_clients(folder, tmp_path, refused):
+    path = write_lines(tmp_path, GOOD, GOOD | {"instruction": "w9"})
+    other = write_records(tmp_path / "other.jsonl")
+    text = "validation examples belong to no client of the partition"
+    run_with(folder, tmp_path, refused, text, **data_of(path, validation_path=str(other)))
+
+
+def test_client_without_a_name(folder, tmp_path, refused):
+    path = write_lines(tmp_path, GOOD, GOOD | {"owner": ""})
+    run_with(folder, tmp_path, refused, "column 'owner': found empty text", **data_of(path))
+
+
+@pytest.mark.parametrize("words", [["fly"], ["run"], ["world"], ["run", "x.toml", "--seed"], ["show", "x" * 300]])
+def test_wrong_words_on_the_command_line(refused, words):
+    refused("fedloom: ", *words)
 
 
 LIMITED = """

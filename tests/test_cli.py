@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from fedloom import cli
-from small_runs import write_run_file
+from small_runs import write_records, write_run_file
 
 
 def fedloom(monkeypatch, *words):
@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     patch = pytest.MonkeyPatch()
     file = write_run_file(folder, rounds=2)
-    test = folder / "data.jsonl"
+    test = write_records(folder / "test.jsonl", records=3, seed=9)
     for name, words in {
         "fed1": ["seed=1"],
         "fed2": ["seed=2"],

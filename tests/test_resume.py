@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from safetensors.torch import load_file
 
 from fedloom import api
 from fedloom.errors import FedloomError, RunError
@@ -98,6 +99,58 @@ def test_changed_settings_are_refused_on_resume_naming_the_keys(finished):
     other = small_run(folder, seed=7, rounds=9)
     with pytest.raises(RunError, match="differs from its directory in rounds, seed; undo that or start a new run"):
         api.resume(folder / "run", expected=other)
+
+
+def interrupted(folder, **changes):
+    run = small_run(folder, **changes)
+    events = api.start(run, folder / "run")
+    for _ in range(3):
+        next(events)
+    events.close()
+    return folder / "run"
+
+
+def test_settings_edited_in_the_directory_are_refused_on_resume(tmp_path):
+    out = interrupted(tmp_path)
+    text = (out / "run.toml").read_text()
+    (out / "run.toml").write_text(text.replace('name = "plain"', 'name = "scaffold"'))
+    with pytest.raises(RunError, match="changed since the checkpoint; undo that or start a new run"):
+        list(api.resume(out)[1])
+
+
+def test_data_changed_since_the_run_began_are_refused_on_resume(tmp_path):
+    out = interrupted(tmp_path)
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.write(json.dumps({"instruction": "w9", "output": "w9", "owner": "client0", "kind": "k0"}) + "\n")
+    with pytest.raises(RunError, match="the data have changed since the run began"):
+        list(api.resume(out)[1])
+
+
+def test_clients_with_odd_names_keep_their_adapters_apart(tmp_path):
+    owners = ["..", ".", "north/a", "x" * 300, "\u533b\u9662"]
+    lines = [
+        {"instruction": f"w{i + 3} w{j + 3}", "output": "w5", "owner": o}
+        for i, o in enumerate(owners)
+        for j in (1, 2, 3)
+    ]
+    run = small_run(tmp_path, protocol="local_only", rounds=1)
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({**line, "kind": "k"}) + "\n" for line in lines))
+    run_to_the_end(run, tmp_path / "run")
+    assert len(adapters(tmp_path / "run")) == len(owners) and (tmp_path / "run" / "report.md").exists()
+
+
+def test_centralised_training_shares_everything(tmp_path):
+    run_to_the_end(small_run(tmp_path, protocol="centralised", share="lora_A"), tmp_path / "run")
+    tensors = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
+    assert all(float(tensor.abs().max()) > 0 for name, tensor in tensors.items() if "lora_B" in name)
+
+
+def test_results_of_validation_hold_no_text(tmp_path):
+    run_to_the_end(small_run(tmp_path), tmp_path / "run")
+    records = logs(tmp_path / "run")["results.jsonl"]
+    assert records and not any(
+        r["prompt"] or r["reference"] or r["prediction"] for r in records if r["set"] == "validation"
+    )
 
 
 def test_a_run_whose_file_is_damaged_is_refused(finished, tmp_path):

@@ -1,8 +1,11 @@
 """Local training, rounds and the sequential engine on a real run with a tiny model."""
 
-import gc
+import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,7 +124,7 @@ def test_weights_follow_the_weighting(folder, weighting):
     _, records = train(ready.run, ready=ready, rounds=1)
     wanted = {
         "samples": {c: len(s.items) for c, s in ready.shards.items()},
-        "used_samples": dict.fromkeys(ready.shards, 2 * 3),
+        "used_samples": {c: min(6, len(s.items)) for c, s in ready.shards.items()},
         "tokens": {c: sum(int(i.supervised_T.sum()) for i in s.items) for c, s in ready.shards.items()},
         "uniform": dict.fromkeys(ready.shards, 1),
     }[weighting]
@@ -261,38 +264,11 @@ def test_server_gain_is_one_for_averaging_and_below_one_for_adaptive_rules(folde
     assert gains[0] == 1.0 and all(0 < gain < 1 for gain in gains[1:])
 
 
-def peak_adapters(folder, tmp_path, clients, rule):
-    """Most tensors of at least P numbers alive when a report arrives; optimiser buffers of the one workspace aside."""
-    path = write_records(tmp_path / f"{clients}.jsonl", clients=clients, records=1)
-    data = {"name": "file", "path": str(path), "form": "alpaca", "tags": {"client": "owner"}}
-    model = {"name": "causal_lm", "path": str(folder / "model"), "lora_rank": 8}
-    local = {"steps": 1, "batch": 1, "optimiser": "sgd"}
-    run = small_run(
-        folder, model=model, data=data, local=local, rule={"name": rule}, evaluation={"holdout": 0.0, "metrics": []}
-    )
-    ready = prepare(run)
-    size, counts = ready.layout.size, []
-    leg = ready.legs[0]
-    from fedloom.protocols.execute import work_of
-    from fedloom.rounds import begin, step
-
-    before = {id(x) for x in gc.get_objects() if type(x) is torch.Tensor and x.numel() >= size}
-    carrier = leg.run.engine.start(work_of(ready, leg))
-
-    def counted(jobs):
-        for number, report in enumerate(carrier(jobs)):
-            yield report
-            if number % 40 == 10 or clients < 40:
-                alive = [x for x in gc.get_objects() if type(x) is torch.Tensor and x.numel() >= size]
-                storages = {x.untyped_storage().data_ptr() for x in alive if id(x) not in before}
-                counts.append(len(storages))
-
-    step(plan_of(leg), begin(plan_of(leg), ready.layout.row({"": ready.shared})), counted)
-    return max(counts)
-
-
-def test_747_clients_need_fewer_than_five_adapter_copies(folder, tmp_path):
-    many, few = (peak_adapters(folder, tmp_path, n, "plain") for n in (747, 20))
+def test_747_clients_need_fewer_than_five_adapter_copies(tmp_path):
+    """In a process of its own, where nothing else holds tensors."""
+    script = Path(__file__).parent / "count_adapters.py"
+    counted = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=True)
+    many, few = json.loads(counted.stdout)
     assert many == few < 5
 
 

@@ -4,7 +4,7 @@ import datetime
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Federated tuning of language models: many owners of private data build one model together.",
 )
-world = typer.Typer(no_args_is_help=True, help="The controlled world and the embedded model.")
+world = typer.Typer(help="The controlled world and the embedded model.")
 app.add_typer(world, name="world")
 
 RunFile = Annotated[Path, typer.Argument(help="A run file (TOML).", show_default=False)]
@@ -33,7 +32,7 @@ Overrides = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")]
 
 
 @app.command()
@@ -57,13 +56,14 @@ def run(
 @app.command()
 def resume(
     folder: RunFolder,
+    overrides: Overrides = None,
     file: Annotated[Path | None, typer.Option(help="Refuse to go on if the run differs from this file.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run that was stopped; it ends as if it had never been."""
     from fedloom import api
 
-    expected = api.load_run(file) if file else None
+    expected = api.load_run(file, overrides or []) if file else None
     wanted, _ = api.resume(folder, expected=expected)
     _follow(wanted, folder, quiet=quiet, source=None)
 
@@ -86,7 +86,7 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 
 
 @app.command()
-def show(folder: RunFolder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
     from fedloom.console import lines, print_tables
     from fedloom.reports import outcome, show_table
@@ -189,14 +189,25 @@ def pretrain(
     trainer.pretrain(out, steps=steps or trainer.STEPS, seed=seed, report=lambda line: lines([line]))
 
 
+# typer carries its own copy of click in some versions and not in others: the parent of its own error is in both.
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+
 def main() -> None:
     """Run the command line: a refusal is one line and exit code 2, a bug a traceback."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except FedloomError as error:
-        message = " ".join(str(error).split())
-        print(f"fedloom: {message}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _refuse(str(error))
+    except _UsageError as error:
+        _refuse(f"{error} See `fedloom --help`.")
+    except typer.Abort:
         print("fedloom: stopped; `fedloom resume DIR` goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:  # the system's own refusal: a name too long, a folder where a file should be
+        _refuse(f"{error.filename or 'a file'}: {error.strerror or error}; check the paths given.")
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"fedloom: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -7,11 +7,11 @@ from typing import Any
 from fedloom import rng
 from fedloom.contracts import Encoded, Model, Partition, Shard, Source, Task
 from fedloom.data.card import partition_card
-from fedloom.data.holdout import hold_out
+from fedloom.data.holdout import hold_out, normalised
 from fedloom.errors import DataError
 from fedloom.examples import Example
 
-__all__ = ["Division", "divide", "encode_shards", "pooled"]
+__all__ = ["Division", "count_encoded", "divide", "encode_shards", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ def divide(source: Source, partition: Partition, *, n_clients: int, holdout: flo
     if not examples:
         raise DataError("data: the source has no training examples; check its path and split.")
     indices = partition(examples, n_clients, rng.python_random(seed, "partition"))
-    card = {**partition_card(examples, indices, seed)}
+    if "" in indices:
+        raise DataError(f"data: {len(indices[''])} records belong to a client without a name; give every client one.")
+    card = partition_card(examples, indices, seed)
     train, held = indices, {client: list[int]() for client in indices}
     if "validation" not in splits and holdout > 0:
         split = hold_out(indices, examples, fraction=holdout, minimum=1, seed=seed)
@@ -43,6 +45,7 @@ def divide(source: Source, partition: Partition, *, n_clients: int, holdout: flo
     validation = {client: tuple(_owned(examples[i], client) for i in chosen) for client, chosen in held.items()}
     if "validation" in splits:
         validation = _by_client(splits["validation"], indices)
+    _refuse_overlap(examples, indices, splits)
     return Division(
         {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()},
         validation,
@@ -55,10 +58,32 @@ def _owned(example: Example, client: str) -> Example:
     return replace(example, tags={**example.tags, "client": client})
 
 
+def _refuse_overlap(
+    examples: Sequence[Example], indices: Mapping[str, Sequence[int]], splits: Mapping[str, Sequence[Example]]
+) -> None:
+    """Refuse a split that repeats training texts: its scores would measure memory."""
+    trained = {normalised(examples[index]) for owned in indices.values() for index in owned}
+    for name in ("validation", "test"):
+        part = splits.get(name, ())
+        repeated = [index for index, example in enumerate(part) if normalised(example) in trained]
+        if repeated:
+            raise DataError(
+                f"data: {len(repeated)} of {len(part)} {name} examples, the first number {repeated[0]}, also stand in "
+                "the training data; remove them from one of the two."
+            )
+
+
 def _by_client(examples: Sequence[Example], clients: Mapping[str, Any]) -> dict[str, tuple[Example, ...]]:
-    return {
-        client: tuple(example for example in examples if example.tags.get("client") == client) for client in clients
-    }
+    grouped: dict[str, list[Example]] = {client: [] for client in clients}
+    strangers = [example for example in examples if example.tags.get("client") not in grouped]
+    if strangers:
+        raise DataError(
+            f"data: {len(strangers)} of {len(examples)} validation examples belong to no client of the partition; give "
+            "them the tag 'client', or leave out the validation data and set evaluation.holdout."
+        )
+    for example in examples:
+        grouped[example.tags["client"]].append(example)
+    return {client: tuple(owned) for client, owned in grouped.items()}
 
 
 def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[str, Shard], dict[str, dict[str, int]]]:
@@ -79,11 +104,13 @@ def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[st
                 f"client '{client}': none of its {len(items)} examples has a supervised token; raise max_length."
             )
         shards[client] = Shard(kept)
-        counts[client] = _count(items, kept)
+        counts[client] = count_encoded(items)
     return shards, counts
 
 
-def _count(items: Sequence[Encoded], kept: Sequence[Encoded]) -> dict[str, int]:
+def count_encoded(items: Sequence[Encoded]) -> dict[str, int]:
+    """Return what happened to examples on their way to tokens."""
+    kept = [item for item in items if bool(item.supervised_T.any())]
     return {
         "examples": len(items),
         "kept": len(kept),

@@ -36,7 +36,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """Return the table of TOML text; `where` names it in a refusal."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one; a number of thousands of digits is another
         raise ConfigError(f"{where}: not valid TOML: {error}.") from error
 
 
@@ -67,7 +67,7 @@ def _override(table: Mapping[str, Any], names: list[str], depth: int, value: Any
 def _override_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text
     return table["value"] if len(table) == 1 else text
 

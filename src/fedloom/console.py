@@ -1,5 +1,6 @@
 """What the command line shows: progress bars on a terminal, plain lines elsewhere, tables."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
@@ -60,7 +61,7 @@ class Display:
 
     def report(self, report: Report) -> None:
         """Show that a client has reported."""
-        self._bars.update(self._clients, advance=1, loss=f"{report.client} loss {report.loss.value:.3f}")
+        self._bars.update(self._clients, advance=1, loss=escape(f"{report.client} loss {report.loss.value:.3f}"))
 
     def event(self, event: Event) -> None:
         """Show a round or an evaluation."""
@@ -74,7 +75,7 @@ class Display:
     def _round(self, event: RoundDone) -> None:
         rounds = self._run.rounds
         done = event.leg * rounds + event.record.round + 1
-        loss = f"loss {event.record.loss.value:.3f}"
+        loss = f"loss {event.record.loss.value:.3f}, {done / max(event.wall_s, 1e-9):.2f} rounds/s"
         self._bars.update(self._rounds, completed=done, total=event.n_legs * rounds, loss=loss)
         self._bars.reset(self._clients, total=len(event.record.clients), loss="")
         if not self._console.is_terminal and event.n_legs == 1:
@@ -86,6 +87,4 @@ class Display:
 
 def lines(texts: Sequence[str]) -> None:
     """Print plain lines."""
-    console = Console()
-    for text in texts:
-        console.print(escape(text), soft_wrap=True, highlight=False)
+    sys.stdout.write("".join(f"{text}\n" for text in texts))

@@ -1,5 +1,6 @@
 """A model over held-out examples: one line of scores per example, added up only when they are printed."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from fedloom.contracts import Encoded, Metric, Model, Task
-from fedloom.errors import DataError
+from fedloom.errors import DataError, TrainingError
 from fedloom.examples import Chat, Example
 from fedloom.mean import Mean
 from fedloom.statistics import Array
@@ -62,15 +63,18 @@ class Scored:
         return cls(record["set"], record["index"], record["owner"], record["tags"], scores, **texts)
 
 
-def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -> HeldOut:
-    """Return examples encoded for evaluation; those without a supervised token are refused."""
-    items = tuple(task.encode(example, model) for example in examples)
-    empty = [index for index, item in enumerate(items) if not bool(item.supervised_T.any())]
-    if empty:
-        raise DataError(
-            f"{name}: {len(empty)} examples, the first {empty[0]}, have no supervised token; raise max_length."
-        )
-    return HeldOut(name, tuple(examples), items, tuple(range(len(items))))
+def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -> tuple[HeldOut, list[Encoded]]:
+    """Return examples encoded for evaluation, and all encodings for the counts.
+
+    An example without a supervised token (its prompt fills max_length) has no loss: it is counted, not kept. A set
+    left with none is refused.
+    """
+    items = [task.encode(example, model) for example in examples]
+    kept = [index for index, item in enumerate(items) if bool(item.supervised_T.any())]
+    if not kept:
+        raise DataError(f"{name}: none of {len(items)} examples has a supervised token; raise max_length.")
+    chosen = tuple(examples[index] for index in kept), tuple(items[index] for index in kept)
+    return HeldOut(name, *chosen, tuple(kept)), items
 
 
 def evaluate(
@@ -86,6 +90,12 @@ def evaluate(
     """Return the scores of every example: `loss` per supervised token, and each metric on the greedy answer."""
     with torch.no_grad():
         losses = _losses(model, task, params, held.items)
+        bad = [held.numbers[index] for index, loss in enumerate(losses) if not math.isfinite(loss.total)]
+        if bad:
+            whose = f"the model of client '{owner}'" if owner else "the model"
+            raise TrainingError(
+                f"{held.name}: {whose} has no finite loss on example {bad[0]}; lower local.lr or check the base model."
+            )
         predictions = task.predict(model, params, held.examples, max_new_tokens=max_new_tokens) if metrics else []
     result: list[Scored] = []
     for index, example in enumerate(held.examples):

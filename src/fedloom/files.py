@@ -2,20 +2,23 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from safetensors import SafetensorError
 
 from fedloom.errors import RunError
 
-__all__ = ["atomic_folder", "disk_errors", "sync", "write_atomic"]
+__all__ = ["atomic_folder", "disk_errors", "file_name", "sync", "write_atomic"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+_CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
+_LONGEST = 120  # characters of a file name made from a client's; file systems take 255 bytes
 
 
 @contextlib.contextmanager
@@ -33,6 +36,18 @@ def disk_errors(path: Path) -> Generator[None]:
         raise RunError(f"{path}: could not be written ({error}); check the disk.") from error
 
 
+def file_name(name: str) -> str:
+    """Return a client's name as one safe file name: no separator, no leading dot, no limit on what it may hold.
+
+    >>> file_name("north/a"), file_name("..")
+    ('north%2Fa', '%2E%2E')
+    """
+    quoted = quote(name, safe="").replace(".", "%2E")
+    if len(quoted) <= _LONGEST:
+        return quoted
+    return f"{quoted[: _LONGEST // 2]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file under a temporary name and rename it."""
     temporary = path.with_name(f".{path.name}.new")
@@ -46,6 +61,7 @@ def write_atomic(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Generator[Path]:
     """Give an empty folder to fill; it takes its name when the block ends well, replacing an older one whole."""
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.new")
     with disk_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)

@@ -7,13 +7,13 @@ allocated from round to round.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fedloom import rng
-from fedloom.contracts import Encoded, Job, Report, Shard, Work
+from fedloom.contracts import Encoded, Job, Local, Report, Shard, Work
 from fedloom.errors import TrainingError
 from fedloom.mean import Mean
 from fedloom.optimisers import Moments, advance
@@ -78,7 +78,8 @@ def train_client(work: Work, job: Job, space: Workspace) -> Report:
 
     Raises TrainingError, naming client, round and step, if a loss is not finite.
     """
-    shard = work.shards[job.client]
+    shard, local = work.shards[job.client], _on_device(job.local, work.model.device)
+    job = replace(job, local=local)
     space.load(job.local.anchor[""], _private_row(work, job.local.memory), job.local.memory.get("optimiser"))
     work.model.draws.generator = rng.generator(work.seed, "dropout", job.round, job.client, device=work.model.device)
     try:
@@ -87,18 +88,20 @@ def train_client(work: Work, job: Job, space: Workspace) -> Report:
             loss += _step(work, job, space, shard, step)
     finally:
         work.model.draws.generator = None
+    if not bool(torch.isfinite(space.row_P).all()):
+        raise TrainingError(f"client '{job.client}', round {job.round}: parameters are not finite; lower local.lr.")
     upload, memory = work.rule.finish({"": space.shared_P}, job.local, steps=work.local.steps, lr=job.lr)
     layout = Layout.of(upload)
     seen = work.local.steps * work.local.accumulation * work.local.batch
     return Report(
         client=job.client,
-        row_P=layout.row(upload),
+        row_P=layout.row(upload).cpu(),
         layout=layout,
         weight=_weight(work, shard, seen),
         n_examples=len(shard.items),
         samples_seen=seen,
         loss=loss,
-        memory=memory | _own_memory(work, space),
+        memory=_slots_on(memory | _own_memory(work, space), torch.device("cpu")),
     )
 
 
@@ -142,8 +145,19 @@ def _clip(grad_P: Tensor, clip_norm: float) -> None:
 
 
 def _weight(work: Work, shard: Shard, seen: int) -> float:
-    weights = {"samples": len(shard.items), "used_samples": seen, "tokens": shard.supervised_tokens, "uniform": 1}
+    used = min(seen, len(shard.items))
+    weights = {"samples": len(shard.items), "used_samples": used, "tokens": shard.supervised_tokens, "uniform": 1}
     return float(weights[work.weighting])
+
+
+def _on_device(local: Local, device: torch.device) -> Local:
+    """Return what the client knows on its device; states and memories rest on the CPU."""
+    anchor = {name: tensor.to(device) for name, tensor in local.anchor.items()}
+    return Local(anchor, _slots_on(local.shared, device), _slots_on(local.memory, device))
+
+
+def _slots_on(slots: Slots, device: torch.device) -> Slots:
+    return {slot: {name: tensor.to(device) for name, tensor in tree.items()} for slot, tree in slots.items()}
 
 
 def _private_row(work: Work, memory: Slots) -> Tensor:

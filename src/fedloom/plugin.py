@@ -40,7 +40,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.low_excluded else value >= self.low
-        return above and value <= self.high and math.isfinite(value)
+        return above and value <= self.high and (isinstance(value, int) or math.isfinite(value))
 
     def __str__(self) -> str:
         low = f"{'> ' if self.low_excluded else '>= '}{self.low:g}"

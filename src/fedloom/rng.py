@@ -4,15 +4,13 @@
 a client trained beside others draws the same numbers.
 """
 
-import contextlib
 import hashlib
 import random
-from collections.abc import Generator
 
 import numpy as np
 import torch
 
-__all__ = ["generator", "numpy_random", "python_random", "scoped", "seed_of"]
+__all__ = ["generator", "numpy_random", "python_random", "seed_of"]
 
 
 def seed_of(*names: str | int) -> int:
@@ -35,14 +33,6 @@ def generator(*names: str | int, device: torch.device | str = "cpu") -> torch.Ge
 def numpy_random(*names: str | int) -> np.random.Generator:
     """Return a fresh numpy generator, seeded by the names."""
     return np.random.Generator(np.random.PCG64(seed_of(*names)))
-
-
-@contextlib.contextmanager
-def scoped(*names: str | int) -> Generator[None]:
-    """Seed torch's global generator by the names while the block runs, for libraries that draw from no other."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of(*names))
-        yield
 
 
 def python_random(*names: str | int) -> random.Random:

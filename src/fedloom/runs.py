@@ -61,10 +61,9 @@ class RunDirectory:
     @classmethod
     def create(cls, path: Path, texts: Mapping[str, str]) -> "RunDirectory":
         """Make a new run directory with the given files; an existing one that is not empty is refused."""
+        path = path.resolve()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path}: exists and is not empty; choose another --out, or `fedloom resume {path}`.")
-        if path.exists():
-            path.rmdir()
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(path) as folder:
@@ -103,7 +102,10 @@ class RunDirectory:
         file = self.path / name
         if not file.is_file():
             raise MissingFileError(f"{file}: missing; the run directory is damaged or the run has not got that far.")
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RunError(f"{file}: is no UTF-8 text ({error.reason}); the run directory is damaged.") from error
 
     def lines(self, log: str) -> list[dict[str, Any]]:
         """Return the records of a log; a damaged line is refused by its number."""
@@ -129,6 +131,8 @@ class RunDirectory:
         with atomic_folder(folder) as new:
             for name, tree in checkpoint.trees.items():
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tree.items()}, new / name)
+                with (new / name).open("rb") as file:
+                    sync(file)
             state = {
                 "values": dict(checkpoint.values),
                 "log_bytes": {log: (self.path / log).stat().st_size for log in LOGS},
@@ -141,7 +145,7 @@ class RunDirectory:
             shutil.rmtree(old)
 
     def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("round_*"))
+        return sorted((self.path / "checkpoints").glob("round_*"), key=_number)
 
     def restore(self) -> Checkpoint | None:
         """Return the last checkpoint, the logs cut back to it; None if there is none. A damaged one is refused."""
@@ -152,6 +156,8 @@ class RunDirectory:
         folder = folders[-1]
         try:
             state = json.loads((folder / "state.json").read_text())
+            if not isinstance(state["values"], dict):
+                raise TypeError("its values are no table")
             damaged = [name for name, digest in state["sha256"].items() if _hash(folder / name) != digest]
             if damaged:
                 raise RunError(
@@ -159,7 +165,7 @@ class RunDirectory:
                 )
             trees = {name: load_file(folder / name) for name in state["sha256"]}
             self._cut(state["log_bytes"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             if isinstance(error, RunError):
                 raise
             raise RunError(f"{folder}: the checkpoint cannot be read ({error}); {_other(folder, folders)}") from error
@@ -167,12 +173,19 @@ class RunDirectory:
 
     def _cut(self, log_bytes: Mapping[str, int]) -> None:
         for log, size in log_bytes.items():
+            if not (self.path / log).is_file():
+                raise RunError(f"{self.path / log}: missing; the run directory is damaged: start the run anew.")
             found = (self.path / log).stat().st_size
             if found < size:
                 raise RunError(
                     f"{self.path / log}: has {found} bytes, the checkpoint knows of {size}; lines were lost."
                 )
             os.truncate(self.path / log, size)
+
+
+def _number(folder: Path) -> int:
+    digits = folder.name.removeprefix("round_")
+    return int(digits) if digits.isdigit() else -1
 
 
 def _other(folder: Path, folders: Sequence[Path]) -> str:

@@ -4,25 +4,25 @@ Every event is on disk before it is yielded. Killed at any moment and started ag
 with the same bytes: what is computed depends on the checkpoint alone, and the logs are cut back to it.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 from fedloom import config
 from fedloom.contracts import Carrier, Job, Report, Work
 from fedloom.environment import dirty_diff, environment
-from fedloom.errors import FedloomError, MemoryExceededError
-from fedloom.files import write_atomic
+from fedloom.errors import FedloomError, MemoryExceededError, RunError
+from fedloom.files import file_name, write_atomic
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.measure import Evaluated, measure, models_of
 from fedloom.protocols.prepared import Prepared, prepare
 from fedloom.protocols.states import load_state, save_state
 from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import Plan, RoundRecord, State, begin, step
-from fedloom.runs import RunDirectory
+from fedloom.runs import Checkpoint, RunDirectory
 
 __all__ = ["Event", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
 
@@ -75,10 +75,15 @@ def _is_memory(error: BaseException) -> bool:
 
 def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None]) -> Iterator[Event]:
     ready = prepare(run)
-    write_atomic(directory.path / "partition.json", json.dumps({**ready.division.card, "encoded": ready.counts}))
     saved = directory.restore()
-    initial_P = ready.layout.row({"": ready.shared})
+    card = json.dumps({**ready.division.card, "encoded": ready.counts})
     if saved is None:
+        write_atomic(directory.path / "partition.json", card)
+    else:
+        _check_unchanged(run, directory, saved, card)
+    initial_P = ready.layout.row({"": ready.shared}).cpu()
+    if saved is None:
+        directory.append("ledger.jsonl", _division_ledger(ready))
         clock, first, state = _Clock(0.0), 0, begin(plan_of(ready.legs[0]), initial_P)
         yield measure(ready, directory, state, "", phase="base", wall_s=clock.wall_s)
         _save(directory, ready, first, state, clock)
@@ -88,6 +93,24 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         yield from _train_leg(ready, directory, index, state, clock, on_report)
         state = begin(plan_of(ready.legs[index]), initial_P)
         _save(directory, ready, index + 1, state, clock)
+
+
+def _check_unchanged(run: TuningRun, directory: RunDirectory, saved: Checkpoint, card: str) -> None:
+    """Refuse to go on with other settings or other data than the checkpoint was made with."""
+    if saved.values.get("run_sha256") != _digest(run):
+        raise RunError(f"{directory.path / 'run.toml'}: changed since the checkpoint; undo that or start a new run.")
+    if directory.read("partition.json") != card:
+        raise RunError(f"{directory.path}: the data have changed since the run began; restore them or start a new run.")
+
+
+def _digest(run: TuningRun) -> str:
+    return hashlib.sha256(config.dump(run).encode()).hexdigest()
+
+
+def _division_ledger(ready: Prepared) -> list[dict[str, Any]]:
+    """Return what the partition card tells of each client."""
+    what = "number, lengths and tags of its examples (partition.json)"
+    return [{"round": 0, "client": client, "what": what} for client in ready.shards]
 
 
 def _train_leg(
@@ -113,7 +136,7 @@ def _train_leg(
         yield RoundDone(index, len(ready.legs), leg.owner, record, clock.wall_s)
     yield measure(ready, directory, state, leg.owner, phase="final", wall_s=clock.wall_s)
     for owner, params in models_of(ready, state, leg.owner):
-        folder = f"adapters/{quote(owner, safe='')}" if owner else "adapter"
+        folder = f"adapters/{file_name(owner)}" if owner else "adapter"
         run.model.save(ready.model, params, str(directory.path / folder))
 
 
@@ -169,7 +192,8 @@ def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:
 
 def _save(directory: RunDirectory, ready: Prepared, leg: int, state: State, clock: _Clock) -> None:
     number = leg * (ready.run.rounds + 1) + state.round
-    directory.save(number, save_state(state, ready.layout, leg=leg, wall_s=clock.wall_s))
+    checkpoint = save_state(state, ready.layout, leg=leg, wall_s=clock.wall_s)
+    directory.save(number, replace(checkpoint, values={**checkpoint.values, "run_sha256": _digest(ready.run)}))
 
 
 def _metrics(record: RoundRecord, leg: Leg, wall_s: float) -> list[dict[str, Any]]:

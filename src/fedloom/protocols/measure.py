@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 from fedloom.evaluation import Scored, evaluate, group_means
-from fedloom.files import write_atomic
+from fedloom.files import disk_errors, file_name, write_atomic
 from fedloom.mean import Mean
 from fedloom.protocols.prepared import Prepared
 from fedloom.rounds import State
@@ -29,14 +28,15 @@ class Evaluated:
 
 def models_of(ready: Prepared, state: State, owner: str) -> list[tuple[str, Tree]]:
     """Return the models that a state holds, by owner: one, or one per client where some parameters are private."""
-    shared = ready.layout.tree(state.params_P)
+    device = ready.model.device
+    shared = ready.layout.tree(state.params_P.to(device))
     if not ready.private:
         return [(owner, shared)]
     own = Layout.of_tree(ready.private)
     models: list[tuple[str, Tree]] = []
     for client in (owner,) if owner else ready.shards:
         memory: Slots = state.memory.get(client, {})
-        private = own.tree(memory["private"][""]) if "private" in memory else ready.private
+        private = own.tree(memory["private"][""].to(device)) if "private" in memory else ready.private
         models.append((client, shared | private))
     return models
 
@@ -52,9 +52,10 @@ def measure(
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
     directory.append("metrics.jsonl", lines)
     if phase in ("base", "final"):
-        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in scored])
-        directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
-    _write_samples(directory, scored[: settings.samples], f"{phase}_{quote(owner, safe='')}" if owner else phase)
+        directory.append("results.jsonl", [_without_private_text(one).as_record() | {"phase": phase} for one in scored])
+    directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
+    tested = [one for one in scored if one.set == "test"]
+    _write_samples(directory, tested[: settings.samples], f"{phase}_{file_name(owner)}" if owner else phase)
     return Evaluated(phase, owner, {name: mean.value for name, mean in means.items()}, wall_s)
 
 
@@ -93,13 +94,22 @@ def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, 
         if one.set == "validation":
             counts[one.tags["client"]] = counts.get(one.tags["client"], 0) + 1
     return [
-        {"round": round, "client": client, "what": f"{phase} evaluation scores", "examples": count}
+        {"round": round, "client": client, "what": f"{phase}: scores of its held-out examples", "examples": count}
         for client, count in counts.items()
     ]
 
 
+def _without_private_text(one: Scored) -> Scored:
+    """Return a scored validation example without its texts, which are its client's; the common test keeps them."""
+    if one.set != "validation":
+        return one
+    tags = {name: one.tags[name] for name in ("client", "domain") if name in one.tags}
+    return replace(one, tags=tags, prompt="", reference="", prediction="")
+
+
 def _write_samples(directory: RunDirectory, scored: Sequence[Scored], name: str) -> None:
-    (directory.path / "samples").mkdir(exist_ok=True)
+    with disk_errors(directory.path / "samples"):
+        (directory.path / "samples").mkdir(exist_ok=True)
     lines = [
         json.dumps({"prompt": one.prompt, "reference": one.reference, "prediction": one.prediction}, ensure_ascii=False)
         for one in scored

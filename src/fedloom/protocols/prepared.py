@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedloom.clients import Division, divide, encode_shards
+from fedloom.clients import Division, count_encoded, divide, encode_shards
 from fedloom.contracts import Model, Shard
 from fedloom.errors import ConfigError
 from fedloom.evaluation import HeldOut, held_out
@@ -45,18 +45,18 @@ def prepare(run: TuningRun) -> Prepared:
     torch.set_num_threads(run.threads)
     model = run.model.build(seed=run.seed, device=_device(run.device), train=run.train)
     shards, counts = encode_shards(division, run.task, model)
-    shared = {name: value for name, value in model.trainable.items() if re.search(run.share, name)}
+    shared = {name: value for name, value in model.trainable.items() if re.search(run.shared_pattern, name)}
     if not shared:
         raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
     private = {name: value for name, value in model.trainable.items() if name not in shared}
-    test = division.test[: run.evaluation.limit or None]
     validation = [example for examples in division.validation.values() for example in examples]
-    sets = [
-        held_out(name, part, run.task, model) for name, part in (("test", test), ("validation", validation)) if part
-    ]
+    parts = {"test": division.test[: run.evaluation.limit or None], "validation": validation}
+    sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
+    counts |= {f"({name})": count_encoded(items) for name, (_, items) in sets.items()}
     legs = tuple(_LEGS[run.protocol](run, shards))
     layout = Layout.of_tree(shared)
-    return Prepared(run, model, division, shards, counts, tuple(sets), legs, layout, shared, private)
+    held = tuple(part for part, _ in sets.values())
+    return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private)
 
 
 def _device(name: str) -> torch.device:

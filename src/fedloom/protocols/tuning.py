@@ -4,6 +4,7 @@
 """
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,12 +23,13 @@ from fedloom.contracts import (
     Weighting,
 )
 from fedloom.errors import ConfigError
-from fedloom.plugin import AtLeast, Family, Fraction, Range, check_ranges, lookup
+from fedloom.plugin import AtLeast, Family, Range, check_ranges, lookup
 from fedloom.settings import LocalSettings
 
 __all__ = ["EvaluationSettings", "TuningRun", "read_run"]
 
-Count = Annotated[int, Range(0)]
+Count = Annotated[int, Range(0, 2**63 - 1)]
+Holdout = Annotated[float, Range(0, 0.9)]
 FamilyType = TypeVar("FamilyType", bound=Family)
 
 
@@ -48,7 +50,7 @@ class EvaluationSettings:
     metrics: tuple[Metric, ...] = field(default_factory=_default_metrics)
     """Scores of written answers; an empty list measures the loss alone and writes nothing."""
     max_new_tokens: AtLeast = 16
-    holdout: Fraction = 0.1
+    holdout: Holdout = 0.1
     """Share of each client's examples held out where the data have no validation split."""
     limit: Count = 0
     """Test examples used, the first ones; 0 uses all."""
@@ -99,6 +101,10 @@ class TuningRun:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        try:
+            re.compile(self.share)
+        except re.error as error:
+            raise ConfigError(f"share: '{self.share}' is no regular expression: {error}.") from error
         if self.clients and self.clients_per_round > self.clients:
             raise ConfigError(
                 f"clients_per_round: found {self.clients_per_round}, allowed is at most clients = {self.clients}."
@@ -108,12 +114,20 @@ class TuningRun:
         """Return the run with the rule and server step that change nothing; baselines have nobody to agree with."""
         return replace(self, rule=lookup(Rule, "plain")(), server_opt=lookup(ServerOpt, "sgd")())
 
+    @property
+    def shared_pattern(self) -> str:
+        """The pattern of shared names; in a baseline nothing is anybody else's."""
+        return self.share if self.protocol == "federated" else ".*"
+
 
 def read_run(table: Mapping[str, Any]) -> TuningRun:
     """Return the run that a table describes; third-party plug-ins it names are imported first."""
-    for module in table.get("plugins", ()):
+    modules = table.get("plugins", ())
+    if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
+        raise ConfigError(f"plugins: found {modules!r}, allowed is a list of module names in quotes.")
+    for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:
             raise ConfigError(f"plugins: '{module}' cannot be imported: {error}.") from error
     return config.build(TuningRun, table)

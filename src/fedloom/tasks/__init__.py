@@ -1,5 +1,3 @@
-"""What is learnt, one task per file: each a `Task`. `count` sums up what happened to examples on the way to tokens."""
+"""What is learnt, one task per file: each a `Task`."""
 
-from fedloom.tasks._counts import count
-
-__all__ = ["count"]
+__all__: list[str] = []
