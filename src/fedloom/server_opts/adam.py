@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fedloom.contracts import ServerOpt
 from fedloom.plugin import Fraction, NonNegative, Positive, plugin
-from fedloom.server_opts._adaptive import Variant, fresh_slots, mean_gain, momentum_of_round, refuse_one, scaled_step
-from fedloom.tree import Slots, Tree, map_trees
+from fedloom.server_opts._adaptive import Variant, fresh_slots, mean_gain, momentum_step, refuse_one
+from fedloom.tree import Slots, Tree
 
 __all__ = ["Adam"]
 
@@ -52,11 +52,17 @@ class Adam(ServerOpt):
 
     def step(self, params: Tree, delta: Tree, state: Slots, *, round: int) -> tuple[Tree, Slots]:
         """Return the new parameters, m and v."""
-        momentum = momentum_of_round(delta, state, self.beta1, self.variant, round=round)
-        source = delta if self.variant == "reddi" else momentum
-        squares = map_trees(self._squares, state["squares"], source)
-        stepped = scaled_step(params, momentum, squares, lr=self.lr, tau=self.tau)
-        return stepped, {"momentum": momentum, "squares": squares}
+        return momentum_step(
+            params,
+            delta,
+            state,
+            self._squares,
+            lr=self.lr,
+            tau=self.tau,
+            beta1=self.beta1,
+            variant=self.variant,
+            round=round,
+        )
 
     def _squares(self, v: Tensor, change: Tensor) -> Tensor:
         return self.beta2 * v + (1 - self.beta2) * change.square()
