@@ -27,7 +27,6 @@ from fedloom.contracts import Draws, Model, Prediction, Template
 from fedloom.errors import ConfigError, DataError, ModelError
 from fedloom.examples import Chat, Document, Preference, Turn, chat
 from fedloom.plugin import lookup
-from fedloom.tasks import count
 from fedloom.tasks._greedy import complete
 from fedloom.tasks.sft import Sft
 from tokenizers_for_tests import CHAT_TEMPLATE, KINDS, LOSSLESS, ROLE_TEMPLATE, prefixed, random_text, tokenizer
@@ -254,22 +253,6 @@ def test_an_empty_answer_is_flagged_and_its_end_learnt():
 
 def test_an_empty_document_is_flagged():
     assert _task().encode(Document(" \n"), _bare("qwen")).empty_answer
-
-
-def test_counts_say_what_happened():
-    task = _task(max_length=len(_tokens(_task().encode(chat("a", "b"), _bare("gpt2")))))
-    items = [
-        task.encode(c, _bare("gpt2")) for c in (chat("a", "b"), chat("a", "b b b"), chat("a", ""), chat("a" * 99, "b"))
-    ]
-    supervised = sum(len(_learnt(item)) for item in items)
-    assert count(items) == {
-        "examples": 4,
-        "tokens": sum(len(_tokens(item)) for item in items),
-        "supervised_tokens": supervised,
-        "truncated": 1,
-        "empty_answers": 1,
-        "prompts_too_long": 1,
-    }
 
 
 def test_a_preference_is_refused():
