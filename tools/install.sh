@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs fedloom and the extras named in EXTRAS into VENV, at the versions of constraints.txt.
-# uv is faster but reads neither pip's find-links nor its index settings, so they are handed on; plain pip otherwise.
+# uv is faster but reads none of pip's settings: find-links are handed on to it, index settings are not. Where uv fails,
+# and so where an index of pip's own is needed, plain pip installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
