@@ -273,6 +273,7 @@ def _save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerF
     model.generation_config.update(do_sample=False, eos_token_id=_END_ID, pad_token_id=_PAD_ID, max_new_tokens=32)
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
+    tokenizer.backend_tokenizer.no_padding()  # scoring has switched it on, and the file would keep it
     tokenizer.save_pretrained(folder)
     card["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
