@@ -1,5 +1,8 @@
 """Exported adapters and merged models: the numbers of the run, the card, and what is refused."""
 
+import ast
+import shutil
+
 import pytest
 import torch
 from peft import PeftModel
@@ -147,6 +150,39 @@ def test_the_card_names_no_folder_of_the_machine(tmp_path):
     assert str(tmp_path) not in card(tmp_path)
 
 
+def code_of(folder):
+    return (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+
+
+def loaded_as_the_card_says(folder, **names):
+    """What the last line of the card's code gives."""
+    code = ast.parse(code_of(folder))
+    last = ast.Expression(code.body.pop().value)
+    space = {"FOLDER": folder, **names}
+    with quiet():
+        exec(compile(code, "card", "exec"), space)
+        return eval(compile(last, "card", "eval"), space).eval()
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_the_code_of_the_card_loads_the_model_of_the_run(tmp_path, form):
+    run, expected = run_directory(tmp_path)
+    export(run, tmp_path / "out", form=form)
+    model = loaded_as_the_card_says(tmp_path / "out", BASE=tmp_path / "base")
+    assert_equal_logits(model(input_ids=some_tokens(), use_cache=False).logits, expected)
+
+
+def test_the_card_of_an_adapter_on_the_embedded_base_says_where_that_lies(tmp_path):
+    family = CausalLM()
+    model = family.build(seed=0, device=torch.device("cpu"))
+    params = {name: tensor + 0.1 for name, tensor in model.trainable.items()}
+    family.save(model, params, str(tmp_path / "adapter"))
+    export(tmp_path / "adapter", tmp_path / "out")
+    call = {"input_ids": some_tokens(), "use_cache": False}
+    expected = functional_call(model.module, params, (), call).logits
+    assert_equal_logits(loaded_as_the_card_says(tmp_path / "out")(**call).logits, expected)
+
+
 def test_an_adapter_without_a_run_says_so_in_its_card(tmp_path):
     run, _ = run_directory(tmp_path)
     (run / "run.toml").unlink()
@@ -170,6 +206,31 @@ def test_an_empty_folder_is_taken(tmp_path):
 def test_a_folder_without_a_result_is_refused(tmp_path):
     with pytest.raises(MissingFileError, match="neither a run directory with a result nor an adapter"):
         export(tmp_path, tmp_path / "out")
+
+
+def test_a_missing_folder_is_refused_as_missing(tmp_path):
+    with pytest.raises(MissingFileError, match=r"gone: no such folder; give a run directory or the folder of an"):
+        export(tmp_path / "gone", tmp_path / "out")
+
+
+def per_client(tmp_path):
+    """A run directory in which two clients have results of their own."""
+    run, _ = run_directory(tmp_path)
+    shutil.copytree(run / "adapter", run / "adapters" / "anna")
+    (run / "adapter").rename(run / "adapters" / "bo%20b")
+    return run
+
+
+def test_a_run_with_a_result_for_each_client_names_where_they_lie(tmp_path):
+    with pytest.raises(
+        MissingFileError, match=r"one for each of 2 clients; export one of them, such as .*/adapters/anna\.$"
+    ):
+        export(per_client(tmp_path), tmp_path / "out")
+
+
+def test_the_result_of_one_client_is_exported_with_the_facts_of_its_run(tmp_path):
+    export(per_client(tmp_path) / "adapters" / "bo%20b", tmp_path / "out")
+    assert "| rounds | 7 |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_whole_model_has_no_adapter_to_export(tmp_path):

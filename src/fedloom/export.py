@@ -10,6 +10,7 @@ import torch
 from fedloom.config import read_toml
 from fedloom.errors import MissingFileError, ModelError, RunError
 from fedloom.files import atomic_folder
+from fedloom.models._checkpoint import EMBEDDED
 from fedloom.models.causal_lm import CausalLM
 
 __all__ = ["Form", "export"]
@@ -18,10 +19,20 @@ Form = Literal["adapter", "merged"]
 
 _WHAT = {"adapter": "A low-rank adapter in PEFT's format", "merged": "A whole language model"}
 _LIBRARY = {"adapter": "peft", "merged": "transformers"}
+_IMPORT = "from transformers import AutoModelForCausalLM"
 _USE = {
-    "adapter": "peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)",
-    "merged": "transformers.AutoModelForCausalLM.from_pretrained(FOLDER)",
+    "adapter": f"""import peft
+{_IMPORT}
+
+peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)""",
+    "merged": f"""{_IMPORT}
+
+AutoModelForCausalLM.from_pretrained(FOLDER)""",
 }
+_BASE_IN_THE_PACKAGE = """import importlib.resources
+
+BASE = importlib.resources.files("fedloom") / "embedded" / "model"  # the base ships in the package fedloom
+"""
 _RUN_KEYS = ("protocol", "rounds", "clients", "clients_per_round", "seed")
 _RUN_TABLES = ("data", "partition", "task", "rule", "aggregator", "server_opt")
 
@@ -49,6 +60,14 @@ def _result_in(folder: Path) -> Path:
     for place in (folder, folder / "adapter"):
         if (place / "adapter_config.json").is_file() or (place / "model.safetensors").is_file():
             return place
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder; give a run directory or the folder of an adapter.")
+    own = sorted(place.name for place in folder.glob("adapters/*") if place.is_dir())
+    if own:
+        raise MissingFileError(
+            f"{folder}: holds no common result but one for each of {len(own)} clients; export one of them, "
+            f"such as {folder / 'adapters' / own[0]}."
+        )
     raise MissingFileError(f"{folder}: neither a run directory with a result nor an adapter; finish or resume the run.")
 
 
@@ -91,7 +110,10 @@ def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form) -> str:
     lines += _table(dict(facts) | {"Licence of the base": licence})
     lines += ["", "## Training", ""]
     lines += _table(training) if training else ["Not recorded: no run.toml lay beside the adapter."]
-    return "\n".join([*lines, "", "## Use", "", "```python", _USE[form], "```", ""])
+    use = _USE[form]
+    if form == "adapter" and facts.get("Base model") == EMBEDDED:
+        use = _BASE_IN_THE_PACKAGE + use
+    return "\n".join([*lines, "", "## Use", "", "```python", use, "```", ""])
 
 
 def _table(facts: Mapping[str, str]) -> list[str]:
