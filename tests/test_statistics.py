@@ -1,39 +1,144 @@
 """Intervals cover what they should, and pairs are tighter than their parts."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from fedloom.errors import DataError
-from fedloom.statistics import bootstrap, student_interval, worst_share
+from fedloom.statistics import ScoreTable, bootstrap, bootstrap_difference, student_interval, worst_share
+
+
+def table(total, weight=None, clients=None):
+    total = np.atleast_2d(np.asarray(total, dtype=float))
+    weight = np.ones_like(total) if weight is None else np.atleast_2d(np.asarray(weight, dtype=float))
+    return ScoreTable(total, weight, tuple(clients or [""] * total.shape[1]))
+
+
+def client_answers(random, clients=20, questions=20):
+    """Answers [clients * questions] of which each client gets a share right of its own; all together: one half."""
+    share = random.uniform(0.1, 0.9, size=(clients, 1))
+    return (random.random((clients, questions)) < share).astype(float).ravel()
+
+
+NAMES = [f"c{client}" for client in range(20) for _ in range(20)]
 
 
 def test_bootstrap_covers_the_true_mean_about_95_times_in_100():
     random = np.random.default_rng(0)
     hits = 0
     for seed in range(200):
-        total = (random.random((1, 80)) < 0.3).astype(float)
-        interval = bootstrap(total, np.ones_like(total), resamples=300, seed=seed)
+        interval = bootstrap(table(random.random(80) < 0.3), resamples=300, seed=seed)
         hits += interval.low <= 0.3 <= interval.high
     assert 176 <= hits <= 199  # binomial(200, 0.94) within four standard deviations, and not always
+
+
+def test_interval_over_clients_and_their_questions_covers_the_population():
+    random = np.random.default_rng(2)
+    intervals = [
+        bootstrap(table(client_answers(random), clients=NAMES), resamples=200, seed=seed) for seed in range(100)
+    ]
+    assert 85 <= sum(interval.low <= 0.5 <= interval.high for interval in intervals) <= 100
+
+
+def test_interval_over_questions_alone_would_miss_the_population():
+    random = np.random.default_rng(2)
+    intervals = [bootstrap(table(client_answers(random)), resamples=200, seed=seed) for seed in range(100)]
+    assert sum(interval.low <= 0.5 <= interval.high for interval in intervals) < 80
+
+
+def test_two_stage_width_is_that_of_drawing_clients_then_questions_one_by_one():
+    answers = client_answers(np.random.default_rng(3))
+    random, means = np.random.default_rng(4), []
+    for _ in range(2000):
+        drawn = [random.choice(answers.reshape(20, 20)[client], 20) for client in random.integers(20, size=20)]
+        means.append(np.mean(drawn))
+    interval = bootstrap(table(answers, clients=NAMES), resamples=2000)
+    assert (interval.low, interval.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.015)
+
+
+def test_questions_of_one_client_are_drawn_one_by_one():
+    answers = np.random.default_rng(5).random(40)
+    assert bootstrap(table(answers, clients=["a"] * 40), resamples=100) == bootstrap(table(answers), resamples=100)
 
 
 def test_rows_of_clients_widen_the_interval():
     random = np.random.default_rng(1)
     total = (random.random((10, 50)) < random.random((10, 1))).astype(float)
-    rows = bootstrap(total, np.ones_like(total), resamples=500)
-    flat = bootstrap(total.reshape(1, -1), np.ones((1, 500)), resamples=500)
+    rows, flat = bootstrap(table(total), resamples=500), bootstrap(table(total.ravel()), resamples=500)
     assert rows.high - rows.low > 1.5 * (flat.high - flat.low)
 
 
+def test_rows_that_share_no_question_count_as_one_model_of_many_clients():
+    answers = client_answers(np.random.default_rng(6))
+    asked = np.repeat(np.eye(20), 20, axis=1)
+    sparse = bootstrap(table(asked * answers, asked, NAMES), resamples=100)
+    assert sparse == bootstrap(table(answers, clients=NAMES), resamples=100)
+
+
 def test_weights_make_a_ratio_of_sums():
-    interval = bootstrap(np.array([[1.0, 9.0]]), np.array([[1.0, 3.0]]), resamples=50)
-    assert interval.value == 2.5
+    assert bootstrap(table([1.0, 9.0], [1.0, 3.0]), resamples=50).value == 2.5
+
+
+def test_difference_of_unequal_weights_is_the_difference_of_the_means():
+    difference = bootstrap_difference(table([2.0, 6.0], [1.0, 3.0]), table([4.0, 4.0], [2.0, 6.0]), resamples=50)
+    assert difference.value == 2.0 - 1.0
+
+
+def test_difference_of_one_model_and_many_is_the_difference_of_the_means():
+    random = np.random.default_rng(7)
+    one, many = table(random.random(30)), table(random.random((4, 30)), random.integers(1, 9, (4, 30)))
+    difference = bootstrap_difference(one, many, resamples=50)
+    assert difference.value == pytest.approx(one.value - many.value)
+
+
+def test_models_that_answer_alike_have_no_difference_whatever_the_weights():
+    weight = np.random.default_rng(8).integers(1, 9, 30)
+    difference = bootstrap_difference(table(2.0 * weight, weight), table([2.0] * 30), resamples=50)
+    assert (difference.low, difference.high) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_paired_difference_is_tighter_than_its_parts():
+    random = np.random.default_rng(9)
+    hard = random.random(60)
+    one, other = table(hard + 0.01 * random.random(60)), table(hard + 0.01 * random.random(60))
+    pair, part = bootstrap_difference(one, other, resamples=200), bootstrap(one, resamples=200)
+    assert pair.high - pair.low < 0.1 * (part.high - part.low)
+
+
+def test_tables_of_other_clients_are_not_paired():
+    with pytest.raises(DataError, match="cannot be paired"):
+        bootstrap_difference(table(np.ones((2, 5))), table(np.ones((3, 5))), resamples=10)
+
+
+def test_2000_resamples_of_20_models_on_180_questions_take_a_moment():
+    total = np.random.default_rng(10).random((20, 180))
+    started = time.process_time()
+    bootstrap(table(total), resamples=2000)
+    assert time.process_time() - started < 0.2
+
+
+def test_blocks_of_resamples_keep_their_number(monkeypatch):
+    monkeypatch.setattr("fedloom.statistics._DRAWS", 100)
+    answers = np.random.default_rng(11).random(30)
+    small = bootstrap(table(answers), resamples=1000)
+    assert (small.low, small.high) == pytest.approx(np.percentile(_means(answers), [2.5, 97.5]), abs=0.02)
+
+
+def _means(answers):
+    random = np.random.default_rng(12)
+    return [random.choice(answers, len(answers)).mean() for _ in range(2000)]
+
+
+def test_resamples_without_weight_leave_a_value_without_interval():
+    interval = bootstrap(table([1.0, *[0.0] * 50], [1.0, *[0.0] * 50]), resamples=1, seed=1)
+    assert interval.value == 1.0 and np.isnan(interval.low)
 
 
 def test_no_question_is_refused():
     with pytest.raises(DataError, match="0 questions"):
-        bootstrap(np.zeros((1, 0)), np.zeros((1, 0)), resamples=10)
+        bootstrap(table(np.zeros((1, 0))), resamples=10)
 
 
 @pytest.mark.parametrize("n", [2, 5, 30])

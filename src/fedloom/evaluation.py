@@ -12,7 +12,7 @@ from fedloom.contracts import Encoded, Metric, Model, Task
 from fedloom.errors import DataError, TrainingError
 from fedloom.examples import Chat, Example
 from fedloom.mean import Mean
-from fedloom.statistics import Array
+from fedloom.statistics import ScoreTable
 from fedloom.tree import Tree
 
 __all__ = ["HeldOut", "Scored", "evaluate", "group_means", "held_out", "score_table"]
@@ -127,20 +127,27 @@ def _losses(model: Model, task: Task, params: Tree, items: Sequence[Encoded]) ->
 
 
 def group_means(scored: Sequence[Scored], score: str, key: Callable[[Scored], str]) -> dict[str, Mean]:
-    """Return the mean of a score by group, in the order of first appearance."""
+    """Return the mean of a score by group, in the order of first appearance; examples without it are left out."""
     groups: dict[str, Mean] = {}
     for one in scored:
-        groups[key(one)] = groups.get(key(one), Mean()) + one.scores[score]
+        if score in one.scores:
+            groups[key(one)] = groups.get(key(one), Mean()) + one.scores[score]
     return groups
 
 
-def score_table(scored: Sequence[Scored], score: str) -> tuple[Array, Array]:
-    """Return totals and weights [C, N]: one row per owner, one column per question, in order of appearance."""
-    owners = list(dict.fromkeys(one.owner for one in scored))
-    questions = list(dict.fromkeys((one.set, one.index) for one in scored))
+def score_table(scored: Sequence[Scored], score: str) -> ScoreTable:
+    """Return a score as totals and weights [C, N]: a row per owner, a column per question, both sorted by name.
+
+    Sorted, so that the tables of two runs with the same questions and owners lie on each other. Weight 0 stands where
+    an owner was not asked.
+    """
+    having = [one for one in scored if score in one.scores]
+    owners = sorted({one.owner for one in having})
+    clients = {(one.set, one.index): one.tags.get("client", "") for one in having}
+    questions = sorted(clients)
     row, column = {o: i for i, o in enumerate(owners)}, {q: i for i, q in enumerate(questions)}
     total_CN, weight_CN = np.zeros((len(owners), len(questions))), np.zeros((len(owners), len(questions)))
-    for one in scored:
+    for one in having:
         place = row[one.owner], column[one.set, one.index]
         total_CN[place], weight_CN[place] = one.scores[score].total, one.scores[score].weight
-    return total_CN, weight_CN
+    return ScoreTable(total_CN, weight_CN, tuple(clients[question] for question in questions))

@@ -1,18 +1,34 @@
-"""What a run directory says, as tables: one run by itself, several runs side by side and in pairs."""
+"""What a run directory says, as numbers and as tables: one run by itself, several side by side and in pairs."""
 
+import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fedloom import config
 from fedloom.errors import RunError
 from fedloom.evaluation import Scored, group_means, score_table
-from fedloom.runs import RunDirectory
-from fedloom.statistics import Interval, bootstrap, student_interval, worst_share
+from fedloom.outcomes import Outcome, outcome
+from fedloom.statistics import Interval, bootstrap, bootstrap_difference, student_interval, worst_share
 
-__all__ = ["Comparison", "Outcome", "Table", "compare", "compare_table", "outcome", "show_table"]
+__all__ = [
+    "Comparison",
+    "Outcome",
+    "Selection",
+    "Table",
+    "compare",
+    "compare_record",
+    "compare_table",
+    "difference",
+    "outcome",
+    "show_record",
+    "show_table",
+]
+
+Selection = Callable[[Scored], bool]
+"""Which scored examples a number is over."""
 
 
 @dataclass(frozen=True)
@@ -34,57 +50,34 @@ def _line(cells: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A run's record and its results before and after training."""
+class _Row:
+    """A score over a group of questions; None where nothing was scored."""
 
-    path: str
-    table: Mapping[str, Any]
-    complete: bool
-    results: Mapping[str, tuple[Scored, ...]]
-    """Scored examples by phase: `base`, `final`."""
-    cost: Mapping[str, float]
+    questions: str
+    score: str
+    base: Interval | None
+    final: Interval | None
+    n: int
 
-    @property
-    def label(self) -> str:
-        """What kind of run it is, the seed left out."""
-        if self.table["protocol"] != "federated":
-            return str(self.table["protocol"])
-        server = self.table["server_opt"]
-        plain = server["name"] == "sgd" and server["momentum"] == 0
-        return str(self.table["rule"]["name"]) + ("" if plain else f"+{server['name']}")
 
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return int(self.table["seed"])
+@dataclass(frozen=True)
+class _PerClient:
+    """A score by client."""
+
+    questions: str
+    score: str
+    values: Mapping[str, float]
 
     @property
-    def resamples(self) -> int:
-        """Resamples of an interval."""
-        return int(self.table["evaluation"]["resamples"])
+    def mean(self) -> float:
+        """The mean over the clients, each counting alike."""
+        return float(np.mean(list(self.values.values())))
 
-
-def outcome(directory: RunDirectory) -> Outcome:
-    """Return what a run directory holds."""
-    table = config.parse(directory.read("run.toml"), str(directory.path / "run.toml"))
-    results: dict[str, list[Scored]] = {}
-    for record in directory.lines("results.jsonl"):
-        results.setdefault(record["phase"], []).append(Scored.from_record(record))
-    phases = {phase: tuple(scored) for phase, scored in results.items()}
-    return Outcome(str(directory.path), table, directory.complete, phases, _cost(directory))
-
-
-def _cost(directory: RunDirectory) -> dict[str, float]:
-    ledger, metrics = directory.lines("ledger.jsonl"), directory.lines("metrics.jsonl")
-    return {
-        "rounds": float(sum(1 for line in metrics if line["name"] == "train_loss")),
-        "upload_bytes": float(sum(line.get("bytes", 0) for line in ledger)),
-        "download_bytes": float(sum(line.get("download_bytes", 0) for line in ledger)),
-        "wall_s": max((line["wall_s"] for line in metrics), default=0.0),
-    }
-
-
-Selection = Callable[[Scored], bool]
+    @property
+    def worst_decile(self) -> float:
+        """The mean of the tenth of the clients that fare worst: the highest losses, the lowest of all else."""
+        sign = -1.0 if self.score == "loss" else 1.0
+        return sign * worst_share([sign * value for value in self.values.values()])
 
 
 def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
@@ -100,37 +93,103 @@ def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
     return groups
 
 
-def _interval(scored: Sequence[Scored], score: str, resamples: int) -> Interval:
-    total_CN, weight_CN = score_table(scored, score)
-    return bootstrap(total_CN, weight_CN, resamples=resamples)
+def _score_names(scored: Sequence[Scored]) -> list[str]:
+    return list(dict.fromkeys(name for one in scored for name in one.scores))
+
+
+def _value(found: Outcome, chosen: Selection, score: str, phase: str) -> Interval | None:
+    table = score_table([one for one in found.results.get(phase, ()) if chosen(one)], score)
+    return None if math.isnan(table.value) else bootstrap(table, resamples=found.resamples)
+
+
+def _rows(found: Outcome) -> list[_Row]:
+    scored = found.results.get("final") or found.results.get("base", ())
+    rows: list[_Row] = []
+    for group, chosen in _selections(scored).items():
+        n = len({(one.set, one.index) for one in scored if chosen(one)})
+        for score in _score_names(scored):
+            base, final = (_value(found, chosen, score, phase) for phase in ("base", "final"))
+            if base or final:
+                rows.append(_Row(group, score, base, final, n))
+    return rows
+
+
+def _per_client(found: Outcome) -> list[_PerClient]:
+    """Return how the clients fare: each on the questions that are its own, and each one's model on common ones."""
+    final = found.results.get("final", ())
+    rows: list[_PerClient] = []
+    for name in dict.fromkeys(one.set for one in final):
+        asked = [one for one in final if one.set == name]
+        own = [one for one in asked if "client" in one.tags and one.owner in ("", one.tags["client"])]
+        common = [one for one in asked if "client" not in one.tags and one.owner]
+        for score in _score_names(asked):
+            by_client = group_means(own, score, lambda one: one.tags["client"])
+            by_model = group_means(common, score, lambda one: one.owner)
+            for group, means in ((f"{name}, own", by_client), (f"{name}, common", by_model)):
+                values = {client: mean.value for client, mean in means.items() if mean.weight}
+                if values:
+                    rows.append(_PerClient(group, score, values))
+    return rows
 
 
 def show_table(found: Outcome) -> Table:
-    """Return base and final scores of one run with 95 % intervals over questions and clients' models."""
-    rows: list[tuple[str, ...]] = []
-    final = found.results.get("final", ())
-    scores = list(final[0].scores) if final else []
-    for group, chosen in _selections(final).items():
-        for score in scores:
-            cells = [
-                f"{_interval([one for one in found.results[phase] if chosen(one)], score, found.resamples):.3f}"
-                for phase in ("base", "final")
-            ]
-            rows.append((group, score, *cells, str(len({one.index for one in final if chosen(one)}))))
-    rows += _client_rows(final, scores)
+    """Return base and final scores of one run with 95 % intervals over questions and clients.
+
+    Rows `per client` tell how the clients fare: on their own held-out questions, and, where every client has a model
+    of its own, with it on the common ones. `show_record` has every client's value.
+    """
+    rows = [(row.questions, row.score, _cell(row.base), _cell(row.final), str(row.n)) for row in _rows(found)]
+    for per in _per_client(found):
+        cell = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
+        rows.append((f"per client ({per.questions})", per.score, "", cell, str(len(per.values))))
     return Table(f"{found.label}, seed {found.seed}", ("questions", "score", "base", "final", "n"), tuple(rows))
 
 
-def _client_rows(final: Sequence[Scored], scores: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return how the clients fare on their own held-out examples: the mean over clients and the worst decile."""
-    own = [one for one in final if one.set == "validation"]
-    rows: list[tuple[str, ...]] = []
-    for score in scores if own else ():
-        means = [mean.value for mean in group_means(own, score, lambda one: one.tags["client"]).values() if mean.weight]
-        sign = -1.0 if score == "loss" else 1.0
-        worst = sign * worst_share([sign * value for value in means])
-        rows.append(("per client", score, "", f"mean {np.mean(means):.3f}, worst decile {worst:.3f}", str(len(means))))
-    return rows
+def show_record(found: Outcome) -> dict[str, Any]:
+    """Return one run as JSON values: the rows of `show_table` as numbers, and every client's own score.
+
+    Intervals are `{"value", "low", "high"}`; null stands for what was not scored.
+    """
+    rows = [vars(row) | {"base": _json(row.base), "final": _json(row.final)} for row in _rows(found)]
+    clients = [
+        {"questions": per.questions, "score": per.score, "values": dict(per.values)}
+        | {"mean": per.mean, "worst_decile": per.worst_decile}
+        for per in _per_client(found)
+    ]
+    head = {"label": found.label, "seed": found.seed, "complete": found.complete, "cost": dict(found.cost)}
+    return head | {"rows": rows, "clients": clients}
+
+
+def _cell(interval: Interval | None, spec: str = ".3f") -> str:
+    return f"{interval:{spec}}" if interval else ""
+
+
+def _json(interval: Interval | None) -> dict[str, float | None] | None:
+    if interval is None:
+        return None
+    values = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One score of several kinds of run."""
+
+    questions: str
+    score: str
+    base: Interval | None
+    values: Mapping[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One score of a kind of run less that of another."""
+
+    questions: str
+    score: str
+    first: str
+    second: str
+    difference: Interval
 
 
 @dataclass(frozen=True)
@@ -144,13 +203,23 @@ class Comparison:
         """The kinds, in the order given."""
         return list(self.groups)
 
+    def pairs(self, first: str, second: str) -> list[tuple[Outcome, Outcome]]:
+        """Return the runs of two kinds that share a seed."""
+        others = self.groups[second]
+        return [(found, others[seed]) for seed, found in self.groups[first].items() if seed in others]
+
 
 def compare(outcomes: Sequence[Outcome]) -> Comparison:
-    """Return runs grouped by kind; unfinished runs and two of the same kind and seed are refused."""
+    """Return runs grouped by kind; unfinished ones, ones without scores and two of a kind and seed are refused."""
     groups: dict[str, dict[int, Outcome]] = {}
     for found in outcomes:
-        if "final" not in found.results:
+        if not found.complete:
             raise RunError(f"{found.path}: the run is not complete; `fedloom resume {found.path}` first.")
+        if "final" not in found.results:
+            raise RunError(
+                f"{found.path}: the run has no held-out examples, so it has no scores; set evaluation.holdout above 0 "
+                "or give the data a test file, and run it anew."
+            )
         seeds = groups.setdefault(found.label, {})
         if found.seed in seeds:
             raise RunError(
@@ -160,12 +229,69 @@ def compare(outcomes: Sequence[Outcome]) -> Comparison:
     return Comparison(groups)
 
 
-def _questions(found: Outcome, phase: str) -> dict[tuple[str, int], str]:
-    return {(one.set, one.index): one.prompt + one.reference for one in found.results[phase]}
+def difference(
+    pairs: Sequence[tuple[Outcome, Outcome]],
+    chosen: Selection,
+    score: str,
+    *,
+    phases: tuple[str, str] = ("final", "final"),
+) -> Interval:
+    """Return the mean score of the first runs less that of the second; `phases` says which scores of either.
+
+    One pair: bootstrap interval over questions and clients. Several (seeds): Student's interval over the pairs.
+    Refused: pairs that were asked different questions, or whose models are those of different clients.
+    """
+    differences = [_paired(one, other, chosen, score, phases) for one, other in pairs]
+    return differences[0] if len(differences) == 1 else student_interval([found.value for found in differences])
 
 
-def _value(found: Outcome, chosen: Selection, score: str, phase: str = "final") -> Interval:
-    return _interval([one for one in found.results[phase] if chosen(one)], score, found.resamples)
+def _paired(one: Outcome, other: Outcome, chosen: Selection, score: str, phases: tuple[str, str]) -> Interval:
+    scored = one.results[phases[0]], other.results[phases[1]]
+    if _questions(scored[0]) != _questions(scored[1]):
+        raise RunError(f"{one.path} and {other.path} were asked different questions: their scores cannot be paired.")
+    owners = [{each.owner for each in part} for part in scored]
+    if all(len(names) > 1 for names in owners) and owners[0] != owners[1]:
+        raise RunError(f"{one.path} and {other.path} have models of different clients: their scores cannot be paired.")
+    first, second = (score_table([each for each in part if chosen(each)], score) for part in scored)
+    return bootstrap_difference(first, second, resamples=one.resamples)
+
+
+def _questions(scored: Sequence[Scored]) -> dict[tuple[str, int], str]:
+    """Return a digest of each question; of a client's own only whose it is, for its text stays with it."""
+    texts = {(one.set, one.index): (one.prompt, one.reference, one.tags.get("client", "")) for one in scored}
+    return {key: hashlib.sha256("\0".join(text).encode()).hexdigest() for key, text in texts.items()}
+
+
+def _compared(compared: Comparison) -> tuple[list[_Side], list[_Pair]]:
+    """Return the scores that any kind has, and the differences of the first kind to each other one that has them."""
+    runs = [found for seeds in compared.groups.values() for found in seeds.values()]
+    final = [one for found in runs for one in found.results["final"]]
+    sides: list[_Side] = []
+    pairs: list[_Pair] = []
+    for group, chosen in _selections(final).items():
+        for score in _score_names(final):
+            values = {label: _over_seeds(seeds, chosen, score) for label, seeds in compared.groups.items()}
+            if any(values.values()):
+                base = _over_seeds(compared.groups[compared.labels[0]], chosen, score, "base")
+                sides.append(_Side(group, score, base, values))
+                pairs += _pairs(compared, group, chosen, [label for label in values if values[label]], score)
+    return sides, pairs
+
+
+def _pairs(compared: Comparison, group: str, chosen: Selection, having: Sequence[str], score: str) -> list[_Pair]:
+    first, *others = compared.labels
+    matched = {other: compared.pairs(first, other) for other in others if first in having and other in having}
+    return [
+        _Pair(group, score, first, other, difference(pairs, chosen, score)) for other, pairs in matched.items() if pairs
+    ]
+
+
+def _over_seeds(seeds: Mapping[int, Outcome], chosen: Selection, score: str, phase: str = "final") -> Interval | None:
+    """Return the value over all seeds; None where one of them has none."""
+    values = [value for found in seeds.values() if (value := _value(found, chosen, score, phase))]
+    if len(values) < len(seeds):
+        return None
+    return values[0] if len(values) == 1 else student_interval([value.value for value in values])
 
 
 def compare_table(compared: Comparison) -> list[Table]:
@@ -173,68 +299,35 @@ def compare_table(compared: Comparison) -> list[Table]:
 
     One seed: bootstrap intervals over questions and clients. Several: Student's interval over the seeds.
     """
-    first = next(iter(compared.groups[compared.labels[0]].values()))
-    final = first.results["final"]
-    side: list[tuple[str, ...]] = []
-    pairs: list[tuple[str, ...]] = []
-    for group, chosen in _selections(final).items():
-        for score in final[0].scores:
-            cells = [f"{_over_seeds(seeds, chosen, score):.3f}" for seeds in compared.groups.values()]
-            base = f"{_over_seeds(compared.groups[compared.labels[0]], chosen, score, 'base'):.3f}"
-            side.append((group, score, base, *cells))
-            pairs += _pair_rows(compared, group, chosen, score)
+    sides, pairs = _compared(compared)
     labels = [f"{label} ({_seeds(seeds)})" for label, seeds in compared.groups.items()]
-    tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), tuple(side))]
+    rows = [(side.questions, side.score, _cell(side.base), *map(_cell, side.values.values())) for side in sides]
+    tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), tuple(rows))]
     if pairs:
+        cells = [(p.questions, p.score, f"{p.first} - {p.second}", _cell(p.difference, "+.3f")) for p in pairs]
         header = ("questions", "score", "pair", "difference")
-        tables.append(Table("Paired differences with 95 % intervals", header, tuple(pairs)))
+        tables.append(Table("Paired differences with 95 % intervals", header, tuple(cells)))
     return tables
+
+
+def compare_record(compared: Comparison) -> dict[str, Any]:
+    """Return `compare_table` as JSON values, intervals as `{"value", "low", "high"}`."""
+    sides, pairs = _compared(compared)
+    rows = [
+        vars(side) | {"base": _json(side.base), "values": {name: _json(value) for name, value in side.values.items()}}
+        for side in sides
+    ]
+    differences = [
+        {"questions": pair.questions, "score": pair.score, "first": pair.first, "second": pair.second}
+        | (_json(pair.difference) or {})
+        for pair in pairs
+    ]
+    return {
+        "runs": {label: list(seeds) for label, seeds in compared.groups.items()},
+        "rows": rows,
+        "differences": differences,
+    }
 
 
 def _seeds(seeds: Mapping[int, Outcome]) -> str:
     return f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {next(iter(seeds))}"
-
-
-def _over_seeds(seeds: Mapping[int, Outcome], chosen: Selection, score: str, phase: str = "final") -> Interval:
-    values = [_value(found, chosen, score, phase) for found in seeds.values()]
-    return values[0] if len(values) == 1 else student_interval([value.value for value in values])
-
-
-def _pair_rows(compared: Comparison, group: str, chosen: Selection, score: str) -> list[tuple[str, ...]]:
-    first = compared.labels[0]
-    rows: list[tuple[str, ...]] = []
-    for label in compared.labels[1:]:
-        common = [seed for seed in compared.groups[first] if seed in compared.groups[label]]
-        pairs = [(compared.groups[first][seed], compared.groups[label][seed]) for seed in common]
-        if pairs:
-            difference = _difference(pairs, chosen, score)
-            rows.append((group, score, f"{first} - {label}", f"{difference:+.3f}"))
-    return rows
-
-
-def _difference(pairs: Sequence[tuple[Outcome, Outcome]], chosen: Selection, score: str) -> Interval:
-    for one, other in pairs:
-        if _questions(one, "final") != _questions(other, "final"):
-            raise RunError(
-                f"{one.path} and {other.path} were asked different questions: their scores cannot be paired."
-            )
-    differences = [_paired(one, other, chosen, score) for one, other in pairs]
-    if len(differences) == 1:
-        return differences[0]
-    return student_interval([difference.value for difference in differences])
-
-
-def _paired(one: Outcome, other: Outcome, chosen: Selection, score: str) -> Interval:
-    """Return the difference of means, question by question; where clients have models of their own, the mean's."""
-    tables = [score_table([s for s in found.results["final"] if chosen(s)], score) for found in (one, other)]
-    (total_a, weight_a), (total_b, weight_b) = tables
-    if len(total_a) == 1 or len(total_b) == 1:
-        rows = max(len(total_a), len(total_b))
-        known = np.broadcast_to(weight_a, (rows, weight_a.shape[1])) * np.broadcast_to(
-            weight_b, (rows, weight_b.shape[1])
-        )
-        total = np.where(known > 0, total_a - total_b, 0.0)
-        return bootstrap(total, np.where(known > 0, weight_a, 0.0), resamples=one.resamples)
-    if total_a.shape != total_b.shape:
-        raise RunError(f"{one.path} and {other.path} have models of different clients: their scores cannot be paired.")
-    return bootstrap(total_a - total_b, weight_a, resamples=one.resamples)

@@ -1,0 +1,124 @@
+"""What a run directory holds: what kind of run it was, its scored examples and its cost, everything checked."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedloom import config
+from fedloom.errors import FedloomError, RunError
+from fedloom.evaluation import Scored
+from fedloom.runs import RunDirectory
+
+__all__ = ["Outcome", "outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's record and its results before and after training."""
+
+    path: str
+    label: str
+    """What kind of run it is, the seed left out."""
+    seed: int
+    resamples: int
+    """Resamples of an interval."""
+    complete: bool
+    results: Mapping[str, tuple[Scored, ...]]
+    """Scored examples by phase: `base`, `final`."""
+    cost: Mapping[str, float]
+
+
+def outcome(directory: RunDirectory) -> Outcome:
+    """Return what a run directory holds; a damaged file is refused by its name and line."""
+    where = str(directory.path / "run.toml")
+    try:
+        table = config.parse(directory.read("run.toml"), where)
+    except FedloomError as error:
+        raise RunError(str(error)) from error
+    seed, resamples = _entry(table, "seed", int, where), _entry(table, "evaluation.resamples", int, where)
+    results = _results(directory)
+    if "final" in results and "base" not in results:
+        raise RunError(f"{directory.path / 'results.jsonl'}: has no results of phase 'base'; lines were lost.")
+    return Outcome(
+        str(directory.path), _label(table, where), seed, resamples, directory.complete, results, _cost(directory)
+    )
+
+
+def _label(table: Mapping[str, Any], where: str) -> str:
+    protocol = _entry(table, "protocol", str, where)
+    rule, server = _entry(table, "rule.name", str, where), _entry(table, "server_opt.name", str, where)
+    if protocol != "federated":
+        return protocol
+    plain = server == "sgd" and not table["server_opt"].get("momentum")
+    return rule if plain else f"{rule}+{server}"
+
+
+def _entry(table: Mapping[str, Any], path: str, kind: type[Any], where: str) -> Any:
+    value: Any = None
+    for name in path.split("."):
+        value = table.get(name)
+        table = value if isinstance(value, dict) else {}
+    if type(value) is not kind:
+        found = "it is missing" if value is None else f"found {value!r}"
+        raise RunError(f"{where}: {path}: {found}, allowed is the resolved run as fedloom wrote it; restore the file.")
+    return value
+
+
+def _results(directory: RunDirectory) -> dict[str, tuple[Scored, ...]]:
+    results: dict[str, dict[tuple[str, str, int], Scored]] = {}
+    for number, record in enumerate(directory.lines("results.jsonl"), 1):
+        where = f"{directory.path / 'results.jsonl'}: line {number}"
+        one, phase = _scored(record, where), record["phase"]
+        key = (one.owner, one.set, one.index)
+        if key in results.setdefault(phase, {}):
+            raise RunError(f"{where}: repeats question {one.index} of '{one.set}'; the run directory is damaged.")
+        results[phase][key] = one
+    return {phase: tuple(scored.values()) for phase, scored in results.items()}
+
+
+def _scored(record: Any, where: str) -> Scored:
+    texts = ("set", "owner", "phase", "prompt", "reference", "prediction")
+    fits = isinstance(record, dict) and all(type(record.get(name)) is str for name in texts)
+    fits = fits and type(record.get("index")) is int
+    if not fits or not all(isinstance(record.get(name), dict) for name in ("tags", "scores")):
+        raise RunError(f"{where} is no scored example; the run directory is damaged.")
+    pairs = record["scores"].values()
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs):
+        raise RunError(f"{where}: a score is no pair of total and weight; the run directory is damaged.")
+    if not all(isinstance(tag, str) for tag in record["tags"].values()):
+        raise RunError(f"{where}: a tag is no text; the run directory is damaged.")
+    return Scored.from_record(record)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _cost(directory: RunDirectory) -> dict[str, float]:
+    metrics = _numbers(directory, "metrics.jsonl", ("wall_s",), ())
+    ledger = _numbers(directory, "ledger.jsonl", (), ("bytes", "download_bytes"))
+    return {
+        "rounds": float(sum(1 for line in metrics if line.get("name") == "train_loss")),
+        "upload_bytes": float(sum(line.get("bytes", 0) for line in ledger)),
+        "download_bytes": float(sum(line.get("download_bytes", 0) for line in ledger)),
+        "wall_s": float(max((line["wall_s"] for line in metrics), default=0.0)),
+    }
+
+
+def _numbers(
+    directory: RunDirectory, log: str, needed: Sequence[str], allowed: Sequence[str]
+) -> Sequence[Mapping[str, Any]]:
+    """Return the lines of a log, in each of which the `needed` and, where they occur, the `allowed` are numbers."""
+    records = directory.lines(log)
+    for number, line in enumerate(records, 1):
+        _check_numbers(line, needed, allowed, f"{directory.path / log}: line {number}")
+    return records
+
+
+def _check_numbers(line: Any, needed: Sequence[str], allowed: Sequence[str], where: str) -> None:
+    if not isinstance(line, dict) or not line:
+        raise RunError(f"{where} is no record; the run directory is damaged.")
+    wrong = [name for name in (*needed, *allowed) if not _is_number(line.get(name, "" if name in needed else 0))]
+    if wrong:
+        raise RunError(f"{where}: {wrong[0]} is no number; the run directory is damaged.")
