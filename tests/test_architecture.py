@@ -31,7 +31,7 @@ LEVELS = [
     },
     {"local", "clients", "evaluation", "runs", "environment", "export", "pretrain"},
     {"rounds", "engines"},
-    {"protocols"},
+    {"protocols", "outcomes"},
     {"reports", "doctor"},
     {"api", "console"},
     {"cli"},
