@@ -2,6 +2,7 @@
 # make test         install what the tests need and run them
 # make check        lint, types, tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
+# make methods      every federated method of the package on the quickstart task, side by side
 # make bench        speed, as ratios within one run
 
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-dev quickstart test lint types check claims bench clean
+.PHONY: install install-dev quickstart test lint types check claims methods bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -26,7 +27,7 @@ install-dev:
 quickstart: install
 	$(FEDLOOM) run $(FILE) --out $(OUT)/federated
 	$(FEDLOOM) run $(FILE) protocol=local_only --out $(OUT)/local_only
-	$(FEDLOOM) run $(FILE) protocol=centralised --out $(OUT)/centralised
+	$(FEDLOOM) run $(FILE) protocol=centralised local.lr=5e-3 --out $(OUT)/centralised
 	$(FEDLOOM) compare $(OUT)/federated $(OUT)/local_only $(OUT)/centralised
 
 test: install-dev
@@ -43,6 +44,15 @@ check: lint types test
 
 claims: install
 	$(VENV)/bin/python experiments/claims.py --out runs/claims
+
+METHODS ?= runs/methods
+
+methods: install
+	@for file in experiments/methods/*.toml; do \
+	  name=$$(basename $$file .toml); \
+	  [ -e $(METHODS)/$$name/report.md ] || $(FEDLOOM) run $$file --quiet --out $(METHODS)/$$name || exit 2; \
+	done
+	$(FEDLOOM) compare $(METHODS)/*
 
 bench: install-dev
 	$(VENV)/bin/python -m benchmarks.rebuild

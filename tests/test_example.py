@@ -63,8 +63,7 @@ def miniature(file):
         "evaluation.resamples=20",
         "evaluation.max_new_tokens=2",
     ]
-    text = file.read_text()
-    if 'name = "world"' in text:
+    if "[data]" not in file.read_text():
         words += ["data.n_clients=3", "data.records=8"]
     return words
 

@@ -50,8 +50,11 @@ def _label(table: Mapping[str, Any], where: str) -> str:
     rule, server = _entry(table, "rule.name", str, where), _entry(table, "server_opt.name", str, where)
     if protocol != "federated":
         return protocol
-    plain = server == "sgd" and not table["server_opt"].get("momentum")
-    return rule if plain else f"{rule}+{server}"
+    settings = table["server_opt"]
+    if server == "sgd" and not settings.get("momentum"):
+        return rule
+    variant = f" {settings['variant']}" if "variant" in settings else ""
+    return f"{rule}+{server}{variant} lr={settings.get('lr')}"
 
 
 def _entry(table: Mapping[str, Any], path: str, kind: type[Any], where: str) -> Any:
