@@ -89,29 +89,34 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
     from fedloom.console import lines, print_tables
-    from fedloom.reports import outcome, show_table
+    from fedloom.reports import outcome, show_record, show_table
     from fedloom.runs import RunDirectory
 
     found = outcome(RunDirectory.open(folder))
-    table = show_table(found)
     if as_json:
-        rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-        lines([json.dumps({"label": found.label, "seed": found.seed, "complete": found.complete, "rows": rows})])
+        lines([json.dumps(show_record(found))])
         return
-    print_tables([table])
+    print_tables([show_table(found)])
     cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
     lines([cost, str(folder) if found.complete else f"not complete: fedloom resume {folder}"])
 
 
 @app.command()
-def compare(folders: Annotated[list[Path], typer.Argument(help="Run directories, the one of interest first.")]) -> None:
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run directories, the one of interest first.")],
+    as_json: AsJson = False,
+) -> None:
     """Print several runs side by side and their paired differences."""
-    from fedloom.console import print_tables
+    from fedloom.console import lines, print_tables
     from fedloom.reports import compare as compare_outcomes
-    from fedloom.reports import compare_table, outcome
+    from fedloom.reports import compare_record, compare_table, outcome
     from fedloom.runs import RunDirectory
 
-    print_tables(compare_table(compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])))
+    compared = compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])
+    if as_json:
+        lines([json.dumps(compare_record(compared))])
+    else:
+        print_tables(compare_table(compared))
 
 
 @app.command()

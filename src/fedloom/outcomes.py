@@ -1,12 +1,13 @@
 """What a run directory holds: what kind of run it was, its scored examples and its cost, everything checked."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedloom import config
-from fedloom.errors import FedloomError, RunError
+from fedloom.errors import FedloomError, MissingFileError, RunError
 from fedloom.evaluation import Scored
 from fedloom.runs import RunDirectory
 
@@ -106,7 +107,19 @@ def _cost(directory: RunDirectory) -> dict[str, float]:
         "upload_bytes": float(sum(line.get("bytes", 0) for line in ledger)),
         "download_bytes": float(sum(line.get("download_bytes", 0) for line in ledger)),
         "wall_s": float(max((line["wall_s"] for line in metrics), default=0.0)),
-    }
+    } | _counts(directory)
+
+
+def _counts(directory: RunDirectory) -> dict[str, float]:
+    """Return how many examples, training and held-out, were cut, empty or too long to learn from."""
+    try:
+        encoded = json.loads(directory.read("partition.json"))["encoded"].values()
+        names = ("truncated", "empty_answers", "prompts_too_long")
+        return {name: float(sum(counts[name] for counts in encoded)) for name in names}
+    except MissingFileError:  # the run was stopped before its data were divided
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{directory.path / 'partition.json'}: is not what fedloom wrote ({error}).") from error
 
 
 def _numbers(
