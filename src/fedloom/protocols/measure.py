@@ -54,7 +54,7 @@ def measure(
     if phase in ("base", "final"):
         directory.append("results.jsonl", [_without_private_text(one).as_record() | {"phase": phase} for one in scored])
     directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
-    tested = [one for one in scored if one.set == "test"]
+    tested = [one for one in scored if "client" not in one.tags]
     _write_samples(directory, tested[: settings.samples], f"{phase}_{file_name(owner)}" if owner else phase)
     return Evaluated(phase, owner, {name: mean.value for name, mean in means.items()}, wall_s)
 
@@ -100,8 +100,8 @@ def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, 
 
 
 def _without_private_text(one: Scored) -> Scored:
-    """Return a scored validation example without its texts, which are its client's; the common test keeps them."""
-    if one.set != "validation":
+    """Return a scored example that belongs to a client without its texts; a common test keeps them."""
+    if "client" not in one.tags:
         return one
     tags = {name: one.tags[name] for name in ("client", "domain") if name in one.tags}
     return replace(one, tags=tags, prompt="", reference="", prediction="")

@@ -50,7 +50,9 @@ def prepare(run: TuningRun) -> Prepared:
         raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
     private = {name: value for name, value in model.trainable.items() if name not in shared}
     validation = [example for examples in division.validation.values() for example in examples]
-    parts = {"test": division.test[: run.evaluation.limit or None], "validation": validation}
+    # Without a test split all clients' held-out examples together are the questions that every model is asked.
+    test = division.test or tuple(validation)
+    parts = {"test": test[: run.evaluation.limit or None], "validation": validation}
     sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
     counts |= {f"({name})": count_encoded(items) for name, (_, items) in sets.items()}
     legs = tuple(_LEGS[run.protocol](run, shards))
