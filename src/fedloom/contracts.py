@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from fedloom.errors import ConfigError
 from fedloom.examples import Example, Turn
 from fedloom.mean import LossSum, Mean
 from fedloom.plugin import Family
@@ -28,14 +29,19 @@ __all__ = [
     "Aggregator",
     "Batch",
     "Carrier",
-    "Draws",
+    "Codec",
     "Encoded",
     "Engine",
+    "Flow",
+    "Frame",
+    "Guard",
     "Job",
     "Local",
+    "Mechanism",
     "Metric",
     "Model",
     "ModelFamily",
+    "Noise",
     "Partition",
     "Piece",
     "Prediction",
@@ -132,28 +138,130 @@ class Accumulator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What the numbers of a row mean: their names, and the parameters that they are changes to."""
+
+    layout: Layout
+    anchor_P: Tensor
+    """The shared parameters at the start of the round, in the order of the slot `delta`."""
+
+
 class Aggregator(Family):
     """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
 
     folder = "fedloom.aggregators"
+    hides_rows: ClassVar[bool] = False
+    """Whether the server sees the sum of the rows only (secure aggregation), which no lossy codec survives."""
 
     @abstractmethod
-    def __call__(self, rows_NP: Tensor, weight_N: Tensor) -> Tensor:
+    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
         """Return the aggregate [P]."""
 
     @abstractmethod
-    def accumulator(self) -> Accumulator:
+    def accumulator(self, frame: Frame) -> Accumulator:
         """Return a fresh accumulator; a mean is a running sum and never holds the matrix."""
+
+
+class Codec(Family):
+    """How a row travels: as bytes, exactly or with an error that the client may keep and add to its next row."""
+
+    folder = "fedloom.codecs"
+    exact: ClassVar[bool] = False
+    """Whether decoding gives back the very row."""
+
+    @abstractmethod
+    def encode(self, row_P: Tensor) -> Tensor:
+        """Return the row [P], float32 on the CPU, as uint8 numbers: all that crosses the wire."""
+
+    @abstractmethod
+    def decode(self, packet: Tensor, size: int) -> Tensor:
+        """Return the row [P] of `size` numbers that a packet stands for; a damaged packet raises DataError."""
+
+    def feedback(self) -> bool:
+        """Return whether the client adds what encoding lost to its next row."""
+        return False
+
+
+# ------------------------------------------------------------------------------------------------------------ privacy
+
+
+Noise = Callable[[int], Tensor]
+"""Gives that many fresh standard normal numbers, float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What protects one owner's data for the whole run, as an accountant needs it."""
+
+    rate: float
+    """Probability with which a record takes part in one use of the mechanism (Poisson sampling)."""
+    noise_multiplier: float
+    """Standard deviation of the noise on the sum, over the largest norm of one contribution."""
+    delta: float
+    allowed: int
+    """Uses after which the budget would be passed by one more."""
+
+
+class Mechanism(Family):
+    """Differential privacy of contributions: each is clipped, their sum gets noise once, the denominator is fixed.
+
+    A contribution is the gradient of one example or the row of one client. What has to be kept between uses, such as
+    an adaptive clipping norm, lies in a tree that the caller carries.
+    """
+
+    folder = "fedloom.privacy"
+
+    def protects(self) -> Literal["nothing", "example", "client", "client_local"]:
+        """Return whose contribution is clipped; `client_local` adds the noise before a row leaves its client."""
+        return "nothing"
+
+    def guard(self, *, population: int, expected: float, uses: int) -> Guard:
+        """Return the guard of data of `population` records, `expected` of them in each of `uses` planned uses."""
+        return Guard(1.0, 0.0, 1.0, uses)
+
+    def epsilon(self, guard: Guard, uses: int) -> dict[str, float]:
+        """Return the epsilon spent after so many uses, by accountant; the first one is the one that counts."""
+        return {}
+
+    def start(self) -> Tree:
+        """Return what is kept before the first use."""
+        return {}
+
+    def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
+        """Return factors [L, E] from the norms of E contributions in L blocks of parameters."""
+        return torch.ones_like(norms_LE)
+
+    def release(
+        self, sum_P: Tensor, *, inside: float, expected: float, guard: Guard, kept: Tree, noise: Noise
+    ) -> tuple[Tensor, Tree]:
+        """Return the noisy sum of clipped contributions over `expected`, and what is kept.
+
+        `inside` counts the contributions that were not clipped.
+        """
+        return sum_P / expected, kept
+
+    def noise(self, *names: str | int) -> Noise:
+        """Return a source of noise: the system's, or in a simulation one seeded by the names."""
+        raise ConfigError("privacy: this mechanism adds no noise.")
 
 
 # --------------------------------------------------------------------------------------------------- models and tasks
 
 
 @dataclass
-class Draws:
-    """Where the dropout of a model draws from: None while it must be off. The one thing of a model that changes."""
+class Flow:
+    """What differs from one forward pass to the next: the one thing of a model that changes.
 
-    generator: torch.Generator | None = None
+    The low-rank layers read it; with all fields at rest they are functions of their inputs alone.
+    """
+
+    generators: tuple[torch.Generator, ...] = ()
+    """Where dropout draws from, one for each stacked client; empty while it must be off."""
+    batch: "Batch | None" = None
+    """Set while the factors carry one slot per example: which tokens belong to which."""
+    scaling_K: Tensor | None = None
+    """Each stacked client's alpha / r relative to the layer's, where clients have ranks of their own."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +272,7 @@ class Model:
     trainable: Tree
     """The tensors that training changes, by their names in `module`, at their initial values."""
     tokenizer: PreTrainedTokenizerBase
-    draws: Draws
+    flow: Flow
     base_id: str
     """Name and SHA-256 of the base weights, for manifests."""
 
@@ -203,11 +311,22 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B examples padded to one length: what a model sees and which tokens count."""
+    """E examples of K clients as one row of N tokens: K equal parts, in each a client's examples one after another.
 
-    tokens_BT: Tensor  # int64
-    attention_BT: Tensor  # int64, 0 at padding
-    supervised_BT: Tensor  # bool
+    Behind the examples of a part lies padding up to the longest part; there is none inside. Nothing of one example
+    reaches another: attention works on `places`, positions start anew.
+    """
+
+    tokens_N: Tensor  # int64
+    positions_N: Tensor  # int64
+    n_clients: int
+    lengths_E: Tensor  # int64
+    client_E: Tensor  # int64: the part in which an example lies
+    places: tuple[Tensor, ...]
+    """For each group of examples of like length, [E', T] the place in 0..N-1 of each token; -1 behind the end."""
+    asked_S: Tensor  # int64: places whose next token is supervised
+    targets_S: Tensor  # int64: those next tokens
+    example_S: Tensor  # int64: whose they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +369,8 @@ class Task(Family):
         """Return the example as tokens; called once per example and run."""
 
     @abstractmethod
-    def collate(self, items: Sequence[Encoded], model: Model) -> Batch:
-        """Return encoded examples as one batch on the model's device."""
+    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
+        """Return the encoded examples of each client as one batch on the model's device."""
 
     @abstractmethod
     def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
@@ -334,6 +453,12 @@ class Work:
     """Initial values of the parameters that are trained but never shared."""
     weighting: Weighting
     seed: int
+    mechanism: Mechanism
+    guards: Mapping[str, Guard]
+    """What protects each client's examples; empty where nothing is private or whole clients are."""
+    codec: Codec
+    ranks: Mapping[str, int]
+    """The rank of each client's adapters; empty where all have the model's."""
 
 
 @dataclass(frozen=True)
@@ -344,14 +469,21 @@ class Job:
     round: int
     lr: float
     local: Local
+    spent: int = 0
+    """Uses of the mechanism on this client's data so far."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a client sends back; `memory` stays with the client and is only carried here in simulation."""
+    """All that a client sends back; `memory` stays with the client and is only carried here in simulation.
+
+    Where a client's examples are protected, weight, counts and loss say nothing of them: 1, 0, the expected number
+    of samples, and no loss.
+    """
 
     client: str
-    row_P: Tensor
+    packet: Tensor
+    """The row as its codec made it, uint8."""
     layout: Layout
     weight: float
     n_examples: int
@@ -360,6 +492,8 @@ class Report:
     """Examples trained on this round, repetitions counted."""
     loss: Mean
     memory: Slots
+    steps: int
+    """Optimiser steps taken."""
 
 
 Carrier = Callable[[Iterable[Job]], Iterator[Report]]
