@@ -21,6 +21,8 @@ LEVELS = [
         "rules",
         "server_opts",
         "aggregators",
+        "codecs",
+        "privacy",
         "data",
         "models",
         "tasks",
