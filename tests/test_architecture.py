@@ -31,7 +31,7 @@ LEVELS = [
         "optimisers",
         "statistics",
     },
-    {"local", "clients", "evaluation", "runs", "environment", "export", "pretrain"},
+    {"local", "kernels", "batching", "ranks", "clients", "evaluation", "runs", "environment", "export", "pretrain"},
     {"rounds", "engines"},
     {"protocols", "outcomes"},
     {"reports", "doctor"},

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedTokenizerBase
 
 from fedloom.errors import ConfigError
@@ -220,7 +221,7 @@ class Mechanism(Family):
         """Return the guard of data of `population` records, `expected` of them in each of `uses` planned uses."""
         return Guard(1.0, 0.0, 1.0, uses)
 
-    def epsilon(self, guard: Guard, uses: int) -> dict[str, float]:
+    def spent(self, guard: Guard, uses: int) -> dict[str, float]:
         """Return the epsilon spent after so many uses, by accountant; the first one is the one that counts."""
         return {}
 
@@ -233,15 +234,16 @@ class Mechanism(Family):
         return torch.ones_like(norms_LE)
 
     def release(
-        self, sum_P: Tensor, *, inside: float, expected: float, guard: Guard, kept: Tree, noise: Noise
+        self, sum_P: Tensor, *, inside: float, total: int, expected: float, guard: Guard, kept: Tree, noise: Noise
     ) -> tuple[Tensor, Tree]:
         """Return the noisy sum of clipped contributions over `expected`, and what is kept.
 
-        `inside` counts the contributions that were not clipped.
+        `inside` of `total` contributions were not clipped; where blocks are clipped one by one, each counts by its
+        share of such blocks.
         """
         return sum_P / expected, kept
 
-    def noise(self, *names: str | int) -> Noise:
+    def source(self, *names: str | int) -> Noise:
         """Return a source of noise: the system's, or in a simulation one seeded by the names."""
         raise ConfigError("privacy: this mechanism adds no noise.")
 
@@ -249,19 +251,49 @@ class Mechanism(Family):
 # --------------------------------------------------------------------------------------------------- models and tasks
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """E examples of K clients as one row of N tokens: K equal parts, in each a client's examples one after another.
+
+    Behind the examples of a part lies padding up to the longest part; there is none between them. Nothing of one
+    example reaches another: positions start anew, and attention works on the examples side by side, [E, T], T being
+    the longest. Four index tensors lead from one arrangement to the other and name what is padding in each.
+    """
+
+    tokens_N: Tensor  # int64
+    positions_N: Tensor  # int64
+    parts: tuple[int, ...]
+    """Tokens of each client, padding not counted."""
+    client_E: Tensor  # int64: the part in which an example lies
+    place_ET: Tensor  # int64: where the tokens of an example lie among N; 0 behind its end
+    home_N: Tensor  # int64: where a token lies among E * T; 0 for padding
+    behind_M: Tensor  # int64: the places among E * T that lie behind the end of an example
+    padding_Q: Tensor  # int64: the places among N that are padding
+    asked_S: Tensor  # int64: the places among N whose next token is supervised
+    targets_S: Tensor  # int64: those next tokens
+    example_S: Tensor  # int64: whose they are; E for nobody's
+
+    @property
+    def even(self) -> bool:
+        """Whether both arrangements are one: all examples have T tokens, and there is no padding."""
+        return self.place_ET.numel() == self.tokens_N.numel() and not self.behind_M.numel()
+
+
 @dataclass
 class Flow:
     """What differs from one forward pass to the next: the one thing of a model that changes.
 
-    The low-rank layers read it; with all fields at rest they are functions of their inputs alone.
+    The low-rank layers read it; at rest they are functions of their inputs alone.
     """
 
+    batch: Batch | None = None
+    """The packed batch that is passing; None in generation."""
     generators: tuple[torch.Generator, ...] = ()
     """Where dropout draws from, one for each stacked client; empty while it must be off."""
-    batch: "Batch | None" = None
-    """Set while the factors carry one slot per example: which tokens belong to which."""
+    per_example: bool = False
+    """Whether the factors carry one slot per example, which all hold their client's values."""
     scaling_K: Tensor | None = None
-    """Each stacked client's alpha / r relative to the layer's, where clients have ranks of their own."""
+    """Each stacked client's alpha / r over the layer's own, where clients have ranks of their own."""
 
 
 @dataclass(frozen=True)
@@ -275,11 +307,30 @@ class Model:
     flow: Flow
     base_id: str
     """Name and SHA-256 of the base weights, for manifests."""
+    stackable: bool
+    """Whether all trained tensors may carry a leading client axis."""
+    packs: bool
+    """Whether the module's attention knows packed batches; if not, it finds the examples by their positions."""
 
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
         return next(self.module.parameters()).device
+
+    def logits(self, params: Tree, batch: Batch) -> Tensor:
+        """Return the logits [S, V] at the places that `batch` asks for, and nowhere else."""
+        inputs = {
+            "input_ids": batch.tokens_N[None],
+            "position_ids": batch.positions_N[None],
+            "use_cache": False,
+            "logits_to_keep": batch.asked_S,
+        }
+        if self.packs:
+            # transformers hands a mask of four axes on as it is; our attention needs none.
+            inputs |= {"attention_mask": batch.tokens_N.new_zeros(1, 1, 1, 1), "packed": batch}
+        # Factors are tied to nothing, and looking for ties costs more than the swap itself.
+        output = functional_call(self.module, params, kwargs=inputs, tie_weights=not self.stackable)
+        return output.logits[0]
 
 
 class ModelFamily(Family):
@@ -307,26 +358,6 @@ class Encoded:
     truncated: bool = False
     empty_answer: bool = False
     prompt_too_long: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """E examples of K clients as one row of N tokens: K equal parts, in each a client's examples one after another.
-
-    Behind the examples of a part lies padding up to the longest part; there is none inside. Nothing of one example
-    reaches another: attention works on `places`, positions start anew.
-    """
-
-    tokens_N: Tensor  # int64
-    positions_N: Tensor  # int64
-    n_clients: int
-    lengths_E: Tensor  # int64
-    client_E: Tensor  # int64: the part in which an example lies
-    places: tuple[Tensor, ...]
-    """For each group of examples of like length, [E', T] the place in 0..N-1 of each token; -1 behind the end."""
-    asked_S: Tensor  # int64: places whose next token is supervised
-    targets_S: Tensor  # int64: those next tokens
-    example_S: Tensor  # int64: whose they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,6 +534,13 @@ class Engine(Family):
     """Carries jobs to clients; decides where and how many at a time they train, never what they compute."""
 
     folder = "fedloom.engines"
+
+    def settled(self, work: Work, *, n_clients: int) -> "Engine":
+        """Return the engine with everything chosen that its fields leave open, for so many clients a round.
+
+        What is chosen is written down with the run: a resumed one must not choose anew.
+        """
+        return self
 
     @abstractmethod
     def start(self, work: Work) -> Carrier:

@@ -120,7 +120,7 @@ def _losses(model: Model, task: Task, params: Tree, items: Sequence[Encoded]) ->
     while order:
         count = max(1, _BATCH_TOKENS // len(items[order[0]].tokens_T))
         chosen, order = order[:count], order[count:]
-        losses = task.loss(model, params, task.collate([items[index] for index in chosen], model))
+        losses = task.loss(model, params, task.collate([[items[index] for index in chosen]], model))
         pairs = zip(losses.total_B.tolist(), losses.weight_B.tolist(), strict=True)
         result.update(zip(chosen, (Mean(total, weight) for total, weight in pairs), strict=True))
     return [result[index] for index in range(len(items))]

@@ -16,6 +16,7 @@ from fedloom.errors import ConfigError, UnknownNameError, suggest
 
 __all__ = [
     "AtLeast",
+    "Count",
     "Family",
     "Fraction",
     "NonNegative",
@@ -51,6 +52,7 @@ Positive = Annotated[float, Range(0, low_excluded=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 AtLeast = Annotated[int, Range(1)]  # a count of at least one
+Count = Annotated[int, Range(0, 2**63 - 1)]
 
 
 def _limits(annotation: Any) -> Iterator[Range]:

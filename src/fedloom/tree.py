@@ -138,17 +138,22 @@ class Layout:
         """The P of a row."""
         return sum(math.prod(shape) for _, _, shape in self.entries)
 
-    def _spans(self) -> Iterator[tuple[str, str, tuple[int, ...], slice]]:
+    def spans(self) -> Iterator[tuple[str, str, tuple[int, ...], slice]]:
+        """Yield (slot, name, shape, place in the row) of each tensor."""
         start = 0
         for slot, name, shape in self.entries:
             stop = start + math.prod(shape)
             yield slot, name, shape, slice(start, stop)
             start = stop
 
+    def only(self, slots: frozenset[str], *, inside: bool) -> "Layout":
+        """Return the layout of the named slots alone, or of the others."""
+        return Layout(tuple(entry for entry in self.entries if (entry[0] in slots) is inside))
+
     def columns(self, slots: frozenset[str]) -> Tensor:
         """Return a mask [P] of the numbers that belong to the named slots."""
         mask_P = torch.zeros(self.size, dtype=torch.bool)
-        for slot, _, _, span in self._spans():
+        for slot, _, _, span in self.spans():
             mask_P[span] = slot in slots
         return mask_P
 
@@ -160,15 +165,15 @@ class Layout:
             raise ModelError(f"a row of another layout: '{odd[0]}/{odd[1]}' {odd[2]} does not fit.")
         return _join([flatten(tree) for tree in slots.values() if tree])
 
-    def slots(self, row_P: Tensor) -> Slots:
-        """Return the slots that lie in a row, as views of it."""
-        if row_P.shape != (self.size,):
-            raise ModelError(f"a row has shape {tuple(row_P.shape)}, its layout needs ({self.size},).")
+    def slots(self, row: Tensor) -> Slots:
+        """Return the slots that lie in a row [P] or in rows [K, P], as views of it."""
+        if row.shape[-1:] != (self.size,):
+            raise ModelError(f"a row has shape {tuple(row.shape)}, its layout needs ({self.size},).")
         result: Slots = {}
-        for slot, name, shape, span in self._spans():
-            result.setdefault(slot, {})[name] = row_P[span].view(shape)
+        for slot, name, shape, span in self.spans():
+            result.setdefault(slot, {})[name] = row[..., span].view(*row.shape[:-1], *shape)
         return result
 
-    def tree(self, row_P: Tensor) -> Tree:
-        """Return the lone tree that lies in a row, as views of it."""
-        return self.slots(row_P)[""]
+    def tree(self, row: Tensor) -> Tree:
+        """Return the lone tree that lies in a row [P] or in rows [K, P], as views of it."""
+        return self.slots(row)[""]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from fedloom.contracts import Carrier, Engine, Job, Report, Work
-from fedloom.local import Workspace, train_client
+from fedloom.local import Workspace, train_clients
 from fedloom.plugin import plugin
 
 __all__ = ["Sequential"]
@@ -15,9 +15,9 @@ class Sequential(Engine):
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains each job when its report is asked for."""
-        space = Workspace.of(work)
+        space = Workspace.of(work, width=1)
 
         def carry(jobs: Iterable[Job]) -> Iterator[Report]:
-            return (train_client(work, job, space) for job in jobs)
+            return (report for job in jobs for report in train_clients(work, [job], space))
 
         return carry

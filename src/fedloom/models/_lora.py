@@ -2,9 +2,11 @@
 
 `install` places `LoraLinear` layers once, when a model is built; afterwards factors reach them by name through
 `torch.func.functional_call`. A factor may carry a leading client axis [K, ...]: K clients then lie one after another
-on the batch axis, share one pass of the frozen base, and each meets its own factors only.
+on the token axis in equal parts, share one pass of the frozen base, and each meets its own factors only. Or it carries
+one slot per example [E, ...], all with their client's values: the pass is that of the clients, and the gradient of a
+slot is that of its example.
 
-Shapes: K clients, B examples of one client, T tokens, D input width, O output width, R rank.
+Shapes: K clients, E examples, N tokens, T tokens of an example, D input width, O output width, R rank.
 
 Deviations: none. A starts as `peft` starts it (Kaiming-uniform with a = sqrt 5), B at zero, both from a named seed.
 Left out: adapters on embeddings, on fused expert weights and on biases.
@@ -15,12 +17,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from fedloom import rng
-from fedloom.contracts import Draws
+from fedloom.contracts import Flow
 from fedloom.errors import ModelError, suggest
+from fedloom.models._low_rank import LowRank
 from fedloom.tree import Tree
 
 __all__ = ["LoraLinear", "factor_names", "install", "linear_layers", "lora_layers", "place"]
@@ -29,12 +31,12 @@ __all__ = ["LoraLinear", "factor_names", "install", "linear_layers", "lora_layer
 class LoraLinear(nn.Module):
     """A linear layer with a low-rank addition; `base` is an `nn.Linear` or the transposed `Conv1D` of GPT-2.
 
-    Parameters are `lora_A` [R, D] and `lora_B` [O, R] in float32, or handed in as [K, R, D] and [K, O, R], either of
-    them or both. The input is [B, T, D], or [K * B, T, D] with a client axis; a batch that does not divide into K
-    equal parts raises ModelError. The low-rank path computes in the dtype of the factors, the result has the base's.
+    Parameters are `lora_A` [R, D] and `lora_B` [O, R] in float32, or handed in with a leading axis, either of them or
+    both. The input is [..., D]; one whose tokens do not divide into K equal parts raises ModelError. The low-rank
+    path computes in the dtype of the input; gradients of factors are float32.
     """
 
-    def __init__(self, base: nn.Module, *, rank: int, alpha: float, dropout: float, draws: Draws) -> None:
+    def __init__(self, base: nn.Module, *, rank: int, alpha: float, dropout: float, flow: Flow) -> None:
         super().__init__()
         width_in, width_out, device = _widths(base)
         self.lora_A = nn.Parameter(torch.zeros(rank, width_in, device=device))
@@ -42,26 +44,30 @@ class LoraLinear(nn.Module):
         self.base = base
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.scaling = alpha / rank
-        self.draws = draws
+        self.flow = flow
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return base(x) + (alpha / r) B A x."""
-        y_BTO = self.base(x_BTD)
-        low_BTR = _times(self._dropped(x_BTD.to(self.lora_A.dtype)), self.lora_A)
-        # Scaled here, where a row has R numbers and not O.
-        return (y_BTO + _times(low_BTR * self.scaling, self.lora_B)).to(y_BTO.dtype)
+        flow, scaling = self.flow, self.scaling
+        scale = scaling if flow.scaling_K is None else scaling * flow.scaling_K
+        examples = flow.batch if flow.per_example else None
+        return LowRank.apply(self.base(x), self._dropped(x), self.lora_A, self.lora_B, scale, examples)
 
     def delta(self) -> Tensor:
         """Return (alpha / r) B A in float32, laid out as the base weight is."""
         delta_OD = self.scaling * (self.lora_B.detach() @ self.lora_A.detach())
         return delta_OD.T if isinstance(self.base, Conv1D) else delta_OD
 
-    def _dropped(self, x_BTD: Tensor) -> Tensor:
-        if self.draws.generator is None or not self.dropout:
-            return x_BTD
-        keep = 1 - self.dropout
-        mask_BTD = torch.empty_like(x_BTD).bernoulli_(keep, generator=self.draws.generator)
-        return x_BTD * mask_BTD.div_(keep)
+    def _dropped(self, x: Tensor) -> Tensor:
+        generators, batch = self.flow.generators, self.flow.batch
+        if not generators or not self.dropout:
+            return x
+        parts_KND = torch.zeros_like(x).view(len(generators), -1, x.shape[-1])
+        sizes = batch.parts if batch else (parts_KND.shape[1],) * len(generators)
+        # A client's mask covers its own tokens only, so that it does not depend on who else is in the batch.
+        for part_ND, size, generator in zip(parts_KND, sizes, generators, strict=True):
+            part_ND[:size].bernoulli_(1 - self.dropout, generator=generator)
+        return x * parts_KND.view(x.shape).div_(1 - self.dropout)
 
 
 def _widths(base: nn.Module) -> tuple[int, int, torch.device]:
@@ -70,18 +76,6 @@ def _widths(base: nn.Module) -> tuple[int, int, torch.device]:
     if isinstance(base, Conv1D):
         return base.nx, base.nf, base.weight.device
     raise ModelError(f"a low-rank layer on {type(base).__name__}: allowed are nn.Linear and Conv1D.")
-
-
-def _times(x_BTD: Tensor, factor: Tensor) -> Tensor:
-    """Return x times the transposed factor [R, D], or each client's part of x times its own of [K, R, D]."""
-    if factor.dim() == 2:
-        return functional.linear(x_BTD, factor)
-    n_clients = len(factor)
-    # Without this check the reshape below could give one client the tokens of another.
-    if len(x_BTD) % n_clients:
-        raise ModelError(f"a batch of {len(x_BTD)} rows does not divide into {n_clients} stacked clients.")
-    parts = torch.bmm(x_BTD.reshape(n_clients, -1, x_BTD.shape[-1]), factor.mT)
-    return parts.view(*x_BTD.shape[:-1], factor.shape[1])
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -107,7 +101,7 @@ def install(
     alpha: float,
     dropout: float,
     seed: int,
-    draws: Draws,
+    flow: Flow,
 ) -> None:
     """Freeze the module and replace its target layers by `LoraLinear`, in place.
 
@@ -117,7 +111,7 @@ def install(
     """
     module.requires_grad_(False)
     for name, base in _targeted(module, targets).items():
-        layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, draws=draws)
+        layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, flow=flow)
         start_RD = torch.empty(layer.lora_A.shape)  # drawn on the CPU: the same on every device
         nn.init.kaiming_uniform_(start_RD, a=math.sqrt(5), generator=rng.generator(seed, "lora", name))
         place(layer, {"lora_A": start_RD})

@@ -2,7 +2,7 @@
 
 The base weights lie frozen in `dtype`; what training changes is a tree of float32 tensors that reach the module
 through `torch.func.functional_call`. The module is always in evaluation mode: the one thing random in a forward pass
-is the adapters' dropout, which draws from `Model.draws`. Code that comes with a model is never run, and weights are
+is the adapters' dropout, which draws from `Model.flow`. Code that comes with a model is never run, and weights are
 safetensors only.
 """
 
@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fedloom.contracts import Draws, Model, ModelFamily
+from fedloom.contracts import Flow, Model, ModelFamily
 from fedloom.errors import ConfigError, ModelError, suggest
 from fedloom.files import atomic_folder
+from fedloom.models import _attention as packed
 from fedloom.models._checkpoint import EMBEDDED, Checkpoint, quiet
 from fedloom.models._lora import factor_names, install, lora_layers, place
 from fedloom.models._peft_files import AdapterFile, read_adapter, write_adapter
@@ -47,8 +48,9 @@ class CausalLM(ModelFamily):
     """Names, or ends of names, of the linear layers with an adapter; empty takes all in the model's blocks."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the base weights; what is trained is float32."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """How transformers computes attention."""
+    attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
+    """How attention is computed: `packed` handles each example by itself with PyTorch's fused kernel; the others are
+    transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none)."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
 
@@ -61,7 +63,7 @@ class CausalLM(ModelFamily):
         if self.lora_rank == 0 and (self.dtype != "float32" or self.quantise != "none"):
             raise ConfigError("lora_rank: found 0, which trains all weights; allowed with dtype float32, unquantised.")
         if self.attention == "flash_attention_2" and self.dtype == "float32":
-            raise ConfigError("attention: flash_attention_2 needs dtype bfloat16 or float16; set dtype, or use sdpa.")
+            raise ConfigError("attention: flash_attention_2 needs dtype bfloat16 or float16; set dtype, or use packed.")
 
     def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
         """Return the model; `train` is a regular expression found anywhere in the names to train.
@@ -71,16 +73,25 @@ class CausalLM(ModelFamily):
         pattern that selects nothing or a device that cannot do what is asked.
         """
         quantisation = self._quantisation(device)
+        packed.register()
         source = Checkpoint.find(self.path)
         tokenizer = source.tokenizer()
         module = source.module(dtype=self.dtype, attention=self.attention, quantisation=quantisation, device=device)
         _check_vocabulary(source, module, tokenizer)
-        draws = Draws()
+        flow = Flow()
         if self.lora_rank:
-            self._add_adapter(module, source, draws, seed)
+            self._add_adapter(module, source, flow, seed)
         module.eval().requires_grad_(False)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
-        return Model(module, trainable, tokenizer, draws, source.base_id)
+        return Model(
+            module,
+            trainable,
+            tokenizer,
+            flow,
+            source.base_id,
+            stackable=all(re.search(self.stackable, name) for name in trainable),
+            packs=self.attention == packed.NAME,
+        )
 
     def _quantisation(self, device: torch.device) -> Any:
         if self.quantise == "none":
@@ -102,7 +113,7 @@ class CausalLM(ModelFamily):
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
 
-    def _add_adapter(self, module: nn.Module, source: Checkpoint, draws: Draws, seed: int) -> None:
+    def _add_adapter(self, module: nn.Module, source: Checkpoint, flow: Flow, seed: int) -> None:
         install(
             module,
             targets=self.lora_targets,
@@ -110,7 +121,7 @@ class CausalLM(ModelFamily):
             alpha=self.lora_alpha,
             dropout=self.lora_dropout,
             seed=seed,
-            draws=draws,
+            flow=flow,
         )
         if self.adapter:
             place(module, read_adapter(module, Path(self.adapter), base=self.path, base_id=source.base_id))
@@ -183,7 +194,7 @@ class CausalLM(ModelFamily):
         source = Checkpoint.find(self.path)
         tokenizer = source.tokenizer()
         module = source.module(dtype="auto")
-        self._add_adapter(module, source, Draws(), seed=0)
+        self._add_adapter(module, source, Flow(), seed=0)
         _merge(module)
         with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedloom import config
-from fedloom.contracts import Carrier, Job, Report, Work
+from fedloom.contracts import Carrier, Engine, Job, Report, Work
 from fedloom.environment import dirty_diff, environment
 from fedloom.errors import FedloomError, MemoryExceededError, RunError
 from fedloom.files import file_name, write_atomic
@@ -21,7 +21,7 @@ from fedloom.protocols.measure import Evaluated, measure, models_of
 from fedloom.protocols.prepared import Prepared, prepare
 from fedloom.protocols.states import load_state, save_state
 from fedloom.protocols.tuning import TuningRun
-from fedloom.rounds import Plan, RoundRecord, State, begin, step
+from fedloom.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhausted, spent_by, step
 from fedloom.runs import Checkpoint, RunDirectory
 
 __all__ = ["Event", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
@@ -122,12 +122,13 @@ def _train_leg(
     on_report: Callable[[Report], None],
 ) -> Iterator[Event]:
     leg, run = ready.legs[index], ready.run
-    plan, carrier = plan_of(leg), _observed(leg.run.engine.start(work_of(ready, leg)), on_report)
-    while state.round < plan.rounds:
+    plan, work = plan_of(leg), work_of(ready, leg)
+    carrier = _observed(_engine(directory, leg, work).start(work), on_report)
+    while state.round < plan.rounds and not exhausted(plan, state):
         state, record = step(plan, state, carrier)
         directory.append("metrics.jsonl", _metrics(record, leg, clock.wall_s))
-        directory.append("ledger.jsonl", _ledger(record, leg))
-        last = state.round == plan.rounds
+        directory.append("ledger.jsonl", _ledger(record, leg, plan, state))
+        last = state.round == plan.rounds or exhausted(plan, state)
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
             yield measure(ready, directory, state, leg.owner, phase=phase, wall_s=clock.wall_s)
@@ -138,6 +139,17 @@ def _train_leg(
     for owner, params in models_of(ready, state, leg.owner):
         folder = f"adapters/{file_name(owner)}" if owner else "adapter"
         run.model.save(ready.model, params, str(directory.path / folder))
+
+
+def _engine(directory: RunDirectory, leg: Leg, work: Work) -> Engine:
+    """Return the engine with what it chose when the run began; a resumed run must not choose anew."""
+    path = directory.path / "engine.json"
+    if path.is_file():
+        width = json.loads(path.read_text())
+        return config.build(TuningRun, {"engine": width}).engine
+    engine = leg.run.engine.settled(work, n_clients=leg.per_round)
+    write_atomic(path, json.dumps(config.table_of(replace(leg.run, engine=engine))["engine"]))
+    return engine
 
 
 class _Clock:
@@ -163,6 +175,9 @@ def plan_of(leg: Leg) -> Plan:
         clients_per_round=leg.per_round,
         rounds=run.rounds,
         seed=run.seed,
+        mechanism=run.privacy,
+        guards=leg.guards,
+        codec=run.codec,
     )
 
 
@@ -178,6 +193,10 @@ def work_of(ready: Prepared, leg: Leg) -> Work:
         private=ready.private,
         weighting=leg.run.weighting,
         seed=leg.run.seed,
+        mechanism=leg.run.privacy,
+        guards=leg.guards,
+        codec=leg.run.codec,
+        ranks=leg.ranks,
     )
 
 
@@ -203,8 +222,10 @@ def _metrics(record: RoundRecord, leg: Leg, wall_s: float) -> list[dict[str, Any
     return [*lines, head | {"name": "train_loss", "total": record.loss.total, "weight": record.loss.weight}]
 
 
-def _ledger(record: RoundRecord, leg: Leg) -> list[dict[str, Any]]:
-    """Return all that left each client in the round."""
+def _ledger(record: RoundRecord, leg: Leg, plan: Plan, state: State) -> list[dict[str, Any]]:
+    """Return all that left each client in the round, and what has been spent of its privacy."""
+    if plan.guards:
+        return [_private_line(one, record, plan, state) for one in record.clients]
     return [
         {
             "round": record.round,
@@ -221,3 +242,24 @@ def _ledger(record: RoundRecord, leg: Leg) -> list[dict[str, Any]]:
         }
         for client in record.clients
     ]
+
+
+def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: State) -> dict[str, Any]:
+    """Return a ledger line that says of a protected client nothing but what the mechanism lets out."""
+    name = "" if plan.protects == "client" else client.client
+    guard = plan.guards[name]
+    return {
+        "round": record.round,
+        "client": client.client,
+        "what": "row (" + ", ".join(client.slots) + f") under {plan.mechanism.name}, unit {plan.protects}",
+        "bytes": client.upload_bytes,
+        "download_bytes": record.download_bytes,
+        "weight": client.weight,
+        "sampling_rate": guard.rate,
+        "noise_multiplier": guard.noise_multiplier,
+        "delta": guard.delta,
+        "uses": state.spent.get(name, 0),
+        "uses_allowed": guard.allowed,
+        "epsilon": spent_by(plan, state, client.client),
+        "leg": "",
+    }

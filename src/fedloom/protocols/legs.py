@@ -1,9 +1,9 @@
 """Legs: a tuning run is one federated training after another, and the protocols differ in which ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from fedloom.contracts import Shard
+from fedloom.contracts import Guard, Shard
 from fedloom.protocols.tuning import TuningRun
 
 __all__ = ["Leg"]
@@ -17,6 +17,8 @@ class Leg:
     """The client that the result belongs to; "" if it belongs to all."""
     shards: Mapping[str, Shard]
     run: TuningRun
+    guards: Mapping[str, Guard] = field(default_factory=dict[str, Guard])
+    """What protects each client's data."""
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -27,6 +29,12 @@ class Leg:
     def per_round(self) -> int:
         """Clients sampled in a round."""
         return self.run.clients_per_round or len(self.shards)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The clients' ranks; empty where all have the model's."""
+        ranks = self.run.ranks
+        return {client: ranks[i % len(ranks)] for i, client in enumerate(self.clients)} if ranks else {}
 
     @classmethod
     def alone(cls, owner: str, name: str, shard: Shard, run: TuningRun, *, steps: int) -> "Leg":

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,8 +11,10 @@ from fedloom.contracts import Model, Shard
 from fedloom.errors import ConfigError
 from fedloom.evaluation import HeldOut, held_out
 from fedloom.protocols import centralised, federated, local_only
+from fedloom.protocols.guards import guards_of
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.tuning import TuningRun
+from fedloom.ranks import full_rank
 from fedloom.tree import Layout, Tree
 
 __all__ = ["Prepared", "prepare"]
@@ -43,7 +45,9 @@ def prepare(run: TuningRun) -> Prepared:
     if run.clients_per_round > n_clients:
         raise ConfigError(f"clients_per_round: found {run.clients_per_round}, the data have {n_clients} clients.")
     torch.set_num_threads(run.threads)
-    model = run.model.build(seed=run.seed, device=_device(run.device), train=run.train)
+    device = _device(run.device)
+    guards = guards_of(run, {client: len(examples) for client, examples in division.train.items()})
+    model = run.model.build(seed=run.seed, device=device, train=run.train)
     shards, counts = encode_shards(division, run.task, model)
     shared = {name: value for name, value in model.trainable.items() if re.search(run.shared_pattern, name)}
     if not shared:
@@ -55,10 +59,17 @@ def prepare(run: TuningRun) -> Prepared:
     parts = {"test": test[: run.evaluation.limit or None], "validation": validation}
     sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
     counts |= {f"({name})": count_encoded(items) for name, (_, items) in sets.items()}
-    legs = tuple(_LEGS[run.protocol](run, shards))
+    legs = tuple(replace(leg, guards=guards) for leg in _LEGS[run.protocol](run, shards))
     layout = Layout.of_tree(shared)
+    _check_ranks(run, layout)
     held = tuple(part for part, _ in sets.values())
     return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private)
+
+
+def _check_ranks(run: TuningRun, layout: Layout) -> None:
+    rank = full_rank(layout)
+    if run.ranks and max(run.ranks) > rank:
+        raise ConfigError(f"ranks: found {max(run.ranks)}, allowed is at most the model's rank {rank}.")
 
 
 def _device(name: str) -> torch.device:

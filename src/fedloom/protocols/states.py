@@ -19,8 +19,9 @@ def save_state(state: State, layout: Layout, *, leg: int, wall_s: float) -> Chec
         "shared.safetensors": _named(state.shared),
         "opt.safetensors": _named(state.opt),
         "memory.safetensors": memory,
+        "mechanism.safetensors": state.kept,
     }
-    return Checkpoint(trees, {"round": state.round, "leg": leg, "wall_s": wall_s})
+    return Checkpoint(trees, {"round": state.round, "leg": leg, "wall_s": wall_s, "spent": dict(state.spent)})
 
 
 def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
@@ -32,7 +33,8 @@ def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
         slot, name, client = key.split("/", 2)
         memory.setdefault(client, {}).setdefault(slot, {})[name] = tensor
     shared, opt = (_slots(saved.trees[f"{group}.safetensors"]) for group in ("shared", "opt"))
-    return int(saved.values["leg"]), State(int(saved.values["round"]), params_P, shared, opt, memory)
+    kept, spent = saved.trees["mechanism.safetensors"], saved.values["spent"]
+    return int(saved.values["leg"]), State(int(saved.values["round"]), params_P, shared, opt, memory, spent, kept)
 
 
 def _named(slots: Mapping[str, Tree]) -> Tree:

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from fedloom import config
 from fedloom.contracts import (
     Aggregator,
+    Codec,
     Engine,
+    Mechanism,
     Metric,
     ModelFamily,
     Partition,
@@ -23,12 +25,11 @@ from fedloom.contracts import (
     Weighting,
 )
 from fedloom.errors import ConfigError
-from fedloom.plugin import AtLeast, Family, Range, check_ranges, lookup
+from fedloom.plugin import AtLeast, Count, Family, Range, check_ranges, lookup
 from fedloom.settings import LocalSettings
 
 __all__ = ["EvaluationSettings", "TuningRun", "read_run"]
 
-Count = Annotated[int, Range(0, 2**63 - 1)]
 Holdout = Annotated[float, Range(0, 0.9)]
 FamilyType = TypeVar("FamilyType", bound=Family)
 
@@ -85,6 +86,8 @@ class TuningRun:
     """Pattern of the parameter names that are trained; left out: the adapter, or everything if there is none."""
     share: str = ".*"
     """Pattern of the trained names that are shared; the others stay private to each client."""
+    ranks: tuple[AtLeast, ...] = ()
+    """Ranks of the clients' adapters, dealt to them in turn; empty: all have model.lora_rank."""
     plugins: tuple[str, ...] = ()
     """Modules to import for plug-ins that fedloom does not ship."""
 
@@ -96,7 +99,9 @@ class TuningRun:
     rule: Rule = field(default_factory=_default(Rule, "plain"))
     server_opt: ServerOpt = field(default_factory=_default(ServerOpt, "sgd"))
     aggregator: Aggregator = field(default_factory=_default(Aggregator, "mean"))
-    engine: Engine = field(default_factory=_default(Engine, "sequential"))
+    codec: Codec = field(default_factory=_default(Codec, "float32"))
+    privacy: Mechanism = field(default_factory=_default(Mechanism, "none"))
+    engine: Engine = field(default_factory=_default(Engine, "cohort"))
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
@@ -110,9 +115,19 @@ class TuningRun:
                 f"clients_per_round: found {self.clients_per_round}, allowed is at most clients = {self.clients}."
             )
 
+        refuse_contradictions(self)
+
     def as_baseline(self) -> "TuningRun":
-        """Return the run with the rule and server step that change nothing; baselines have nobody to agree with."""
-        return replace(self, rule=lookup(Rule, "plain")(), server_opt=lookup(ServerOpt, "sgd")())
+        """Return the run with everything left out that only matters between parties: baselines have one."""
+        return replace(
+            self,
+            rule=lookup(Rule, "plain")(),
+            server_opt=lookup(ServerOpt, "sgd")(),
+            aggregator=lookup(Aggregator, "mean")(),
+            codec=lookup(Codec, "float32")(),
+            privacy=lookup(Mechanism, "none")(),
+            ranks=(),
+        )
 
     @property
     def shared_pattern(self) -> str:
@@ -131,3 +146,32 @@ def read_run(table: Mapping[str, Any]) -> TuningRun:
         except (ImportError, ValueError, TypeError) as error:
             raise ConfigError(f"plugins: '{module}' cannot be imported: {error}.") from error
     return config.build(TuningRun, table)
+
+
+def refuse_contradictions(run: TuningRun) -> None:
+    """Refuse settings that make no sense together, before anything is loaded."""
+    protects = run.privacy.protects()
+    if protects != "nothing" and run.weighting != "uniform":
+        raise ConfigError(
+            f"weighting: found '{run.weighting}' with privacy, which would tell the sizes of clients and unbound their "
+            "influence; allowed is 'uniform'."
+        )
+    if protects.startswith("client") and run.rule.uniform_slots:
+        raise ConfigError(
+            f"privacy: unit '{protects}' bounds one row, but rule '{run.rule.name}' uploads "
+            f"{sorted(run.rule.uniform_slots)} besides; allowed are rules that upload their change alone."
+        )
+    if protects == "client" and run.aggregator.name != "mean":
+        raise ConfigError(
+            f"privacy: unit 'client' adds noise to a sum, found aggregator '{run.aggregator.name}'; allowed is 'mean'."
+        )
+    if run.aggregator.hides_rows and not run.codec.exact:
+        raise ConfigError(
+            f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
+            "are exact codecs."
+        )
+    if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
+        raise ConfigError(
+            "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
+            "out train and share, and take rule 'plain' or 'prox'."
+        )

@@ -13,9 +13,7 @@ from dataclasses import field
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedloom.contracts import Batch, Encoded, Model, Piece, Prediction, Task, Template
@@ -24,6 +22,7 @@ from fedloom.examples import Chat, Document, Example, Turn
 from fedloom.mean import LossSum
 from fedloom.plugin import AtLeast, lookup, plugin
 from fedloom.tasks._greedy import complete
+from fedloom.tasks._packing import pack
 from fedloom.tasks._spans import pieces_to_tokens
 from fedloom.tree import Tree
 
@@ -68,34 +67,22 @@ class Sft(Task):
             prompt_too_long=too_long,
         )
 
-    def collate(self, items: Sequence[Encoded], model: Model) -> Batch:
-        """Return the examples padded on the right to the longest of them."""
-        filler = _pad_id(model.tokenizer)
-        tokens_BT = pad_sequence([item.tokens_T.long() for item in items], batch_first=True, padding_value=filler)
-        supervised_BT = pad_sequence([item.supervised_T for item in items], batch_first=True)
-        length_B = torch.tensor([item.tokens_T.numel() for item in items])
-        attention_BT = (torch.arange(tokens_BT.shape[1]) < length_B[:, None]).long()
-        return Batch(*(tensor.to(model.device) for tensor in (tokens_BT, attention_BT, supervised_BT)))
+    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
+        """Return the clients' examples packed, none of them padded."""
+        return pack(parts, model.device)
 
     def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
         """Return the summed cross-entropy of the supervised tokens of each example, in float32 or better.
 
-        Logits are computed only at positions that some example of the batch needs.
+        Logits are computed at the supervised positions only.
         """
-        wanted_BT = batch.supervised_BT[:, 1:]
-        position_U = wanted_BT.any(dim=0).nonzero().squeeze(1)
-        inputs = {
-            "input_ids": batch.tokens_BT,
-            "attention_mask": batch.attention_BT,
-            "use_cache": False,
-            "logits_to_keep": position_U,
-        }
-        logits_BUV = functional_call(model.module, params, kwargs=inputs).logits
-        wanted_BU, target_BU = wanted_BT[:, position_U], batch.tokens_BT[:, position_U + 1]
-        logits_SV = _at_least_float32(logits_BUV[wanted_BU])
-        losses_S = functional.cross_entropy(logits_SV, target_BU[wanted_BU], reduction="none")
-        losses_BU = torch.zeros_like(wanted_BU, dtype=losses_S.dtype).masked_scatter(wanted_BU, losses_S)
-        return LossSum(losses_BU.sum(dim=1), wanted_BT.sum(dim=1).to(losses_S.dtype))
+        logits_SV = _at_least_float32(model.logits(params, batch))
+        losses_S = functional.cross_entropy(logits_SV, batch.targets_S, reduction="none")
+        sums = torch.stack((losses_S, torch.ones_like(losses_S)))
+        n_examples = len(batch.client_E)
+        # One column more than there are examples: nobody's tokens fall into it.
+        total_E, weight_E = sums.new_zeros(2, n_examples + 1).index_add(1, batch.example_S, sums)[:, :n_examples]
+        return LossSum(total_E, weight_E)
 
     def predict(
         self, model: Model, params: Tree, examples: Sequence[Example], *, max_new_tokens: int
@@ -139,11 +126,6 @@ def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> str:
     if tokenizer.eos_token is None:
         raise ModelError("the tokenizer has no end-of-text token, documents need one: set its eos_token.")
     return str(tokenizer.eos_token)
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id that fills up a batch; it is masked everywhere, so any id would do."""
-    return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if isinstance(i, int))
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

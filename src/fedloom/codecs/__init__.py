@@ -1,0 +1,3 @@
+"""How rows travel, one encoding per file: each a `Codec`."""
+
+__all__: list[str] = []

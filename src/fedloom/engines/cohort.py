@@ -1,0 +1,48 @@
+"""Many clients at once on one device: their adapters stacked along a leading axis over one frozen base.
+
+The base runs once over the packed examples of all clients of a cohort; only the low-rank parts know the client axis.
+What a client computes does not depend on who shares its cohort: it agrees with `sequential` up to the rounding of
+sums taken in another order (tests/test_cohort.py).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+from fedloom.contracts import Carrier, Engine, Job, Report, Work
+from fedloom.engines._memory import room_for
+from fedloom.errors import ConfigError
+from fedloom.local import Workspace, train_clients
+from fedloom.plugin import Count, plugin
+
+__all__ = ["Cohort"]
+
+
+@plugin("cohort")
+class Cohort(Engine):
+    """Trains up to `width` clients together; more come in waves."""
+
+    width: Count = 0
+    """Clients trained together; 0 takes as many as pay off and fit into half of the free memory."""
+
+    def settled(self, work: Work, *, n_clients: int) -> "Cohort":
+        """Return the engine with its width chosen; a width that does not fit is refused."""
+        fits, pays = room_for(work)
+        if self.width > fits and self.width > 1:
+            raise ConfigError(
+                f"engine.width: found {self.width}, the largest that fits into the free memory is {fits}; lower it, "
+                "local.batch or task.max_length."
+            )
+        return self if self.width else replace(self, width=max(1, min(fits, pays, n_clients)))
+
+    def start(self, work: Work) -> Carrier:
+        """Return a carrier that trains a wave of jobs when its first report is asked for."""
+        width = min(self.width or 1, len(work.shards))
+        space = Workspace.of(work, width)
+
+        def carry(jobs: Iterable[Job]) -> Iterator[Report]:
+            waiting = iter(jobs)
+            while wave := list(islice(waiting, width)):
+                yield from train_clients(work, wave, space)
+
+        return carry

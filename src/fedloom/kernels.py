@@ -1,0 +1,185 @@
+"""Gradients of K clients, or of each of their examples, from one pass of the model.
+
+Two kernels compute the same. Where every trained tensor may carry a client axis (adapters), the model runs once over
+the packed examples of all clients. Where whole models are trained, `torch.func.vmap` runs one model per client, or per
+example, over examples padded to one length. Either agrees with micro-batches of one (tests/test_kernels.py).
+
+Shapes: K clients, E examples of all of them, P numbers in a row, L trained tensors.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fedloom.contracts import Batch, Encoded, Model, Task
+from fedloom.tree import Tree
+
+__all__ = ["Gradients", "client_gradients", "example_gradients"]
+
+Parts = Sequence[Sequence[Encoded]]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Summed gradients of the loss by client, and the losses they belong to."""
+
+    sum_KP: Tensor
+    total_K: Tensor
+    weight_K: Tensor
+
+
+def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gradients:
+    """Return the gradient of each client's summed loss; `leaves` carry the client axis [K, ...]."""
+    if not model.stackable and len(parts) > 1:
+        return _whole_models(model, task, leaves, parts)
+    batch = task.collate(parts, model)
+    model.flow.batch = batch
+    params = leaves if model.stackable else {name: leaf[0] for name, leaf in leaves.items()}
+    losses = task.loss(model, params, batch)
+    # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
+    grads = torch.autograd.grad(losses.total_B.sum(), list(leaves.values()))
+    sums = torch.stack((losses.total_B.detach(), losses.weight_B))
+    total_K, weight_K = sums.new_zeros(2, len(parts)).index_add_(1, batch.client_E, sums)
+    return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
+
+
+def example_gradients(
+    model: Model,
+    task: Task,
+    leaves: Tree,
+    parts: Parts,
+    scales: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return each client's sum [K, P] of scaled gradients of its examples' mean losses, and the scales [L, E].
+
+    `scales` turns the norms [L, E] of the examples' gradients by tensor into factors [L, E].
+    """
+    if not model.stackable:
+        return _examples_of_whole_models(model, task, leaves, parts, scales)
+    batch = task.collate(parts, model)
+    slots = {name: _slots(leaf, batch) for name, leaf in leaves.items()}
+    model.flow.batch, model.flow.per_example = batch, True
+    try:
+        losses = task.loss(model, slots, batch)
+        grads = torch.autograd.grad((losses.total_B / losses.weight_B).sum(), list(slots.values()))
+    finally:
+        model.flow.per_example = False
+    return _scaled_sum(grads, batch.client_E, len(parts), scales)
+
+
+def _slots(leaf: Tensor, batch: Batch) -> Tensor:
+    """Return a slot for each example [E, ...] with its client's values; of one client's, without a copy."""
+    values = leaf.detach()
+    if len(values) == 1:
+        return values.expand(len(batch.client_E), *values.shape[1:]).requires_grad_()
+    return values[batch.client_E].requires_grad_()
+
+
+def _scaled_sum(
+    grads: Sequence[Tensor], client_E: Tensor, n_clients: int, scales: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    flat = [part.flatten(1) for part in grads]
+    norms_LE = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in flat])
+    scales_LE = scales(norms_LE)
+    owner_KE = functional.one_hot(client_E, n_clients).T.to(norms_LE.dtype)
+    return torch.cat([(owner_KE * s_E) @ part for s_E, part in zip(scales_LE, flat, strict=True)], dim=1), scales_LE
+
+
+# ------------------------------------------------------------------------------------------------- whole small models
+
+Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gradients:
+    fields, shape = _stacked([task.collate([part], model) for part in parts])
+    slope = grad(_summed_loss(model, task, shape, mean=False), has_aux=True)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no rule for vmap
+        grads, (total_KE, weight_KE) = vmap(slope)(_detached(leaves), *fields)
+    row_KP = torch.cat([grads[name].flatten(1) for name in leaves], dim=1)
+    return Gradients(row_KP, total_KE.sum(1), weight_KE.sum(1))
+
+
+def _examples_of_whole_models(
+    model: Model, task: Task, leaves: Tree, parts: Parts, scales: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """One client after another: every example of one has the same parameters, which then need no copies."""
+    sums, all_scales = list[Tensor](), list[Tensor]()
+    for client, part in enumerate(parts):
+        fields, shape = _stacked([task.collate([[item]], model) for item in part])
+        own = {name: leaf[client] for name, leaf in _detached(leaves).items()}
+        slope = grad(_summed_loss(model, task, shape, mean=True), has_aux=True)
+        with sdpa_kernel(SDPBackend.MATH):
+            grads, _ = vmap(slope, in_dims=(None, 0, 0, 0, 0, 0))(own, *fields)
+        alone_E = torch.zeros(len(part), dtype=torch.int64, device=model.device)
+        sum_1P, scales_LE = _scaled_sum([grads[name] for name in leaves], alone_E, 1, scales)
+        sums.append(sum_1P)
+        all_scales.append(scales_LE)
+    return torch.cat(sums), torch.cat(all_scales, dim=1)
+
+
+def _detached(leaves: Mapping[str, Tensor]) -> Tree:
+    return {name: leaf.detach() for name, leaf in leaves.items()}
+
+
+def _summed_loss(
+    model: Model, task: Task, shape: tuple[int, int], *, mean: bool
+) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """Return the loss of one slice of stacked batches as a function of parameters and the fields of a batch."""
+    n_examples, length = shape
+    place_ET = torch.arange(n_examples * length, device=model.device).view(n_examples, length)
+    none = place_ET.new_zeros(0)
+
+    def loss(
+        params: Tree, tokens_N: Tensor, positions_N: Tensor, asked_S: Tensor, targets_S: Tensor, example_S: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        batch = Batch(
+            tokens_N=tokens_N,
+            positions_N=positions_N,
+            parts=(n_examples * length,),
+            client_E=place_ET.new_zeros(n_examples),
+            place_ET=place_ET,
+            home_N=place_ET.view(-1),
+            behind_M=none,
+            padding_Q=none,
+            asked_S=asked_S,
+            targets_S=targets_S,
+            example_S=example_S,
+        )
+        losses = task.loss(model, params, batch)
+        value_E = losses.total_B / losses.weight_B if mean else losses.total_B
+        return value_E.sum(), (losses.total_B, losses.weight_B)
+
+    return loss
+
+
+def _stacked(batches: Sequence[Batch]) -> tuple[Fields, tuple[int, int]]:
+    """Return the fields of batches of one part each, stacked and padded alike, and the shape (E, T) of a slice."""
+    n_examples = max(len(batch.client_E) for batch in batches)
+    length = max(batch.place_ET.shape[1] for batch in batches)
+    n_asked = max(len(batch.asked_S) for batch in batches)
+    slices = [_slice(batch, n_examples, length, n_asked) for batch in batches]
+    tokens, positions, asked, targets, example = (torch.stack(field) for field in zip(*slices, strict=True))
+    return (tokens, positions, asked, targets, example), (n_examples, length)
+
+
+def _slice(batch: Batch, n_examples: int, length: int, n_asked: int) -> Fields:
+    found, width = batch.place_ET.shape
+    room = (0, length - width, 0, n_examples - found)
+    tokens_ET, positions_ET = (functional.pad(t[batch.place_ET], room) for t in (batch.tokens_N, batch.positions_N))
+    home_S = batch.home_N[batch.asked_S]
+    asked_S = home_S // width * length + home_S % width
+    more = (0, n_asked - len(asked_S))
+    # What is added is asked of the first token and belongs to nobody.
+    example_S = functional.pad(batch.example_S, more, value=n_examples)
+    return (
+        tokens_ET.flatten(),
+        positions_ET.flatten(),
+        functional.pad(asked_S, more),
+        functional.pad(batch.targets_S, more),
+        example_S,
+    )
