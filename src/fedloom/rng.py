@@ -5,12 +5,14 @@ a client trained beside others draws the same numbers.
 """
 
 import hashlib
+import math
+import os
 import random
 
 import numpy as np
 import torch
 
-__all__ = ["generator", "numpy_random", "python_random", "seed_of"]
+__all__ = ["generator", "numpy_random", "python_random", "seed_of", "system_normal"]
 
 
 def seed_of(*names: str | int) -> int:
@@ -38,3 +40,16 @@ def numpy_random(*names: str | int) -> np.random.Generator:
 def python_random(*names: str | int) -> random.Random:
     """Return a fresh generator of the standard library, seeded by the names."""
     return random.Random(seed_of(*names))
+
+
+def system_normal(count: int) -> torch.Tensor:
+    """Return `count` standard normal numbers, float32, from the system's secure source: no seed gives them back.
+
+    53 random bits make a number in (0, 1], two such make two normal ones (Box & Muller, 1958), in float64.
+    """
+    pairs = -(-count // 2)
+    bits = np.frombuffer(os.urandom(16 * pairs), dtype=np.uint64).reshape(2, pairs)
+    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53
+    radius, angle = np.sqrt(-2 * np.log(uniform[0])), 2 * math.pi * uniform[1]
+    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+    return torch.from_numpy(normal.astype(np.float32))
