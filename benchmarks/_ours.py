@@ -1,0 +1,65 @@
+"""A fedloom run whose rounds can be called one by one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks._common import Settings
+from benchmarks._shapes import Shape, base_folder, write_data
+from fedloom.contracts import Report, Shard
+from fedloom.protocols.execute import plan_of, work_of
+from fedloom.protocols.prepared import prepare
+from fedloom.protocols.tuning import read_run
+from fedloom.rounds import RoundRecord, begin, step
+
+__all__ = ["Rounds", "table_of"]
+
+RATE = 1e-3
+
+
+def table_of(shape: Shape, folder: Path, settings: Settings, **changes: Any) -> dict[str, Any]:
+    """Return the run file of a shape as a table; `changes` replace whole entries."""
+    model = {
+        "name": "causal_lm",
+        "path": str(base_folder(shape, folder, device=settings.device)) if shape.width else "",
+        "lora_rank": shape.rank,
+        "lora_alpha": 2.0 * shape.rank,
+        "lora_targets": list(shape.targets),
+        "dtype": shape.dtype,
+    }
+    data = {"name": "file", "path": str(write_data(shape, folder)), "form": "alpaca", "tags": {"client": "owner"}}
+    table = {
+        "rounds": 1000,
+        "device": settings.device,
+        "model": model,
+        "task": {"name": "sft", "max_length": 512},
+        "data": data,
+        "local": {"lr": RATE, "steps": shape.steps, "batch": shape.batch, "schedule": "constant"},
+        "evaluation": {"holdout": 0.0},
+    }
+    return table | changes
+
+
+class Rounds:
+    """Rounds of a run, one after another; `supervised_tokens` is what the last one learnt from."""
+
+    def __init__(self, table: Mapping[str, Any], shards: Mapping[str, Shard] | None = None) -> None:
+        ready = prepare(read_run(table))
+        leg = ready.legs[0]
+        self.ready = ready
+        self.plan = plan_of(leg)
+        self.work = work_of(ready, leg)
+        self._carrier = leg.run.engine.start(self.work)
+        self._state = begin(self.plan, ready.layout.row({"": ready.shared}))
+        self.record: RoundRecord | None = None
+        self.reports: list[Report] = []
+
+    def __call__(self) -> RoundRecord:
+        """Run one more round."""
+        self._state, self.record = step(self.plan, self._state, self._carrier)
+        return self.record
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that the last round learnt from, repetitions counted."""
+        return int(self.record.loss.weight) if self.record else 0

@@ -1,0 +1,90 @@
+"""Entry a: a federated round as OpenFedLLM runs it, and with `transformers.Trainer`, against fedloom.
+
+    python -m benchmarks.federated [--device cuda] [--quick]
+
+Same model, clients, examples, steps, batch, rank and supervised tokens on every side; all sides take turns in one
+process. The published recipe has gradient checkpointing on; a line with it off is beside, for the comparison to be
+fair to those who would turn it off.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks._common import Figure, Sample, Settings, Target, alternate, entry, ratio
+from benchmarks._ours import Rounds, table_of
+from benchmarks._shapes import SHAPES, TINY, Shape
+from benchmarks._trainers import PlainClient, PublishedRound, TrlClient
+
+__all__ = ["main"]
+
+ENGINES = ("sequential",)
+_TARGETS = {"small": 5.0, "large": 3.0}
+
+
+def main(settings: Settings) -> list[Figure]:
+    """Compare a round with published simulators."""
+    shapes = SHAPES[settings.device]
+    if settings.quick:
+        shapes = (replace(shapes[0], clients=2, steps=2, batch=4), TINY)
+    figures: list[Figure] = []
+    for shape in shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            figures += _compare(shape, Path(folder), settings)
+    return figures
+
+
+def _compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
+    ours = {name: Rounds(table_of(shape, folder, settings, engine={"name": name})) for name in ENGINES}
+    theirs = {
+        "trl": PublishedRound(TrlClient(shape, folder, settings)),
+        "trl, no checkpointing": PublishedRound(TrlClient(shape, folder, settings, checkpointing=False)),
+        "transformers.Trainer, no checkpointing": PublishedRound(
+            PlainClient(shape, folder, settings, checkpointing=False)
+        ),
+    }
+    sides: dict[str, Callable[[], object]] = {**ours, **theirs}
+    seconds = alternate(sides, repeats=settings.repeats(5 if shape.width == 0 else 3), settings=settings)
+    supervised = {name: side.supervised_tokens for name, side in ours.items()}
+    supervised |= {name: side.counted("supervised") for name, side in theirs.items()}
+    if len(set(supervised.values())) > 1:
+        raise RuntimeError(f"{shape.name}: the sides learnt from unequal numbers of tokens: {supervised}")
+    work = {
+        "supervised tokens": supervised["trl"],
+        "clients": shape.clients,
+        "steps": shape.steps,
+        "batch": shape.batch,
+        "rank": shape.rank,
+    }
+    figures = []
+    for engine in ENGINES:
+        for name, side in theirs.items():
+            padding = side.counted("padding") / side.counted("tokens")
+            figures.append(_figure(shape, engine, name, seconds, settings, {**work, "their padding": f"{padding:.0%}"}))
+    return figures
+
+
+def _figure(
+    shape: Shape,
+    engine: str,
+    name: str,
+    seconds: dict[str, Sample],
+    settings: Settings,
+    work: dict[str, int | str],
+) -> Figure:
+    goal = 5.0 if settings.device == "cuda" else _TARGETS.get(shape.name)
+    target = Target(">=", goal) if goal and engine == "cohort" and name == "trl" else None
+    per_step = 1000 / (shape.clients * shape.steps)
+    return ratio(
+        "a",
+        f"round, {shape.name} model: {name} over fedloom {engine}",
+        ours=seconds[engine].scaled(per_step, "ms per client step"),
+        other=seconds[name].scaled(per_step, "ms per client step"),
+        target=target,
+        work=work,
+    )
+
+
+if __name__ == "__main__":
+    entry(main)
