@@ -34,6 +34,7 @@ __all__ = [
     "alternate",
     "entry",
     "environment",
+    "forget_peak",
     "in_fresh_process",
     "peak_bytes",
     "ratio",
@@ -183,8 +184,23 @@ def peak_bytes(settings: Settings) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated()
+    return _status_bytes("VmHWM")
+
+
+def forget_peak(settings: Settings) -> int:
+    """Return the memory that this process holds now, from which on `peak_bytes` counts."""
+    if settings.device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int:
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith(name)).split()[1])
 
 
 def in_fresh_process(module: str, part: str, settings: Settings) -> dict[str, Any]:

@@ -119,15 +119,16 @@ class PlainClient(TrlClient):
 
     def _trainer(self, records: list[Record]) -> Trainer:
         # Not with `Dataset.map`, which would hash what the function refers to: the model, in many published scripts.
-        dataset = Dataset.from_list([self._encode(record) for record in records])
+        dataset = Dataset.from_list([self.encode(record) for record in records])
         return Trainer(
             model=self.model,
             args=TrainingArguments(**self._arguments()),
             train_dataset=dataset,
-            data_collator=self._collate,
+            data_collator=self.collate,
         )
 
-    def _encode(self, record: Record) -> dict[str, list[int]]:
+    def encode(self, record: Record) -> dict[str, list[int]]:
+        """Return a record as tokens and labels, -100 where nothing is learnt."""
         messages = [
             {"role": "user", "content": record["instruction"]},
             {"role": "assistant", "content": record["output"]},
@@ -136,7 +137,8 @@ class PlainClient(TrlClient):
         head = self.tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True, return_dict=False)
         return {"input_ids": whole, "labels": [-100] * len(head) + whole[len(head) :]}
 
-    def _collate(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """Return the rows padded on the right to the longest."""
         longest = max(len(row["input_ids"]) for row in rows)
 
         def padded(key: str, filler: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ from benchmarks._trainers import PlainClient, PublishedRound, TrlClient
 
 __all__ = ["main"]
 
-ENGINES = ("sequential",)
+ENGINES = ("cohort", "sequential")
 _TARGETS = {"small": 5.0, "large": 3.0}
 
 

@@ -32,7 +32,7 @@ def _compare(shape: Shape, folder: Path, settings: Settings) -> Figure:
 
     from benchmarks._flower_app import Clock, client_app, server_app
 
-    ours = Rounds(table_of(shape, folder, settings, engine={"name": "sequential"}))
+    ours = Rounds(table_of(shape, folder, settings, engine={"name": "cohort"}))
     clock = Clock()
     server = server_app(shape, folder, settings, rounds=settings.repeats(3), clock=clock, ours=ours)
     resources = {"num_cpus": 1, "num_gpus": 1.0 if settings.device == "cuda" else 0.0}
