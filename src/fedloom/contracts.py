@@ -256,8 +256,9 @@ class Batch:
     """E examples of K clients as one row of N tokens: K equal parts, in each a client's examples one after another.
 
     Behind the examples of a part lies padding up to the longest part; there is none between them. Nothing of one
-    example reaches another: positions start anew, and attention works on the examples side by side, [E, T], T being
-    the longest. Four index tensors lead from one arrangement to the other and name what is padding in each.
+    example reaches another: positions start anew, and attention works on the examples side by side: in groups of like
+    length, each E' x T' places with an example a line, M places in all. Four index tensors lead from one arrangement
+    to the other and name what is padding in each.
     """
 
     tokens_N: Tensor  # int64
@@ -265,9 +266,12 @@ class Batch:
     parts: tuple[int, ...]
     """Tokens of each client, padding not counted."""
     client_E: Tensor  # int64: the part in which an example lies
-    place_ET: Tensor  # int64: where the tokens of an example lie among N; 0 behind its end
-    home_N: Tensor  # int64: where a token lies among E * T; 0 for padding
-    behind_M: Tensor  # int64: the places among E * T that lie behind the end of an example
+    groups: tuple[tuple[int, int], ...]
+    """Examples and longest example of each group, the longest group first."""
+    order_E: Tensor  # int64: the examples in the order of the groups
+    place_M: Tensor  # int64: where a token side by side lies among N; 0 behind the end of its example
+    home_N: Tensor  # int64: where a token lies among M; 0 for padding
+    behind_B: Tensor  # int64: the places among M that lie behind the end of an example
     padding_Q: Tensor  # int64: the places among N that are padding
     asked_S: Tensor  # int64: the places among N whose next token is supervised
     targets_S: Tensor  # int64: those next tokens
@@ -275,8 +279,8 @@ class Batch:
 
     @property
     def even(self) -> bool:
-        """Whether both arrangements are one: all examples have T tokens, and there is no padding."""
-        return self.place_ET.numel() == self.tokens_N.numel() and not self.behind_M.numel()
+        """Whether both arrangements are one: all examples have one length, and there is no padding."""
+        return len(self.groups) == 1 and self.place_M.numel() == self.tokens_N.numel() and not self.behind_B.numel()
 
 
 @dataclass

@@ -57,7 +57,8 @@ def example_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return each client's sum [K, P] of scaled gradients of its examples' mean losses, and the scales [L, E].
 
-    `scales` turns the norms [L, E] of the examples' gradients by tensor into factors [L, E].
+    `scales` turns the norms [L, E] of the examples' gradients by tensor into factors [L, E]; examples are in the order
+    of the parts.
     """
     if not model.stackable:
         return _examples_of_whole_models(model, task, leaves, parts, scales)
@@ -131,8 +132,8 @@ def _summed_loss(
 ) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
     """Return the loss of one slice of stacked batches as a function of parameters and the fields of a batch."""
     n_examples, length = shape
-    place_ET = torch.arange(n_examples * length, device=model.device).view(n_examples, length)
-    none = place_ET.new_zeros(0)
+    place_M = torch.arange(n_examples * length, device=model.device)
+    none, no_client_E = place_M.new_zeros(0), place_M.new_zeros(n_examples)
 
     def loss(
         params: Tree, tokens_N: Tensor, positions_N: Tensor, asked_S: Tensor, targets_S: Tensor, example_S: Tensor
@@ -141,10 +142,12 @@ def _summed_loss(
             tokens_N=tokens_N,
             positions_N=positions_N,
             parts=(n_examples * length,),
-            client_E=place_ET.new_zeros(n_examples),
-            place_ET=place_ET,
-            home_N=place_ET.view(-1),
-            behind_M=none,
+            client_E=no_client_E,
+            groups=((n_examples, length),),
+            order_E=no_client_E,
+            place_M=place_M,
+            home_N=place_M,
+            behind_B=none,
             padding_Q=none,
             asked_S=asked_S,
             targets_S=targets_S,
@@ -160,7 +163,7 @@ def _summed_loss(
 def _stacked(batches: Sequence[Batch]) -> tuple[Fields, tuple[int, int]]:
     """Return the fields of batches of one part each, stacked and padded alike, and the shape (E, T) of a slice."""
     n_examples = max(len(batch.client_E) for batch in batches)
-    length = max(batch.place_ET.shape[1] for batch in batches)
+    length = max(batch.groups[0][1] for batch in batches)
     n_asked = max(len(batch.asked_S) for batch in batches)
     slices = [_slice(batch, n_examples, length, n_asked) for batch in batches]
     tokens, positions, asked, targets, example = (torch.stack(field) for field in zip(*slices, strict=True))
@@ -168,18 +171,19 @@ def _stacked(batches: Sequence[Batch]) -> tuple[Fields, tuple[int, int]]:
 
 
 def _slice(batch: Batch, n_examples: int, length: int, n_asked: int) -> Fields:
-    found, width = batch.place_ET.shape
-    room = (0, length - width, 0, n_examples - found)
-    tokens_ET, positions_ET = (functional.pad(t[batch.place_ET], room) for t in (batch.tokens_N, batch.positions_N))
-    home_S = batch.home_N[batch.asked_S]
-    asked_S = home_S // width * length + home_S % width
-    more = (0, n_asked - len(asked_S))
+    """Return a batch with every example padded to one length; a token's position tells its column."""
+    line_N = (batch.positions_N == 0).cumsum(0) - 1
+    at_N = line_N * length + batch.positions_N
+    tokens_M, positions_M = (
+        t.new_zeros(n_examples * length).index_copy(0, at_N, t) for t in (batch.tokens_N, batch.positions_N)
+    )
+    more = (0, n_asked - len(batch.asked_S))
     # What is added is asked of the first token and belongs to nobody.
     example_S = functional.pad(batch.example_S, more, value=n_examples)
     return (
-        tokens_ET.flatten(),
-        positions_ET.flatten(),
-        functional.pad(asked_S, more),
+        tokens_M,
+        positions_M,
+        functional.pad(at_N[batch.asked_S], more),
         functional.pad(batch.targets_S, more),
         example_S,
     )

@@ -1,11 +1,11 @@
 """Attention over a packed batch: each example attends to itself alone, through PyTorch's fused kernel.
 
 The linear layers of a model see one row of tokens without padding between them. Here queries, keys and values are
-gathered into [E, T], an example a line; as padding lies behind, the causal kernel needs no mask, and whatever stands
-there reaches no real token. It goes to `transformers` under the name `packed`. Without a packed batch (generation) it
-is `transformers`' own `sdpa`.
+gathered into groups of examples of like length, an example a line; as padding lies behind, the causal kernel needs no
+mask, and whatever stands there reaches no real token. It goes to `transformers` under the name `packed`. Without a
+packed batch (generation) it is `transformers`' own `sdpa`.
 
-The result is that of a block-diagonal mask over the whole row, at the cost of T instead of N columns.
+The result is that of a block-diagonal mask over the whole row, at the cost of an example's length, not the row's.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from fedloom.contracts import Batch
 from fedloom.errors import ModelError
 
-__all__ = ["NAME", "packed_attention", "register", "rows"]
+__all__ = ["NAME", "packed_attention", "register"]
 
 NAME = "packed"
 
@@ -52,46 +52,47 @@ def packed_attention(
             f"{type(module).__name__}: its attention is not plain softmax (soft cap or sinks), which packed batches do "
             "not know; set model.attention = 'eager'."
         )
-    mask = None
-    length = packed.place_ET.shape[1]
-    if sliding_window is not None and length > sliding_window:
-        ages = torch.arange(length, device=query.device)
-        distance = ages[:, None] - ages
-        mask = (distance >= 0) & (distance < sliding_window)
-    query, key, value = (_by_example(part, packed) for part in (query, key, value))
-    out = functional.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
-    return _by_token(out, packed), None
+    wide = [_side_by_side(part, packed) for part in (query, key, value)]
+    outs: list[Tensor] = []
+    start = 0
+    for n_examples, length in packed.groups:
+        parts = [part[start : start + n_examples * length] for part in wide]
+        query, key, value = (part.view(n_examples, length, *part.shape[1:]).transpose(1, 2) for part in parts)
+        mask = _window(length, sliding_window, query.device)
+        out = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        outs.append(out.transpose(1, 2).flatten(0, 1))
+        start += n_examples * length
+    out_MHd = outs[0] if len(outs) == 1 else torch.cat(outs)
+    n_heads, width = out_MHd.shape[1:]
+    if not packed.even:
+        out_MHd = _Move.apply(out_MHd.reshape(len(out_MHd), -1), packed.home_N, packed.place_M, packed.behind_B)
+    return out_MHd.view(1, -1, n_heads, width), None
 
 
-def _by_example(states: Tensor, packed: Batch) -> Tensor:
-    """Return [E, H, T, d] from [1, H, N, d]."""
+def _window(length: int, sliding_window: int | None, device: torch.device) -> Tensor | None:
+    """Return the causal mask [T, T] of a sliding window; None where the window holds every example."""
+    if sliding_window is None or length <= sliding_window:
+        return None
+    age_T = torch.arange(length, device=device)
+    distance_TT = age_T[:, None] - age_T
+    return (distance_TT >= 0) & (distance_TT < sliding_window)
+
+
+def _side_by_side(states: Tensor, packed: Batch) -> Tensor:
+    """Return [M, H, d] from [1, H, N, d]."""
     n_heads, width = states.shape[1], states.shape[3]
     flat_NW = states.transpose(1, 2).reshape(-1, n_heads * width)
-    return rows(flat_NW, packed).view(*packed.place_ET.shape, n_heads, width).transpose(1, 2)
-
-
-def rows(flat_NW: Tensor, packed: Batch) -> Tensor:
-    """Return the tokens [E * T, W] of the examples side by side from those of the packed row."""
-    if packed.even:
-        return flat_NW
-    return _Move.apply(flat_NW, packed.place_ET.view(-1), packed.home_N, packed.padding_Q)
-
-
-def _by_token(states: Tensor, packed: Batch) -> Tensor:
-    """Return [1, N, H, d] from [E, H, T, d]."""
-    n_heads, width = states.shape[1], states.shape[3]
-    flat_MW = states.transpose(1, 2).reshape(-1, n_heads * width)
     if not packed.even:
-        flat_MW = _Move.apply(flat_MW, packed.home_N, packed.place_ET.view(-1), packed.behind_M)
-    return flat_MW.view(1, -1, n_heads, width)
+        flat_NW = _Move.apply(flat_NW, packed.place_M, packed.home_N, packed.padding_Q)
+    return flat_NW.view(-1, n_heads, width)
 
 
 class _Move(torch.autograd.Function):

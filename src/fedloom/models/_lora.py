@@ -51,7 +51,9 @@ class LoraLinear(nn.Module):
         flow, scaling = self.flow, self.scaling
         scale = scaling if flow.scaling_K is None else scaling * flow.scaling_K
         examples = flow.batch if flow.per_example else None
-        return LowRank.apply(self.base(x), self._dropped(x), self.lora_A, self.lora_B, scale, examples)
+        # A plain layer's output belongs to nobody else; other layers may hand out a view.
+        in_place = isinstance(self.base, nn.Linear)
+        return LowRank.apply(self.base(x), self._dropped(x), self.lora_A, self.lora_B, scale, examples, in_place)
 
     def delta(self) -> Tensor:
         """Return (alpha / r) B A in float32, laid out as the base weight is."""

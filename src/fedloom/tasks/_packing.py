@@ -9,6 +9,8 @@ from fedloom.contracts import Batch, Encoded
 
 __all__ = ["pack"]
 
+_FEWEST = 8  # examples of a group: below, one more call costs more than padding
+
 
 def pack(parts: Sequence[Sequence[Encoded]], device: torch.device) -> Batch:
     """Return the examples of each client as one batch on `device`: the longest part sets the length of all.
@@ -19,28 +21,33 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device) -> Batch:
     sizes = tuple(sum(len(item.tokens_T) for item in part) for part in parts)
     longest = max(sizes)
     lengths_E = torch.tensor([len(item.tokens_T) for item in items])
-    client_E = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+    counts_K = torch.tensor([len(part) for part in parts])
+    client_E = torch.arange(len(parts)).repeat_interleave(counts_K)
     slack_K = longest - torch.tensor(sizes)
     # Where an example starts: behind all examples before it and the padding of the parts before its own.
     start_E = lengths_E.cumsum(0) - lengths_E + (slack_K.cumsum(0) - slack_K)[client_E]
-    width = int(lengths_E.max())
-    column_T = torch.arange(width)
-    real_ET = column_T < lengths_E[:, None]
-    place_ET = torch.where(real_ET, start_E[:, None] + column_T, 0)
-    place_U, real_M = place_ET[real_ET], real_ET.view(-1)  # the U real tokens, in the order of the examples
+    order_E = lengths_E.argsort(descending=True, stable=True)
+    groups = _groups(lengths_E[order_E].tolist())
+    # Side by side: the line of an example, the column of a token in it, and whether there is one.
+    width_E = torch.tensor([length for _, length in groups]).repeat_interleave(torch.tensor([n for n, _ in groups]))
+    line_M = order_E.repeat_interleave(width_E)
+    column_M = torch.arange(len(line_M)) - (width_E.cumsum(0) - width_E).repeat_interleave(width_E)
+    real_M = column_M < lengths_E[line_M]
+    place_M = torch.where(real_M, start_E[line_M] + column_M, 0)
     length = longest * len(parts)
+    example_U = torch.arange(len(items)).repeat_interleave(lengths_E)  # the U real tokens, example by example
+    column_U = torch.arange(len(example_U)) - (lengths_E.cumsum(0) - lengths_E)[example_U]
+    place_U = start_E[example_U] + column_U
     tokens_N, positions_N, home_N = (torch.zeros(length, dtype=torch.int64) for _ in range(3))
     tokens_N[place_U] = torch.cat([item.tokens_T for item in items]).long()
-    positions_N[place_U] = column_T.expand_as(real_ET)[real_ET]
-    home_N[place_U] = real_M.nonzero().squeeze(1)
-    padding_N = torch.ones(length, dtype=torch.bool)
-    padding_N[place_U] = False
-    example_U = torch.arange(len(items)).repeat_interleave(lengths_E)
-    supervised_U = torch.cat([item.supervised_T for item in items]) & (positions_N[place_U] > 0)
+    positions_N[place_U] = column_U
+    home_N[place_M[real_M]] = real_M.nonzero().squeeze(1)
+    padding_N = torch.ones(length, dtype=torch.bool).index_fill_(0, place_U, 0)
+    supervised_U = torch.cat([item.supervised_T for item in items]) & (column_U > 0)
     asked_S = place_U[supervised_U] - 1
-    tensors: tuple[Tensor, ...] = (
-        client_E,
-        place_ET,
+    rest: tuple[Tensor, ...] = (
+        order_E,
+        place_M,
         home_N,
         (~real_M).nonzero().squeeze(1),
         padding_N.nonzero().squeeze(1),
@@ -48,4 +55,20 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device) -> Batch:
         tokens_N[asked_S + 1],
         example_U[supervised_U],
     )
-    return Batch(tokens_N.to(device), positions_N.to(device), sizes, *(tensor.to(device) for tensor in tensors))
+    first = (tokens_N.to(device), positions_N.to(device), sizes, client_E.to(device), groups)
+    return Batch(*first, *(tensor.to(device) for tensor in rest))
+
+
+def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return (examples, longest) of groups of like length, from lengths that fall.
+
+    A group ends where the next example is a third shorter than its first, unless few examples would gain by it.
+    """
+    groups: list[tuple[int, int]] = []
+    start = 0
+    for index, length in enumerate(lengths):
+        enough = min(index - start, len(lengths) - index) >= _FEWEST
+        if enough and 3 * length <= 2 * lengths[start]:
+            groups.append((index - start, lengths[start]))
+            start = index
+    return (*groups, (len(lengths) - start, lengths[start]))
