@@ -30,6 +30,7 @@ LEVELS = [
         "templates",
         "optimisers",
         "statistics",
+        "auditing",
     },
     {"local", "kernels", "batching", "ranks", "clients", "evaluation", "runs", "environment", "export", "pretrain"},
     {"rounds", "engines"},

@@ -13,10 +13,9 @@ noise's budget: it gets noise sigma_b, and the sum the larger multiplier (z^-2 -
 together cost what z costs (their theorem 1).
 
 Deviations: contributions are sampled by Poisson's rule and m is their expected number, not the drawn one; each counts
-as +1/2 inside and -1/2 outside around a share of 1/2, so that one of them moves the count by 1/2. Where blocks are
-clipped one by one, a contribution counts by its share of blocks inside. The noise of `client_local` lies on each row,
-and its cost is stated for replacing the row by any other: the accountant sees half the multiplier. See
-docs/privacy.md.
+as +1/2 inside and -1/2 outside around a share of 1/2, so that one of them moves the count by 1/2. The noise of
+`client_local` lies on each row, and its cost is stated for replacing the row by any other: the accountant sees half the
+multiplier. See docs/privacy.md.
 """
 
 import math
@@ -124,19 +123,22 @@ class Gaussian(Mechanism):
         return {"clip": torch.tensor(self.clip)} if self.clip_quantile > 0 else {}
 
     def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
-        """Return min(1, limit / norm) for each contribution, or for each block of each one."""
-        clip = self._clip(kept)
+        """Return min(1, limit / norm) for each contribution, or for each block of each one; 1 for a norm of zero.
+
+        A kept clipping norm may have a value for each contribution [E].
+        """
+        clip_E = kept["clip"].to(norms_LE) if self.clip_quantile > 0 else self.clip
         if self.clipping == "per_matrix":
-            return (clip / math.sqrt(len(norms_LE)) / norms_LE).clamp(max=1)
-        return (clip / norms_LE.norm(dim=0)).clamp(max=1).expand_as(norms_LE)
+            return (clip_E / math.sqrt(len(norms_LE)) / norms_LE).clamp(max=1)
+        return (clip_E / norms_LE.norm(dim=0)).clamp(max=1).expand_as(norms_LE)
 
     def release(
         self, sum_P: Tensor, *, inside: float, total: int, expected: float, guard: Guard, kept: Tree, noise: Noise
     ) -> tuple[Tensor, Tree]:
         """Return (sum + z C noise) / expected, and the clipping norm of the next use if it adapts."""
-        clip, multiplier = self._clip(kept), guard.noise_multiplier
+        clip, multiplier = self.clip, guard.noise_multiplier
         if self.clip_quantile > 0:
-            multiplier = self._multiplier_of_sum(multiplier, expected)
+            clip, multiplier = float(kept["clip"]), self._multiplier_of_sum(multiplier, expected)
             share = 0.5 + (inside - total / 2 + self._count_noise(expected) * float(noise(1))) / expected
             kept = {"clip": kept["clip"] * math.exp(-self.clip_rate * (share - self.clip_quantile))}
         if multiplier > 0:
@@ -162,9 +164,6 @@ class Gaussian(Mechanism):
     def _reach(self) -> float:
         """Return how far one contribution can move the sum, in clipping norms: one that is replaced, twice as far."""
         return 2.0 if self.unit == "client_local" else 1.0
-
-    def _clip(self, kept: Tree) -> float:
-        return float(kept["clip"]) if self.clip_quantile > 0 else self.clip
 
     def _count_noise(self, expected: float) -> float:
         return self.clip_count_noise or expected / 20

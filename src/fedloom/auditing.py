@@ -1,0 +1,244 @@
+"""What a finished model gives away: exposure of canaries, a lower bound on epsilon, membership inference.
+
+All three are attacks that only look: they take losses or scores and return numbers, and claim nothing beyond the attack
+that was tried. A lower bound above a stated epsilon proves the statement wrong; one below it proves nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedloom import rng
+from fedloom.errors import DataError
+
+__all__ = [
+    "Estimate",
+    "LowerBound",
+    "Membership",
+    "exposure",
+    "guess_counts",
+    "loss_scores",
+    "membership",
+    "one_run_bound",
+    "one_run_p_value",
+    "reference_scores",
+]
+
+Array = NDArray[np.float64]
+
+_STEP = 0.05  # of epsilon, while the bound is bracketed
+_BLOCK = 2_000_000  # counts held at once
+
+
+# ----------------------------------------------------------------------------------------------------------- exposure
+
+
+def exposure(canary_C: Array, reference_R: Array) -> Array:
+    """Return the exposure [C] of canaries in bits, from their losses and those of references that were never inserted.
+
+    Carlini et al. 2019, The Secret Sharer, https://arxiv.org/abs/1802.08232, definition 4: log2 |R| - log2 rank, where
+    R is the canary and the references, and the rank counts from the least loss. A reference as likely as the canary
+    ranks before it. A canary that was not memorised has any rank alike, on average log2 e = 1.44 bits; the most that R
+    references can show is log2(R + 1).
+
+    Deviations: R is a sample of the space of canaries, the first approximation of section 4.4.
+    """
+    _check("canaries", canary_C)
+    _check("references", reference_R)
+    rank_C = 1 + np.searchsorted(np.sort(reference_R), canary_C, side="right")
+    return np.log2(len(reference_R) + 1) - np.log2(rank_C)
+
+
+# ------------------------------------------------------------------------------------------------- audit from one run
+
+
+@dataclass(frozen=True, slots=True)
+class LowerBound:
+    """An epsilon that the audit rejects, and the guesses that reject it."""
+
+    epsilon: float
+    guesses: int
+    correct: int
+    canaries: int
+
+
+def guess_counts(n_canaries: int) -> list[tuple[int, int]]:
+    """Return four numbers of guesses (included, left out) to try: a sixteenth of the canaries each, up to a half."""
+    return sorted({(count, count) for share in (16, 8, 4, 2) if (count := n_canaries // share) > 0})
+
+
+def one_run_bound(
+    scores_M: Array,
+    included_M: NDArray[np.bool_],
+    *,
+    delta: float,
+    guesses: Sequence[tuple[int, int]],
+    confidence: float = 0.95,
+) -> LowerBound:
+    """Return a lower bound on the epsilon of the run that scored M canaries, each included by a fair coin of its own.
+
+    Steinke, Nasr & Jagielski 2023, Privacy Auditing with One (1) Training Run, https://arxiv.org/abs/2305.08846,
+    theorem 5.2 in the form of corollary 5.4, by the algorithm of appendix D. The highest scores are guessed to be
+    included, the lowest to be left out, the others not guessed. With several pairs of `guesses` (included, left out)
+    each is tested at an equal part of 1 - `confidence` (Bonferroni), and the best counts; the pairs must be chosen
+    without knowing what was included, as `guess_counts` does.
+
+    The bound is the least epsilon, to 0.001 from below, that is not rejected; 0 if none is.
+    """
+    _check("canaries", scores_M)
+    if scores_M.shape != included_M.shape:
+        raise DataError(f"{len(scores_M)} scores come with {len(included_M)} coins of canaries: give one each.")
+    if not guesses or not 0 <= delta < 1 or not 0 < confidence < 1:
+        raise DataError(
+            f"an audit with {len(guesses)} pairs of guesses, delta {delta:g} and confidence {confidence:g}: allowed "
+            "are at least one pair, delta >= 0 and < 1, confidence > 0 and < 1."
+        )
+    order_M = np.argsort(scores_M, kind="stable")  # ties fall as the canaries lie, which no coin has decided
+    found = [_bound(order_M, included_M, pair, delta, (1 - confidence) / len(guesses)) for pair in guesses]
+    return max(found, key=lambda bound: bound.epsilon)
+
+
+def one_run_p_value(n_canaries: int, guesses: int, correct: int, *, epsilon: float, delta: float) -> float:
+    """Return the largest probability with which an (epsilon, delta) private run lets so many guesses be correct.
+
+    P[X >= v] + 2 m delta max over i of P[v - i <= X < v] / i, where X is binomial of r guesses with the accuracy
+    1 / (1 + exp(-epsilon)) of randomised response, v are correct, and m canaries were tossed for (corollary 5.4).
+    """
+    mass_R = _binomial(guesses, epsilon)
+    beyond = float(mass_R[correct:].sum())
+    below_V = np.cumsum(mass_R[:correct][::-1])
+    steepest = float((below_V / np.arange(1, correct + 1)).max(initial=0.0))
+    return min(1.0, beyond + 2 * n_canaries * delta * steepest)
+
+
+def _bound(
+    order_M: NDArray[np.int64], included_M: NDArray[np.bool_], pair: tuple[int, int], delta: float, level: float
+) -> LowerBound:
+    canaries, (positive, negative) = len(order_M), pair
+    if min(pair) < 0 or not 0 < positive + negative <= canaries:
+        raise DataError(
+            f"{positive} + {negative} guesses about {canaries} canaries: allowed are 1 to {canaries} in all; "
+            "insert more canaries or guess fewer."
+        )
+    right = included_M[order_M[canaries - positive :]].sum() + (~included_M[order_M[:negative]]).sum()
+    guesses, correct = positive + negative, int(right)
+
+    def rejected(epsilon: float) -> bool:
+        return one_run_p_value(canaries, guesses, correct, epsilon=epsilon, delta=delta) <= level
+
+    low, high = 0.0, 0.0
+    while rejected(high):  # step by step, so that every epsilon below the bound is rejected
+        low, high = high, high + _STEP
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if rejected(middle) else (low, middle)
+    return LowerBound(low, guesses, correct, canaries)
+
+
+def _binomial(count: int, epsilon: float) -> Array:
+    """Return the probabilities [count + 1] of 0 to `count` successes at the accuracy of randomised response."""
+    log_factorial_R = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    log_choices_R = log_factorial_R[-1] - log_factorial_R - log_factorial_R[::-1]
+    successes_R = np.arange(count + 1)
+    log_right = -math.log1p(math.exp(-epsilon))
+    return np.exp(log_choices_R + successes_R * log_right + (count - successes_R) * (log_right - epsilon))
+
+
+# ----------------------------------------------------------------------------------------------- membership inference
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How well scores tell members of the training data from others."""
+
+    auc: Estimate
+    true_positive_rate: Estimate
+    """Share of members found where at most `false_positive_rate` of the others are taken for members."""
+    false_positive_rate: float
+    n_members: int
+    n_others: int
+
+
+def loss_scores(loss_N: Array) -> Array:
+    """Return scores [N] that rise as the loss falls (Yeom et al. 2018, https://arxiv.org/abs/1709.01604)."""
+    return -loss_N
+
+
+def reference_scores(loss_N: Array, reference_loss_N: Array) -> Array:
+    """Return by how much the model's loss lies below that of a model that has not seen the examples [N].
+
+    What is easy for every model is no sign of membership (Watson et al. 2022, On the Importance of Difficulty
+    Calibration, https://arxiv.org/abs/2111.08440).
+    """
+    if loss_N.shape != reference_loss_N.shape:
+        raise DataError(f"{len(loss_N)} losses come with {len(reference_loss_N)} of the reference: give one each.")
+    return reference_loss_N - loss_N
+
+
+def membership(
+    member_N: Array, other_M: Array, *, false_positive_rate: float = 0.01, resamples: int = 1000, seed: int = 0
+) -> Membership:
+    """Return AUC and true-positive rate of scores, with percentile intervals of a bootstrap within either group.
+
+    Carlini et al. 2022, Membership Inference Attacks From First Principles, https://arxiv.org/abs/2112.03570: the mean
+    over all thresholds says little of the worst case, the rate at few false positives does. With fewer than 1 / rate
+    others, no false positive is allowed at all.
+    """
+    _check("members", member_N)
+    _check("others", other_M)
+    values_U, place = np.unique(np.concatenate([member_N, other_M]), return_inverse=True)
+    groups = place[: len(member_N)], place[len(member_N) :]
+    once = [np.bincount(group, minlength=len(values_U))[None] for group in groups]
+    auc, rate = (float(found[0]) for found in _separation(once[0], once[1], false_positive_rate))
+    random = rng.numpy_random("membership", seed)
+    drawn = list[tuple[Array, Array]]()
+    block = max(1, _BLOCK // len(values_U))
+    for first in range(0, resamples, block):
+        count = min(block, resamples - first)
+        again = [_resampled(random, group, count, len(values_U)) for group in groups]
+        drawn.append(_separation(again[0], again[1], false_positive_rate))
+    auc_R, rate_R = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    return Membership(_estimate(auc, auc_R), _estimate(rate, rate_R), false_positive_rate, len(member_N), len(other_M))
+
+
+def _separation(
+    member_RU: NDArray[np.int64], other_RU: NDArray[np.int64], false_positive_rate: float
+) -> tuple[Array, Array]:
+    """Return AUC [R] and true-positive rate [R] from how often each of U rising scores occurs in either group."""
+    n_members, n_others = int(member_RU[0].sum()), int(other_RU[0].sum())
+    below_RU = np.cumsum(other_RU, axis=1) - other_RU
+    auc_R = (member_RU * (below_RU + other_RU / 2)).sum(axis=1) / (n_members * n_others)
+    found_RU = n_members - (np.cumsum(member_RU, axis=1) - member_RU)  # by the threshold "at least this score"
+    allowed_RU = n_others - below_RU <= math.floor(false_positive_rate * n_others)
+    return auc_R, np.where(allowed_RU, found_RU, 0).max(axis=1) / n_members
+
+
+def _resampled(random: np.random.Generator, place_N: NDArray[np.int64], count: int, n_values: int) -> NDArray[np.int64]:
+    """Return how often each score occurs in `count` resamples [count, U] of a group."""
+    drawn_RN = place_N[random.integers(len(place_N), size=(count, len(place_N)))]
+    shifted_RN = drawn_RN + n_values * np.arange(count)[:, None]
+    return np.bincount(shifted_RN.ravel(), minlength=count * n_values).reshape(count, n_values)
+
+
+def _estimate(value: float, values_R: Array) -> Estimate:
+    low, high = np.percentile(values_R, [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
+
+
+def _check(what: str, values: Array) -> None:
+    if values.ndim != 1 or not len(values):
+        raise DataError(f"{what} of an audit have shape {values.shape}: allowed is one row of at least one number.")
+    if np.isnan(values).any():
+        raise DataError(f"{what} of an audit hold NaN: give a number for each.")
