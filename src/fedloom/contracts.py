@@ -131,11 +131,18 @@ class Accumulator(Protocol):
     """Takes rows one by one and gives their aggregate."""
 
     def add(self, row_P: Tensor, weight: float) -> None:
-        """Take one row and its positive weight (weights need not sum to 1)."""
+        """Take one row and its positive weight (weights need not sum to 1).
+
+        The row may be held: it must not change until the result has been taken.
+        """
         ...
 
     def result(self) -> Tensor:
         """Return the aggregate [P] of all rows taken."""
+        ...
+
+    def measures(self) -> dict[str, float]:
+        """Return what the last result cost, by name, for the round's record; empty where nothing can be told."""
         ...
 
 
@@ -144,6 +151,7 @@ class Frame:
     """What the numbers of a row mean: their names, and the parameters that they are changes to."""
 
     layout: Layout
+    """The row's slots with the names of the parameters in each."""
     anchor_P: Tensor
     """The shared parameters at the start of the round, in the order of the slot `delta`."""
 
