@@ -9,7 +9,7 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from fedloom import rng, tree
-from fedloom.contracts import Draws
+from fedloom.contracts import Flow
 from fedloom.errors import ModelError
 from fedloom.models._lora import LoraLinear, factor_names, install, lora_layers
 from models_for_tests import ARCHITECTURES, bare_model, some_tokens
@@ -23,7 +23,7 @@ LINEAR_ENDS = {
 }
 
 
-def adapted(architecture="llama", *, targets=(), rank=3, dropout=0.0, seed=0, draws=None, module=None):
+def adapted(architecture="llama", *, targets=(), rank=3, dropout=0.0, seed=0, flow=None, module=None):
     module = bare_model(architecture) if module is None else module
     install(
         module,
@@ -32,7 +32,7 @@ def adapted(architecture="llama", *, targets=(), rank=3, dropout=0.0, seed=0, dr
         alpha=6.0,
         dropout=dropout,
         seed=seed,
-        draws=Draws() if draws is None else draws,
+        flow=Flow() if flow is None else flow,
     )
     return module
 
@@ -60,7 +60,7 @@ def assert_close(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize("base", [nn.Linear(5, 4), Conv1D(4, 5)], ids=["linear", "conv1d"])
 def test_layer_adds_the_scaled_product_of_its_factors(base):
-    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, draws=Draws())
+    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, flow=Flow())
     a_RD, b_OR, x_BTD = torch.randn(2, 5), torch.randn(4, 2), torch.randn(3, 6, 5)
     y_BTO = functional_call(layer, {"lora_A": a_RD, "lora_B": b_OR}, (x_BTD,))
     torch.testing.assert_close(y_BTO, base(x_BTD) + 6.0 / 2 * x_BTD @ (b_OR @ a_RD).T)
@@ -68,7 +68,7 @@ def test_layer_adds_the_scaled_product_of_its_factors(base):
 
 @pytest.mark.parametrize("base", [nn.Linear(5, 4), Conv1D(4, 5)], ids=["linear", "conv1d"])
 def test_delta_added_to_the_base_weight_is_the_layer(base):
-    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, draws=Draws())
+    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, flow=Flow())
     with torch.no_grad():
         layer.lora_A.normal_()
         layer.lora_B.normal_()
@@ -107,7 +107,7 @@ def test_clients_may_stack_one_factor_and_share_the_other():
 def test_a_batch_that_does_not_divide_into_the_clients_is_refused():
     module = adapted()
     stacked = tree.stack([factors(module, k) for k in range(2)])
-    with pytest.raises(ModelError, match="a batch of 3 rows does not divide into 2 stacked clients"):
+    with pytest.raises(ModelError, match="a batch of 21 tokens does not divide into 2 stacked clients"):
         logits(module, stacked, some_tokens(3))
 
 
@@ -159,7 +159,7 @@ def test_a_model_without_blocks_is_refused():
 
 def test_only_linear_layers_take_factors():
     with pytest.raises(ModelError, match=r"a low-rank layer on Embedding: allowed are nn.Linear and Conv1D"):
-        LoraLinear(nn.Embedding(3, 2), rank=1, alpha=1.0, dropout=0.0, draws=Draws())
+        LoraLinear(nn.Embedding(3, 2), rank=1, alpha=1.0, dropout=0.0, flow=Flow())
 
 
 def test_an_adapter_on_a_tied_head_keeps_it_tied():
@@ -227,9 +227,9 @@ def test_dropout_without_a_generator_is_absent():
 
 
 def dropped(*names: str | int):
-    draws = Draws()
-    module = adapted(dropout=0.5, draws=draws)
-    draws.generator = rng.generator(*names)
+    flow = Flow()
+    module = adapted(dropout=0.5, flow=flow)
+    flow.generators = (rng.generator(*names),)
     return logits(module, factors(module), some_tokens())
 
 
@@ -248,7 +248,8 @@ def test_dropout_ignores_the_global_generator():
 
 
 def test_dropout_keeps_its_share_and_scales_the_rest():
-    layer = LoraLinear(nn.Linear(50, 50, bias=False), rank=50, alpha=50.0, dropout=0.2, draws=Draws(rng.generator("d")))
+    flow = Flow(generators=(rng.generator("d"),))
+    layer = LoraLinear(nn.Linear(50, 50, bias=False), rank=50, alpha=50.0, dropout=0.2, flow=flow)
     identity = {"base.weight": torch.zeros(50, 50), "lora_A": torch.eye(50), "lora_B": torch.eye(50)}
     kept = functional_call(layer, identity, (torch.ones(10, 20, 50),))
     # 10,000 draws of probability 0.8: a standard deviation of 0.004 in the share.

@@ -23,7 +23,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from fedloom.contracts import Draws, Model, Prediction, Template
+from fedloom.contracts import Flow, Model, Prediction, Template
 from fedloom.errors import ConfigError, DataError, ModelError
 from fedloom.examples import Chat, Document, Preference, Turn, chat
 from fedloom.plugin import lookup
@@ -53,6 +53,10 @@ def _task(template="alpaca", **fields):
     return Sft(template=lookup(Template, template)(), **fields)
 
 
+def _record(module, trainable, made):
+    return Model(module, trainable, made, Flow(), "test", stackable=False, packs=False)
+
+
 def _model(kind="qwen", architecture="llama", made=None):
     """Return a random model whose parameters are all trainable."""
     with torch.random.fork_rng():
@@ -61,13 +65,13 @@ def _model(kind="qwen", architecture="llama", made=None):
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     trainable = {name: 4 * parameter.detach().clone() for name, parameter in module.named_parameters()}
-    return Model(module, trainable, made or tokenizer(kind), Draws(), "test")
+    return _record(module, trainable, made or tokenizer(kind))
 
 
 @cache
 def _bare(kind):
     """Return a model record for encoding only."""
-    return Model(torch.nn.Linear(1, 1), {}, tokenizer(kind), Draws(), "test")
+    return _record(torch.nn.Linear(1, 1), {}, tokenizer(kind))
 
 
 def _random_chats(n, seed=0):
@@ -211,7 +215,7 @@ def test_settings_that_an_earlier_call_left_in_the_tokenizer_do_not_cut_examples
 @pytest.mark.shared
 def test_the_sentencepiece_tokenizer_of_a_published_model_learns_the_answer():
     made = AutoTokenizer.from_pretrained(DATA / "model-stories260k" / "hf")
-    model = Model(torch.nn.Linear(1, 1), {}, made, Draws(), "test")
+    model = _record(torch.nn.Linear(1, 1), {}, made)
     for example in _random_chats(100, seed=4):
         learnt = _learnt(_task(max_length=100_000).encode(example, model))
         lead = made("0", add_special_tokens=False).input_ids
@@ -275,54 +279,64 @@ def test_a_slow_tokenizer_is_refused():
 # ------------------------------------------------------------------------------------------------------------ batches
 
 
-def _batch(model, task=None, examples=None):
-    task = task or _task()
-    examples = examples or [*_random_chats(5, seed=5), DIALOGUE]
-    return task.collate([task.encode(example, model) for example in examples], model)
+EXAMPLES = (*_random_chats(5, seed=5), DIALOGUE)
 
 
-def test_a_batch_is_as_long_as_its_longest_example():
+def _items(model, examples=EXAMPLES, task=None):
+    return [(task or _task()).encode(example, model) for example in examples]
+
+
+def _batch(model, task=None, examples=EXAMPLES):
+    return _task().collate([_items(model, examples, task)], model)
+
+
+def test_a_batch_of_one_client_holds_its_examples_and_nothing_else():
     model = _bare("qwen")
-    longest = max(len(_tokens(_task().encode(e, model))) for e in [*_random_chats(5, seed=5), DIALOGUE])
-    assert _batch(model).tokens_BT.shape == (6, longest)
+    assert _batch(model).tokens_N.tolist() == [token for item in _items(model) for token in _tokens(item)]
 
 
-def test_padding_is_masked_and_not_supervised():
+def test_a_batch_asks_for_the_supervised_tokens_and_nothing_else():
+    model = _bare("qwen")
+    assert _batch(model).targets_S.tolist() == [token for item in _items(model) for token in _learnt(item)]
+
+
+def test_each_token_is_asked_of_the_one_before_it():
     batch = _batch(_bare("qwen"))
-    padding = batch.attention_BT == 0
-    assert padding.any() and not batch.supervised_BT[padding].any()
+    assert torch.equal(batch.tokens_N[batch.asked_S + 1], batch.targets_S)
 
 
-@pytest.mark.parametrize(("kind", "field"), [("qwen", "pad_token_id"), ("llama2", "eos_token_id")])
-def test_padding_is_the_pad_token_else_the_end_token(kind, field):
-    batch = _batch(_bare(kind))
-    expected = getattr(_bare(kind).tokenizer, field)
-    assert set(batch.tokens_BT[batch.attention_BT == 0].tolist()) == {expected}
+def test_padding_behind_a_shorter_client_is_not_asked_for():
+    model = _bare("qwen")
+    items = _items(model)
+    batch = _task().collate([items[:4], items[4:]], model)
+    assert len(batch.padding_Q) > 0 and not torch.isin(batch.padding_Q, batch.asked_S).any()
 
 
-def test_the_end_token_is_learnt_though_it_is_the_padding():
-    batch = _batch(_bare("gpt2"))
-    ends = batch.tokens_BT == _bare("gpt2").tokenizer.eos_token_id
-    assert (ends & batch.supervised_BT).any(dim=1).all()
+@pytest.mark.parametrize("kind", ["gpt2", "llama2", "qwen"])
+def test_the_end_token_of_every_example_is_learnt(kind):
+    model = _bare(kind)
+    batch = _batch(model)
+    ends = batch.example_S[batch.targets_S == model.tokenizer.eos_token_id]
+    assert set(ends.tolist()) == set(range(6))
 
 
 def test_batches_are_int64():
     batch = _batch(_bare("qwen"))
-    assert (batch.tokens_BT.dtype, batch.attention_BT.dtype) == (torch.int64, torch.int64)
+    assert (batch.tokens_N.dtype, batch.positions_N.dtype) == (torch.int64, torch.int64)
 
 
 # --------------------------------------------------------------------------------------------------------------- loss
 
 
-def _plain_loss(model, params, batch):
-    """Return the loss of each example from all logits, one token at a time."""
-    inputs = {"input_ids": batch.tokens_BT, "attention_mask": batch.attention_BT}
-    output = functional_call(model.module, params, kwargs=inputs)
-    log_probability = torch.log_softmax(output.logits, dim=-1)
+def _plain_loss(model, params, items):
+    """Return the loss of each example from all logits of it alone, one token at a time."""
     totals = []
-    for b, tokens in enumerate(batch.tokens_BT.tolist()):
-        wanted = [t for t in range(1, len(tokens)) if batch.supervised_BT[b, t]]
-        totals.append(-sum((log_probability[b, t - 1, tokens[t]] for t in wanted), torch.zeros(())))
+    for item in items:
+        tokens = _tokens(item)
+        output = functional_call(model.module, params, kwargs={"input_ids": torch.tensor([tokens])})
+        log_probability = torch.log_softmax(output.logits[0], dim=-1)
+        wanted = [t for t in range(1, len(tokens)) if item.supervised_T[t]]
+        totals.append(-sum((log_probability[t - 1, tokens[t]] for t in wanted), torch.zeros(())))
     return torch.stack(totals)
 
 
@@ -333,9 +347,8 @@ def _leaves(model):
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_the_loss_is_the_plain_cross_entropy(architecture):
     model = _model(architecture=architecture)
-    batch = _batch(model)
-    total_B = _task().loss(model, model.trainable, batch).total_B
-    torch.testing.assert_close(total_B, _plain_loss(model, model.trainable, batch), rtol=1e-6, atol=0)
+    total_B = _task().loss(model, model.trainable, _batch(model)).total_B
+    torch.testing.assert_close(total_B, _plain_loss(model, model.trainable, _items(model)), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -343,16 +356,16 @@ def test_the_gradients_are_those_of_the_plain_cross_entropy(architecture):
     model = _model(architecture=architecture)
     batch, params = _batch(model), _leaves(model)
     found = torch.autograd.grad(_task().loss(model, params, batch).total_B.sum(), list(params.values()))
-    expected = torch.autograd.grad(_plain_loss(model, params, batch).sum(), list(params.values()))
+    expected = torch.autograd.grad(_plain_loss(model, params, _items(model)).sum(), list(params.values()))
     for name, ours, theirs in zip(params, found, expected, strict=True):
         error = (ours - theirs).norm() / (theirs.norm() + 1e-6 * (params[name].norm() + 1))
         assert error < 1e-5, name
 
 
 def test_the_weight_is_the_number_of_supervised_tokens():
-    batch = _batch(_model())
-    weight_B = _task().loss(_model(), _model().trainable, batch).weight_B
-    assert weight_B.tolist() == batch.supervised_BT.sum(dim=1).tolist()
+    model = _model()
+    weight_B = _task().loss(model, model.trainable, _batch(model)).weight_B
+    assert weight_B.tolist() == [int(item.supervised_T.sum()) for item in _items(model)]
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -364,7 +377,8 @@ def test_examples_of_a_batch_do_not_influence_one_another(architecture):
 
 
 def _unsupervised(batch):
-    return replace(batch, supervised_BT=torch.zeros_like(batch.supervised_BT))
+    none_S = batch.asked_S[:0]
+    return replace(batch, asked_S=none_S, targets_S=none_S, example_S=none_S)
 
 
 def test_a_batch_without_supervised_tokens_weighs_nothing():
@@ -383,13 +397,13 @@ def test_a_batch_without_supervised_tokens_has_gradients_of_zero():
 
 def test_the_loss_of_a_bfloat16_model_is_a_float32_sum():
     model = _model()
-    half = Model(model.module.to(torch.bfloat16), {}, model.tokenizer, Draws(), "test")
+    half = _record(model.module.to(torch.bfloat16), {}, model.tokenizer)
     assert _task().loss(half, {}, _batch(half)).total_B.dtype == torch.float32
 
 
 def test_the_loss_of_a_float64_model_stays_float64():
     model = _model()
-    double = Model(model.module.double(), {}, model.tokenizer, Draws(), "test")
+    double = _record(model.module.double(), {}, model.tokenizer)
     assert _task().loss(double, {}, _batch(double)).total_B.dtype == torch.float64
 
 
@@ -429,7 +443,7 @@ def test_predictions_come_in_the_order_of_the_examples():
 
 def _taught(model, example, template="alpaca", steps=40):
     task = _task(template)
-    params, batch = _leaves(model), _batch(model, task, [example])
+    params, batch = _leaves(model), _batch(model, task, (example,))
     optimiser = torch.optim.Adam(params.values(), lr=5e-3)
     for _ in range(steps):
         optimiser.zero_grad()
