@@ -6,7 +6,6 @@ from typing import Any
 
 from benchmarks._common import Settings
 from benchmarks._shapes import Shape, base_folder, write_data
-from fedloom.contracts import Report, Shard
 from fedloom.protocols.execute import plan_of, work_of
 from fedloom.protocols.prepared import prepare
 from fedloom.protocols.tuning import read_run
@@ -43,16 +42,16 @@ def table_of(shape: Shape, folder: Path, settings: Settings, **changes: Any) -> 
 class Rounds:
     """Rounds of a run, one after another; `supervised_tokens` is what the last one learnt from."""
 
-    def __init__(self, table: Mapping[str, Any], shards: Mapping[str, Shard] | None = None) -> None:
+    def __init__(self, table: Mapping[str, Any]) -> None:
         ready = prepare(read_run(table))
         leg = ready.legs[0]
         self.ready = ready
         self.plan = plan_of(leg)
         self.work = work_of(ready, leg)
-        self._carrier = leg.run.engine.start(self.work)
+        engine = leg.run.engine.settled(self.work, n_clients=leg.per_round)
+        self._carrier = engine.start(self.work)
         self._state = begin(self.plan, ready.layout.row({"": ready.shared}))
         self.record: RoundRecord | None = None
-        self.reports: list[Report] = []
 
     def __call__(self) -> RoundRecord:
         """Run one more round."""
@@ -63,3 +62,10 @@ class Rounds:
     def supervised_tokens(self) -> int:
         """Tokens that the last round learnt from, repetitions counted."""
         return int(self.record.loss.weight) if self.record else 0
+
+    @property
+    def padding(self) -> float:
+        """Share of padding in the batch of every client's first examples, packed as the engine packs them."""
+        parts = [shard.items[: self.work.local.batch] for shard in self.work.shards.values()]
+        real = sum(len(item.tokens_T) for part in parts for item in part)
+        return 1 - real / self.work.task.collate(parts, self.work.model).tokens_N.numel()

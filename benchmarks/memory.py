@@ -36,7 +36,7 @@ def main(settings: Settings) -> list[Figure]:
     """Measure the peak memory of two rounds for every number of clients."""
     if settings.part:
         return report(_measure(int(settings.part), settings))
-    counts = (4, 20) if settings.quick else CLIENTS
+    counts = (20, 40) if settings.quick else CLIENTS
     found = {count: in_fresh_process("benchmarks.memory", str(count), settings) for count in counts}
     peaks = {count: values["peak_bytes"] / 2**20 for count, values in found.items()}
     first, last = counts[0], counts[-1]

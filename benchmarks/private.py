@@ -49,7 +49,7 @@ SHAPES = {
 }
 OURS = "fedloom with DP"
 _PRIVATE = {"name": "gaussian", "unit": "example", "clip": 1.0, "noise_multiplier": 1.0, "epsilon": 0.0}
-TABLES = {OURS: {"privacy": _PRIVATE}, "fedloom without DP": {}}
+TABLES = {OURS: {"privacy": _PRIVATE, "weighting": "uniform"}, "fedloom without DP": {}}
 
 
 def main(settings: Settings) -> list[Figure]:

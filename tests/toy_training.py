@@ -6,7 +6,7 @@ from itertools import count
 import torch
 
 from fedloom import tree
-from fedloom.contracts import Aggregator, Report, Rule, ServerOpt
+from fedloom.contracts import Aggregator, Codec, Mechanism, Report, Rule, ServerOpt
 from fedloom.mean import Mean
 from fedloom.plugin import lookup
 from fedloom.rounds import Plan, begin, sample_clients, step
@@ -51,6 +51,9 @@ class Training:
             clients_per_round=len(self.clients),
             rounds=1000,
             seed=0,
+            mechanism=make(Mechanism, "none"),
+            guards={},
+            codec=Exact(),
         )
         self.state = begin(self.plan, self.start)
 

@@ -9,7 +9,7 @@ from fedloom.errors import RunError
 from fedloom.files import write_atomic
 from fedloom.protocols.execute import Event, execute, run_files
 from fedloom.protocols.tuning import TuningRun, read_run
-from fedloom.reports import outcome, show_table
+from fedloom.reports import outcome, privacy_line, show_table
 from fedloom.runs import RunDirectory
 
 __all__ = ["load_run", "resume", "start"]
@@ -62,4 +62,5 @@ def _to_the_end(run: TuningRun, directory: RunDirectory, on_report: Observer) ->
 def _report(directory: RunDirectory) -> str:
     found = outcome(directory)
     cost = "\n".join(f"- {name}: {value:,.0f}" for name, value in found.cost.items())
-    return f"# {directory.path.name}\n\n{show_table(found).markdown()}\n## Cost\n\n{cost}\n"
+    spent = f"\n## Privacy\n\n{line}\n" if (line := privacy_line(found)) else ""
+    return f"# {directory.path.name}\n\n{show_table(found).markdown()}{spent}\n## Cost\n\n{cost}\n"

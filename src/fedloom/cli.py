@@ -89,7 +89,7 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
     from fedloom.console import lines, print_tables
-    from fedloom.reports import outcome, show_record, show_table
+    from fedloom.reports import outcome, privacy_line, show_record, show_table
     from fedloom.runs import RunDirectory
 
     found = outcome(RunDirectory.open(folder))
@@ -98,7 +98,8 @@ def show(folder: RunFolder, as_json: AsJson = False) -> None:
         return
     print_tables([show_table(found)])
     cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
-    lines([cost, str(folder) if found.complete else f"not complete: fedloom resume {folder}"])
+    spent = [line] if (line := privacy_line(found)) else []
+    lines([*spent, cost, str(folder) if found.complete else f"not complete: fedloom resume {folder}"])
 
 
 @app.command()

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from fedloom.contracts import Report
+from fedloom.mean import Mean
 from fedloom.protocols.execute import Event, RoundDone
 from fedloom.protocols.tuning import TuningRun
 from fedloom.reports import Table
@@ -61,7 +62,7 @@ class Display:
 
     def report(self, report: Report) -> None:
         """Show that a client has reported."""
-        self._bars.update(self._clients, advance=1, loss=escape(f"{report.client} loss {report.loss.value:.3f}"))
+        self._bars.update(self._clients, advance=1, loss=escape(f"{report.client} {_loss(report.loss)}"))
 
     def event(self, event: Event) -> None:
         """Show a round or an evaluation."""
@@ -75,7 +76,7 @@ class Display:
     def _round(self, event: RoundDone) -> None:
         rounds = self._run.rounds
         done = event.leg * rounds + event.record.round + 1
-        loss = f"loss {event.record.loss.value:.3f}, {done / max(event.wall_s, 1e-9):.2f} rounds/s"
+        loss = f"{_loss(event.record.loss)}, {done / max(event.wall_s, 1e-9):.2f} rounds/s"
         self._bars.update(self._rounds, completed=done, total=event.n_legs * rounds, loss=loss)
         self._bars.reset(self._clients, total=len(event.record.clients), loss="")
         if not self._console.is_terminal and event.n_legs == 1:
@@ -83,6 +84,10 @@ class Display:
 
     def _line(self, text: str) -> None:
         self._bars.console.print(escape(text), soft_wrap=True, highlight=False)
+
+
+def _loss(loss: Mean) -> str:
+    return f"loss {loss.value:.3f}" if loss.weight else "loss not told"
 
 
 def lines(texts: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The result of a run as a folder for others: an adapter or a whole model, its tokenizer and a model card."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,7 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
             facts = _write_from_adapter(result, new, form)
         else:
             facts = _write_whole(result, run, new, form)
-        (new / "README.md").write_text(_card(facts, run, form), encoding="utf-8")
+        (new / "README.md").write_text(_card(facts, run, form, _beside(folder, "privacy.json")), encoding="utf-8")
 
 
 def _result_in(folder: Path) -> Path:
@@ -72,11 +73,16 @@ def _result_in(folder: Path) -> Path:
 
 
 def _run_of(folder: Path) -> dict[str, Any]:
-    """Return the run file that lies in the folder or, if that is the `adapter` of a run, above it."""
+    found = _beside(folder, "run.toml")
+    return read_toml(found) if found else {}
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """Return the file of a run that lies in the folder or, if that is the `adapter` of a run, above it."""
     for place in (folder, folder.resolve().parent, folder.resolve().parent.parent):
-        if (place / "run.toml").is_file():
-            return read_toml(place / "run.toml")
-    return {}
+        if (place / name).is_file():
+            return place / name
+    return None
 
 
 def _write_from_adapter(result: Path, new: Path, form: Form) -> dict[str, str]:
@@ -100,7 +106,7 @@ def _write_whole(result: Path, run: Mapping[str, Any], new: Path, form: Form) ->
     return base | {"Trained": "all parameters"}
 
 
-def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form) -> str:
+def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, privacy: Path | None) -> str:
     licence = facts.get("Licence of the base", "unknown: see the base model")
     front = [f"library_name: {_LIBRARY[form]}", "pipeline_tag: text-generation", "tags: [fedloom]"]
     front += [] if licence.startswith("unknown") else [f"license: {licence}"]
@@ -110,10 +116,20 @@ def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form) -> str:
     lines += _table(dict(facts) | {"Licence of the base": licence})
     lines += ["", "## Training", ""]
     lines += _table(training) if training else ["Not recorded: no run.toml lay beside the adapter."]
+    lines += ["", "## Privacy", ""]
+    lines += _privacy(privacy) if privacy else ["Not differentially private: training data may be recoverable."]
     use = _USE[form]
     if form == "adapter" and facts.get("Base model") == EMBEDDED:
         use = _BASE_IN_THE_PACKAGE + use
     return "\n".join([*lines, "", "## Use", "", "```python", use, "```", ""])
+
+
+def _privacy(path: Path) -> list[str]:
+    card = json.loads(path.read_text(encoding="utf-8"))
+    facts = {f"Epsilon ({name})": f"{value:.3f}" for name, value in card["epsilon"].items()}
+    facts |= {"Delta": f"{card['delta']:.3g}", "Protected": f"one {card['unit'].removesuffix('_local')}"}
+    facts |= {"Mechanism": card["mechanism"], "Noise multiplier": f"{card['smallest_noise_multiplier']:.3f}"}
+    return _table(facts | {"Uses of the data": str(card["uses"]), "Whose": "the client's who fares worst"})
 
 
 def _table(facts: Mapping[str, str]) -> list[str]:

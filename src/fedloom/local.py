@@ -119,7 +119,7 @@ def _client(work: Work, job: Job, space: Workspace) -> _Client:
     names = (work.seed, job.round, job.client)
     drawn = batches(len(shard.items), work.local, *names)
     if work.mechanism.protects() == "example":
-        noises = (work.mechanism.noise("sampling", *names, step) for step in range(work.local.steps))
+        noises = (work.mechanism.source("sampling", *names, step) for step in range(work.local.steps))
         drawn = (poisson(len(shard.items), guard.rate, work.local, noise) for noise in noises)
     return _Client(
         job=replace(job, local=local),
@@ -181,7 +181,7 @@ def _private_gradient(
     """
     mechanism, device = work.mechanism, space.rows_KP.device
     sum_KP = torch.zeros_like(space.rows_KP[: len(going)])
-    inside = [0.0] * len(going)
+    inside, total = [0.0] * len(going), [0] * len(going)
     for turn in range(max(len(micros) for micros in parts)):
         at = [place for place, micros in enumerate(parts) if turn < len(micros)]
         micros = [parts[place][turn] for place in at]
@@ -192,19 +192,21 @@ def _private_gradient(
             work.model, work.task, leaves, micros, lambda norms_LE, kept=kept: mechanism.scales(norms_LE, kept)
         )
         sum_KP[at] += part_KP
-        counts = (scales_LE >= 1).all(0).split([len(micro) for micro in micros])
-        for place, whole_E in zip(at, counts, strict=True):
+        whole = (scales_LE >= 1).float().mean(0).split([len(micro) for micro in micros])
+        for place, whole_E in zip(at, whole, strict=True):
             inside[place] += float(whole_E.sum())
+            total[place] += len(whole_E)
     for place, client in enumerate(going):
         job = client.job
-        noise = mechanism.noise("noise", work.seed, job.round, job.client, step)
+        noise = mechanism.source("noise", work.seed, job.round, job.client, step)
         sum_KP[place], client.kept = mechanism.release(
             sum_KP[place],
             inside=inside[place],
+            total=total[place],
             expected=client.guard.rate * len(client.shard.items),
             guard=client.guard,
             kept=client.kept,
-            noise=lambda size, noise=noise: noise(size).to(device),
+            noise=noise,
         )
     return sum_KP
 
@@ -271,11 +273,12 @@ def _sent(work: Work, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
     """Return the packet that leaves the client, and what it keeps of what was lost in it."""
     job, own = client.job, Slots()
     if work.mechanism.protects() == "client_local":
-        noise = work.mechanism.noise("noise", work.seed, job.round, job.client)
+        noise = work.mechanism.source("noise", work.seed, job.round, job.client)
         scale = work.mechanism.scales(row_P.norm().view(1, 1), client.kept)
         row_P, client.kept = work.mechanism.release(
             row_P * scale.view(()),
             inside=float(scale >= 1),
+            total=1,
             expected=1.0,
             guard=client.guard,
             kept=client.kept,

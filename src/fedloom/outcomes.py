@@ -28,6 +28,8 @@ class Outcome:
     results: Mapping[str, tuple[Scored, ...]]
     """Scored examples by phase: `base`, `final`."""
     cost: Mapping[str, float]
+    privacy: Mapping[str, Any]
+    """What was spent of the clients' privacy; empty where nothing protects it."""
 
 
 def outcome(directory: RunDirectory) -> Outcome:
@@ -42,8 +44,29 @@ def outcome(directory: RunDirectory) -> Outcome:
     if "final" in results and "base" not in results:
         raise RunError(f"{directory.path / 'results.jsonl'}: has no results of phase 'base'; lines were lost.")
     return Outcome(
-        str(directory.path), _label(table, where), seed, resamples, directory.complete, results, _cost(directory)
+        path=str(directory.path),
+        label=_label(table, where),
+        seed=seed,
+        resamples=resamples,
+        complete=directory.complete,
+        results=results,
+        cost=_cost(directory),
+        privacy=_privacy(directory),
     )
+
+
+def _privacy(directory: RunDirectory) -> dict[str, Any]:
+    where = directory.path / "privacy.json"
+    if not where.is_file():
+        return {}
+    try:
+        card = json.loads(where.read_text(encoding="utf-8"))
+        numbers = [*card["epsilon"].values(), card["delta"], card["smallest_noise_multiplier"]]
+        if not all(type(number) in (int, float) for number in numbers) or not isinstance(card["unit"], str):
+            raise TypeError("a number is missing")
+        return card
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{where}: is not what fedloom wrote ({error}); the run directory is damaged.") from error
 
 
 def _label(table: Mapping[str, Any], where: str) -> str:
@@ -52,10 +75,23 @@ def _label(table: Mapping[str, Any], where: str) -> str:
     if protocol != "federated":
         return protocol
     settings = table["server_opt"]
-    if server == "sgd" and not settings.get("momentum"):
-        return rule
-    variant = f" {settings['variant']}" if "variant" in settings else ""
-    return f"{rule}+{server}{variant} lr={settings.get('lr')}"
+    label = rule
+    if server != "sgd" or settings.get("momentum"):
+        variant = f" {settings['variant']}" if "variant" in settings else ""
+        label = f"{rule}+{server}{variant} lr={settings.get('lr')}"
+    return " ".join([label, *_additions(table, where)])
+
+
+def _additions(table: Mapping[str, Any], where: str) -> list[str]:
+    """Return what a federated run has beyond rule and server step."""
+    aggregator, codec = (_entry(table, f"{name}.name", str, where) for name in ("aggregator", "codec"))
+    added = [aggregator] * (aggregator != "mean") + [codec] * (codec != "float32")
+    privacy = table["privacy"]
+    if privacy.get("name", "none") != "none":
+        noise = privacy.get("noise_multiplier")
+        strength = f"noise={noise:g}" if noise else f"epsilon={privacy.get('epsilon'):g}"
+        added.append(f"{privacy['name']} {privacy.get('unit', '')} {strength}")
+    return added
 
 
 def _entry(table: Mapping[str, Any], path: str, kind: type[Any], where: str) -> Any:

@@ -23,6 +23,7 @@ __all__ = [
     "compare_table",
     "difference",
     "outcome",
+    "privacy_line",
     "show_record",
     "show_table",
 ]
@@ -145,6 +146,18 @@ def show_table(found: Outcome) -> Table:
     return Table(f"{found.label}, seed {found.seed}", ("questions", "score", "base", "final", "n"), tuple(rows))
 
 
+def privacy_line(found: Outcome) -> str:
+    """Return what was spent of the clients' privacy, in one line; empty where nothing protects it."""
+    if not found.privacy:
+        return ""
+    card = found.privacy
+    spent = ", ".join(f"{value:.3f} ({name})" for name, value in card["epsilon"].items())
+    return (
+        f"privacy, unit {card['unit']}: epsilon {spent} at delta {card['delta']:.2g}, noise multiplier "
+        f"{card['smallest_noise_multiplier']:.3f}, {card['uses']} uses; the worst client's; held-out scores not covered"
+    )
+
+
 def show_record(found: Outcome) -> dict[str, Any]:
     """Return one run as JSON values: the rows of `show_table` as numbers, and every client's own score.
 
@@ -157,6 +170,7 @@ def show_record(found: Outcome) -> dict[str, Any]:
         for per in _per_client(found)
     ]
     head = {"label": found.label, "seed": found.seed, "complete": found.complete, "cost": dict(found.cost)}
+    head |= {"privacy": dict(found.privacy)} if found.privacy else {}
     return head | {"rows": rows, "clients": clients}
 
 

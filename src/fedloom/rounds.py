@@ -44,7 +44,6 @@ __all__ = [
     "drawn_clients",
     "exhausted",
     "sample_clients",
-    "spent_by",
     "step",
 ]
 
@@ -133,7 +132,7 @@ def sample_clients(plan: Plan, round: int) -> list[str]:
     """
     if plan.protects == "client":
         rate = plan.guards[""].rate
-        draws_N = plan.mechanism.noise("clients", plan.seed, round)(len(plan.clients)).tolist()
+        draws_N = plan.mechanism.source("clients", plan.seed, round)(len(plan.clients)).tolist()
         limit = NormalDist().inv_cdf(rate) if rate < 1 else float("inf")
         return [client for client, draw in zip(plan.clients, draws_N, strict=True) if draw < limit]
     return drawn_clients(plan.clients, plan.clients_per_round, plan.seed, round)
@@ -202,13 +201,6 @@ def _spent(plan: Plan, state: State, records: list[ClientRecord]) -> dict[str, i
             uses = record.steps if plan.protects == "example" else 1
             spent[record.client] = spent.get(record.client, 0) + uses
     return spent
-
-
-def spent_by(plan: Plan, state: State, client: str) -> dict[str, float]:
-    """Return the epsilon that has been spent on a client's data, by accountant; empty where nothing is protected."""
-    name = "" if plan.protects == "client" else client
-    guard = plan.guards.get(name)
-    return plan.mechanism.epsilon(guard, state.spent.get(name, 0)) if guard else {}
 
 
 def _record(report: Report) -> ClientRecord:
@@ -290,9 +282,10 @@ class _Merging:
         mean_P, kept = plan.mechanism.release(
             sum_P,
             inside=self._inside,
+            total=self._count,
             expected=guard.rate * len(plan.clients),
             guard=guard,
             kept=state.kept,
-            noise=plan.mechanism.noise("noise", plan.seed, state.round),
+            noise=plan.mechanism.source("noise", plan.seed, state.round),
         )
         return layout.slots(mean_P), kept

@@ -1,3 +1,3 @@
-"""How rows travel, one encoding per file: each a `Codec`."""
+"""How a row travels, one way per file: each a `Codec`."""
 
 __all__: list[str] = []

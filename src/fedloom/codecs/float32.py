@@ -1,12 +1,12 @@
-"""The row as it is: four bytes a number."""
+"""Rows as they are: 4 bytes a number."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from fedloom.codecs._packets import as_bytes, as_numbers, check_packet, check_row
 from fedloom.contracts import Codec
-from fedloom.errors import DataError
 from fedloom.plugin import plugin
 
 __all__ = ["Float32"]
@@ -14,16 +14,16 @@ __all__ = ["Float32"]
 
 @plugin("float32")
 class Float32(Codec):
-    """Bytes of the row itself, without a copy."""
+    """4 P bytes, exact; packet and row share their memory."""
 
     exact: ClassVar[bool] = True
 
     def encode(self, row_P: Tensor) -> Tensor:
         """Return the row's own bytes."""
-        return row_P.contiguous().view(torch.uint8)
+        check_row(row_P, "float32")
+        return as_bytes(row_P)
 
     def decode(self, packet: Tensor, size: int) -> Tensor:
-        """Return the row; raises DataError if the packet has another size."""
-        if packet.dtype != torch.uint8 or packet.shape != (4 * size,):
-            raise DataError(f"a float32 packet of {packet.numel()} bytes: {size} numbers take {4 * size}.")
-        return packet.view(torch.float32)
+        """Return the packet's bytes as the row; a packet of another length raises DataError."""
+        check_packet(packet, "float32", size=size, n_bytes=4 * size)
+        return as_numbers(packet, torch.float32)

@@ -19,9 +19,10 @@ from fedloom.files import file_name, write_atomic
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.measure import Evaluated, measure, models_of
 from fedloom.protocols.prepared import Prepared, prepare
+from fedloom.protocols.privacy import privacy_card, privacy_lines
 from fedloom.protocols.states import load_state, save_state
 from fedloom.protocols.tuning import TuningRun
-from fedloom.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhausted, spent_by, step
+from fedloom.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhausted, step
 from fedloom.runs import Checkpoint, RunDirectory
 
 __all__ = ["Event", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
@@ -131,22 +132,31 @@ def _train_leg(
         last = state.round == plan.rounds or exhausted(plan, state)
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
+            _account(directory, plan, state)
             yield measure(ready, directory, state, leg.owner, phase=phase, wall_s=clock.wall_s)
         if state.round % run.checkpoint_every == 0 or last:
             _save(directory, ready, index, state, clock)
         yield RoundDone(index, len(ready.legs), leg.owner, record, clock.wall_s)
+    _account(directory, plan, state)
     yield measure(ready, directory, state, leg.owner, phase="final", wall_s=clock.wall_s)
     for owner, params in models_of(ready, state, leg.owner):
         folder = f"adapters/{file_name(owner)}" if owner else "adapter"
         run.model.save(ready.model, params, str(directory.path / folder))
 
 
+def _account(directory: RunDirectory, plan: Plan, state: State) -> None:
+    """Write down what has been spent of the clients' privacy, where something protects it."""
+    if plan.guards:
+        lines = privacy_lines(plan, state)
+        directory.append("ledger.jsonl", lines)
+        write_atomic(directory.path / "privacy.json", privacy_card(plan, lines))
+
+
 def _engine(directory: RunDirectory, leg: Leg, work: Work) -> Engine:
     """Return the engine with what it chose when the run began; a resumed run must not choose anew."""
     path = directory.path / "engine.json"
     if path.is_file():
-        width = json.loads(path.read_text())
-        return config.build(TuningRun, {"engine": width}).engine
+        return config.build(TuningRun, {"engine": json.loads(path.read_text())}).engine
     engine = leg.run.engine.settled(work, n_clients=leg.per_round)
     write_atomic(path, json.dumps(config.table_of(replace(leg.run, engine=engine))["engine"]))
     return engine
@@ -260,6 +270,5 @@ def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: 
         "delta": guard.delta,
         "uses": state.spent.get(name, 0),
         "uses_allowed": guard.allowed,
-        "epsilon": spent_by(plan, state, client.client),
         "leg": "",
     }

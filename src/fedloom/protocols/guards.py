@@ -27,8 +27,10 @@ def guards_of(run: TuningRun, sizes: Mapping[str, int]) -> dict[str, Guard]:
     found: dict[tuple[int, int], Guard] = {}  # calibrating takes a moment, and many clients are alike
     guards: dict[str, Guard] = {}
     for client, size in sizes.items():
-        population, uses = (size, came[client] * run.local.steps) if unit == "example" else (1, came[client])
-        expected = min(run.local.batch * run.local.accumulation, population)
+        population, expected, uses = len(clients), 1, came[client]
+        if unit == "example":
+            population, uses = size, came[client] * run.local.steps
+            expected = min(run.local.batch * run.local.accumulation, size)
         if (population, uses) not in found:
             found[population, uses] = mechanism.guard(population=population, expected=expected, uses=max(1, uses))
         guards[client] = found[population, uses]
