@@ -3,7 +3,7 @@
 # make check        lint, types, tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
 # make methods      every federated method of the package on the quickstart task, side by side
-# make bench        speed, as ratios within one run
+# make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -57,8 +57,13 @@ methods: install
 	done
 	$(FEDLOOM) compare $(METHODS)/*
 
-bench: install-dev
-	$(VENV)/bin/python -m benchmarks.rebuild
+# What fedloom is compared with lives in an environment of its own: Flower alone brings a hundred packages.
+BENCH_VENV ?= .venv-bench
+DEVICE ?= cpu
+
+bench:
+	@VENV=$(BENCH_VENV) EXTRAS=bench tools/install.sh
+	$(BENCH_VENV)/bin/python -m benchmarks --device $(DEVICE)
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

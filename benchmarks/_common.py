@@ -34,6 +34,7 @@ __all__ = [
     "alternate",
     "entry",
     "environment",
+    "figure_of",
     "forget_peak",
     "in_fresh_process",
     "peak_bytes",
@@ -98,6 +99,10 @@ class Target:
         """Return whether a value reaches the target."""
         return value >= self.value if self.sign == ">=" else value <= self.value
 
+    def reached(self, value: float) -> float:
+        """Return how many times a positive value reaches the target; 1 is just met."""
+        return value / self.value if self.sign == ">=" else self.value / value
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -129,6 +134,16 @@ class Figure:
 
     def _verdict(self) -> str:
         return "met" if self.target and self.target.met(self.value) else "MISSED"
+
+
+def figure_of(table: Mapping[str, Any]) -> Figure:
+    """Return the figure that `dataclasses.asdict` made a table of."""
+    sides = {
+        side: Sample(tuple(table[side]["values"]), table[side]["unit"]) for side in ("ours", "other") if table[side]
+    }
+    target = Target(table["target"]["sign"], table["target"]["value"]) if table["target"] else None
+    plain = {key: table[key] for key in ("entry", "what", "value", "unit", "work", "note")}
+    return Figure(**plain, **sides, target=target)
 
 
 def _short(value: float | str) -> str:
