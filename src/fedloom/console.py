@@ -70,8 +70,8 @@ class Display:
             self._round(event)
         else:
             scores = ", ".join(f"{name} {value:.3f}" for name, value in event.means.items() if name.count("/") == 1)
-            owner = f" of {event.owner}" if event.owner else ""
-            self._line(f"{event.wall_s:8.1f} s  {event.phase}{owner}: {scores}")
+            whose = f" of {event.leg}" if event.leg and event.phase != "base" else ""
+            self._line(f"{event.wall_s:8.1f} s  {event.phase}{whose}: {scores}")
 
     def _round(self, event: RoundDone) -> None:
         rounds = self._run.rounds

@@ -272,6 +272,8 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
 def _sent(work: Work, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
     """Return the packet that leaves the client, and what it keeps of what was lost in it."""
     job, own = client.job, Slots()
+    if not row_P.numel():  # everything is private: nothing leaves
+        return torch.zeros(0, dtype=torch.uint8), own
     if work.mechanism.protects() == "client_local":
         noise = work.mechanism.source("noise", work.seed, job.round, job.client)
         scale = work.mechanism.scales(row_P.norm().view(1, 1), client.kept)

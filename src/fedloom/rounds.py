@@ -231,6 +231,8 @@ class _Merging:
             self._open(report.layout)
         if report.layout != self._layout:
             raise DataError(f"{where}: its row has another layout than the first row of the round.")
+        if not report.layout.size:  # everything is private
+            return
         row_P = self._plan.codec.decode(report.packet, report.layout.size)
         if not bool(torch.isfinite(row_P).all()):
             raise TrainingError(f"{where}: its row holds NaN or infinity; lower local.lr.")
@@ -266,6 +268,8 @@ class _Merging:
             return self._released()
         if self._layout is None:
             raise DataError("a round without clients has no aggregate.")
+        if not self._layout.size:
+            return self._layout.slots(torch.zeros(0)), self._state.kept
         row_P = self._weighted.result()
         if self._uniform_P is not None:
             whole_P = row_P.new_empty(self._layout.size)

@@ -111,7 +111,7 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
     dtypes = sorted({str(part.dtype) for part in parts})
     if len(dtypes) > 1:  # torch.cat would promote them all
         raise ModelError(f"a row needs one dtype, found {', '.join(dtypes)}.")
-    return torch.cat(tuple(parts))
+    return torch.cat(tuple(parts)) if parts else torch.zeros(0)
 
 
 @dataclass(frozen=True)

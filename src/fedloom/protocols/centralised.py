@@ -13,4 +13,4 @@ __all__ = ["legs"]
 def legs(run: TuningRun, shards: Mapping[str, Shard]) -> list[Leg]:
     """Return the one leg of the pooled data."""
     steps = run.local.steps * (run.clients_per_round or len(shards))
-    return [Leg.alone("", "pooled", pooled(shards), run, steps=steps)]
+    return [Leg.baseline("", {"pooled": pooled(shards)}, run, steps=steps)]

@@ -24,6 +24,7 @@ from fedloom.protocols.states import load_state, save_state
 from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhausted, step
 from fedloom.runs import Checkpoint, RunDirectory
+from fedloom.tree import flatten
 
 __all__ = ["Event", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
 
@@ -34,7 +35,6 @@ class RoundDone:
 
     leg: int
     n_legs: int
-    owner: str
     record: RoundRecord
     wall_s: float
 
@@ -82,11 +82,11 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         write_atomic(directory.path / "partition.json", card)
     else:
         _check_unchanged(run, directory, saved, card)
-    initial_P = ready.layout.row({"": ready.shared}).cpu()
+    initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", _division_ledger(ready))
         clock, first, state = _Clock(0.0), 0, begin(plan_of(ready.legs[0]), initial_P)
-        yield measure(ready, directory, state, "", phase="base", wall_s=clock.wall_s)
+        yield measure(ready, directory, state, ready.legs[0], phase="base", wall_s=clock.wall_s)
         _save(directory, ready, first, state, clock)
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
@@ -133,13 +133,13 @@ def _train_leg(
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
             _account(directory, plan, state)
-            yield measure(ready, directory, state, leg.owner, phase=phase, wall_s=clock.wall_s)
+            yield measure(ready, directory, state, leg, phase=phase, wall_s=clock.wall_s)
         if state.round % run.checkpoint_every == 0 or last:
             _save(directory, ready, index, state, clock)
-        yield RoundDone(index, len(ready.legs), leg.owner, record, clock.wall_s)
+        yield RoundDone(index, len(ready.legs), record, clock.wall_s)
     _account(directory, plan, state)
-    yield measure(ready, directory, state, leg.owner, phase="final", wall_s=clock.wall_s)
-    for owner, params in models_of(ready, state, leg.owner):
+    yield measure(ready, directory, state, leg, phase="final", wall_s=clock.wall_s)
+    for owner, params in models_of(ready, state, leg):
         folder = f"adapters/{file_name(owner)}" if owner else "adapter"
         run.model.save(ready.model, params, str(directory.path / folder))
 
@@ -226,7 +226,7 @@ def _save(directory: RunDirectory, ready: Prepared, leg: int, state: State, cloc
 
 
 def _metrics(record: RoundRecord, leg: Leg, wall_s: float) -> list[dict[str, Any]]:
-    head = {"round": record.round, "wall_s": wall_s, "owner": leg.owner, "phase": "train"}
+    head = {"round": record.round, "wall_s": wall_s, "leg": leg.name, "phase": "train"}
     plain = {"lr": record.lr, "server_gain": record.gain, "delta_norm": record.delta_norm}
     lines = [head | {"name": name, "total": value, "weight": 1.0} for name, value in plain.items()]
     return [*lines, head | {"name": "train_loss", "total": record.loss.total, "weight": record.loss.weight}]
@@ -248,7 +248,7 @@ def _ledger(record: RoundRecord, leg: Leg, plan: Plan, state: State) -> list[dic
             "examples": client.n_examples,
             "samples_seen": client.samples_seen,
             "epochs": client.samples_seen / client.n_examples,
-            "leg": leg.owner,
+            "leg": leg.name,
         }
         for client in record.clients
     ]

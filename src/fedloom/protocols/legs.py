@@ -1,4 +1,4 @@
-"""Legs: a tuning run is one federated training after another, and the protocols differ in which ones."""
+"""Legs: a tuning run is one training after another, and the protocols differ in which ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,8 +13,8 @@ __all__ = ["Leg"]
 class Leg:
     """One training from the initial parameters: who takes part, with which data and settings."""
 
-    owner: str
-    """The client that the result belongs to; "" if it belongs to all."""
+    name: str
+    """What tells it from the run's other legs; "" if there is one."""
     shards: Mapping[str, Shard]
     run: TuningRun
     guards: Mapping[str, Guard] = field(default_factory=dict[str, Guard])
@@ -37,7 +37,7 @@ class Leg:
         return {client: ranks[i % len(ranks)] for i, client in enumerate(self.clients)} if ranks else {}
 
     @classmethod
-    def alone(cls, owner: str, name: str, shard: Shard, run: TuningRun, *, steps: int) -> "Leg":
-        """Return the leg of one data owner training by itself, `steps` in a round."""
-        settings = replace(run.local, steps=steps)
-        return cls(owner, {name: shard}, replace(run.as_baseline(), local=settings, clients=1, clients_per_round=1))
+    def baseline(cls, name: str, shards: Mapping[str, Shard], run: TuningRun, *, steps: int) -> "Leg":
+        """Return the leg of owners who send nothing to each other, each taking `steps` in a round."""
+        n, local = len(shards), replace(run.local, steps=steps)
+        return cls(name, shards, replace(run.as_baseline(), local=local, clients=n, clients_per_round=n))

@@ -12,7 +12,14 @@ from fedloom.protocols.tuning import TuningRun
 
 __all__ = ["legs"]
 
+_TOGETHER = 8  # clients of a leg: an engine may train them at once, and their models are held until it ends
+
 
 def legs(run: TuningRun, shards: Mapping[str, Shard]) -> list[Leg]:
-    """Return one leg per client."""
-    return [Leg.alone(client, client, shard, run, steps=run.local.steps) for client, shard in shards.items()]
+    """Return legs of a few clients each, in which everything trained is private."""
+    clients = list(shards)
+    groups = [clients[start : start + _TOGETHER] for start in range(0, len(clients), _TOGETHER)]
+    return [
+        Leg.baseline(f"{group[0]} to {group[-1]}", {c: shards[c] for c in group}, run, steps=run.local.steps)
+        for group in groups
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 from fedloom.evaluation import Scored, evaluate, group_means
 from fedloom.files import disk_errors, file_name, write_atomic
 from fedloom.mean import Mean
+from fedloom.protocols.legs import Leg
 from fedloom.protocols.prepared import Prepared
 from fedloom.rounds import State
 from fedloom.runs import RunDirectory
@@ -21,20 +22,23 @@ class Evaluated:
     """Scores have been taken: means by name, `set/score` and `set/score/domain`."""
 
     phase: str
-    owner: str
+    leg: str
     means: Mapping[str, float]
     wall_s: float
 
 
-def models_of(ready: Prepared, state: State, owner: str) -> list[tuple[str, Tree]]:
-    """Return the models that a state holds, by owner: one, or one per client where some parameters are private."""
+def models_of(ready: Prepared, state: State, leg: Leg) -> list[tuple[str, Tree]]:
+    """Return the models that a state holds, by owner: one of "", or one per client where some numbers are private.
+
+    Before the first round all of them are alike, and one stands for all.
+    """
     device = ready.model.device
-    shared = ready.layout.tree(state.params_P.to(device))
-    if not ready.private:
-        return [(owner, shared)]
+    shared = ready.layout.tree(state.params_P.to(device)) if ready.shared else {}
+    if not ready.private or state.round == 0:
+        return [("", shared | ready.private)]
     own = Layout.of_tree(ready.private)
     models: list[tuple[str, Tree]] = []
-    for client in (owner,) if owner else ready.shards:
+    for client in leg.clients:
         memory: Slots = state.memory.get(client, {})
         private = own.tree(memory["private"][""].to(device)) if "private" in memory else ready.private
         models.append((client, shared | private))
@@ -42,21 +46,22 @@ def models_of(ready: Prepared, state: State, owner: str) -> list[tuple[str, Tree
 
 
 def measure(
-    ready: Prepared, directory: RunDirectory, state: State, owner: str, *, phase: str, wall_s: float
+    ready: Prepared, directory: RunDirectory, state: State, leg: Leg, *, phase: str, wall_s: float
 ) -> Evaluated:
     """Evaluate every model of the state; write metrics, samples and, before and after training, every result."""
     settings = ready.run.evaluation
-    scored = [one for name, params in models_of(ready, state, owner) for one in _scores(ready, params, name)]
+    scored = [one for name, params in models_of(ready, state, leg) for one in _scores(ready, params, name)]
     means = _means(scored)
-    head = {"round": state.round, "wall_s": wall_s, "owner": owner, "phase": phase}
+    head = {"round": state.round, "wall_s": wall_s, "leg": leg.name, "phase": phase}
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
     directory.append("metrics.jsonl", lines)
     if phase in ("base", "final"):
         directory.append("results.jsonl", [_without_private_text(one).as_record() | {"phase": phase} for one in scored])
     directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
     tested = [one for one in scored if "client" not in one.tags]
-    _write_samples(directory, tested[: settings.samples], f"{phase}_{file_name(owner)}" if owner else phase)
-    return Evaluated(phase, owner, {name: mean.value for name, mean in means.items()}, wall_s)
+    name = f"{phase}_{file_name(leg.name)}" if leg.name and phase != "base" else phase
+    _write_samples(directory, tested[: settings.samples], name)
+    return Evaluated(phase, leg.name, {name: mean.value for name, mean in means.items()}, wall_s)
 
 
 def _scores(ready: Prepared, params: Tree, owner: str) -> list[Scored]:

@@ -50,7 +50,7 @@ def prepare(run: TuningRun) -> Prepared:
     model = run.model.build(seed=run.seed, device=device, train=run.train)
     shards, counts = encode_shards(division, run.task, model)
     shared = {name: value for name, value in model.trainable.items() if re.search(run.shared_pattern, name)}
-    if not shared:
+    if not shared and run.protocol == "federated":
         raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
     private = {name: value for name, value in model.trainable.items() if name not in shared}
     validation = [example for examples in division.validation.values() for example in examples]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from fedloom.rounds import State
 from fedloom.runs import Checkpoint
-from fedloom.tree import Layout, Slots, Tree
+from fedloom.tree import Layout, Slots, Tree, flatten
 
 __all__ = ["load_state", "save_state"]
 
@@ -15,7 +15,7 @@ def save_state(state: State, layout: Layout, *, leg: int, wall_s: float) -> Chec
     for client, slots in state.memory.items():
         memory |= {f"{name}/{client}": tensor for name, tensor in _named(slots).items()}
     trees = {
-        "params.safetensors": layout.tree(state.params_P),
+        "params.safetensors": layout.tree(state.params_P) if layout.entries else {},
         "shared.safetensors": _named(state.shared),
         "opt.safetensors": _named(state.opt),
         "memory.safetensors": memory,
@@ -27,7 +27,7 @@ def save_state(state: State, layout: Layout, *, leg: int, wall_s: float) -> Chec
 def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
     """Return the leg and the state of a checkpoint."""
     params = saved.trees["params.safetensors"]
-    params_P = layout.row({"": {name: params[name] for _, name, _ in layout.entries}})
+    params_P = flatten({name: params[name] for _, name, _ in layout.entries})
     memory: dict[str, Slots] = {}
     for key, tensor in saved.trees["memory.safetensors"].items():
         slot, name, client = key.split("/", 2)

@@ -131,8 +131,8 @@ class TuningRun:
 
     @property
     def shared_pattern(self) -> str:
-        """The pattern of shared names; in a baseline nothing is anybody else's."""
-        return self.share if self.protocol == "federated" else ".*"
+        """The pattern of shared names: alone everything is one's own, and in one place nothing is."""
+        return {"federated": self.share, "local_only": "(?!)", "centralised": ".*"}[self.protocol]
 
 
 def read_run(table: Mapping[str, Any]) -> TuningRun:
