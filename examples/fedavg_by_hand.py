@@ -9,9 +9,10 @@ import math
 
 import torch
 from torch.func import functional_call
+from torch.nn.utils.rnn import pad_sequence
 
+from fedloom.batching import batches
 from fedloom.examples import Chat
-from fedloom.local import batches
 from fedloom.models.causal_lm import CausalLM
 from fedloom.settings import LocalSettings
 from fedloom.tasks.sft import Sft
@@ -40,10 +41,12 @@ def train() -> dict[str, torch.Tensor]:
             own = {key: value.clone().requires_grad_() for key, value in shared.items()}
             optimiser = torch.optim.AdamW(own.values(), lr=lr, weight_decay=0.0, eps=LOCAL.epsilon)
             for step in batches(len(shard), LOCAL, SEED, round, name):
-                batch = task.collate([shard[index] for micro in step for index in micro], model)
-                seen = {"input_ids": batch.tokens_BT, "attention_mask": batch.attention_BT}
-                logits_BTV = functional_call(model.module, own, kwargs=seen).logits[:, :-1]
-                labels_BT = batch.tokens_BT[:, 1:].masked_fill(~batch.supervised_BT[:, 1:], -100)
+                items = [shard[index] for micro in step for index in micro]
+                # Padding lies behind, where no real token sees it.
+                tokens_BT = pad_sequence([item.tokens_T.long() for item in items], batch_first=True)
+                learnt_BT = pad_sequence([item.supervised_T for item in items], batch_first=True)
+                logits_BTV = functional_call(model.module, own, kwargs={"input_ids": tokens_BT}).logits[:, :-1]
+                labels_BT = tokens_BT[:, 1:].masked_fill(~learnt_BT[:, 1:], -100)
                 loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), labels_BT.flatten())
                 optimiser.zero_grad()
                 loss.backward()

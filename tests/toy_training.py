@@ -28,6 +28,18 @@ def drawing(plan, sampled, round):
     return next(p for p in (replace(plan, seed=seed) for seed in count()) if sample_clients(p, round) == sampled)
 
 
+class Exact(Codec):
+    """Rows as their own bytes, of either precision."""
+
+    exact = True
+
+    def encode(self, row_P):
+        return row_P.contiguous().view(torch.uint8)
+
+    def decode(self, packet, size):
+        return packet.view({4: torch.float32, 8: torch.float64}[packet.numel() // size])
+
+
 @dataclass
 class Training:
     """Rounds of one rule and one server optimiser; call `round` with the clients that take part, in client order."""
@@ -67,8 +79,10 @@ class Training:
                 params = self.rule.adjust(tree.add(params, grad, -job.lr), job.local, lr=job.lr)
             upload, memory = self.rule.finish(params, job.local, steps=self.steps, lr=job.lr)
             layout = Layout.of(upload)
+            packet = self.plan.codec.encode(layout.row(upload))
             share = weight if self.weighting == "samples" else 1.0
-            yield Report(job.client, layout.row(upload), layout, share, int(weight), self.steps, Mean(0.0, 1.0), memory)
+            counts = int(weight), self.steps, Mean(0.0, 1.0)
+            yield Report(job.client, packet, layout, share, *counts, memory, self.steps)
 
     def round(self, sampled):
         """Return the parameters after one more round."""
