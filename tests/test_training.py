@@ -13,9 +13,9 @@ from torch.func import functional_call
 
 from fedloom import config, tree
 from fedloom.aggregators.mean import HELD_ROWS
+from fedloom.batching import batches
 from fedloom.contracts import Task
 from fedloom.errors import ConfigError, TrainingError
-from fedloom.batching import batches
 from fedloom.local import learning_rate
 from fedloom.plugin import lookup
 from fedloom.protocols.execute import plan_of
