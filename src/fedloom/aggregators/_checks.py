@@ -50,8 +50,9 @@ def check_row(row_P: Tensor, weight: float, first: tuple[torch.dtype, torch.Size
     Whether its numbers are finite is left to who reads them. Raises DataError.
     """
     where = f"row {index} of the round"
-    if row_P.ndim != 1 or not row_P.is_floating_point():
-        raise DataError(f"{where} has shape {tuple(row_P.shape)} and is {row_P.dtype}: allowed is [P], floating.")
+    if row_P.ndim != 1 or row_P.dtype not in (torch.float32, torch.float64):
+        found = f"shape {tuple(row_P.shape)} and is {row_P.dtype}"
+        raise DataError(f"{where} has {found}: allowed is [P], float32 or float64.")
     if first is not None and (row_P.dtype, row_P.shape) != first:
         raise DataError(
             f"{where} has shape {tuple(row_P.shape)} and is {row_P.dtype}, "
