@@ -45,7 +45,7 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads."""
     if packed is None:
-        options = others | {"sliding_window": sliding_window}
+        options: dict[str, Any] = {**others, "sliding_window": sliding_window}
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     if others.get("softcap") is not None or others.get("s_aux") is not None:
         raise ModelError(

@@ -38,7 +38,7 @@ class LowRank(torch.autograd.Function):
         n_clients = max(len(a_KRD), len(b_KOR))
         x_KND, y_KNO = _parts(x, n_clients), _parts(y, n_clients)
         a_KRD = a_KRD.to(x.dtype).expand(n_clients, -1, -1)
-        b_KOR = (b_KOR * (scale if isinstance(scale, float) else scale[:, None, None])).to(x.dtype)
+        b_KOR = (b_KOR * (scale[:, None, None] if isinstance(scale, Tensor) else scale)).to(x.dtype)
         b_KOR = b_KOR.expand(n_clients, -1, -1)
         low_KRN = torch.bmm(a_KRD, x_KND.mT)
         ctx.save_for_backward(x_KND, low_KRN, a_KRD, b_KOR)
@@ -62,7 +62,7 @@ class LowRank(torch.autograd.Function):
             grad_a = _product(thin_KRN, x_KND, a_shape, ctx.examples) if for_a else None
         if for_b:
             scale = ctx.scale
-            if not isinstance(scale, float):
+            if isinstance(scale, Tensor):
                 scale = (scale if ctx.examples is None else scale[ctx.examples.client_E])[:, None, None]
             grad_b = (_product(low_KRN, g_KNO, b_shape, ctx.examples) * scale).mT
         return grads[0], grad_x, grad_a, grad_b, None, None, None
