@@ -1,0 +1,64 @@
+"""Update codecs: bytes on the wire, what is lost, and how fast a row becomes a packet and comes back.
+
+    python -m benchmarks.codecs [--quick]
+
+The row is drawn like an update of low-rank factors: normal numbers whose scale differs from tensor to tensor by a
+hundred times. What a codec costs in accuracy is another question, which takes a training run.
+"""
+
+import torch
+
+from benchmarks._common import Figure, Sample, Settings, alternate, entry
+from fedloom import rng
+from fedloom.contracts import Codec
+from fedloom.plugin import lookup
+
+__all__ = ["main"]
+
+CODECS = ("float32", "bfloat16", "int8", "int4", "top_k")
+TENSOR = 16_384
+
+
+def main(settings: Settings) -> list[Figure]:
+    """Measure every codec on one row."""
+    row_P = _row(100_000 if settings.quick else 5_000_000)
+    return [figure for name in CODECS for figure in _codec(name, row_P, settings)]
+
+
+def _row(size: int) -> torch.Tensor:
+    draws = rng.generator("codec row")
+    scale_M = 10 ** torch.empty(-(-size // TENSOR)).uniform_(-4, -2, generator=draws)
+    return torch.randn(size, generator=draws) * scale_M.repeat_interleave(TENSOR)[:size]
+
+
+def _codec(name: str, row_P: torch.Tensor, settings: Settings) -> list[Figure]:
+    codec = lookup(Codec, name)()
+    packet = codec.encode(row_P)
+    found_P = codec.decode(packet, len(row_P))
+    lost = float((found_P - row_P).norm() / row_P.norm())
+    seconds = alternate(
+        {"encode": lambda: codec.encode(row_P), "decode": lambda: codec.decode(packet, len(row_P))},
+        repeats=settings.repeats(7),
+        settings=settings,
+    )
+    work = {"numbers": len(row_P), "bytes": packet.numel(), "relative error": lost}
+    rates = {side: _rate(sample, row_P.nbytes) for side, sample in seconds.items()}
+    size = Figure(
+        entry="codecs",
+        what=f"{name}: bytes of a float32 row over its packet's",
+        value=row_P.nbytes / packet.numel(),
+        work=work,
+    )
+    speeds = [
+        Figure(entry="codecs", what=f"{name}: {side}", value=rate.median, unit="GB/s", ours=rate)
+        for side, rate in rates.items()
+    ]
+    return [size, *speeds]
+
+
+def _rate(sample: Sample, n_bytes: int) -> Sample:
+    return Sample(tuple(n_bytes / 1e9 / value for value in sample.values), "GB/s")
+
+
+if __name__ == "__main__":
+    entry(main)
