@@ -14,8 +14,8 @@ PACKAGE = ROOT / "src" / "fedloom"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
-    {"tree", "mean", "plugin", "files"},
-    {"examples", "config", "settings"},
+    {"tree", "mean", "plugin", "files", "precision"},
+    {"examples", "config", "settings", "token_loss"},
     {"contracts", "world"},
     {
         "rules",
@@ -31,8 +31,11 @@ LEVELS = [
         "optimisers",
         "statistics",
         "auditing",
+        "kernels",
+        "batching",
+        "ranks",
     },
-    {"local", "kernels", "batching", "ranks", "clients", "evaluation", "runs", "environment", "export", "pretrain"},
+    {"local", "clients", "evaluation", "runs", "environment", "export", "pretrain"},
     {"rounds", "engines"},
     {"protocols", "outcomes"},
     {"reports", "doctor"},

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from fedloom.examples import Example, Turn
 from fedloom.mean import LossSum, Mean
 from fedloom.plugin import Family
 from fedloom.settings import LocalSettings
+from fedloom.token_loss import LARGE, ChunkedLoss, token_loss
 from fedloom.tree import Layout, Slots, Tree
 
 __all__ = [
@@ -323,26 +324,36 @@ class Model:
     """Whether all trained tensors may carry a leading client axis."""
     packs: bool
     """Whether the module's attention knows packed batches; if not, it finds the examples by their positions."""
+    head: nn.Linear | None = None
+    """The output head, if logits are its output as it stands and nothing trained lies in it."""
+    body_prefix: str = ""
+    """How the names begin of all that lies below the head."""
 
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
         return next(self.module.parameters()).device
 
-    def logits(self, params: Tree, batch: Batch) -> Tensor:
-        """Return the logits [S, V] at the places that `batch` asks for, and nowhere else."""
-        inputs = {
-            "input_ids": batch.tokens_N[None],
-            "position_ids": batch.positions_N[None],
-            "use_cache": False,
-            "logits_to_keep": batch.asked_S,
-        }
+    def token_losses(self, params: Tree, batch: Batch) -> Tensor:
+        """Return the cross-entropies [S] of the tokens that `batch` asks for; no other token's logits are computed.
+
+        A logit matrix that would be large is worked off in pieces where the output head is plain and frozen.
+        """
+        head = self.head
+        if head is None or len(batch.asked_S) * head.out_features < LARGE:
+            output = self._call(self.module, params, batch, {"logits_to_keep": batch.asked_S})
+            return token_loss(output.logits[0], batch.targets_S)
+        own = {name.removeprefix(self.body_prefix): tensor for name, tensor in params.items()}
+        hidden_ND = self._call(self.module.get_submodule(self.body_prefix[:-1]), own, batch, {}).last_hidden_state[0]
+        return ChunkedLoss.apply(hidden_ND[batch.asked_S], head.weight, head.bias, batch.targets_S)
+
+    def _call(self, module: nn.Module, params: Tree, batch: Batch, more: dict[str, Any]) -> Any:
+        inputs = {"input_ids": batch.tokens_N[None], "position_ids": batch.positions_N[None], "use_cache": False}
         if self.packs:
             # transformers hands a mask of four axes on as it is; our attention needs none.
             inputs |= {"attention_mask": batch.tokens_N.new_zeros(1, 1, 1, 1), "packed": batch}
         # Factors are tied to nothing, and looking for ties costs more than the swap itself.
-        output = functional_call(self.module, params, kwargs=inputs, tie_weights=not self.stackable)
-        return output.logits[0]
+        return functional_call(module, params, kwargs=inputs | more, tie_weights=not self.stackable)
 
 
 class ModelFamily(Family):

@@ -10,7 +10,7 @@ import torch
 
 from fedloom.contracts import Job, Local
 from fedloom.environment import memory_bytes, versions
-from fedloom.local import Workspace, train_client
+from fedloom.local import Workspace, train_clients
 from fedloom.protocols.execute import work_of
 from fedloom.protocols.prepared import Prepared, prepare
 from fedloom.protocols.tuning import TuningRun
@@ -54,10 +54,10 @@ def _step_seconds(ready: Prepared) -> float:
     work = replace(work_of(ready, leg), local=one)
     params = {"": flatten(ready.shared)}
     local = Local(params, leg.run.rule.init_shared(params), leg.run.rule.init_memory(params))
-    space, seconds = Workspace.of(work), list[float]()
+    space, seconds = Workspace.of(work, width=1), list[float]()
     for index in range(1 + _MEASURED):
         start_s = time.perf_counter()
-        train_client(work, Job(leg.clients[0], index, one.lr, local), space)
+        train_clients(work, [Job(leg.clients[0], index, one.lr, local)], space)
         seconds.append(time.perf_counter() - start_s)
     return statistics.median(seconds[1:])
 

@@ -171,7 +171,7 @@ class Layout:
             raise ModelError(f"a row has shape {tuple(row.shape)}, its layout needs ({self.size},).")
         result: Slots = {}
         for slot, name, shape, span in self.spans():
-            result.setdefault(slot, {})[name] = row[..., span].view(*row.shape[:-1], *shape)
+            result.setdefault(slot, {})[name] = row[..., span].view(row.shape[:-1] + shape)
         return result
 
     def tree(self, row: Tensor) -> Tree:

@@ -27,7 +27,7 @@ CHUNK = 1 << 16
 """Numbers of a row handled at a time: few enough for the cache, enough to make a call of torch worth its start."""
 
 HELD_ROWS = 8
-HELD_BYTES = 1 << 30
+HELD_BYTES = 1 << 31
 """Rows are held until they are so many or so large."""
 
 

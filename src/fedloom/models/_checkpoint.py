@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from fedloom.errors import ConfigError, MissingFileError, ModelError
 
-__all__ = ["EMBEDDED", "Checkpoint", "checked_tensors", "one_line", "quiet"]
+__all__ = ["EMBEDDED", "Checkpoint", "Dtype", "checked_tensors", "one_line", "quiet"]
 
 EMBEDDED = "fedloom-embedded"
 """The name of the model that ships in the package."""
@@ -120,6 +120,11 @@ class Checkpoint:
                 while chunk := file.read(1 << 22):
                     hasher.update(chunk)
         return f"{self.name} sha256:{hasher.hexdigest()}"
+
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the weights as they are stored."""
+        return sum(file.stat().st_size for file in self.weights)
 
     @property
     def licence(self) -> str:

@@ -19,10 +19,11 @@ from fedloom.contracts import Flow, Model, ModelFamily
 from fedloom.errors import ConfigError, ModelError, suggest
 from fedloom.files import atomic_folder
 from fedloom.models import _attention as packed
-from fedloom.models._checkpoint import EMBEDDED, Checkpoint, quiet
+from fedloom.models._checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
 from fedloom.models._lora import factor_names, install, lora_layers, place
 from fedloom.models._peft_files import AdapterFile, read_adapter, write_adapter
 from fedloom.plugin import Fraction, Positive, Range, plugin
+from fedloom.precision import bfloat16_gain
 from fedloom.tree import Tree
 
 __all__ = ["CausalLM"]
@@ -46,8 +47,9 @@ class CausalLM(ModelFamily):
     """Share of an adapter's inputs that training drops."""
     lora_targets: tuple[str, ...] = ()
     """Names, or ends of names, of the linear layers with an adapter; empty takes all in the model's blocks."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the base weights; what is trained is float32."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the base weights; what is trained is float32. `auto` takes bfloat16 for weights above 200 MB where the
+    device computes it faster, and float32 elsewhere."""
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
     """How attention is computed: `packed` handles each example by itself with PyTorch's fused kernel; the others are
     transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none)."""
@@ -60,9 +62,9 @@ class CausalLM(ModelFamily):
             raise ConfigError("lora_dropout: found 1, which drops every input; allowed is a number below 1.")
         if self.lora_rank == 0 and self.adapter:
             raise ConfigError("adapter: found with lora_rank = 0, which has none; set lora_rank to the adapter's rank.")
-        if self.lora_rank == 0 and (self.dtype != "float32" or self.quantise != "none"):
+        if self.lora_rank == 0 and (self.dtype not in ("auto", "float32") or self.quantise != "none"):
             raise ConfigError("lora_rank: found 0, which trains all weights; allowed with dtype float32, unquantised.")
-        if self.attention == "flash_attention_2" and self.dtype == "float32":
+        if self.attention == "flash_attention_2" and self.dtype in ("auto", "float32"):
             raise ConfigError("attention: flash_attention_2 needs dtype bfloat16 or float16; set dtype, or use packed.")
 
     def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
@@ -75,8 +77,9 @@ class CausalLM(ModelFamily):
         quantisation = self._quantisation(device)
         packed.register()
         source = Checkpoint.find(self.path)
+        dtype = self._dtype(source, device)
         tokenizer = source.tokenizer()
-        module = source.module(dtype=self.dtype, attention=self.attention, quantisation=quantisation, device=device)
+        module = source.module(dtype=dtype, attention=self.attention, quantisation=quantisation, device=device)
         _check_vocabulary(source, module, tokenizer)
         flow = Flow()
         if self.lora_rank:
@@ -91,7 +94,21 @@ class CausalLM(ModelFamily):
             source.base_id,
             stackable=all(re.search(self.stackable, name) for name in trainable),
             packs=self.attention == packed.NAME,
+            head=_plain_head(module, trainable),
+            body_prefix=f"{module.base_model_prefix}.",
         )
+
+    def _dtype(self, source: Checkpoint, device: torch.device) -> Dtype:
+        """Return the type of the base weights on the device; bfloat16 where it is emulated is refused."""
+        if self.dtype == "bfloat16" and (gain := bfloat16_gain(device)) < 1 / 3:
+            raise ConfigError(
+                f"dtype: found 'bfloat16', which {device} has not in hardware (a product takes {1 / gain:.0f} times as "
+                "long as in float32); set dtype = 'auto' or 'float32'."
+            )
+        if self.dtype != "auto":
+            return self.dtype
+        large = self.lora_rank > 0 and source.weight_bytes >= 200_000_000
+        return "bfloat16" if large and bfloat16_gain(device) > 1.5 else "float32"
 
     def _quantisation(self, device: torch.device) -> Any:
         if self.quantise == "none":
@@ -199,6 +216,20 @@ class CausalLM(ModelFamily):
         with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)
             tokenizer.save_pretrained(new)
+
+
+# What a configuration calls it when logits are capped or scaled behind the head.
+_BEHIND_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+def _plain_head(module: PreTrainedModel, trainable: Tree) -> nn.Linear | None:
+    """Return the output head if it is frozen and its output is the logits; None where that is not known."""
+    head, options = module.get_output_embeddings(), module.config.to_dict()
+    altered = any(options.get(name) is not None for name in _BEHIND_THE_HEAD)
+    below = all(name.startswith(f"{module.base_model_prefix}.") for name in trainable)
+    # A tied head would be trained with the embeddings.
+    tied = any(module.get_parameter(name) is head.weight for name in trainable) if type(head) is nn.Linear else True
+    return head if type(head) is nn.Linear and below and not altered and not tied else None
 
 
 def _check_vocabulary(source: Checkpoint, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -153,13 +153,20 @@ def _account(directory: RunDirectory, plan: Plan, state: State) -> None:
 
 
 def _engine(directory: RunDirectory, leg: Leg, work: Work) -> Engine:
-    """Return the engine with what it chose when the run began; a resumed run must not choose anew."""
-    path = directory.path / "engine.json"
-    if path.is_file():
-        return config.build(TuningRun, {"engine": json.loads(path.read_text())}).engine
-    engine = leg.run.engine.settled(work, n_clients=leg.per_round)
-    write_atomic(path, json.dumps(config.table_of(replace(leg.run, engine=engine))["engine"]))
-    return engine
+    """Return the engine with what it chose when the run began: a resumed run must not choose anew."""
+    path, dtype = directory.path / "chosen.json", str(next(work.model.module.parameters()).dtype)
+    if not path.is_file():
+        engine = leg.run.engine.settled(work, n_clients=leg.per_round)
+        table = config.table_of(replace(leg.run, engine=engine))["engine"]
+        write_atomic(path, json.dumps({"engine": table, "dtype": dtype}, indent=1))
+        return engine
+    chosen = json.loads(path.read_text(encoding="utf-8"))
+    if chosen["dtype"] != dtype:
+        raise RunError(
+            f"{path}: the run began with base weights in {chosen['dtype']}, this machine would take {dtype}; resume it "
+            "where it began, or set model.dtype and start a new run."
+        )
+    return config.build(TuningRun, {"engine": chosen["engine"]}).engine
 
 
 class _Clock:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import field
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedloom.contracts import Batch, Encoded, Model, Piece, Prediction, Task, Template
@@ -72,12 +70,8 @@ class Sft(Task):
         return pack(parts, model.device)
 
     def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
-        """Return the summed cross-entropy of the supervised tokens of each example, in float32 or better.
-
-        Logits are computed at the supervised positions only.
-        """
-        logits_SV = _at_least_float32(model.logits(params, batch))
-        losses_S = functional.cross_entropy(logits_SV, batch.targets_S, reduction="none")
+        """Return the summed cross-entropy of the supervised tokens of each example, in float32 or better."""
+        losses_S = model.token_losses(params, batch)
         sums = torch.stack((losses_S, torch.ones_like(losses_S)))
         n_examples = len(batch.client_E)
         # One column more than there are examples: nobody's tokens fall into it.
@@ -126,10 +120,6 @@ def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> str:
     if tokenizer.eos_token is None:
         raise ModelError("the tokenizer has no end-of-text token, documents need one: set its eos_token.")
     return str(tokenizer.eos_token)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _check_room(model: Model, length: int) -> None:
