@@ -121,6 +121,40 @@ def compare(
 
 
 @app.command()
+def audit(
+    file: RunFile,
+    overrides: Overrides = None,
+    canaries: Annotated[int, typer.Option(help="Secrets to plant; half of them, by coins, are trained on.")] = 128,
+    out: Annotated[Path | None, typer.Option(help="The directory to make.", show_default=False)] = None,
+    no_noise: Annotated[
+        bool, typer.Option("--no-noise", help="Multiply the noise by 0, for comparison: NOT PRIVATE.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run with planted secrets and measure what gets out, beside what its privacy states. Not resumable."""
+    from fedloom import api
+    from fedloom.console import Display, lines
+    from fedloom.protocols import audit as auditor
+    from fedloom.runs import RunDirectory
+
+    given = overrides or []
+    wanted, noise = api.load_run(file, given), "removed" if no_noise else "kept"
+    auditor.check_audit(wanted, n_canaries=canaries, noise=noise)
+    day = datetime.datetime.now().astimezone().date().isoformat()
+    folder = out or Path("runs") / f"{day}_{file.stem}_s{wanted.seed}_audit{'_no_noise' if no_noise else ''}"
+    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
+    directory = RunDirectory.create(folder, auditor.audit_files(wanted, source))
+    with directory.held(), Display(wanted, style="quiet" if quiet or as_json else "full") as display:
+        for event in auditor.audit(wanted, directory, n_canaries=canaries, noise=noise):
+            if isinstance(event, auditor.Audited):
+                found = event.record
+                lines([json.dumps(found)] if as_json else [] if quiet else [*auditor.summary(found), str(folder)])
+            else:
+                display.event(event)
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A run directory or an adapter folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],

@@ -64,6 +64,8 @@ class Plan:
     guards: Mapping[str, Guard]
     """What protects each client's data; where whole clients are protected, the guard of all stands under ""."""
     codec: Codec
+    layout: Layout
+    """Names and shapes of the shared parameters, in the order of a row."""
 
     @property
     def protects(self) -> str:
@@ -111,6 +113,8 @@ class RoundRecord:
     delta_norm: float
     download_bytes: int
     clients: tuple[ClientRecord, ...]
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What the aggregator found out about the rows, by name."""
 
     @property
     def loss(self) -> Mean:
@@ -181,7 +185,7 @@ def step(plan: Plan, state: State, carrier: Carrier) -> tuple[State, RoundRecord
     done = State(state.round + 1, params[""], shared, opt, memory, spent, kept)
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
-    return done, RoundRecord(state.round, lr, gain, delta_norm, download_bytes, tuple(records))
+    return done, RoundRecord(state.round, lr, gain, delta_norm, download_bytes, tuple(records), merging.measures())
 
 
 def _jobs(plan: Plan, state: State, sampled: list[str], lr: float) -> Iterator[Job]:
@@ -249,9 +253,12 @@ class _Merging:
         apart = self._plan.rule.uniform_slots
         self._layout = layout
         self._uniform_P = layout.columns(apart) if apart else None
-        anchor_P, aggregator = self._state.params_P, self._plan.aggregator
-        self._weighted = aggregator.accumulator(Frame(layout.only(apart, inside=False), anchor_P))
-        self._uniform = aggregator.accumulator(Frame(layout.only(apart, inside=True), anchor_P))
+        self._weighted, self._uniform = (
+            self._plan.aggregator.accumulator(
+                Frame(layout.only(apart, inside=inside).named_after(self._plan.layout), self._state.params_P)
+            )
+            for inside in (False, True)
+        )
 
     def _clipped(self, row_P: Tensor) -> Tensor:
         """Return the row, clipped where whole clients are protected: here, so that no client can evade it."""
@@ -276,6 +283,11 @@ class _Merging:
             whole_P[~self._uniform_P], whole_P[self._uniform_P] = row_P, self._uniform.result()
             row_P = whole_P
         return self._layout.slots(row_P), self._state.kept
+
+    def measures(self) -> dict[str, float]:
+        """Return what the aggregator found out; nothing where a mechanism does not cover it."""
+        found = self._weighted.measures() if self._layout and self._layout.size else {}
+        return found if self._plan.protects in ("nothing", "example", "client_local") else {}
 
     def _released(self) -> tuple[Slots, Tree]:
         """Return the noisy sum of the clipped rows over the expected number of clients, whoever came."""

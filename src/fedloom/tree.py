@@ -150,6 +150,14 @@ class Layout:
         """Return the layout of the named slots alone, or of the others."""
         return Layout(tuple(entry for entry in self.entries if (entry[0] in slots) is inside))
 
+    def named_after(self, params: "Layout") -> "Layout":
+        """Return the layout in which every tensor as long as a row of `params` is divided as that row is."""
+        entries: list[tuple[str, str, tuple[int, ...]]] = []
+        for slot, name, shape in self.entries:
+            whole = shape == (params.size,)
+            entries += [(slot, part, own) for _, part, own in params.entries] if whole else [(slot, name, shape)]
+        return Layout(tuple(entries))
+
     def columns(self, slots: frozenset[str]) -> Tensor:
         """Return a mask [P] of the numbers that belong to the named slots."""
         mask_P = torch.zeros(self.size, dtype=torch.bool)

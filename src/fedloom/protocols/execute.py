@@ -195,6 +195,7 @@ def plan_of(leg: Leg) -> Plan:
         mechanism=run.privacy,
         guards=leg.guards,
         codec=run.codec,
+        layout=leg.layout,
     )
 
 
@@ -235,6 +236,7 @@ def _save(directory: RunDirectory, ready: Prepared, leg: int, state: State, cloc
 def _metrics(record: RoundRecord, leg: Leg, wall_s: float) -> list[dict[str, Any]]:
     head = {"round": record.round, "wall_s": wall_s, "leg": leg.name, "phase": "train"}
     plain = {"lr": record.lr, "server_gain": record.gain, "delta_norm": record.delta_norm}
+    plain |= {f"aggregator_{name}": value for name, value in record.measures.items()}
     lines = [head | {"name": name, "total": value, "weight": 1.0} for name, value in plain.items()]
     return [*lines, head | {"name": "train_loss", "total": record.loss.total, "weight": record.loss.weight}]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from fedloom.contracts import Guard, Shard
 from fedloom.protocols.tuning import TuningRun
+from fedloom.tree import Layout
 
 __all__ = ["Leg"]
 
@@ -19,6 +20,8 @@ class Leg:
     run: TuningRun
     guards: Mapping[str, Guard] = field(default_factory=dict[str, Guard])
     """What protects each client's data."""
+    layout: Layout = field(default_factory=lambda: Layout(()))
+    """The shared parameters."""
 
     @property
     def clients(self) -> tuple[str, ...]:

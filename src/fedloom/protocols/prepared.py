@@ -59,8 +59,8 @@ def prepare(run: TuningRun) -> Prepared:
     parts = {"test": test[: run.evaluation.limit or None], "validation": validation}
     sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
     counts |= {f"({name})": count_encoded(items) for name, (_, items) in sets.items()}
-    legs = tuple(replace(leg, guards=guards) for leg in _LEGS[run.protocol](run, shards))
     layout = Layout.of_tree(shared)
+    legs = tuple(replace(leg, guards=guards, layout=layout) for leg in _LEGS[run.protocol](run, shards))
     _check_ranks(run, layout)
     held = tuple(part for part, _ in sets.values())
     return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private)
