@@ -20,7 +20,7 @@ from transformers import (
 from fedloom.models._checkpoint import quiet
 
 VOCABULARY = 64
-_SIZES = {
+SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -33,26 +33,28 @@ _SIZES = {
 }
 
 
-def configs() -> dict[str, PreTrainedConfig]:
+def configs(**changes) -> dict[str, PreTrainedConfig]:
+    """A configuration by architecture; `changes` are meant for the one that knows them."""
+    sizes = SIZES | changes
     return {
-        "llama": LlamaConfig(**_SIZES, tie_word_embeddings=True),
-        "qwen2": Qwen2Config(**_SIZES),
+        "llama": LlamaConfig(**sizes, tie_word_embeddings=True),
+        "qwen2": Qwen2Config(**sizes),
         "gpt2": GPT2Config(
             vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
         ),
-        "mistral": MistralConfig(**_SIZES),
-        "gemma": GemmaConfig(**_SIZES, head_dim=8),
+        "mistral": MistralConfig(**sizes),
+        "gemma": GemmaConfig(**sizes, head_dim=8),
     }
 
 
 ARCHITECTURES = tuple(configs())
 
 
-def bare_model(architecture: str, seed: int = 0) -> PreTrainedModel:
+def bare_model(architecture: str, seed: int = 0, **changes) -> PreTrainedModel:
     """A random model; embeddings and norms are far from their start so that no term is hidden by zeros or ones."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(configs()[architecture], attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(configs(**changes)[architecture], attn_implementation="sdpa")
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)
@@ -67,10 +69,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def model_folder(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
+def model_folder(folder: Path, architecture: str = "llama", seed: int = 0, **changes) -> Path:
     """The folder, now with a random model and a tokenizer as save_pretrained writes them."""
     with quiet():
-        bare_model(architecture, seed).save_pretrained(folder)
+        bare_model(architecture, seed, **changes).save_pretrained(folder)
         tokenizer().save_pretrained(folder)
     return folder
 

@@ -28,7 +28,7 @@ def scored(index, *, owner="", total=1.0, weight=1.0, score="loss", name="test",
 
 def found(final, *, base=None, label="plain", seed=0, complete=True):
     results = {"base": tuple(base or final), "final": tuple(final)}
-    return Outcome(f"runs/{label}{seed}", label, seed, 50, complete, results, {"wall_s": 1.0})
+    return Outcome(f"runs/{label}{seed}", label, seed, 50, complete, results, {"wall_s": 1.0}, {})
 
 
 def everything(_):
