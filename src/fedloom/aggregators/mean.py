@@ -27,8 +27,8 @@ CHUNK = 1 << 17
 """Numbers of a row handled at a time: few enough for the cache, enough to make a call of torch worth its start."""
 
 HELD_ROWS = 8
-HELD_BYTES = 1 << 31
-"""Rows are held until they are so many or so large."""
+HELD_BYTES = 1 << 25
+"""Rows are held until they are so many or so large; large ones are worth more as memory than as speed."""
 
 
 class RunningMean:
@@ -37,7 +37,8 @@ class RunningMean:
     A row that was added must not change until the result has been taken.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, held_bytes: int = HELD_BYTES) -> None:
+        self._held_bytes = held_bytes
         self._total_P: Tensor | None = None
         self._held: list[Tensor] = []
         self._weights: list[float] = []
@@ -53,7 +54,7 @@ class RunningMean:
         """
         check_row(row_P, weight, self._first, index=self._count)
         self._first = (row_P.dtype, row_P.shape)
-        if self._held and (len(self._held) == HELD_ROWS or len(self._held) * row_P.nbytes >= HELD_BYTES):
+        if self._held and (len(self._held) == HELD_ROWS or len(self._held) * row_P.nbytes >= self._held_bytes):
             self._fold()
         self._held.append(row_P)
         self._weights.append(weight)
@@ -114,7 +115,7 @@ class Mean(Aggregator):
     def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
         """Return weight_N @ rows_NP, computed in float64."""
         check_matrix(rows_NP, weight_N)
-        mean = RunningMean()
+        mean = RunningMean(held_bytes=rows_NP.nbytes)  # they are held by the matrix anyway
         for row_P, weight in zip(rows_NP, weight_N.tolist(), strict=True):
             mean.add(row_P, weight)
         return mean.result()
