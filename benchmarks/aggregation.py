@@ -25,9 +25,11 @@ LAYERS, WIDTH, RANK = 28, 1024, 16
 
 def main(settings: Settings) -> list[Figure]:
     """Measure the mean against memcpy, and the exact ways for low-rank factors."""
-    means = [_mean(size, n_rows, settings) for size, n_rows in (QUICK if settings.quick else SIZES)]
+    means = [
+        figure for size, n_rows in (QUICK if settings.quick else SIZES) for figure in _mean(size, n_rows, settings)
+    ]
     exact = [("lora_svd", 4), ("lora_svd", 20), ("lora_stack", 4)]
-    return means + [_factors(name, n_rows, settings) for name, n_rows in exact]
+    return [*means, _alternative(settings)] + [_factors(name, n_rows, settings) for name, n_rows in exact]
 
 
 def _rows(n_rows: int, size: int) -> list[torch.Tensor]:
@@ -60,8 +62,22 @@ def _mean(size: int, n_rows: int, settings: Settings) -> Figure:
         other=seconds["memcpy"],
         target=None if settings.quick else Target(">=", 0.6),
         work={"bytes read": n_bytes, "mean GB/s": rates["mean"], "memcpy GB/s": rates["memcpy"]},
-        note="the mean's result is new memory each time, memcpy's is not",
+        note="float64 sums; the mean's result is new memory each time, memcpy's is not",
     )
+
+
+def _alternative(settings: Settings) -> Figure:
+    """The mean against what one would write by hand, in float32, which holds all rows twice."""
+    size, n_rows = (100_000, 20) if settings.quick else (1_000_000, 20)
+    rows, weight_N = _rows(n_rows, size), torch.arange(1.0, 1 + n_rows)
+    mean, frame = lookup(Aggregator, "mean")(), Frame(Layout((("delta", "", (size,)),)), torch.zeros(0))
+    sides = {
+        "mean": lambda: _aggregate(mean, rows, frame),
+        "stacked": lambda: (weight_N / weight_N.sum()) @ torch.stack(rows),
+    }
+    seconds = alternate(sides, repeats=settings.repeats(15), settings=settings)
+    what = f"mean of {n_rows} rows of {size:,} numbers over weights @ torch.stack(rows)"
+    return ratio("d", what, ours=seconds["mean"], other=seconds["stacked"], work={"bytes read": 4 * size * n_rows})
 
 
 def _factors(name: str, n_rows: int, settings: Settings) -> Figure:

@@ -339,9 +339,8 @@ def test_running_mean_holds_no_more_after_a_thousand_rows_than_after_seventeen()
     assert held[-1] == held[16]
 
 
-def test_running_mean_holds_few_rows_where_they_are_large(monkeypatch):
-    monkeypatch.setattr(mean, "HELD_BYTES", 4 * 1000)
-    total = make(Aggregator, "mean").accumulator(frame(0))
+def test_running_mean_holds_few_rows_where_they_are_large():
+    total = mean.RunningMean(held_bytes=4 * 1000)
     for _ in range(5):
         total.add(torch.ones(1000), 1.0)
     assert held_bytes(total) == (4 + 8 + (1 + mean.HELD_ROWS) * 8) * 1000

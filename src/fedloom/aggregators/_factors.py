@@ -153,7 +153,7 @@ def refactorised(
     `discarded` by the rank, and the `gap` that averaging the factors would have left. Raises ModelError for a layer
     that loses more than a share `tolerance`.
     """
-    mean = RunningMean()
+    mean = RunningMean(held_bytes=rows_NP.nbytes)  # they are held by the matrix anyway
     for row_P, weight in zip(rows_NP, weight_N.tolist(), strict=True):
         mean.add(row_P, weight)
     result_P = mean.result()

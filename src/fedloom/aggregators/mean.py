@@ -66,7 +66,7 @@ class RunningMean:
         if not self._held:
             raise DataError("a round without rows has no mean: at least one client must report.")
         mean_P = fresh(len(self._held[0]), self._held[0].dtype)
-        self._write(mean_P, 1 / self._weight)
+        self._write(mean_P, divisor=self._weight)
         return mean_P
 
     def measures(self) -> dict[str, float]:
@@ -75,12 +75,12 @@ class RunningMean:
 
     def _fold(self) -> None:
         total_P = fresh(len(self._held[0]), torch.float64) if self._total_P is None else self._total_P
-        self._write(total_P, 1.0)
+        self._write(total_P, divisor=1.0)
         self._total_P, self._held, self._weights = total_P, [], []
 
-    def _write(self, target_P: Tensor, scale: float) -> None:
-        """Write `scale` times the sum of all rows; the target may be the running total itself."""
-        share_M = scale * torch.tensor(self._weights, dtype=torch.float64)
+    def _write(self, target_P: Tensor, *, divisor: float) -> None:
+        """Write the sum of all rows over `divisor`; the target may be the running total itself."""
+        weight_M = torch.tensor(self._weights, dtype=torch.float64)
         rows = [row_P.numpy() for row_P in self._held]
         for start in range(0, len(target_P), CHUNK):
             target_C = target_P[start : start + CHUNK]
@@ -88,10 +88,10 @@ class RunningMean:
             sums_C, wide_MC = self._room(len(target_C))
             for wide_C, row_P in zip(wide_MC, rows, strict=True):
                 wide_C[:] = row_P[start : start + CHUNK]
-            sum_C = torch.mv(torch.from_numpy(wide_MC).T, share_M, out=torch.from_numpy(sums_C))
+            sum_C = torch.mv(torch.from_numpy(wide_MC).T, weight_M, out=torch.from_numpy(sums_C))
             if self._total_P is not None:
-                sum_C.add_(self._total_P[start : start + CHUNK], alpha=scale)
-            if not is_finite(target_C.copy_(sum_C)):
+                sum_C.add_(self._total_P[start : start + CHUNK])
+            if not is_finite(target_C.copy_(sum_C.div_(divisor))):
                 self._refuse()
 
     def _room(self, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
