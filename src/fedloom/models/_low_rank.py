@@ -113,6 +113,6 @@ def _by_example(thin_KRN: Tensor, wide_KNW: Tensor, examples: Batch) -> Tensor:
         thin, wide = (side[start : start + n_examples * length] for side in (thin_MR, wide_MW))
         found.append(torch.bmm(thin.view(n_examples, length, -1).mT, wide.view(n_examples, length, -1)))
         start += n_examples * length
-    if len(found) == 1:
-        return found[0]
-    return torch.cat(found)[examples.order_E.argsort()]
+    sorted_ERW = found[0] if len(found) == 1 else torch.cat(found)
+    # One group may hold examples of several lengths, and then they lie sorted in it.
+    return sorted_ERW if examples.even else sorted_ERW[examples.order_E.argsort()]
