@@ -43,7 +43,7 @@ def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gr
     losses = task.loss(model, params, batch)
     # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
     grads = torch.autograd.grad(losses.total_B.sum(), list(leaves.values()))
-    sums = torch.stack((losses.total_B.detach(), losses.weight_B))
+    sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
     total_K, weight_K = sums.new_zeros(2, len(parts)).index_add_(1, batch.client_E, sums)
     return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
 
