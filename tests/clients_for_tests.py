@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch.func import functional_call
@@ -15,6 +16,7 @@ from torch.func import functional_call
 from fedloom import rng
 from fedloom.contracts import Codec, Encoded, Job, Local, Mechanism, Rule, Shard, Work
 from fedloom.local import Workspace, train_clients
+from fedloom.models._lora import factor_names, place
 from fedloom.models.causal_lm import CausalLM
 from fedloom.plugin import lookup
 from fedloom.settings import LocalSettings
@@ -36,6 +38,11 @@ def folder_of(architecture, **changes):
     return model_folder(folder / "model", architecture, **changes)
 
 
+def hardware_for_bfloat16():
+    """A processor that emulates bfloat16 computes the same, only slowly; models refuse it for that."""
+    return patch("fedloom.models.causal_lm.bfloat16_gain", lambda device: 1.0)
+
+
 @cache
 def tiny(architecture="llama", *, rank=2, attention="packed", dtype="float32", dropout=0.0, train=None, **changes):
     """A model; every factor it trains is random, B as well, so that no gradient is zero by accident."""
@@ -47,8 +54,12 @@ def tiny(architecture="llama", *, rank=2, attention="packed", dtype="float32", d
         attention=attention,
         dtype=dtype,
     )
-    model = family.build(seed=0, device=CPU, train=train)
-    return replace(model, trainable=random_params(model, "start")) if rank else model
+    with hardware_for_bfloat16():
+        model = family.build(seed=0, device=CPU, train=train)
+    draw, module = rng.generator("tiny"), model.module
+    factors = {name: module.get_parameter(name) for name in factor_names(module)}
+    place(module, {name: value + 0.05 * torch.randn(value.shape, generator=draw) for name, value in factors.items()})
+    return replace(model, trainable={n: module.get_parameter(n).detach().clone() for n in model.trainable})
 
 
 def random_params(model, *names):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from clients_for_tests import hardware_for_bfloat16
 from fedloom.protocols.prepared import prepare
 from small_runs import small_run, train
 
@@ -17,7 +18,8 @@ def trained(tmp_path_factory):
     for dtype in ("float32", "bfloat16"):
         model = {"name": "causal_lm", "path": str(folder / "model"), "lora_rank": 2, "lora_alpha": 4.0, "dtype": dtype}
         run = small_run(folder, rounds=8, model=model)
-        ready = prepare(run)
+        with hardware_for_bfloat16():
+            ready = prepare(run)
         state, records = train(run, ready=ready)
         found[dtype] = ready, state, [record.loss.value for record in records]
     return found

@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from clients_for_tests import hardware_for_bfloat16
 from fedloom import tree
 from fedloom.contracts import ModelFamily
 from fedloom.errors import ConfigError, MissingFileError, ModelError
-from fedloom.models._checkpoint import quiet
+from fedloom.models._checkpoint import Checkpoint, quiet
 from fedloom.models.causal_lm import CausalLM
 from fedloom.plugin import lookup
 from models_for_tests import bare_model, model_folder, some_tokens, tokenizer
@@ -107,7 +108,8 @@ def test_the_trainable_tree_is_a_copy(folder):
 
 
 def test_the_trainable_tree_is_float32_over_a_bfloat16_base(folder):
-    model = built(folder, dtype="bfloat16")
+    with hardware_for_bfloat16():
+        model = built(folder, dtype="bfloat16")
     assert {tensor.dtype for tensor in model.trainable.values()} == {torch.float32}
     assert model.module.get_parameter("model.layers.0.mlp.up_proj.base.weight").dtype == torch.bfloat16
 
@@ -254,8 +256,29 @@ def test_quantisation_without_its_library_names_the_extra(folder, monkeypatch):
         built(folder, quantise="8bit", device=torch.device("cuda"))
 
 
+def test_bfloat16_where_it_is_emulated_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("fedloom.models.causal_lm.bfloat16_gain", lambda device: 0.1)
+    with pytest.raises(ConfigError, match=r"dtype: found 'bfloat16', which cpu has not in hardware .* takes 10 times"):
+        built(folder, dtype="bfloat16")
+
+
+def test_a_small_model_is_float32_by_itself(folder, monkeypatch):
+    monkeypatch.setattr("fedloom.models.causal_lm.bfloat16_gain", lambda device: 9.0)
+    assert {parameter.dtype for parameter in built(folder).module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("gain", "dtype"), [(1.4, torch.float32), (1.6, torch.bfloat16)])
+def test_a_large_base_is_bfloat16_where_that_is_measured_to_be_faster(folder, monkeypatch, gain, dtype):
+    monkeypatch.setattr("fedloom.models.causal_lm.bfloat16_gain", lambda device: gain)
+    monkeypatch.setattr(Checkpoint, "weight_bytes", 200_000_000)
+    assert built(folder).module.get_parameter("model.layers.0.mlp.up_proj.base.weight").dtype == dtype
+
+
 def test_a_missing_attention_library_is_refused(folder):
-    with pytest.raises(ConfigError, match="attention: 'flash_attention_2' cannot be used here"):
+    with (
+        hardware_for_bfloat16(),
+        pytest.raises(ConfigError, match="attention: 'flash_attention_2' cannot be used here"),
+    ):
         built(folder, attention="flash_attention_2", dtype="bfloat16")
 
 
