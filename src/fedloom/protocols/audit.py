@@ -1,0 +1,349 @@
+"""An audit of a whole run: secrets are planted, the run is trained as it stands, and it is measured what got out.
+
+Each canary is a conversation of random words, made by a named seed for one of the clients in turn; a fair coin of its
+own decides whether it joins the client's examples or is left out. A fifth of each client's own examples is kept out
+too: those are what training examples are told from, having the same distribution. Then every round runs as the file
+says, with the same steps, sampling and noise; included canaries count in a client's n.
+
+What the bound bounds. The run M maps the M coins to what comes out. Flipping the coin of canary i changes the data of
+its client c alone, by one example more or less. All that c ever sends is (epsilon_c, delta_c) private in that example,
+and what the server and the other clients do with it is processing afterwards, so M is (epsilon_c, delta_c) private in
+coin i. Theorem 5.2 of Steinke, Nasr & Jagielski 2023 (https://arxiv.org/abs/2305.08846) conditions on one coin after
+another and asks of M nothing but that it is private in each; it therefore holds with the largest epsilon and the
+largest delta over the clients, and one audit over the canaries of all clients tests the largest stated epsilon.
+
+A client's n depends on how many of its canaries joined. As everywhere in fedloom n is taken as public: no guess is
+made from it, but the theorem does not cover it.
+
+An audit is not resumed: it keeps no checkpoint, and begins anew in a new directory.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from fedloom import rng
+from fedloom.auditing import (
+    exposure,
+    guess_counts,
+    loss_scores,
+    membership,
+    one_run_bound,
+    reference_scores,
+)
+from fedloom.clients import Division, encode_shards
+from fedloom.contracts import Guard, Mechanism
+from fedloom.data.holdout import hold_out
+from fedloom.errors import ConfigError, ModelError
+from fedloom.evaluation import HeldOut, evaluate, held_out
+from fedloom.examples import Chat, Example, chat
+from fedloom.files import write_atomic
+from fedloom.plugin import lookup
+from fedloom.protocols.execute import RoundDone, plan_of, run_files, work_of
+from fedloom.protocols.guards import guards_of
+from fedloom.protocols.legs import Leg
+from fedloom.protocols.prepared import Prepared, prepare
+from fedloom.protocols.privacy import privacy_card, privacy_lines
+from fedloom.protocols.tuning import TuningRun
+from fedloom.rounds import State, begin, exhausted, step
+from fedloom.runs import RunDirectory
+from fedloom.tree import flatten
+
+__all__ = ["Audited", "Canary", "audit", "audit_files", "check_audit", "make_canaries", "summary"]
+
+NoiseChoice = Literal["kept", "removed"]
+Losses = NDArray[np.float64]
+
+_FEWEST = 16  # canaries: with fewer, no bound can pass 1.2
+_WORDS = 6  # of a canary's question, and of its answer
+_HELD_SHARE = 0.2  # of each client's own examples
+_DELTA = 1e-5  # of the bound where no delta is stated
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A planted secret."""
+
+    example: Chat
+    client: str
+    included: bool
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit has found, as JSON values."""
+
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """A run with its canaries planted."""
+
+    ready: Prepared
+    leg: Leg
+    stated: Mapping[str, Guard]
+    """The guards of the run as its file says; those of the leg have no noise if it was removed."""
+    canaries: Sequence[Canary]
+    sets: Mapping[str, HeldOut]
+    """What is scored: `canaries`, `members` and `others`."""
+
+
+def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
+    """Refuse, before anything is loaded, what cannot be audited."""
+    unit = run.privacy.protects()
+    if unit not in ("example", "nothing"):
+        raise ConfigError(
+            f"audit: privacy.unit is '{unit}', canaries are examples; allowed are 'example' and runs without privacy."
+        )
+    if run.protocol != "federated":
+        raise ConfigError(f"audit: protocol is '{run.protocol}', allowed is 'federated'; override it.")
+    if run.share != ".*":
+        raise ConfigError(f"audit: share is '{run.share}', the audit reads one shared model; allowed is '.*'.")
+    if n_canaries < _FEWEST:
+        raise ConfigError(f"audit: found {n_canaries} canaries, allowed are {_FEWEST} or more; raise --canaries.")
+    if noise == "removed" and unit == "nothing":
+        raise ConfigError("audit: the run has no noise that --no-noise could remove; leave it out.")
+
+
+def audit_files(run: TuningRun, source: str) -> dict[str, str]:
+    """Return the files that an audit's directory starts with; without `run.toml`, so that no run resumes in it."""
+    files = run_files(run, source)
+    return {"audited.toml" if name == "run.toml" else name: text for name, text in files.items()}
+
+
+def audit(
+    run: TuningRun, directory: RunDirectory, *, n_canaries: int, noise: NoiseChoice = "kept"
+) -> Iterator[RoundDone | Audited]:
+    """Train the run with canaries, yielding each round and at last what was found, which `audit.json` keeps.
+
+    `noise` "removed" multiplies the noise on gradients by 0: the same run for comparison, and not private at all (the
+    count behind an adaptive clipping norm keeps its noise).
+    """
+    check_audit(run, n_canaries=n_canaries, noise=noise)
+    setup = _planted(run, n_canaries, noise)
+    state = begin(plan_of(setup.leg), flatten(setup.ready.shared).cpu())
+    base = _losses(setup, state)
+    for done, event in _trained(setup, state):
+        state = done
+        yield event
+    final = _losses(setup, state)
+    lines = privacy_lines(replace(plan_of(setup.leg), guards=setup.stated), state)
+    found = _found(setup, lines, base, final, noise)
+    directory.append("ledger.jsonl", lines)
+    write_atomic(directory.path / "canaries.jsonl", _canary_lines(setup.canaries, base, final))
+    write_atomic(directory.path / "audit.json", json.dumps(found, indent=1))
+    yield Audited(found)
+
+
+# ----------------------------------------------------------------------------------------------------------- planting
+
+
+def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
+    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")()))  # guards follow when n is known
+    canaries = make_canaries(bare.model.tokenizer, tuple(bare.shards), n_canaries, run.seed)
+    cut = sum(not run.task.encode(canary.example, bare.model).supervised_T.any() for canary in canaries)
+    if cut:
+        raise ConfigError(
+            f"task.max_length: {cut} of {n_canaries} canaries of {2 * _WORDS} words do not fit; raise it."
+        )
+    train, others = _kept_out(bare.division, run.seed)
+    members = [example for owned in train.values() for example in owned]
+    for canary in canaries:
+        if canary.included:
+            train[canary.client] = (*train[canary.client], canary.example)
+    shards, _ = encode_shards(replace(bare.division, train=train), run.task, bare.model)
+    stated = guards_of(run, {client: len(owned) for client, owned in train.items()})
+    used = {client: replace(guard, noise_multiplier=0.0) for client, guard in stated.items()}
+    parts = {"canaries": [canary.example for canary in canaries], "members": members, "others": others}
+    sets = {name: held_out(name, part, run.task, bare.model)[0] for name, part in parts.items()}
+    leg = replace(bare.legs[0], run=run, shards=shards, guards=stated if noise == "kept" else used)
+    return _Setup(replace(bare, run=run), leg, stated, canaries, sets)
+
+
+def make_canaries(
+    tokenizer: PreTrainedTokenizerBase, clients: Sequence[str], count: int, seed: int
+) -> tuple[Canary, ...]:
+    """Return canaries for the clients in turn: random words as question and answer, each included by a fair coin."""
+    words = _words(tokenizer)
+    random = rng.python_random("audit", seed, "canaries")
+    canaries: list[Canary] = []
+    for index in range(count):
+        question, answer = (" ".join(random.choices(words, k=_WORDS)) for _ in range(2))
+        client, included = clients[index % len(clients)], random.random() < 0.5
+        canaries.append(Canary(chat(question, answer, client=client), client, included))
+    return tuple(canaries)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the tokens that read as words, special ones left out."""
+    special = set(tokenizer.all_special_ids)
+    texts = {str(tokenizer.decode([token])).strip() for token in range(len(tokenizer)) if token not in special}
+    words = sorted(text for text in texts if text.isascii() and text.isalnum())
+    if len(words) < 2:
+        raise ModelError(f"audit: {len(words)} tokens of the tokenizer are words, allowed is 2 or more for canaries.")
+    return words
+
+
+def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, ...]], list[Example]]:
+    """Return the clients' examples without a fifth of each, and that fifth; no text is on both sides."""
+    examples = [example for owned in division.train.values() for example in owned]
+    places = iter(range(len(examples)))
+    indices = {client: [next(places) for _ in owned] for client, owned in division.train.items()}
+    split = hold_out(indices, examples, fraction=_HELD_SHARE, minimum=1, seed=seed)
+    train = {client: tuple(examples[index] for index in chosen) for client, chosen in split.train.items()}
+    return train, [examples[index] for chosen in split.held.values() for index in chosen]
+
+
+# --------------------------------------------------------------------------------------------------- training, scores
+
+
+def _trained(setup: _Setup, state: State) -> Iterator[tuple[State, RoundDone]]:
+    leg, start_s = setup.leg, time.monotonic()
+    plan, work = plan_of(leg), work_of(setup.ready, leg)
+    carrier = leg.run.engine.settled(work, n_clients=leg.per_round).start(work)
+    while state.round < plan.rounds and not exhausted(plan, state):
+        state, record = step(plan, state, carrier)
+        yield state, RoundDone(0, 1, record, round(time.monotonic() - start_s, 3))
+
+
+def _losses(setup: _Setup, state: State) -> dict[str, Losses]:
+    """Return the loss per token of every scored example."""
+    ready = setup.ready
+    params = ready.layout.tree(state.params_P.to(ready.model.device))
+    losses: dict[str, Losses] = {}
+    for name, held in setup.sets.items():
+        scored = evaluate(ready.model, ready.run.task, params, held, metrics={}, max_new_tokens=1)
+        losses[name] = np.array([one.scores["loss"].value for one in scored])
+    return losses
+
+
+def _canary_lines(canaries: Sequence[Canary], base: Mapping[str, Losses], final: Mapping[str, Losses]) -> str:
+    rows = zip(canaries, base["canaries"].tolist(), final["canaries"].tolist(), strict=True)
+    lines = [
+        {"client": canary.client, "included": canary.included, "base_loss": before, "final_loss": after}
+        | {"question": canary.example.turns[0].text, "answer": canary.example.answer}
+        for canary, before, after in rows
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- findings
+
+
+def _found(
+    setup: _Setup,
+    lines: list[dict[str, Any]],
+    base: Mapping[str, Losses],
+    final: Mapping[str, Losses],
+    noise: NoiseChoice,
+) -> dict[str, Any]:
+    plan = plan_of(setup.leg)
+    stated = json.loads(privacy_card(plan, lines)) if lines else None
+    included_M = np.array([canary.included for canary in setup.canaries])
+    scores = {
+        "loss difference": reference_scores(final["canaries"], base["canaries"]),
+        "final loss": loss_scores(final["canaries"]),
+    }
+    delta = stated["delta"] if stated else _DELTA
+    guesses = guess_counts(len(included_M))
+    bounds = {
+        name: asdict(one_run_bound(score_M, included_M, delta=delta, guesses=guesses))
+        for name, score_M in scores.items()
+    }
+    bits_C = exposure(final["canaries"][included_M], final["canaries"][~included_M])
+    limit = next(iter(stated["epsilon"].values())) if stated else math.inf
+    return {
+        "noise": noise if stated else "none",
+        "stated": stated,
+        "bound_delta": delta,
+        "bounds": bounds,
+        "refuted": bounds["loss difference"]["epsilon"] > limit,  # one test, chosen beforehand: the other is shown only
+        "canaries": {"all": len(included_M), "included": int(included_M.sum()), "clients": len(setup.leg.shards)},
+        "exposure_bits": {"mean": float(bits_C.mean()), "max": float(bits_C.max())}
+        | {"most": math.log2(1 + int((~included_M).sum()))},
+        "membership": _memberships(base, final, included_M),
+    }
+
+
+def _memberships(
+    base: Mapping[str, Losses], final: Mapping[str, Losses], included_M: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Return both attacks on canaries and on the clients' own examples."""
+
+    def split(losses: Mapping[str, Losses], kind: str) -> tuple[Losses, Losses]:
+        if kind == "examples":
+            return losses["members"], losses["others"]
+        return losses["canaries"][included_M], losses["canaries"][~included_M]
+
+    rows: list[dict[str, Any]] = []
+    for kind in ("canaries", "examples"):
+        after, before = split(final, kind), split(base, kind)
+        by_loss = membership(loss_scores(after[0]), loss_scores(after[1]))
+        by_reference = membership(*(reference_scores(a, b) for a, b in zip(after, before, strict=True)))
+        rows += [{"of": kind, "by": "loss"} | asdict(by_loss), {"of": kind, "by": "reference"} | asdict(by_reference)]
+    return rows
+
+
+def summary(found: Mapping[str, Any]) -> list[str]:
+    """Return what an audit has found as lines of text."""
+    bits, planted = found["exposure_bits"], found["canaries"]
+    return [
+        *_loudly(found["noise"]),
+        f"canaries    {planted['included']} of {planted['all']} included, in {planted['clients']} clients",
+        f"stated      {_stated(found['stated'])}",
+        *(_bound(name, bound) for name, bound in found["bounds"].items()),
+        f"            {_verdict(found)}",
+        f"exposure    mean {bits['mean']:.2f} bits (1.44 by chance), max {bits['max']:.2f} of {bits['most']:.2f}",
+        *map(_membership, found["membership"]),
+    ]
+
+
+def _loudly(noise: str) -> list[str]:
+    if noise == "removed":
+        return [
+            "NOT PRIVATE: the noise was multiplied by 0; the epsilon stated below is that of the run with its noise."
+        ]
+    return ["NOT PRIVATE: the run has no privacy."] if noise == "none" else []
+
+
+def _stated(card: Mapping[str, Any] | None) -> str:
+    if card is None:
+        return "epsilon infinity: nothing is protected"
+    spent = ", ".join(f"{value:.3f} ({name})" for name, value in card["epsilon"].items())
+    return (
+        f"epsilon {spent} at delta {card['delta']:.2g}, the largest of {card['guards']} clients; noise multiplier "
+        f"{card['smallest_noise_multiplier']:.3f}, {card['uses']} uses"
+    )
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    if not found["refuted"]:
+        return "the stated epsilon is not refuted"
+    if found["noise"] == "removed":
+        return "above the stated epsilon, which does not hold without the noise"
+    return "ABOVE THE STATED EPSILON: once in twenty audits by chance, more often by a fault of the implementation"
+
+
+def _bound(name: str, bound: Mapping[str, Any]) -> str:
+    right = f"{bound['correct']} of {bound['guesses']} guesses right"
+    return f"found       epsilon >= {bound['epsilon']:.3f} at 95 % confidence by {name} ({right})"
+
+
+def _membership(row: Mapping[str, Any]) -> str:
+    auc, rate = row["auc"], row["true_positive_rate"]
+    return (
+        f"membership  of {row['of']} by {row['by']}: AUC {_interval(auc)}, true positives at "
+        f"{row['false_positive_rate']:.0%} false ones {_interval(rate)} ({row['n_members']} against {row['n_others']})"
+    )
+
+
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
