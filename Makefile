@@ -57,12 +57,13 @@ methods: install
 	done
 	$(FEDLOOM) compare $(METHODS)/*
 
-# What fedloom is compared with lives in an environment of its own: Flower alone brings a hundred packages.
+# What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
+# and packaging back, and the tests do not pass with the typer that it allows beside a new click.
 BENCH_VENV ?= .venv-bench
 DEVICE ?= cpu
 
 bench:
-	@VENV=$(BENCH_VENV) EXTRAS=bench tools/install.sh
+	@VENV=$(BENCH_VENV) EXTRAS=bench CONSTRAINTS=constraints-bench.txt tools/install.sh
 	$(BENCH_VENV)/bin/python -m benchmarks --device $(DEVICE)
 
 clean:
