@@ -16,7 +16,8 @@ LEVELS = [
     {"errors", "rng"},
     {"tree", "mean", "plugin", "files", "precision"},
     {"examples", "config", "settings", "token_loss"},
-    {"contracts", "world"},
+    {"model", "messages", "world"},
+    {"contracts"},
     {
         "rules",
         "server_opts",

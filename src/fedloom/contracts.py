@@ -9,21 +9,21 @@ and its fields are its settings. What must be kept between rounds lives in `Slot
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fedloom.errors import ConfigError
 from fedloom.examples import Example, Turn
 from fedloom.mean import LossSum, Mean
+from fedloom.messages import Frame, Guard, Job, Local, Report
+from fedloom.model import Batch, Encoded, Flow, Model, Piece, Prediction, Shard
 from fedloom.plugin import Family
 from fedloom.settings import LocalSettings
-from fedloom.token_loss import LARGE, ChunkedLoss, token_loss
 from fedloom.tree import Layout, Slots, Tree
 
 __all__ = [
@@ -60,18 +60,6 @@ __all__ = [
 
 
 # ---------------------------------------------------------------------------------------------- federated algorithms
-
-
-@dataclass(frozen=True)
-class Local:
-    """What a client knows while it trains."""
-
-    anchor: Tree
-    """The shared parameters at the start of the round."""
-    shared: Slots = field(default_factory=dict[str, Tree])
-    """The server's slots, the same for all clients."""
-    memory: Slots = field(default_factory=dict[str, Tree])
-    """This client's own slots; they never leave it."""
 
 
 class Rule(Family):
@@ -147,16 +135,6 @@ class Accumulator(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What the numbers of a row mean: their names, and the parameters that they are changes to."""
-
-    layout: Layout
-    """The row's slots with the names of the parameters in each."""
-    anchor_P: Tensor
-    """The shared parameters at the start of the round, in the order of the slot `delta`."""
-
-
 class Aggregator(Family):
     """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
 
@@ -198,19 +176,6 @@ class Codec(Family):
 
 Noise = Callable[[int], Tensor]
 """Gives that many fresh standard normal numbers, float32 on the CPU."""
-
-
-@dataclass(frozen=True)
-class Guard:
-    """What protects one owner's data for the whole run, as an accountant needs it."""
-
-    rate: float
-    """Probability with which a record takes part in one use of the mechanism (Poisson sampling)."""
-    noise_multiplier: float
-    """Standard deviation of the noise on the sum, over the largest norm of one contribution."""
-    delta: float
-    allowed: int
-    """Uses after which the budget would be passed by one more."""
 
 
 class Mechanism(Family):
@@ -260,102 +225,6 @@ class Mechanism(Family):
 # --------------------------------------------------------------------------------------------------- models and tasks
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """E examples of K clients as one row of N tokens: K equal parts, in each a client's examples one after another.
-
-    Behind the examples of a part lies padding up to the longest part; there is none between them. Nothing of one
-    example reaches another: positions start anew, and attention works on the examples side by side: in groups of like
-    length, each E' x T' places with an example a line, M places in all. Four index tensors lead from one arrangement
-    to the other and name what is padding in each.
-    """
-
-    tokens_N: Tensor  # int64
-    positions_N: Tensor  # int64
-    parts: tuple[int, ...]
-    """Tokens of each client, padding not counted."""
-    client_E: Tensor  # int64: the part in which an example lies
-    groups: tuple[tuple[int, int], ...]
-    """Examples and longest example of each group, the longest group first."""
-    order_E: Tensor  # int64: the examples in the order of the groups
-    place_M: Tensor  # int64: where a token side by side lies among N; 0 behind the end of its example
-    home_N: Tensor  # int64: where a token lies among M; 0 for padding
-    behind_B: Tensor  # int64: the places among M that lie behind the end of an example
-    padding_Q: Tensor  # int64: the places among N that are padding
-    asked_S: Tensor  # int64: the places among N whose next token is supervised
-    targets_S: Tensor  # int64: those next tokens
-    example_S: Tensor  # int64: whose they are; E for nobody's
-
-    @property
-    def even(self) -> bool:
-        """Whether both arrangements are one: all examples have one length, and there is no padding."""
-        return len(self.groups) == 1 and self.place_M.numel() == self.tokens_N.numel() and not self.behind_B.numel()
-
-
-@dataclass
-class Flow:
-    """What differs from one forward pass to the next: the one thing of a model that changes.
-
-    The low-rank layers read it; at rest they are functions of their inputs alone.
-    """
-
-    batch: Batch | None = None
-    """The packed batch that is passing; None in generation."""
-    generators: tuple[torch.Generator, ...] = ()
-    """Where dropout draws from, one for each stacked client; empty while it must be off."""
-    per_example: bool = False
-    """Whether the factors carry one slot per example, which all hold their client's values."""
-    scaling_K: Tensor | None = None
-    """Each stacked client's alpha / r over the layer's own, where clients have ranks of their own."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A built model: its module is never wrapped and never changed; parameters reach it through `functional_call`."""
-
-    module: nn.Module
-    trainable: Tree
-    """The tensors that training changes, by their names in `module`, at their initial values."""
-    tokenizer: PreTrainedTokenizerBase
-    flow: Flow
-    base_id: str
-    """Name and SHA-256 of the base weights, for manifests."""
-    stackable: bool
-    """Whether all trained tensors may carry a leading client axis."""
-    packs: bool
-    """Whether the module's attention knows packed batches; if not, it finds the examples by their positions."""
-    head: nn.Linear | None = None
-    """The output head, if logits are its output as it stands and nothing trained lies in it."""
-    body_prefix: str = ""
-    """How the names begin of all that lies below the head."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the parameters."""
-        return next(self.module.parameters()).device
-
-    def token_losses(self, params: Tree, batch: Batch) -> Tensor:
-        """Return the cross-entropies [S] of the tokens that `batch` asks for; no other token's logits are computed.
-
-        A logit matrix that would be large is worked off in pieces where the output head is plain and frozen.
-        """
-        head = self.head
-        if head is None or len(batch.asked_S) * head.out_features < LARGE:
-            output = self._call(self.module, params, batch, {"logits_to_keep": batch.asked_S})
-            return token_loss(output.logits[0], batch.targets_S)
-        own = {name.removeprefix(self.body_prefix): tensor for name, tensor in params.items()}
-        hidden_ND = self._call(self.module.get_submodule(self.body_prefix[:-1]), own, batch, {}).last_hidden_state[0]
-        return ChunkedLoss.apply(hidden_ND[batch.asked_S], head.weight, head.bias, batch.targets_S)
-
-    def _call(self, module: nn.Module, params: Tree, batch: Batch, more: dict[str, Any]) -> Any:
-        inputs = {"input_ids": batch.tokens_N[None], "position_ids": batch.positions_N[None], "use_cache": False}
-        if self.packs:
-            # transformers hands a mask of four axes on as it is; our attention needs none.
-            inputs |= {"attention_mask": batch.tokens_N.new_zeros(1, 1, 1, 1), "packed": batch}
-        # Factors are tied to nothing, and looking for ties costs more than the swap itself.
-        return functional_call(module, params, kwargs=inputs | more, tie_weights=not self.stackable)
-
-
 class ModelFamily(Family):
     """A way to build models."""
 
@@ -370,33 +239,6 @@ class ModelFamily(Family):
     @abstractmethod
     def save(self, model: Model, params: Tree, folder: str) -> None:
         """Write `params` as files that other tools load (PEFT's format for adapters)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One example as tokens: which are supervised, and what happened to it on the way."""
-
-    tokens_T: Tensor  # int32
-    supervised_T: Tensor  # bool: True where the token itself is to be predicted
-    truncated: bool = False
-    empty_answer: bool = False
-    prompt_too_long: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model wrote for one example."""
-
-    text: str
-    n_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of formatted text, learnt from or not."""
-
-    text: str
-    supervised: bool
 
 
 class Template(Family):
@@ -481,18 +323,6 @@ Weighting = Literal["samples", "used_samples", "tokens", "uniform"]
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A client's training data, encoded once for the whole run."""
-
-    items: tuple[Encoded, ...]
-
-    @property
-    def supervised_tokens(self) -> int:
-        """Tokens that the client learns from."""
-        return sum(int(item.supervised_T.sum()) for item in self.items)
-
-
-@dataclass(frozen=True)
 class Work:
     """The client half of a run: what does not change from round to round."""
 
@@ -513,41 +343,6 @@ class Work:
     codec: Codec
     ranks: Mapping[str, int]
     """The rank of each client's adapters; empty where all have the model's."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that the server sends one client for one round; its trees are whole rows under the name ""."""
-
-    client: str
-    round: int
-    lr: float
-    local: Local
-    spent: int = 0
-    """Uses of the mechanism on this client's data so far."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that a client sends back; `memory` stays with the client and is only carried here in simulation.
-
-    Where a client's examples are protected, weight, counts and loss say nothing of them: 1, 0, the expected number
-    of samples, and no loss.
-    """
-
-    client: str
-    packet: Tensor
-    """The row as its codec made it, uint8."""
-    layout: Layout
-    weight: float
-    n_examples: int
-    """Distinct examples of the client."""
-    samples_seen: int
-    """Examples trained on this round, repetitions counted."""
-    loss: Mean
-    memory: Slots
-    steps: int
-    """Optimiser steps taken."""
 
 
 Carrier = Callable[[Iterable[Job]], Iterator[Report]]

@@ -1,0 +1,153 @@
+"""A built model and what passes through it: encoded examples, packed batches, predictions.
+
+Shape letters as in `contracts`: K stacked clients, E examples, N tokens of a packed row, S supervised tokens, V
+vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import PreTrainedTokenizerBase
+
+from fedloom.token_loss import LARGE, ChunkedLoss, token_loss
+from fedloom.tree import Tree
+
+__all__ = ["Batch", "Encoded", "Flow", "Model", "Piece", "Prediction", "Shard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example as tokens: which are supervised, and what happened to it on the way."""
+
+    tokens_T: Tensor  # int32
+    supervised_T: Tensor  # bool: True where the token itself is to be predicted
+    truncated: bool = False
+    empty_answer: bool = False
+    prompt_too_long: bool = False
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A client's training data, encoded once for the whole run."""
+
+    items: tuple[Encoded, ...]
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that the client learns from."""
+        return sum(int(item.supervised_T.sum()) for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """E examples of K clients as one row of N tokens: K equal parts, in each a client's examples one after another.
+
+    Behind the examples of a part lies padding up to the longest part; there is none between them. Nothing of one
+    example reaches another: positions start anew, and attention works on the examples side by side: in groups of like
+    length, each E' x T' places with an example a line, M places in all. Four index tensors lead from one arrangement
+    to the other and name what is padding in each.
+    """
+
+    tokens_N: Tensor  # int64
+    positions_N: Tensor  # int64
+    parts: tuple[int, ...]
+    """Tokens of each client, padding not counted."""
+    client_E: Tensor  # int64: the part in which an example lies
+    groups: tuple[tuple[int, int], ...]
+    """Examples and longest example of each group, the longest group first."""
+    order_E: Tensor  # int64: the examples in the order of the groups
+    place_M: Tensor  # int64: where a token side by side lies among N; 0 behind the end of its example
+    home_N: Tensor  # int64: where a token lies among M; 0 for padding
+    behind_B: Tensor  # int64: the places among M that lie behind the end of an example
+    padding_Q: Tensor  # int64: the places among N that are padding
+    asked_S: Tensor  # int64: the places among N whose next token is supervised
+    targets_S: Tensor  # int64: those next tokens
+    example_S: Tensor  # int64: whose they are; E for nobody's
+
+    @property
+    def even(self) -> bool:
+        """Whether both arrangements are one: all examples have one length, and there is no padding."""
+        return len(self.groups) == 1 and self.place_M.numel() == self.tokens_N.numel() and not self.behind_B.numel()
+
+
+@dataclass
+class Flow:
+    """What differs from one forward pass to the next: the one thing of a model that changes.
+
+    The low-rank layers read it; at rest they are functions of their inputs alone.
+    """
+
+    batch: Batch | None = None
+    """The packed batch that is passing; None in generation."""
+    generators: tuple[torch.Generator, ...] = ()
+    """Where dropout draws from, one for each stacked client; empty while it must be off."""
+    per_example: bool = False
+    """Whether the factors carry one slot per example, which all hold their client's values."""
+    scaling_K: Tensor | None = None
+    """Each stacked client's alpha / r over the layer's own, where clients have ranks of their own."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A built model: its module is never wrapped and never changed; parameters reach it through `functional_call`."""
+
+    module: nn.Module
+    trainable: Tree
+    """The tensors that training changes, by their names in `module`, at their initial values."""
+    tokenizer: PreTrainedTokenizerBase
+    flow: Flow
+    base_id: str
+    """Name and SHA-256 of the base weights, for manifests."""
+    stackable: bool
+    """Whether all trained tensors may carry a leading client axis."""
+    packs: bool
+    """Whether the module's attention knows packed batches; if not, it finds the examples by their positions."""
+    head: nn.Linear | None = None
+    """The output head, if logits are its output as it stands and nothing trained lies in it."""
+    body_prefix: str = ""
+    """How the names begin of all that lies below the head."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.module.parameters()).device
+
+    def token_losses(self, params: Tree, batch: Batch) -> Tensor:
+        """Return the cross-entropies [S] of the tokens that `batch` asks for; no other token's logits are computed.
+
+        A logit matrix that would be large is worked off in pieces where the output head is plain and frozen.
+        """
+        head = self.head
+        if head is None or len(batch.asked_S) * head.out_features < LARGE:
+            output = self._call(self.module, params, batch, {"logits_to_keep": batch.asked_S})
+            return token_loss(output.logits[0], batch.targets_S)
+        own = {name.removeprefix(self.body_prefix): tensor for name, tensor in params.items()}
+        hidden_ND = self._call(self.module.get_submodule(self.body_prefix[:-1]), own, batch, {}).last_hidden_state[0]
+        return ChunkedLoss.apply(hidden_ND[batch.asked_S], head.weight, head.bias, batch.targets_S)
+
+    def _call(self, module: nn.Module, params: Tree, batch: Batch, more: dict[str, Any]) -> Any:
+        inputs = {"input_ids": batch.tokens_N[None], "position_ids": batch.positions_N[None], "use_cache": False}
+        if self.packs:
+            # transformers hands a mask of four axes on as it is; our attention needs none.
+            inputs |= {"attention_mask": batch.tokens_N.new_zeros(1, 1, 1, 1), "packed": batch}
+        # Factors are tied to nothing, and looking for ties costs more than the swap itself.
+        return functional_call(module, params, kwargs=inputs | more, tie_weights=not self.stackable)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model wrote for one example."""
+
+    text: str
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of formatted text, learnt from or not."""
+
+    text: str
+    supervised: bool
