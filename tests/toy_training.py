@@ -66,6 +66,7 @@ class Training:
             mechanism=make(Mechanism, "none"),
             guards={},
             codec=Exact(),
+            layout=Layout.of_tree({"w": self.start}),
         )
         self.state = begin(self.plan, self.start)
 
