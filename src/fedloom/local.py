@@ -115,10 +115,11 @@ def train_clients(work: Work, jobs: Sequence[Job], space: Workspace) -> list[Rep
 def _client(work: Work, job: Job, space: Workspace) -> _Client:
     shard, device = work.shards[job.client], work.model.device
     local = _on_device(job.local, device)
-    guard = work.guards.get(job.client, NO_GUARD)
+    protects = work.mechanism.protects()
+    guard = work.guards[job.client] if protects in ("example", "client_local") else NO_GUARD
     names = (work.seed, job.round, job.client)
     drawn = batches(len(shard.items), work.local, *names)
-    if work.mechanism.protects() == "example":
+    if protects == "example":
         noises = (work.mechanism.source("sampling", *names, step) for step in range(work.local.steps))
         drawn = (poisson(len(shard.items), guard.rate, work.local, noise) for noise in noises)
     return _Client(
@@ -179,15 +180,16 @@ def _private_gradient(
 
     A client that drew no example takes the step all the same, on noise alone.
     """
-    mechanism, device = work.mechanism, space.rows_KP.device
+    mechanism, flow, device = work.mechanism, work.model.flow, space.rows_KP.device
     sum_KP = torch.zeros_like(space.rows_KP[: len(going)])
     inside, total = [0.0] * len(going), [0] * len(going)
     for turn in range(max(len(micros) for micros in parts)):
         at = [place for place, micros in enumerate(parts) if turn < len(micros)]
         micros = [parts[place][turn] for place in at]
+        present = [going[place] for place in at]
         leaves = {name: leaf[at] for name, leaf in space.leaves(len(going)).items()}
-        work.model.flow.scaling_K = _scaling([going[place] for place in at])
-        kept = _by_example([going[place].kept for place in at], [len(micro) for micro in micros], device)
+        flow.scaling_K, flow.generators = _scaling(present), tuple(client.generator for client in present)
+        kept = _by_example([client.kept for client in present], [len(micro) for micro in micros], device)
         part_KP, scales_LE = example_gradients(
             work.model, work.task, leaves, micros, lambda norms_LE, kept=kept: mechanism.scales(norms_LE, kept)
         )
