@@ -10,9 +10,9 @@ Speed: a float64 sum moves five times the bytes of a float32 row. So a few rows 
 chunk in the cache; NaN and infinity show in the sum, and only then are the rows searched.
 """
 
-import numpy as np
+from collections.abc import Iterator
+
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedloom.aggregators._checks import check_matrix, check_row, is_finite
@@ -42,7 +42,6 @@ class RunningMean:
         self._total_P: Tensor | None = None
         self._held: list[Tensor] = []
         self._weights: list[float] = []
-        self._scratch = np.empty(0)
         self._first: tuple[torch.dtype, torch.Size] | None = None
         self._weight = 0.0
         self._count = 0
@@ -66,7 +65,15 @@ class RunningMean:
         if not self._held:
             raise DataError("a round without rows has no mean: at least one client must report.")
         mean_P = fresh(len(self._held[0]), self._held[0].dtype)
-        self._write(mean_P, divisor=self._weight)
+        buffer_C = fresh(min(CHUNK, len(mean_P)), torch.float64)
+        for start, mean_C in _chunks(mean_P):
+            sum_C = buffer_C[: len(mean_C)]
+            if self._total_P is None:
+                sum_C.zero_()
+            else:
+                sum_C.copy_(self._total_P[start : start + CHUNK])
+            self._add_held(sum_C, start)
+            mean_C.copy_(sum_C.div_(self._weight))
         return mean_P
 
     def measures(self) -> dict[str, float]:
@@ -75,37 +82,30 @@ class RunningMean:
 
     def _fold(self) -> None:
         total_P = fresh(len(self._held[0]), torch.float64) if self._total_P is None else self._total_P
-        self._write(total_P, divisor=1.0)
+        for start, total_C in _chunks(total_P):
+            if self._total_P is None:
+                total_C.zero_()
+            self._add_held(total_C, start)
         self._total_P, self._held, self._weights = total_P, [], []
 
-    def _write(self, target_P: Tensor, *, divisor: float) -> None:
-        """Write the sum of all rows over `divisor`; the target may be the running total itself."""
-        weight_M = torch.tensor(self._weights, dtype=torch.float64)
-        rows = [row_P.numpy() for row_P in self._held]
-        for start in range(0, len(target_P), CHUNK):
-            target_C = target_P[start : start + CHUNK]
-            # NumPy widens: its calls begin in a third of the time of torch's, which counts at this size.
-            sums_C, wide_MC = self._room(len(target_C))
-            for wide_C, row_P in zip(wide_MC, rows, strict=True):
-                wide_C[:] = row_P[start : start + CHUNK]
-            sum_C = torch.mv(torch.from_numpy(wide_MC).T, weight_M, out=torch.from_numpy(sums_C))
-            if self._total_P is not None:
-                sum_C.add_(self._total_P[start : start + CHUNK])
-            if not is_finite(target_C.copy_(sum_C.div_(divisor))):
-                self._refuse()
-
-    def _room(self, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return room for the sum of a chunk and for the held rows' chunks, always the same: new memory is dear."""
-        n_held = len(self._held)
-        if self._scratch.size == 0:
-            self._scratch = np.empty((HELD_ROWS + 1) * width)
-        return self._scratch[:width], self._scratch[width : (n_held + 1) * width].reshape(n_held, width)
+    def _add_held(self, sum_C: Tensor, start: int) -> None:
+        """Add the held rows' numbers from `start` on, widened to float64 before they are multiplied."""
+        for row_P, weight in zip(self._held, self._weights, strict=True):
+            sum_C.add_(row_P[start : start + CHUNK], alpha=weight)
+        if not is_finite(sum_C):
+            self._refuse()
 
     def _refuse(self) -> None:
         for index, row_P in enumerate(self._held, start=self._count - len(self._held)):
             if not is_finite(row_P):
                 raise TrainingError(f"row {index} of the round holds NaN or infinity: allowed are finite numbers.")
         raise TrainingError(f"the sum of {self._count} rows overflows: give smaller weights.")
+
+
+def _chunks(numbers_P: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield where each chunk begins, and the chunk."""
+    for start in range(0, len(numbers_P), CHUNK):
+        yield start, numbers_P[start : start + CHUNK]
 
 
 @plugin("mean")
