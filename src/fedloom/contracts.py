@@ -141,6 +141,8 @@ class Aggregator(Family):
     folder = "fedloom.aggregators"
     hides_rows: ClassVar[bool] = False
     """Whether the server sees the sum of the rows only (secure aggregation), which no lossy codec survives."""
+    turns_basis: ClassVar[bool] = False
+    """Whether a number of the row may mean something else in the next round, so that nothing may remember it."""
 
     @abstractmethod
     def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:

@@ -11,7 +11,7 @@ of a round's clients add up to no more than the adapter's, or if the layer is no
 """
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
@@ -32,6 +32,8 @@ class LoraStack(Aggregator):
 
     tolerance: Small = 1e-6
     """Share of a layer's Frobenius norm below which singular values are taken for rounding."""
+    turns_basis: ClassVar[bool] = True
+
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""
 

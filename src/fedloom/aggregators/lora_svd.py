@@ -17,6 +17,7 @@ numbers of unlike meaning: sgd with rate 1 and without momentum is exact.
 
 import math
 from functools import partial
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,6 +33,8 @@ __all__ = ["LoraSvd"]
 @plugin("lora_svd")
 class LoraSvd(Aggregator):
     """The best adapter of rank R for the mean product; its accumulator measures the share `discarded` and the `gap`."""
+
+    turns_basis: ClassVar[bool] = True
 
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""

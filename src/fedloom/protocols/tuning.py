@@ -150,6 +150,22 @@ def read_run(table: Mapping[str, Any]) -> TuningRun:
 
 def refuse_contradictions(run: TuningRun) -> None:
     """Refuse settings that make no sense together, before anything is loaded."""
+    _refuse_unprotected(run)
+    _refuse_memories(run)
+    if run.aggregator.hides_rows and not run.codec.exact:
+        raise ConfigError(
+            f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
+            "are exact codecs."
+        )
+    if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
+        raise ConfigError(
+            "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
+            "out train and share, and take rule 'plain' or 'prox'."
+        )
+
+
+def _refuse_unprotected(run: TuningRun) -> None:
+    """Refuse what lets more out of a client than its privacy covers."""
     protects = run.privacy.protects()
     if protects != "nothing" and run.weighting != "uniform":
         raise ConfigError(
@@ -165,13 +181,20 @@ def refuse_contradictions(run: TuningRun) -> None:
         raise ConfigError(
             f"privacy: unit 'client' adds noise to a sum, found aggregator '{run.aggregator.name}'; allowed is 'mean'."
         )
-    if run.aggregator.hides_rows and not run.codec.exact:
+
+
+def _refuse_memories(run: TuningRun) -> None:
+    """Refuse what remembers numbers of a row whose meaning the aggregator changes."""
+    remembers = {
+        f"server_opt '{run.server_opt.name}' with these settings": run.server_opt != lookup(ServerOpt, "sgd")(),
+        f"rule '{run.rule.name}'": bool(run.rule.uniform_slots),
+        "local.optimiser_state 'kept'": run.local.optimiser_state == "kept",
+        f"codec '{run.codec.name}' with error feedback": run.codec.feedback(),
+    }
+    found = [name for name, does in remembers.items() if does]
+    if run.aggregator.turns_basis and found:
         raise ConfigError(
-            f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
-            "are exact codecs."
-        )
-    if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
-        raise ConfigError(
-            "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
-            "out train and share, and take rule 'plain' or 'prox'."
+            f"aggregator: '{run.aggregator.name}' gives the factors a new basis each round, found {found[0]}, which "
+            "remembers numbers of the old one; allowed are server_opt 'sgd' with its defaults, rules without controls, "
+            "a fresh optimiser and no error feedback."
         )
