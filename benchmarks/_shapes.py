@@ -55,12 +55,14 @@ class Shape:
     clients: int = 8
     steps: int = 4
     batch: int = 16
+    epochs: int = 1
+    """Epochs of a round, by which its steps divide: whole ones, so that all sides train on the same examples."""
     lengths: Lengths = field(default_factory=Lengths)
 
     @property
     def examples(self) -> int:
-        """Examples of a client: one epoch a round, so that all sides train on the same ones."""
-        return self.steps * self.batch
+        """Examples of a client."""
+        return self.steps * self.batch // self.epochs
 
 
 # The published recipe adapts the query and value projections with rank 32.

@@ -39,8 +39,9 @@ SHAPE = Shape(
     vocabulary=4096,
     rank=16,
     clients=1,
-    steps=1,
+    steps=4,
     batch=32,
+    epochs=4,
     lengths=Lengths(prompt=(10, 40), answer_median=24.0, longest=96),
 )
 SHAPES = {
@@ -58,7 +59,7 @@ def main(settings: Settings) -> list[Figure]:
         return report(_memory(settings))
     with tempfile.TemporaryDirectory() as folder:
         sides = {name: _side(name, Path(folder), settings) for name in _names()}
-        seconds = alternate(sides, repeats=settings.repeats(7), settings=settings)
+        seconds = alternate(sides, repeats=settings.repeats(5), settings=settings)
     grown = {name: in_fresh_process("benchmarks.private", name, settings) for name in _names()}
     return [_time(name, seconds, settings) for name in _names() if name != OURS] + [
         _space(name, grown) for name in _names() if name != OURS
@@ -81,13 +82,19 @@ def _side(name: str, folder: Path, settings: Settings) -> Callable[[], object]:
         return Rounds(table_of(shape, folder, settings, **TABLES[name]))
     from benchmarks._opacus import MAKERS
 
-    return MAKERS[name](shape, folder, settings)
+    step = MAKERS[name](shape, folder, settings)
+
+    def steps() -> None:
+        for _ in range(shape.steps):
+            step()
+
+    return steps
 
 
 def _time(name: str, seconds: dict[str, Sample], settings: Settings) -> Figure:
     shape = _shape(settings)
-    ours, other = seconds[OURS].scaled(1000, "ms a step"), seconds[name].scaled(1000, "ms a step")
-    work: dict[str, int | float | str] = {"examples": shape.batch, "rank": shape.rank, "steps": 1}
+    ours, other = (seconds[side].scaled(1000 / shape.steps, "ms a step") for side in (OURS, name))
+    work: dict[str, int | float | str] = {"examples": shape.batch, "rank": shape.rank, "steps": shape.steps}
     if name == "fedloom without DP":
         figure = ratio("c", f"{shape.name}, step: fedloom with DP over without", ours=other, other=ours, work=work)
         return replace(figure, ours=ours, other=other, target=Target("<=", 1.15))
@@ -115,7 +122,7 @@ def _memory(settings: Settings) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         side = _side(settings.part, Path(folder), settings)
         before_bytes = forget_peak(settings)
-        for _ in range(3):
+        for _ in range(2):
             side()
     peak = peak_bytes(settings)
     return {"peak_bytes": peak, "grown_bytes": peak - before_bytes}
