@@ -14,6 +14,10 @@ from fedloom.errors import FedloomError, RunError
 from small_runs import small_run, write_run_file
 
 KILLS = 24
+# Adaptive clipping norms lie in the checkpoint, too: at each client here, at the server there.
+FIXED = {"name": "gaussian", "epsilon": 0.0, "noise_multiplier": 1.0, "delta": 0.1}
+EXAMPLES = FIXED | {"unit": "example", "clip_quantile": 0.5, "clip_count_noise": 10.0}
+CLIENTS = FIXED | {"unit": "client", "clip_quantile": 0.5, "clip_count_noise": 5.0}
 
 
 def logs(folder):
@@ -68,8 +72,11 @@ def kill_and_resume(run, folder, *, kills, longest_s, seed):
         ({"rule": {"name": "scaffold"}, "server_opt": {"name": "adam"}, "rounds": 8}, KILLS // 2),
         ({"protocol": "local_only", "rounds": 2, "checkpoint_every": 2}, KILLS // 4),
         ({"share": "lora_A", "local": {"steps": 1, "batch": 2, "optimiser_state": "kept"}}, KILLS // 4),
+        ({"privacy": EXAMPLES, "weighting": "uniform", "clients_per_round": 3, "rounds": 6}, KILLS // 4),
+        ({"privacy": CLIENTS, "weighting": "uniform", "clients_per_round": 2, "rounds": 6}, KILLS // 4),
+        ({"codec": {"name": "top_k", "share": 0.1}, "rounds": 5}, KILLS // 4),
     ],
-    ids=["scaffold_adam", "local_only", "private_kept"],
+    ids=["scaffold_adam", "local_only", "private_kept", "protected_examples", "protected_clients", "error_feedback"],
 )
 def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(tmp_path, changes, kills):
     run = small_run(tmp_path, **changes)
@@ -79,6 +86,22 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(tmp_path, chang
     kill_and_resume(run, tmp_path / "killed", kills=kills, longest_s=0.7 * took_s, seed=len(changes))
     assert adapters(tmp_path / "killed") == adapters(tmp_path / "unbroken") != {}
     assert logs(tmp_path / "killed") == logs(tmp_path / "unbroken")
+
+
+def ledger_rows(folder):
+    return [line for line in logs(folder)["ledger.jsonl"] if line["what"].startswith("row")]
+
+
+def test_uses_on_the_ledger_of_a_resumed_run_rise_without_a_gap(tmp_path):
+    run = small_run(tmp_path, privacy=EXAMPLES, weighting="uniform", rounds=4)
+    events = api.start(run, tmp_path / "run")
+    for _ in range(3):
+        next(events)
+    events.close()
+    for _ in api.resume(tmp_path / "run")[1]:
+        pass
+    uses = [row["uses"] for row in ledger_rows(tmp_path / "run") if row["client"] == "client0"]
+    assert uses == [run.local.steps * (round + 1) for round in range(4)]
 
 
 @pytest.fixture(scope="module")
