@@ -126,7 +126,8 @@ def _client(work: Work, job: Job, space: Workspace) -> _Client:
         job=replace(job, local=local),
         shard=shard,
         guard=guard,
-        steps=min(work.local.steps, guard.allowed - job.spent),
+        # A step is a use of examples; of a client's row a round is, however many steps it takes.
+        steps=min(work.local.steps, guard.allowed - job.spent) if protects == "example" else work.local.steps,
         drawn=drawn,
         generator=rng.generator(work.seed, "dropout", job.round, job.client, device=device),
         fit=space.fit(work.ranks[job.client]) if work.ranks else None,
