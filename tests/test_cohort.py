@@ -26,6 +26,7 @@ from fedloom.engines.cohort import Cohort
 from fedloom.engines.sequential import Sequential
 from fedloom.local import Workspace, train_clients
 from fedloom.plugin import lookup, names
+from fedloom.privacy.gaussian import Gaussian
 from fedloom.ranks import Fit
 from fedloom.rounds import Plan, begin, step
 from fedloom.tree import flatten
@@ -165,9 +166,9 @@ EARLY = dict(zip((f"client{k}" for k in range(4)), (3, 1, 2, 3), strict=True))
 
 
 def with_budgets(budgets=EARLY, *, local=LONG_ADAMW, **more):
-    """Clients that are allowed so many uses, of which each step is one."""
-    guards = {client: Guard(1.0, 0.0, 1.0, allowed) for client, allowed in budgets.items()}
-    return clients(guards=guards, local=local, **more)
+    """Clients that are allowed so many uses of their examples, each step one; nothing is clipped, no noise added."""
+    guards = {client: Guard(1.0, 0.0, 1e-6, allowed) for client, allowed in budgets.items()}
+    return clients(guards=guards, mechanism=Gaussian(unit="example", clip=1e9), local=local, **more)
 
 
 @pytest.mark.parametrize(

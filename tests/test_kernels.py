@@ -242,9 +242,9 @@ ONE_STEP = {**PLAIN_SGD, "steps": 1, "batch": 4}
 NO_CLIP = 1e9
 
 
-def private(lengths, *, local=ONE_STEP, clip=NO_CLIP, noise=0.0, rate=1.0, rank=2, clipping="global", learnt=None):
+def private(lengths, *, local=ONE_STEP, clip=NO_CLIP, noise=0.0, rate=1.0, clipping="global", learnt=None, **model):
     """Work of clients whose examples are protected, with a guard of the test's choice."""
-    model, shards = tiny(rank=rank), shards_of(lengths, "private", learnt=learnt)
+    model, shards = tiny(**model), shards_of(lengths, "private", learnt=learnt)
     guards = dict.fromkeys(shards, Guard(rate, noise, 1e-6, 1000))
     mechanism = Gaussian(unit="example", clip=clip, clipping=clipping)
     return work(model, shards, local=local, guards=guards, mechanism=mechanism)
@@ -351,6 +351,19 @@ def test_private_clients_together_move_as_each_alone():
     this = private(lengths, clip=0.5, noise=0.5, rate=0.6, local=PLAIN_SGD | {"steps": 3, "batch": 2})
     together, alone = trained(this), trained(this, width=1)
     assert max(distance(row(this, together[c]), row(this, alone[c])) for c in alone) < 1e-5
+
+
+def test_dropout_of_private_clients_does_not_depend_on_who_drew_nothing():
+    """At this rate clients now and then draw nothing, or fewer micro-batches than their company."""
+    local = PLAIN_SGD | {"steps": 4, "batch": 1}
+    this = private([[5, 9], [6, 3, 4], [8]], clip=0.5, rate=0.4, local=local, dropout=0.3)
+    together, alone = trained(this), trained(this, width=1)
+    assert max(distance(row(this, together[c]), row(this, alone[c])) for c in alone) < 1e-5
+
+
+def test_a_protected_client_without_a_guard_is_not_trained():
+    with pytest.raises(KeyError, match="client0"):
+        trained(replace(private([[5, 9]]), guards={}))
 
 
 def test_a_protected_client_tells_neither_its_size_nor_its_loss():

@@ -255,6 +255,16 @@ def test_a_client_takes_no_more_steps_than_its_budget_allows():
     assert trained(this)["client0"].steps == 2
 
 
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_the_budget_of_a_clients_rows_does_not_shorten_its_rounds(left):
+    """A use is a row there: with one left, the last round has all its steps."""
+    shards = shards_of([[5, 9, 7]], "budget")
+    guards = {"client0": guard(allowed=left)}
+    mechanism = Gaussian(unit="client_local", noise_multiplier=1.0)
+    this = work(tiny(), shards, local={**PLAIN_SGD, "steps": 3}, guards=guards, mechanism=mechanism)
+    assert trained(this)["client0"].steps == 3
+
+
 # ------------------------------------------------------------------------------------------------------- whole runs
 
 EXAMPLES = {"name": "gaussian", "unit": "example", "epsilon": 8.0, "clip": 0.5}
