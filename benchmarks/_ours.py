@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks._common import Settings
 from benchmarks._shapes import Shape, base_folder, write_data
 from fedloom.protocols.execute import plan_of, work_of
@@ -24,7 +26,8 @@ def table_of(shape: Shape, folder: Path, settings: Settings, **changes: Any) -> 
         "lora_rank": shape.rank,
         "lora_alpha": 2.0 * shape.rank,
         "lora_targets": list(shape.targets),
-        "dtype": shape.dtype,
+        # What a user gets without asking; on the CPU the trainers beside it are published in float32.
+        "dtype": "auto" if settings.device == "cuda" else "float32",
     }
     data = {"name": "file", "path": str(write_data(shape, folder)), "form": "alpaca", "tags": {"client": "owner"}}
     table = {
@@ -69,3 +72,8 @@ class Rounds:
         parts = [shard.items[: self.work.local.batch] for shard in self.work.shards.values()]
         real = sum(len(item.tokens_T) for part in parts for item in part)
         return 1 - real / self.work.task.collate(parts, self.work.model).tokens_N.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the frozen weights."""
+        return next(self.work.model.module.parameters()).dtype

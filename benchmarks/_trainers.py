@@ -46,17 +46,25 @@ class Counted:
 class TrlClient:
     """A client of OpenFedLLM: one trainer for each call."""
 
-    def __init__(self, shape: Shape, folder: Path, settings: Settings, *, checkpointing: bool = True) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        folder: Path,
+        settings: Settings,
+        *,
+        checkpointing: bool = True,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         disable_progress_bars()
         base = base_folder(shape, folder, device=settings.device)
         self.tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(settings.device)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(settings.device)
         lora = LoraConfig(
             r=shape.rank, lora_alpha=2 * shape.rank, target_modules=list(shape.targets), task_type="CAUSAL_LM"
         )
         self.model = get_peft_model(model, lora)
         self.shape, self.folder, self.settings = shape, folder, settings
-        self.checkpointing = checkpointing
+        self.checkpointing, self.dtype = checkpointing, dtype
         self.records = _by_owner(write_data(shape, folder))
         self.counts: list[Counted] = []
         self.training_s = 0.0
@@ -86,7 +94,7 @@ class TrlClient:
             "learning_rate": RATE,
             "lr_scheduler_type": "constant",
             "gradient_checkpointing": self.checkpointing,
-            "bf16": False,
+            "bf16": self.dtype == torch.bfloat16,
             "report_to": [],
             "save_strategy": "no",
             "disable_tqdm": True,

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks._common import Figure, Sample, Settings, Target, alternate, entry, ratio
 from benchmarks._ours import Rounds, table_of
 from benchmarks._shapes import SHAPES, TINY, Shape
@@ -44,6 +46,9 @@ def _compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
             PlainClient(shape, folder, settings, checkpointing=False)
         ),
     }
+    if ours["cohort"].dtype == torch.bfloat16:  # fedloom takes it by itself where it pays; the published loop does not
+        client = TrlClient(shape, folder, settings, checkpointing=False, dtype=torch.bfloat16)
+        theirs["trl, bfloat16, no checkpointing"] = PublishedRound(client)
     sides: dict[str, Callable[[], object]] = {**ours, **theirs}
     seconds = alternate(sides, repeats=settings.repeats(5 if shape.width == 0 else 3), settings=settings)
     supervised = {name: side.supervised_tokens for name, side in ours.items()}
@@ -56,6 +61,7 @@ def _compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
         "steps": shape.steps,
         "batch": shape.batch,
         "rank": shape.rank,
+        "our base weights": str(ours["cohort"].dtype).removeprefix("torch."),
     }
     figures = []
     for engine in ENGINES:

@@ -37,7 +37,7 @@ def main(settings: Settings) -> list[Figure]:
 def _measure(shape: Shape, settings: Settings) -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         rounds = Rounds(table_of(shape, Path(folder), settings, engine={"name": "cohort"}))
-        products = {f"{product}": Product(product, shape.dtype, settings) for product in PRODUCTS[settings.device]}
+        products = {f"{product}": Product(product, rounds.dtype, settings) for product in PRODUCTS[settings.device]}
         seconds = alternate({"round": rounds, **products}, repeats=settings.repeats(5), settings=settings)
     peaks = {name: product.flops / seconds[name].median for name, product in products.items()}
     best = max(peaks, key=peaks.__getitem__)
@@ -55,7 +55,7 @@ def _measure(shape: Shape, settings: Settings) -> Figure:
         ours=achieved,
         other=Sample(tuple(products[best].flops / value / 1e9 for value in seconds[best].values), "GFLOP/s"),
         work={
-            "dtype": shape.dtype,
+            "dtype": str(rounds.dtype).removeprefix("torch."),
             "peak at": best,
             "GFLOP of a round": flops / 1e9,
             "supervised": f"{rounds.supervised_tokens / total:.1%}",
@@ -69,12 +69,11 @@ def _measure(shape: Shape, settings: Settings) -> Figure:
 class Product:
     """A matrix product, repeated until it takes long enough to be timed."""
 
-    def __init__(self, sizes: tuple[int, int, int], dtype: str, settings: Settings) -> None:
+    def __init__(self, sizes: tuple[int, int, int], dtype: torch.dtype, settings: Settings) -> None:
         rows, inner, columns = sizes
-        kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        self.left = torch.randn(rows, inner, device=settings.device).to(kind)
-        self.right = torch.randn(inner, columns, device=settings.device).to(kind)
-        self.out = torch.empty(rows, columns, device=settings.device, dtype=kind)
+        self.left = torch.randn(rows, inner, device=settings.device).to(dtype)
+        self.right = torch.randn(inner, columns, device=settings.device).to(dtype)
+        self.out = torch.empty(rows, columns, device=settings.device, dtype=dtype)
         once = 2.0 * rows * inner * columns
         self.repeats = max(1, round((2e13 if settings.device == "cuda" else 2e10) / once))
         self.flops = once * self.repeats
