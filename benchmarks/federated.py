@@ -39,7 +39,7 @@ def main(settings: Settings) -> list[Figure]:
 
 def _compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
     ours = {name: Rounds(table_of(shape, folder, settings, engine={"name": name})) for name in ENGINES}
-    theirs = {
+    theirs: dict[str, PublishedRound] = {
         "trl": PublishedRound(TrlClient(shape, folder, settings)),
         "trl, no checkpointing": PublishedRound(TrlClient(shape, folder, settings, checkpointing=False)),
         "transformers.Trainer, no checkpointing": PublishedRound(
@@ -55,7 +55,7 @@ def _compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
     supervised |= {name: side.counted("supervised") for name, side in theirs.items()}
     if len(set(supervised.values())) > 1:
         raise RuntimeError(f"{shape.name}: the sides learnt from unequal numbers of tokens: {supervised}")
-    work = {
+    work: dict[str, int | str] = {
         "supervised tokens": supervised["trl"],
         "clients": shape.clients,
         "steps": shape.steps,
@@ -66,9 +66,16 @@ def _compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
     figures = []
     for engine in ENGINES:
         for name, side in theirs.items():
-            padding = side.counted("padding") / side.counted("tokens")
-            figures.append(_figure(shape, engine, name, seconds, settings, {**work, "their padding": f"{padding:.0%}"}))
+            more = {"padding": f"{ours[engine].padding:.1%}"} | _theirs(side)
+            figures.append(_figure(shape, engine, name, seconds, settings, work | more))
     return figures
+
+
+def _theirs(side: PublishedRound) -> dict[str, int | str]:
+    shape = side.client.shape
+    training_ms = 1000 * side.client.training_s / (shape.clients * shape.steps)
+    padding = side.counted("padding") / side.counted("tokens")
+    return {"their padding": f"{padding:.1%}", "their train() alone": f"{training_ms:.1f} ms per client step"}
 
 
 def _figure(
