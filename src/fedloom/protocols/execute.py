@@ -78,6 +78,8 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
     ready = prepare(run)
     saved = directory.restore()
     card = json.dumps({**ready.division.card, "encoded": ready.counts})
+    # What cannot be carried out is refused before anything is measured.
+    _engine(directory, ready.legs[0], work_of(ready, ready.legs[0]))
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
     else:
