@@ -132,13 +132,37 @@ def test_summary_of_a_private_run_prints_its_bound(with_noise):
     assert "found       epsilon >= 0." in text and "the stated epsilon is not refuted" in text
 
 
-def test_command_prints_json(tmp_path, monkeypatch, capsys):
-    file = write_run_file(tmp_path, rounds=1)
-    words = ["fedloom", "audit", str(file), "--canaries", "16", "--json", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0 and json.loads(capsys.readouterr().out)["noise"] == "none"
+def test_text_of_two_clients_is_neither_told_nor_told_from(tmp_path):
+    run = private_run(tmp_path, **BARE | {"rounds": 1})
+    shared = [{"instruction": "w9 w9", "output": "w9", "owner": f"client{c}", "kind": "k"} for c in (0, 1)]
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in shared)
+    row = audited(run, tmp_path / "run")["membership"][2]
+    assert (row["n_members"], row["n_others"]) == (21, 5)  # as without the two
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """What `fedloom audit` prints of a run without privacy."""
+
+    def printed(*words):
+        file = write_run_file(tmp_path, rounds=1)
+        given = ["fedloom", "audit", str(file), "--canaries", "16", "--out", str(tmp_path / "out"), *words]
+        monkeypatch.setattr(sys, "argv", given)
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        return capsys.readouterr().out
+
+    return printed
+
+
+def test_command_prints_json(command):
+    assert json.loads(command("--json"))["noise"] == "none"
+
+
+def test_command_prints_what_is_stated_and_found(command):
+    text = command()
+    assert "stated      epsilon infinity: nothing is protected" in text and "found       epsilon >= 0.000" in text
 
 
 # ----------------------------------------------------------------------------------------------------------- canaries

@@ -2,7 +2,7 @@
 
 Each canary is a conversation of random words, made by a named seed for one of the clients in turn; a fair coin of its
 own decides whether it joins the client's examples or is left out. A fifth of each client's own examples is kept out
-too: those are what training examples are told from, having the same distribution. Then every round runs as the file
+too: they are what training examples are told from, and have the same distribution. Then every round runs as the file
 says, with the same steps, sampling and noise; included canaries count in a client's n.
 
 What the bound bounds. The run M maps the M coins to what comes out. Flipping the coin of canary i changes the data of
@@ -21,6 +21,7 @@ An audit is not resumed: it keeps no checkpoint, and begins anew in a new direct
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -40,7 +41,7 @@ from fedloom.auditing import (
 )
 from fedloom.clients import Division, encode_shards
 from fedloom.contracts import Guard, Mechanism
-from fedloom.data.holdout import hold_out
+from fedloom.data.holdout import hold_out, normalised
 from fedloom.errors import ConfigError, ModelError
 from fedloom.evaluation import HeldOut, evaluate, held_out
 from fedloom.examples import Chat, Example, chat
@@ -154,8 +155,7 @@ def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
         raise ConfigError(
             f"task.max_length: {cut} of {n_canaries} canaries of {2 * _WORDS} words do not fit; raise it."
         )
-    train, others = _kept_out(bare.division, run.seed)
-    members = [example for owned in train.values() for example in owned]
+    train, members, others = _kept_out(bare.division, run.seed)
     for canary in canaries:
         if canary.included:
             train[canary.client] = (*train[canary.client], canary.example)
@@ -192,14 +192,20 @@ def _words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return words
 
 
-def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, ...]], list[Example]]:
-    """Return the clients' examples without a fifth of each, and that fifth; no text is on both sides."""
+def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, ...]], list[Example], list[Example]]:
+    """Return the clients' examples without a fifth of each; those of them that might have been kept out; that fifth.
+
+    No text is on both sides, so a text that several clients hold is never kept out; such texts are left out of the
+    comparison, which would else be between two kinds of text.
+    """
     examples = [example for owned in division.train.values() for example in owned]
     places = iter(range(len(examples)))
     indices = {client: [next(places) for _ in owned] for client, owned in division.train.items()}
     split = hold_out(indices, examples, fraction=_HELD_SHARE, minimum=1, seed=seed)
     train = {client: tuple(examples[index] for index in chosen) for client, chosen in split.train.items()}
-    return train, [examples[index] for chosen in split.held.values() for index in chosen]
+    owners = Counter(text for owned in division.train.values() for text in {normalised(one) for one in owned})
+    members = [one for owned in train.values() for one in owned if owners[normalised(one)] == 1]
+    return train, members, [examples[index] for chosen in split.held.values() for index in chosen]
 
 
 # --------------------------------------------------------------------------------------------------- training, scores
