@@ -1,4 +1,4 @@
-"""Prints [n, n]: most adapter-sized tensors alive while a round of 747 clients, and one of 20, is under way.
+"""Prints [n, n]: most adapter-sized tensors alive while a round of 250 clients, and one of 20, is under way.
 
 The optimiser is plain SGD, which has no buffers: what is counted is copies of the adapter.
 """
@@ -49,4 +49,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     small_run(folder)  # makes the model
-    print(json.dumps([peak(folder, 747), peak(folder, 20)]))
+    print(json.dumps([peak(folder, 250), peak(folder, 20)]))

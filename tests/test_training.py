@@ -271,7 +271,7 @@ def test_server_gain_is_one_for_averaging_and_below_one_for_adaptive_rules(folde
     assert gains[0] == 1.0 and all(0 < gain < 1 for gain in gains[1:])
 
 
-def test_747_clients_need_fewer_than_five_adapter_copies_beside_the_rows_that_the_mean_holds(tmp_path):
+def test_250_clients_need_fewer_than_five_adapter_copies_beside_the_rows_that_the_mean_holds(tmp_path):
     """In a process of its own, where nothing else holds tensors."""
     script = Path(__file__).parent / "count_adapters.py"
     counted = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=True)
@@ -296,7 +296,13 @@ def test_resolved_run_reloads_equal(folder):
 
 def test_local_only_trains_every_client(folder):
     ready = prepare(small_run(folder, protocol="local_only"))
-    assert [leg.owner for leg in ready.legs] == list(ready.shards)
+    assert [client for leg in ready.legs for client in leg.clients] == list(ready.shards)
+
+
+def test_clients_of_local_training_send_nothing(folder):
+    ready = prepare(small_run(folder, protocol="local_only"))
+    _, records = train(ready.run, ready=ready, rounds=1)
+    assert [client.upload_bytes for client in records[0].clients] == [0] * 4
 
 
 def test_centralised_takes_as_many_steps_as_all_sampled_clients(folder):
