@@ -129,6 +129,9 @@ def _privacy(path: Path) -> list[str]:
     facts = {f"Epsilon ({name})": f"{value:.3f}" for name, value in card["epsilon"].items()}
     facts |= {"Delta": f"{card['delta']:.3g}", "Protected": f"one {card['unit'].removesuffix('_local')}"}
     facts |= {"Mechanism": card["mechanism"], "Noise multiplier": f"{card['smallest_noise_multiplier']:.3f}"}
+    noise = card.get("settings", {}).get("noise", "")
+    if noise == "seeded":
+        facts["Noise"] = "seeded, a simulation: no guarantee against anyone who knows the seed"
     return _table(facts | {"Uses of the data": str(card["uses"]), "Whose": "the client's who fares worst"})
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedloom.contracts import Batch, Encoded, Model, Task
+from fedloom.errors import ConfigError
 from fedloom.tree import Tree
 
 __all__ = ["Gradients", "client_gradients", "example_gradients"]
@@ -58,7 +59,7 @@ def example_gradients(
     """Return each client's sum [K, P] of scaled gradients of its examples' mean losses, and the scales [L, E].
 
     `scales` turns the norms [L, E] of the examples' gradients by tensor into factors [L, E]; examples are in the order
-    of the parts.
+    of the parts. Sorted from long to short they are fastest, because their gradients need not be moved.
     """
     if not model.stackable:
         return _examples_of_whole_models(model, task, leaves, parts, scales)
@@ -97,6 +98,7 @@ Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gradients:
+    _refuse_other_attention(model)
     fields, shape = _stacked([task.collate([part], model) for part in parts])
     slope = grad(_summed_loss(model, task, shape, mean=False), has_aux=True)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no rule for vmap
@@ -109,6 +111,7 @@ def _examples_of_whole_models(
     model: Model, task: Task, leaves: Tree, parts: Parts, scales: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """One client after another: every example of one has the same parameters, which then need no copies."""
+    _refuse_other_attention(model)
     sums, all_scales = list[Tensor](), list[Tensor]()
     for client, part in enumerate(parts):
         fields, shape = _stacked([task.collate([[item]], model) for item in part])
@@ -121,6 +124,14 @@ def _examples_of_whole_models(
         sums.append(sum_1P)
         all_scales.append(scales_LE)
     return torch.cat(sums), torch.cat(all_scales, dim=1)
+
+
+def _refuse_other_attention(model: Model) -> None:
+    if not model.packs:
+        raise ConfigError(
+            "model.attention: whole models trained side by side, or with privacy, need 'packed'; set it, or "
+            "engine.name = 'sequential' without privacy."
+        )
 
 
 def _detached(leaves: Mapping[str, Tensor]) -> Tree:
@@ -152,6 +163,7 @@ def _summed_loss(
             asked_S=asked_S,
             targets_S=targets_S,
             example_S=example_S,
+            in_order=True,
         )
         losses = task.loss(model, params, batch)
         value_E = losses.total_B / losses.weight_B if mean else losses.total_B

@@ -186,7 +186,7 @@ def _private_gradient(
     inside, total = [0.0] * len(going), [0] * len(going)
     for turn in range(max(len(micros) for micros in parts)):
         at = [place for place, micros in enumerate(parts) if turn < len(micros)]
-        micros = [parts[place][turn] for place in at]
+        micros = [sorted(parts[place][turn], key=lambda item: -len(item.tokens_T)) for place in at]
         present = [going[place] for place in at]
         leaves = {name: leaf[at] for name, leaf in space.leaves(len(going)).items()}
         flow.scaling_K, flow.generators = _scaling(present), tuple(client.generator for client in present)
@@ -211,6 +211,8 @@ def _private_gradient(
             kept=client.kept,
             noise=noise,
         )
+        if client.fit:  # noise belongs where the client has parameters
+            sum_KP[place] *= client.fit.keeps_P > 0
     return sum_KP
 
 
@@ -304,7 +306,7 @@ def _weight(work: Work, shard: Shard, seen: int) -> float:
 
 
 def _own_memory(work: Work, client: _Client, space: Workspace, place: int) -> Slots:
-    own: Slots = {"mechanism": client.kept} if client.kept else {}
+    own: Slots = {"mechanism": client.kept} if client.kept and work.mechanism.protects() == "example" else {}
     if work.private:
         own["private"] = {"": space.rows_KP[place, space.n_shared :].clone()}
     if work.local.optimiser_state == "kept":
@@ -336,8 +338,9 @@ def _first(local: Local, n_clients: int) -> Local:
 
 def _by_example(kept: Sequence[Tree], counts: Sequence[int], device: torch.device) -> Tree:
     """Return what mechanisms keep, a value per example."""
-    repeats = torch.tensor(counts)
-    return {name: torch.stack([t[name] for t in kept]).repeat_interleave(repeats).to(device) for name in kept[0]}
+    repeats = torch.tensor(counts, device=device)
+    values = {name: torch.stack([tree[name].to(device) for tree in kept]) for name in kept[0]}
+    return {name: value.repeat_interleave(repeats) for name, value in values.items()}
 
 
 def _scaling(going: Sequence[_Client]) -> Tensor | None:

@@ -43,10 +43,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """E examples of K clients as one row of N tokens: K equal parts, in each a client's examples one after another.
+    """E examples of K clients as one row of N tokens: K parts, in each a client's examples one after another.
 
-    Behind the examples of a part lies padding up to the longest part; there is none between them. Nothing of one
-    example reaches another: positions start anew, and attention works on the examples side by side: in groups of like
+    Where products are batched over clients, padding lies behind the examples of a part up to the longest part; there
+    is none between them, and none at all where parts are multiplied one by one. Nothing of one example reaches
+    another: positions start anew, and attention works on the examples side by side: in groups of like
     length, each E' x T' places with an example a line, M places in all. Four index tensors lead from one arrangement
     to the other and name what is padding in each.
     """
@@ -66,6 +67,20 @@ class Batch:
     asked_S: Tensor  # int64: the places among N whose next token is supervised
     targets_S: Tensor  # int64: those next tokens
     example_S: Tensor  # int64: whose they are; E for nobody's
+    in_order: bool = False
+    """Whether `order_E` is the order of the examples."""
+
+    @property
+    def equal_parts(self) -> bool:
+        """Whether all parts, padding included, have one length."""
+        return self.tokens_N.numel() == len(self.parts) * max(self.parts)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Where each client's tokens begin and how many there are."""
+        step = max(self.parts)
+        starts = [step * k if self.equal_parts else sum(self.parts[:k]) for k in range(len(self.parts))]
+        return list(zip(starts, self.parts, strict=True))
 
     @property
     def even(self) -> bool:
@@ -109,6 +124,8 @@ class Model:
     """The output head, if logits are its output as it stands and nothing trained lies in it."""
     body_prefix: str = ""
     """How the names begin of all that lies below the head."""
+    dropout: float = 0.0
+    """Share of inputs that training drops."""
 
     @property
     def device(self) -> torch.device:

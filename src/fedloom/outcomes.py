@@ -89,7 +89,7 @@ def _additions(table: Mapping[str, Any], where: str) -> list[str]:
     privacy = table["privacy"]
     if privacy.get("name", "none") != "none":
         noise = privacy.get("noise_multiplier")
-        strength = f"noise={noise:g}" if noise else f"epsilon={privacy.get('epsilon'):g}"
+        strength = f"noise={noise}" if noise else f"epsilon={privacy.get('epsilon', '?')}"
         added.append(f"{privacy['name']} {privacy.get('unit', '')} {strength}")
     return added
 

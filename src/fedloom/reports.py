@@ -155,6 +155,7 @@ def privacy_line(found: Outcome) -> str:
     return (
         f"privacy, unit {card['unit']}: epsilon {spent} at delta {card['delta']:.2g}, noise multiplier "
         f"{card['smallest_noise_multiplier']:.3f}, {card['uses']} uses; the worst client's; held-out scores not covered"
+        + ("; seeded noise, a simulation" if card.get("settings", {}).get("noise") == "seeded" else "")
     )
 
 

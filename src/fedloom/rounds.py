@@ -3,9 +3,9 @@
     State -> Job(client, Local) -> local training -> rule.finish -> row [P] -> codec -- the wire --> row -> check, clip
           -> aggregator -> noise -> rule.merge -> server_opt.step -> State
 
-A row, its layout, a weight and the training loss are all that crosses the wire; the ledger lists them. `step` never
-changes its input, and its outcome depends on the plan, the state and the clients' data alone, so that round r from a
-saved state equals round r of an unbroken run bit for bit.
+A row, its layout, a weight, counts and the training loss are all that crosses the wire; the ledger lists them. `step`
+never changes its input, and its outcome depends on the plan, the state and the clients' data alone, so that round r
+from a saved state equals round r of an unbroken run bit for bit.
 """
 
 import math

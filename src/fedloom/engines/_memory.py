@@ -1,5 +1,6 @@
 """How many clients fit into memory together, from what one of them was measured to need."""
 
+import math
 import os
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def room_for(work: Work) -> tuple[int, int]:
     """Return how many clients fit into half of the free memory, and how many pay off."""
     device = work.model.device
     longest = sorted((len(item.tokens_T) for shard in work.shards.values() for item in shard.items), reverse=True)
-    n_examples = work.local.batch
+    # A Poisson draw is cut into micro-batches of up to one and a half times the batch.
+    n_examples = math.ceil(1.5 * work.local.batch) if work.mechanism.protects() == "example" else work.local.batch
     tokens = sum(longest[:n_examples])
     row_bytes = 4 * (work.layout.size + Layout.of_tree(work.private).size)
     rows = _ROWS + (n_examples if work.mechanism.protects() == "example" else 0)

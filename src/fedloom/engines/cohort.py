@@ -28,7 +28,7 @@ class Cohort(Engine):
     def settled(self, work: Work, *, n_clients: int) -> "Cohort":
         """Return the engine with its width chosen; a width that does not fit is refused."""
         fits, pays = room_for(work)
-        if self.width > fits and self.width > 1:
+        if min(self.width, n_clients) > max(fits, 1):
             raise ConfigError(
                 f"engine.width: found {self.width}, the largest that fits into the free memory is {fits}; lower it, "
                 "local.batch or task.max_length."

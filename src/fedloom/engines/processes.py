@@ -1,8 +1,9 @@
 """Clients shared out over worker processes, one per GPU or CPU core; each worker runs an engine of its own.
 
 Jobs and reports travel by `torch.distributed` (gloo) over the loopback interface of one host; rows rest on the CPU, so
-no faster carrier is needed. A client's numbers do not depend on its worker: with the same inner engine the result is
-that of one process, bit for bit on the CPU. Workers are this program's own children, started with what it pickles.
+no faster carrier is needed. A client's numbers do not depend on its worker: with `sequential` inside, the result is
+that of one process bit for bit on the CPU; with `cohort` inside, other clients meet in a wave, and sums may differ in
+their last digits. Workers are this program's own children, started with what it pickles.
 """
 
 import os
@@ -18,7 +19,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from fedloom.contracts import Carrier, Engine, Job, Report, Work
-from fedloom.errors import FedloomError, RunError
+from fedloom.errors import ConfigError, FedloomError, RunError
 from fedloom.models import _attention as packed
 from fedloom.plugin import AtLeast, lookup, plugin
 
@@ -39,6 +40,11 @@ class Processes(Engine):
     """Processes; on CUDA at most as many as there are GPUs."""
     inner: Engine = field(default_factory=_sequential)
     """What each worker runs on its share of the clients."""
+
+    def check(self) -> None:
+        """Refuse workers that would start workers."""
+        if self.inner.name == self.name:
+            raise ConfigError("engine.inner: found 'processes' in 'processes', allowed are 'sequential' and 'cohort'.")
 
     def settled(self, work: Work, *, n_clients: int) -> "Processes":
         """Return the engine with the inner one's choices made for a worker's share."""

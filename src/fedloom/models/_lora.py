@@ -50,10 +50,10 @@ class LoraLinear(nn.Module):
         """Return base(x) + (alpha / r) B A x."""
         flow, scaling = self.flow, self.scaling
         scale = scaling if flow.scaling_K is None else scaling * flow.scaling_K
-        examples = flow.batch if flow.per_example else None
         # A plain layer's output belongs to nobody else; other layers may hand out a view.
         in_place = isinstance(self.base, nn.Linear)
-        return LowRank.apply(self.base(x), self._dropped(x), self.lora_A, self.lora_B, scale, examples, in_place)
+        whose = flow.batch, flow.per_example, in_place
+        return LowRank.apply(self.base(x), self._dropped(x), self.lora_A, self.lora_B, scale, *whose)
 
     def delta(self) -> Tensor:
         """Return (alpha / r) B A in float32, laid out as the base weight is."""
@@ -64,12 +64,12 @@ class LoraLinear(nn.Module):
         generators, batch = self.flow.generators, self.flow.batch
         if not generators or not self.dropout:
             return x
-        parts_KND = torch.zeros_like(x).view(len(generators), -1, x.shape[-1])
-        sizes = batch.parts if batch else (parts_KND.shape[1],) * len(generators)
+        keeps_ND = torch.zeros_like(x).view(-1, x.shape[-1])
+        spans = batch.spans if batch else [(0, len(keeps_ND))]
         # A client's mask covers its own tokens only, so that it does not depend on who else is in the batch.
-        for part_ND, size, generator in zip(parts_KND, sizes, generators, strict=True):
-            part_ND[:size].bernoulli_(1 - self.dropout, generator=generator)
-        return x * parts_KND.view(x.shape).div_(1 - self.dropout)
+        for (start, size), generator in zip(spans, generators, strict=True):
+            keeps_ND[start : start + size].bernoulli_(1 - self.dropout, generator=generator)
+        return x * keeps_ND.view(x.shape).div_(1 - self.dropout)
 
 
 def _widths(base: nn.Module) -> tuple[int, int, torch.device]:

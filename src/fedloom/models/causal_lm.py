@@ -19,6 +19,7 @@ from fedloom.contracts import Flow, Model, ModelFamily
 from fedloom.errors import ConfigError, ModelError, suggest
 from fedloom.files import atomic_folder
 from fedloom.models import _attention as packed
+from fedloom.models._apart import refuse_mixing
 from fedloom.models._checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
 from fedloom.models._lora import factor_names, install, lora_layers, place
 from fedloom.models._peft_files import AdapterFile, read_adapter, write_adapter
@@ -86,7 +87,7 @@ class CausalLM(ModelFamily):
             self._add_adapter(module, source, flow, seed)
         module.eval().requires_grad_(False)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
-        return Model(
+        model = Model(
             module,
             trainable,
             tokenizer,
@@ -96,7 +97,10 @@ class CausalLM(ModelFamily):
             packs=self.attention == packed.NAME,
             head=_plain_head(module, trainable),
             body_prefix=f"{module.base_model_prefix}.",
+            dropout=self.lora_dropout,
         )
+        refuse_mixing(model)
+        return model
 
     def _dtype(self, source: Checkpoint, device: torch.device) -> Dtype:
         """Return the type of the base weights on the device; bfloat16 where it is emulated is refused."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedloom.clients import Division, count_encoded, divide, encode_shards
-from fedloom.contracts import Model, Shard
+from fedloom.contracts import Frame, Model, Shard
 from fedloom.errors import ConfigError
 from fedloom.evaluation import HeldOut, held_out
 from fedloom.protocols import centralised, federated, local_only
@@ -15,7 +15,7 @@ from fedloom.protocols.guards import guards_of
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.tuning import TuningRun
 from fedloom.ranks import full_rank
-from fedloom.tree import Layout, Tree
+from fedloom.tree import Layout, Tree, flatten
 
 __all__ = ["Prepared", "prepare"]
 
@@ -48,7 +48,15 @@ def prepare(run: TuningRun) -> Prepared:
     device = _device(run.device)
     guards = guards_of(run, {client: len(examples) for client, examples in division.train.items()})
     model = run.model.build(seed=run.seed, device=device, train=run.train)
+    if model.dropout and run.privacy.protects() == "example":
+        raise ConfigError(
+            f"model: found a dropout of {model.dropout:g} with privacy of examples; allowed is 0: masks run on from "
+            "one example to the next, and would let one change what the others contribute."
+        )
     shards, counts = encode_shards(division, run.task, model)
+    kept = {client: len(shard.items) for client, shard in shards.items()}
+    if guards and kept != {client: len(examples) for client, examples in division.train.items()}:
+        guards = guards_of(run, kept)  # what cannot be learnt from is not drawn either
     shared = {name: value for name, value in model.trainable.items() if re.search(run.shared_pattern, name)}
     if not shared and run.protocol == "federated":
         raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
@@ -62,6 +70,9 @@ def prepare(run: TuningRun) -> Prepared:
     layout = Layout.of_tree(shared)
     legs = tuple(replace(leg, guards=guards, layout=layout) for leg in _LEGS[run.protocol](run, shards))
     _check_ranks(run, layout)
+    # Built once for its refusals: an aggregator may need parameters of a certain kind.
+    if shared:
+        run.aggregator.accumulator(Frame(Layout.of({"delta": shared}), flatten(shared)))
     held = tuple(part for part, _ in sets.values())
     return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private)
 

@@ -27,6 +27,7 @@ def privacy_lines(plan: Plan, state: State) -> list[dict[str, Any]]:
                 "what": f"privacy spent on {'all clients' if plan.protects == 'client' else 'this client'}",
                 "sampling_rate": guard.rate,
                 "noise_multiplier": guard.noise_multiplier,
+                "settings": dict(vars(plan.mechanism)),
                 "delta": guard.delta,
                 "uses": uses,
                 "uses_allowed": guard.allowed,
@@ -42,6 +43,7 @@ def privacy_card(plan: Plan, lines: list[dict[str, Any]]) -> str:
     return json.dumps(
         {
             "mechanism": plan.mechanism.name,
+            "settings": dict(vars(plan.mechanism)),
             "unit": plan.protects,
             "epsilon": worst["epsilon"],
             "delta": max(line["delta"] for line in lines),

@@ -167,6 +167,15 @@ def refuse_contradictions(run: TuningRun) -> None:
 def _refuse_unprotected(run: TuningRun) -> None:
     """Refuse what lets more out of a client than its privacy covers."""
     protects = run.privacy.protects()
+    if protects != "nothing" and run.protocol != "federated":
+        raise ConfigError(
+            f"protocol: found '{run.protocol}' with privacy, which baselines do not have; set privacy.name = 'none'."
+        )
+    if protects.startswith("client") and run.share != ".*":
+        raise ConfigError(
+            f"share: found '{run.share}' with privacy of unit '{protects}', which covers what is shared and not what "
+            "each client keeps; leave it out, or protect examples."
+        )
     if protects != "nothing" and run.weighting != "uniform":
         raise ConfigError(
             f"weighting: found '{run.weighting}' with privacy, which would tell the sizes of clients and unbound their "

@@ -7,23 +7,25 @@ from torch import Tensor
 
 from fedloom.contracts import Batch, Encoded
 
-__all__ = ["pack"]
+__all__ = ["FEW_CLIENTS", "pack"]
 
+FEW_CLIENTS = 8  # so many unequal parts are multiplied one by one rather than padded: see docs/log.md
 _FEWEST = 8  # examples of a group: below, one more call costs more than padding
 
 
-def pack(parts: Sequence[Sequence[Encoded]], device: torch.device) -> Batch:
-    """Return the examples of each client as one batch on `device`: the longest part sets the length of all.
+def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, few_clients: int = FEW_CLIENTS) -> Batch:
+    """Return the examples of each client as one batch on `device`.
 
-    A token is asked for if it is supervised and not the first of its example, which nothing precedes.
+    Unequal parts of `few_clients` or fewer on the CPU stay as they are; else the longest part sets the length of all. A
+    token is asked for if it is supervised and not the first of its example, which nothing precedes.
     """
     items = [item for part in parts for item in part]
     sizes = tuple(sum(len(item.tokens_T) for item in part) for part in parts)
-    longest = max(sizes)
+    ragged = device.type == "cpu" and len(parts) <= few_clients
     lengths_E = torch.tensor([len(item.tokens_T) for item in items])
     counts_K = torch.tensor([len(part) for part in parts])
     client_E = torch.arange(len(parts)).repeat_interleave(counts_K)
-    slack_K = longest - torch.tensor(sizes)
+    slack_K = torch.zeros(len(parts), dtype=torch.int64) if ragged else max(sizes) - torch.tensor(sizes)
     # Where an example starts: behind all examples before it and the padding of the parts before its own.
     start_E = lengths_E.cumsum(0) - lengths_E + (slack_K.cumsum(0) - slack_K)[client_E]
     order_E = lengths_E.argsort(descending=True, stable=True)
@@ -34,7 +36,7 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device) -> Batch:
     column_M = torch.arange(len(line_M)) - (width_E.cumsum(0) - width_E).repeat_interleave(width_E)
     real_M = column_M < lengths_E[line_M]
     place_M = torch.where(real_M, start_E[line_M] + column_M, 0)
-    length = longest * len(parts)
+    length = sum(sizes) if ragged else max(sizes) * len(parts)
     example_U = torch.arange(len(items)).repeat_interleave(lengths_E)  # the U real tokens, example by example
     column_U = torch.arange(len(example_U)) - (lengths_E.cumsum(0) - lengths_E)[example_U]
     place_U = start_E[example_U] + column_U
@@ -56,7 +58,8 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device) -> Batch:
         example_U[supervised_U],
     )
     first = (tokens_N.to(device), positions_N.to(device), sizes, client_E.to(device), groups)
-    return Batch(*first, *(tensor.to(device) for tensor in rest))
+    in_order = order_E.tolist() == list(range(len(items)))
+    return Batch(*first, *(tensor.to(device) for tensor in rest), in_order=in_order)
 
 
 def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:

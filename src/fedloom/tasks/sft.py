@@ -56,6 +56,7 @@ class Sft(Task):
                     "task 'sft' learns from Chat and Document examples, found a Preference: choose another task."
                 )
         tokens, supervised = pieces_to_tokens(pieces, model.tokenizer)
+        _check_room(model, min(len(tokens), self.max_length))
         too_long = not any(supervised[: self.max_length])
         return Encoded(
             tokens_T=torch.tensor(tokens[: self.max_length], dtype=torch.int32),
