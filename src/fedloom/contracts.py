@@ -219,6 +219,10 @@ class Mechanism(Family):
         """
         return sum_P / expected, kept
 
+    def repeats(self) -> bool:
+        """Return whether a use that is made again is the same use, because its noise is drawn by name."""
+        return True
+
     def source(self, *names: str | int) -> Noise:
         """Return a source of noise: the system's, or in a simulation one seeded by the names."""
         raise ConfigError("privacy: this mechanism adds no noise.")

@@ -45,6 +45,7 @@ __all__ = [
     "drawn_clients",
     "exhausted",
     "sample_clients",
+    "spent_at_most",
     "step",
 ]
 
@@ -194,6 +195,17 @@ def _jobs(plan: Plan, state: State, sampled: list[str], lr: float) -> Iterator[J
     for client in sampled:
         memory = state.memory.get(client) or plan.rule.init_memory(params)
         yield Job(client, state.round, lr, Local(params, state.shared, memory), state.spent.get(client, 0))
+
+
+def spent_at_most(plan: Plan, state: State) -> dict[str, int]:
+    """Return the uses of the mechanism after the coming round, if every client that it samples takes all its steps."""
+    spent = dict(state.spent)
+    if plan.protects == "client":
+        return spent | {"": spent.get("", 0) + 1}
+    for client in sample_clients(plan, state.round):
+        steps = min(plan.local.steps, _remaining(plan, state, client))
+        spent[client] = spent.get(client, 0) + (steps if plan.protects == "example" else min(1, steps))
+    return spent
 
 
 def _spent(plan: Plan, state: State, records: list[ClientRecord]) -> dict[str, int]:

@@ -145,6 +145,10 @@ class Gaussian(Mechanism):
             sum_P = sum_P + multiplier * clip * noise(sum_P.numel()).to(sum_P)
         return sum_P / expected, kept
 
+    def repeats(self) -> bool:
+        """Return whether the noise is seeded."""
+        return self.noise == "seeded"
+
     def source(self, *names: str | int) -> Noise:
         """Return a source of noise, seeded by the names in a simulation."""
         if self.noise == "system":

@@ -19,7 +19,7 @@ from fedloom.files import file_name, write_atomic
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.measure import Evaluated, measure, models_of
 from fedloom.protocols.prepared import Prepared, prepare
-from fedloom.protocols.privacy import privacy_card, privacy_lines
+from fedloom.protocols.privacy import privacy_card, privacy_lines, with_lost_uses, write_ahead
 from fedloom.protocols.states import load_state, save_state
 from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhausted, step
@@ -92,6 +92,7 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         _save(directory, ready, first, state, clock)
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
+        state = with_lost_uses(directory, ready.run.privacy, state)
     for index in range(first, len(ready.legs)):
         yield from _train_leg(ready, directory, index, state, clock, on_report)
         state = begin(plan_of(ready.legs[index]), initial_P)
@@ -128,6 +129,7 @@ def _train_leg(
     plan, work = plan_of(leg), work_of(ready, leg)
     carrier = _observed(_engine(directory, leg, work).start(work), on_report)
     while state.round < plan.rounds and not exhausted(plan, state):
+        write_ahead(directory, plan, state)
         state, record = step(plan, state, carrier)
         directory.append("metrics.jsonl", _metrics(record, leg, clock.wall_s))
         directory.append("ledger.jsonl", _ledger(record, leg, plan, state))
