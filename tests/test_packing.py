@@ -71,7 +71,7 @@ def by_hand():
     first = Encoded(torch.tensor([11, 12, 13]).int(), torch.tensor([True, False, True]))
     second = Encoded(torch.tensor([21, 22]).int(), torch.tensor([False, True]))
     third = Encoded(torch.tensor([31, 32]).int(), torch.tensor([True, True]))
-    return pack([[first, second], [third]], CPU, few_clients=0)
+    return pack([[first, second], [third]], CPU, least_slack=10**9)
 
 
 BY_HAND = {
@@ -135,7 +135,7 @@ often = settings(max_examples=40, deadline=None, derandomize=True, database=None
 @often
 @given(lengths=some_clients)
 def test_every_real_token_comes_back_from_side_by_side(lengths):
-    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, few_clients=0)
+    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, least_slack=10**9)
     real_N = torch.ones(len(batch.tokens_N), dtype=torch.bool).index_fill(0, batch.padding_Q, 0)
     assert torch.equal(batch.place_M[batch.home_N[real_N]], real_N.nonzero().flatten())
 
@@ -144,7 +144,7 @@ def test_every_real_token_comes_back_from_side_by_side(lengths):
 @given(lengths=some_clients)
 def test_a_line_side_by_side_holds_one_example_and_zeros(lengths):
     items = [examples(own, k) for k, own in enumerate(lengths)]
-    batch = pack(items, CPU, few_clients=0)
+    batch = pack(items, CPU, least_slack=10**9)
     everyone, lines, start = [item for part in items for item in part], [], 0
     for n_examples, length in batch.groups:
         lines += batch.tokens_N[batch.place_M][start : start + n_examples * length].view(n_examples, length).tolist()
@@ -156,7 +156,7 @@ def test_a_line_side_by_side_holds_one_example_and_zeros(lengths):
 @often
 @given(lengths=some_clients)
 def test_positions_start_anew_in_each_example(lengths):
-    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, few_clients=0)
+    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, least_slack=10**9)
     longest = max(map(sum, lengths))
     expected = [[t for length in own for t in range(length)] for own in lengths]
     assert batch.positions_N.tolist() == [t for own in expected for t in [*own, *[0] * (longest - len(own))]]
@@ -166,7 +166,7 @@ def test_positions_start_anew_in_each_example(lengths):
 @given(lengths=some_clients)
 def test_a_target_is_the_token_behind_the_place_that_is_asked(lengths):
     items = [examples(own, k) for k, own in enumerate(lengths)]
-    batch = pack(items, CPU, few_clients=0)
+    batch = pack(items, CPU, least_slack=10**9)
     assert torch.equal(batch.tokens_N[batch.asked_S + 1], batch.targets_S)
     assert batch.targets_S.tolist() == [t for part in items for item in part for t in asked(item)[1].tolist()]
 
@@ -323,7 +323,7 @@ def attention_inputs(batch, n_heads=4, n_groups=2, width=8):
 
 @pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
 def test_padding_gets_a_gradient_of_zero(case):
-    batch = pack(parts_of(case), CPU, few_clients=0)
+    batch = pack(parts_of(case), CPU, least_slack=10**9)
     states = attention_inputs(batch)
     out, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
     grads = torch.autograd.grad(out.square().sum(), states)
@@ -332,7 +332,7 @@ def test_padding_gets_a_gradient_of_zero(case):
 
 @pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
 def test_a_gradient_at_padding_goes_nowhere(case):
-    batch = pack(parts_of(case), CPU, few_clients=0)
+    batch = pack(parts_of(case), CPU, least_slack=10**9)
     states = attention_inputs(batch)
     out, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
     grads = torch.autograd.grad(out[:, batch.padding_Q].square().sum(), states)
@@ -340,7 +340,7 @@ def test_a_gradient_at_padding_goes_nowhere(case):
 
 
 def test_what_stands_at_padding_does_not_matter():
-    batch = pack(parts_of("clients with groups"), CPU, few_clients=0)
+    batch = pack(parts_of("clients with groups"), CPU, least_slack=10**9)
     states = [state.detach() for state in attention_inputs(batch)]
     real_N = torch.ones(len(batch.tokens_N), dtype=torch.bool).index_fill(0, batch.padding_Q, 0)
     before, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)

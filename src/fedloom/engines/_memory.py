@@ -12,7 +12,7 @@ from fedloom.tree import Layout, Tree, stack
 __all__ = ["free_bytes", "room_for"]
 
 _ROWS = 10  # a client's row, gradients, moments, scratch, anchor, memory, upload and temporaries
-_TOKENS = {"cpu": 1024, "cuda": 32768}  # tokens of a pass beyond which more clients no longer pay: docs/log.md
+_TOKENS = {"cpu": 4096, "cuda": 32768}  # tokens of a pass beyond which more clients no longer pay: docs/log.md
 
 
 def room_for(work: Work) -> tuple[int, int]:

@@ -33,7 +33,10 @@ class Cohort(Engine):
                 f"engine.width: found {self.width}, the largest that fits into the free memory is {fits}; lower it, "
                 "local.batch or task.max_length."
             )
-        return self if self.width else replace(self, width=max(1, min(fits, pays, n_clients)))
+        if self.width:
+            return self
+        n_waves = -(-n_clients // max(1, min(fits, pays)))
+        return replace(self, width=-(-n_clients // n_waves))  # waves of like size
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains a wave of jobs when its first report is asked for."""

@@ -25,6 +25,8 @@ def refuse_mixing(model: Model) -> None:
         with torch.no_grad():
             packed_S = model.token_losses({}, _batch(model, 2))
             alone_S = torch.cat([model.token_losses({}, _batch(model, 1, first)) for first in (0, 1)])
+    except ModelError:  # it says itself what to do
+        raise
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{type(model.module).__name__}: cannot read a packed batch ({line}); {advice}.") from error

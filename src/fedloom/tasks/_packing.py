@@ -7,21 +7,22 @@ from torch import Tensor
 
 from fedloom.contracts import Batch, Encoded
 
-__all__ = ["FEW_CLIENTS", "pack"]
+__all__ = ["LEAST_SLACK", "pack"]
 
-FEW_CLIENTS = 8  # so many unequal parts are multiplied one by one rather than padded: see docs/log.md
+LEAST_SLACK = 32  # tokens of padding a part from which on unequal parts are multiplied one by one: see docs/log.md
 _FEWEST = 8  # examples of a group: below, one more call costs more than padding
 
 
-def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, few_clients: int = FEW_CLIENTS) -> Batch:
+def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slack: int = LEAST_SLACK) -> Batch:
     """Return the examples of each client as one batch on `device`.
 
-    Unequal parts of `few_clients` or fewer on the CPU stay as they are; else the longest part sets the length of all. A
-    token is asked for if it is supervised and not the first of its example, which nothing precedes.
+    The longest part sets the length of all, unless that would pad the others by `least_slack` tokens in the mean: then,
+    on the CPU, parts stay as they are. A token is asked for if it is supervised and not the first of its example, which
+    nothing precedes.
     """
     items = [item for part in parts for item in part]
     sizes = tuple(sum(len(item.tokens_T) for item in part) for part in parts)
-    ragged = device.type == "cpu" and len(parts) <= few_clients
+    ragged = device.type == "cpu" and max(sizes) * len(sizes) - sum(sizes) >= least_slack * len(sizes)
     lengths_E = torch.tensor([len(item.tokens_T) for item in items])
     counts_K = torch.tensor([len(part) for part in parts])
     client_E = torch.arange(len(parts)).repeat_interleave(counts_K)
