@@ -25,9 +25,7 @@ LAYERS, WIDTH, RANK = 28, 1024, 16
 
 def main(settings: Settings) -> list[Figure]:
     """Measure the mean against memcpy, and the exact ways for low-rank factors."""
-    means = [
-        figure for size, n_rows in (QUICK if settings.quick else SIZES) for figure in _mean(size, n_rows, settings)
-    ]
+    means = [_mean(size, n_rows, settings) for size, n_rows in (QUICK if settings.quick else SIZES)]
     exact = [("lora_svd", 4), ("lora_svd", 20), ("lora_stack", 4)]
     return [*means, _alternative(settings)] + [_factors(name, n_rows, settings) for name, n_rows in exact]
 
