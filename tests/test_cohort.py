@@ -159,6 +159,25 @@ def test_losses_of_clients_agree():
         assert together[client].loss.weight == apart[client].loss.weight
 
 
+FAR_APART = [[5, 4], [60, 50, 62], [3, 6, 2], [40, 8]]  # too unlike to be padded to one length
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_clients_of_very_unlike_sizes_agree(rule):
+    check_agrees(clients(FAR_APART, local=SGD, rule=rule))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_clients_of_very_unlike_sizes_and_ranks_agree(dropout):
+    ranks = {"client0": 1, "client1": 3, "client2": 2, "client3": 1}
+    check_agrees(clients(FAR_APART, local=SGD, model=tiny(rank=3, dropout=dropout), ranks=ranks))
+
+
+def test_protected_clients_of_very_unlike_sizes_agree():
+    guards = dict.fromkeys((f"client{k}" for k in range(4)), Guard(0.7, 0.5, 1e-6, 100))
+    check_agrees(clients(FAR_APART, local=SGD, guards=guards, mechanism=Gaussian(unit="example", clip=0.5)))
+
+
 # ------------------------------------------------------------------------------------------ clients that finish early
 
 LONG_ADAMW, LONG_SGD = {**LOCAL, "steps": 3}, {**SGD, "steps": 3}

@@ -43,6 +43,7 @@ SHAPES = {
     "clients of one length": [[5, 5], [5, 5], [5, 5]],
     "clients, unlike lengths": [[4, 17], [3], [9, 9, 2]],
     "groups": [[20, 6] * 5, [22, 5] * 4],
+    "clients too unlike to be padded": [[3], [40, 9, 30, 2], [4, 7]],
 }
 
 

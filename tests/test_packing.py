@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -216,6 +217,26 @@ def in_float64(model):
     module = deepcopy(model.module).double()
     flow = next(iter(lora_layers(module).values())).flow  # the copy's layers read the copy of the flow
     return replace(model, module=module, flow=flow, head=None)
+
+
+@pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_parts_with_and_without_padding_have_the_same_gradients(architecture, case, monkeypatch):
+    model, parts, sums = tiny(architecture), parts_of(case), []
+    leaves = {name: t.requires_grad_() for name, t in tree.stack(clients_params(model, len(parts))).items()}
+    for least_slack in (0, 10_000):
+        monkeypatch.setattr("fedloom.tasks.sft.pack", partial(pack, least_slack=least_slack))
+        assert (len(TASK.collate(parts, model).padding_Q) == 0) == (least_slack == 0)
+        sums.append(client_gradients(model, TASK, leaves, parts).sum_KP)
+    assert distance(*sums) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("lengths", "n_tokens"),
+    [([[30, 30], [31], [1, 2]], 3 * 60), ([[64], [1]], 2 * 64), ([[65], [1]], 66), ([[64, 3], [2], [2], [2]], 73)],
+)
+def test_parts_are_padded_where_that_adds_less_than_32_tokens_to_each(lengths, n_tokens):
+    assert len(pack([examples(own) for own in lengths], CPU).tokens_N) == n_tokens
 
 
 @pytest.mark.parametrize("case", ["all unlike", "two groups", "clients with groups"])

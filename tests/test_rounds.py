@@ -354,10 +354,6 @@ def test_a_guard_counts_the_rounds_that_a_client_is_drawn_in(folder):
     assert {c: g.allowed for c, g in drawn.guards.items()} == {c: max(1, steps * came.count(c)) for c in drawn.clients}
 
 
-def test_a_baseline_has_no_guards(folder):
-    assert prepare(small_run(folder, protocol="centralised", **PRIVATE)).legs[0].guards == {}
-
-
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
@@ -383,6 +379,14 @@ CLIENT = Gaussian(unit="client")
 CONTRADICTIONS = {
     "weights": ({"privacy": Gaussian()}, r"weighting: found 'samples' with privacy, .* allowed is 'uniform'"),
     "tokens": ({"privacy": CLIENT, "weighting": "tokens"}, r"weighting: found 'tokens' with privacy"),
+    "a baseline": (
+        {"privacy": Gaussian(), "weighting": "uniform", "protocol": "centralised"},
+        r"protocol: found 'centralised' with privacy, which baselines do not have",
+    ),
+    "parameters that clients keep": (
+        {"privacy": CLIENT, "weighting": "uniform", "share": "lora_A"},
+        r"share: found 'lora_A' with privacy of unit 'client', which covers what is shared",
+    ),
     "controls": (
         {"privacy": CLIENT, "weighting": "uniform", "rule": lookup(Rule, "scaffold")()},
         r"privacy: unit 'client' bounds one row, but rule 'scaffold' uploads \['control'\] besides",
@@ -419,6 +423,12 @@ def test_an_exact_codec_goes_with_rows_unseen():
 def test_examples_may_be_protected_under_any_rule():
     run = TuningRun(privacy=Gaussian(), weighting="uniform", rule=lookup(Rule, "scaffold")())
     assert run.privacy.protects() == "example"
+
+
+def test_dropout_with_protected_examples_is_refused(folder):
+    model = {"name": "causal_lm", "path": str(folder / "model"), "lora_rank": 2, "lora_dropout": 0.3}
+    with pytest.raises(ConfigError, match=r"model: found a dropout of 0.3 with privacy of examples; allowed is 0"):
+        prepare(small_run(folder, model=model, **PRIVATE))
 
 
 def test_a_rank_above_the_models_is_refused(folder):

@@ -28,6 +28,7 @@ from fedloom.errors import ConfigError, DataError, ModelError
 from fedloom.examples import Chat, Document, Preference, Turn, chat
 from fedloom.plugin import lookup
 from fedloom.tasks._greedy import complete
+from fedloom.tasks._packing import pack
 from fedloom.tasks.sft import Sft
 from tokenizers_for_tests import CHAT_TEMPLATE, KINDS, LOSSLESS, ROLE_TEMPLATE, prefixed, random_text, tokenizer
 
@@ -308,7 +309,7 @@ def test_each_token_is_asked_of_the_one_before_it():
 def test_padding_behind_a_shorter_client_is_not_asked_for():
     model = _bare("qwen")
     items = _items(model)
-    batch = _task().collate([items[:4], items[4:]], model)
+    batch = pack([items[:4], items[4:]], model.device, least_slack=10_000)
     assert len(batch.padding_Q) > 0 and not torch.isin(batch.padding_Q, batch.asked_S).any()
 
 
