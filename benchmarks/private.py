@@ -39,9 +39,9 @@ SHAPE = Shape(
     vocabulary=4096,
     rank=16,
     clients=1,
-    steps=4,
-    batch=32,
-    epochs=4,
+    steps=2,
+    batch=16,
+    epochs=2,
     lengths=Lengths(prompt=(10, 40), answer_median=24.0, longest=96),
 )
 SHAPES = {
@@ -59,7 +59,7 @@ def main(settings: Settings) -> list[Figure]:
         return report(_memory(settings))
     with tempfile.TemporaryDirectory() as folder:
         sides = {name: _side(name, Path(folder), settings) for name in _names()}
-        seconds = alternate(sides, repeats=settings.repeats(5), settings=settings)
+        seconds = alternate(sides, repeats=settings.repeats(3), settings=settings)
     grown = {name: in_fresh_process("benchmarks.private", name, settings) for name in _names()}
     return [_time(name, seconds, settings) for name in _names() if name != OURS] + [
         _space(name, grown) for name in _names() if name != OURS

@@ -126,6 +126,8 @@ class Model:
     """How the names begin of all that lies below the head."""
     dropout: float = 0.0
     """Share of inputs that training drops."""
+    width: int = 128
+    """Numbers of a hidden state."""
 
     @property
     def device(self) -> torch.device:

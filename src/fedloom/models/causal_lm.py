@@ -98,6 +98,7 @@ class CausalLM(ModelFamily):
             head=_plain_head(module, trainable),
             body_prefix=f"{module.base_model_prefix}.",
             dropout=self.lora_dropout,
+            width=module.get_input_embeddings().get_parameter("weight").shape[1],
         )
         refuse_mixing(model)
         return model

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from fedloom.contracts import Batch, Encoded
 
-__all__ = ["LEAST_SLACK", "pack"]
+__all__ = ["LEAST_SLACK", "least_slack", "pack"]
 
 LEAST_SLACK = 32  # tokens of padding a part from which on unequal parts are multiplied one by one: see docs/log.md
+_WIDTH = 128  # of the model for which that was measured
 _FEWEST = 8  # examples of a group: below, one more call costs more than padding
 
 
@@ -61,6 +62,11 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slac
     first = (tokens_N.to(device), positions_N.to(device), sizes, client_E.to(device), groups)
     in_order = order_E.tolist() == list(range(len(items)))
     return Batch(*first, *(tensor.to(device) for tensor in rest), in_order=in_order)
+
+
+def least_slack(width: int) -> int:
+    """Return the padding that products one by one are worth in a model of that width: a token costs its square."""
+    return max(1, round(LEAST_SLACK * (_WIDTH / width) ** 2))
 
 
 def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:

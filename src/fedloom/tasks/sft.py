@@ -20,7 +20,7 @@ from fedloom.examples import Chat, Document, Example, Turn
 from fedloom.mean import LossSum
 from fedloom.plugin import AtLeast, lookup, plugin
 from fedloom.tasks._greedy import complete
-from fedloom.tasks._packing import pack
+from fedloom.tasks._packing import least_slack, pack
 from fedloom.tasks._spans import pieces_to_tokens
 from fedloom.tree import Tree
 
@@ -68,7 +68,7 @@ class Sft(Task):
 
     def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
         """Return the clients' examples packed, none of them padded."""
-        return pack(parts, model.device)
+        return pack(parts, model.device, least_slack=least_slack(model.width))
 
     def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
         """Return the summed cross-entropy of the supervised tokens of each example, in float32 or better."""
