@@ -203,7 +203,11 @@ def test_tokenizer_without_words_is_refused(monkeypatch):
     [
         ({"privacy": {"name": "gaussian", "unit": "client"}}, {}, r"unit is 'client', canaries are examples"),
         ({"privacy": {"name": "gaussian", "unit": "client_local"}}, {}, r"unit is 'client_local', canaries are"),
-        ({"protocol": "local_only", "privacy": {"name": "none"}}, {}, r"protocol is 'local_only', allowed is 'federated'"),
+        (
+            {"protocol": "local_only", "privacy": {"name": "none"}},
+            {},
+            r"protocol is 'local_only', allowed is 'federated'",
+        ),
         ({"share": "lora_B"}, {}, r"share is 'lora_B', the audit reads one shared model"),
         ({}, {"n_canaries": 15}, r"found 15 canaries, allowed are 16 or more; raise --canaries"),
         ({"privacy": {"name": "none"}}, {"noise": "removed"}, r"no noise that --no-noise could remove"),
