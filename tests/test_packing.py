@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ from fedloom.models._attention import packed_attention
 from fedloom.models._checkpoint import quiet
 from fedloom.models._lora import lora_layers
 from fedloom.models.causal_lm import CausalLM
-from fedloom.tasks._packing import pack
+from fedloom.tasks._packing import LEAST_SLACK, least_slack, pack
 from models_for_tests import ARCHITECTURES, SIZES, VOCABULARY, tokenizer
 
 # Lengths of the examples of each client. Groups of like length form from eight examples on.
@@ -224,9 +223,9 @@ def in_float64(model):
 def test_parts_with_and_without_padding_have_the_same_gradients(architecture, case, monkeypatch):
     model, parts, sums = tiny(architecture), parts_of(case), []
     leaves = {name: t.requires_grad_() for name, t in tree.stack(clients_params(model, len(parts))).items()}
-    for least_slack in (0, 10_000):
-        monkeypatch.setattr("fedloom.tasks.sft.pack", partial(pack, least_slack=least_slack))
-        assert (len(TASK.collate(parts, model).padding_Q) == 0) == (least_slack == 0)
+    for chosen in (0, 10_000):
+        monkeypatch.setattr("fedloom.tasks.sft.least_slack", lambda width, chosen=chosen: chosen)
+        assert (len(TASK.collate(parts, model).padding_Q) == 0) == (chosen == 0)
         sums.append(client_gradients(model, TASK, leaves, parts).sum_KP)
     assert distance(*sums) < 1e-5
 
@@ -406,3 +405,7 @@ def test_attention_with_sinks_is_refused():
     batch = pack([examples([3])], CPU)
     with pytest.raises(ModelError, match="not plain softmax"):
         packed_attention(torch.nn.Identity(), *attention_inputs(batch), None, packed=batch, s_aux=torch.zeros(4))
+
+
+def test_a_wide_model_is_spared_padding_that_a_narrow_one_bears():
+    assert (least_slack(128), least_slack(256), least_slack(1024)) == (LEAST_SLACK, LEAST_SLACK // 4, 1)
