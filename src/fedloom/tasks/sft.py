@@ -67,7 +67,7 @@ class Sft(Task):
         )
 
     def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
-        """Return the clients' examples packed, none of them padded."""
+        """Return the clients' examples packed into one row, with no padding between them."""
         return pack(parts, model.device, least_slack=least_slack(model.width))
 
     def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
