@@ -24,11 +24,9 @@ __all__ = [
     "digest",
     "flatten",
     "map_trees",
-    "norm",
     "scale",
     "stack",
     "sub",
-    "unstack",
     "zeros_like",
 ]
 
@@ -76,20 +74,9 @@ def zeros_like(tree: Tree) -> Tree:
     return map_trees(torch.zeros_like, tree)
 
 
-def norm(tree: Tree) -> float:
-    """Return the Euclidean norm of all numbers of the tree together."""
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tree.values()))
-
-
 def stack(trees: Sequence[Tree]) -> Tree:
     """Return one tree whose tensors carry the K given trees along a new leading axis."""
     return map_trees(lambda *tensors: torch.stack(tensors), *trees)
-
-
-def unstack(tree: Tree) -> list[Tree]:
-    """Return the K trees that `stack` put together."""
-    count = len(next(iter(tree.values())))
-    return [{name: tensor[k] for name, tensor in tree.items()} for k in range(count)]
 
 
 def digest(tree: Tree) -> str:

@@ -11,6 +11,7 @@ from fedloom.contracts import Local, Rule, ServerOpt
 from fedloom.plugin import lookup, names
 from fedloom.rounds import State
 from toy_training import Training, make
+from trees_for_tests import norm, unstack
 
 SHAPES = {"a": (3, 2), "b": (4,)}
 K, STEPS, LR = 3, 5, 0.1
@@ -120,7 +121,7 @@ def test_correct_of_stacked_clients_is_that_of_each(name):
     grads, params = [random_tree("grad", k) for k in range(K)], [random_tree("params", k) for k in range(K)]
     apart = [rule.correct(*each) for each in zip(grads, params, clients, strict=True)]
     together = rule.correct(tree.stack(grads), tree.stack(params), stacked(clients))
-    assert digests(*tree.unstack(together)) == digests(*apart)
+    assert digests(*unstack(together)) == digests(*apart)
 
 
 def test_adjust_of_stacked_clients_is_that_of_each(name):
@@ -128,7 +129,7 @@ def test_adjust_of_stacked_clients_is_that_of_each(name):
     clients, params = locals_of(rule), [random_tree("params", k) for k in range(K)]
     apart = [rule.adjust(p, local, lr=LR) for p, local in zip(params, clients, strict=True)]
     together = rule.adjust(tree.stack(params), stacked(clients), lr=LR)
-    assert digests(*tree.unstack(together)) == digests(*apart)
+    assert digests(*unstack(together)) == digests(*apart)
 
 
 def test_correct_of_a_flattened_tree_is_the_flattened_one(name):
@@ -178,7 +179,7 @@ def test_no_local_change_gives_zero_delta(name):
     local = Local(anchor, rule.init_shared(anchor), rule.init_memory(anchor))
     upload, _ = rule.finish(anchor, local, steps=STEPS, lr=LR)
     delta, _ = rule.merge(local.shared, upload, fraction=0.5)
-    assert tree.norm(delta) == 0
+    assert norm(delta) == 0
 
 
 def test_float32_stays_float32(name):
