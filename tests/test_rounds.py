@@ -56,15 +56,17 @@ def plan(unit="client", *, guards=None, clip=1e9, clients=NAMES, per_round=None,
     )
 
 
-def carrier(rows=ROWS, *, n_examples=0, weight=1.0, steps=3, asked=None):
-    """Reports each client's row; `asked` collects the names of the clients that are asked."""
+def carrier(rows=ROWS, *, n_examples=0, weight=1.0, steps=3, asked=None, forged=None):
+    """Reports each client's row; `asked` collects who is asked, `forged` has weights that clients claim."""
 
     def carry(jobs):
         for job in jobs:
             if asked is not None:
                 asked.append(job.client)
             packet = lookup(Codec, "float32")().encode(rows[job.client])
-            yield Report(job.client, packet, LAYOUT, weight, n_examples, 3, Mean(), {}, steps)
+            yield Report(
+                job.client, packet, LAYOUT, (forged or {}).get(job.client, weight), n_examples, 3, Mean(), {}, steps
+            )
 
     return carry
 
@@ -155,6 +157,11 @@ def test_a_boundless_row_moves_the_result_by_no_more_than_the_clip():
         plan(clip=1.5), carrier(ROWS | {"client2": torch.zeros(SIZE)})
     )
     assert float(moved.norm()) <= 1.5 / 5 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("unit", ["example", "client", "client_local"])
+def test_a_weight_that_a_client_claims_for_itself_does_not_lift_its_row(unit):
+    assert torch.equal(change(plan(unit), carrier(forged={"client3": 1e6})), change(plan(unit)))
 
 
 def test_noise_of_a_round_is_multiplier_times_clip_over_the_expected_number():

@@ -257,8 +257,10 @@ class _Merging:
         if report.weight <= 0 or (self._plan.protects == "nothing" and report.n_examples < 1):
             raise DataError(f"{where}: reports {report.n_examples} examples and weight {report.weight:g}.")
         row_P = self._clipped(row_P)
+        # Under protection a weight is nobody's to choose: one above 1 would lift a row over its clip.
+        weight = report.weight if self._plan.protects == "nothing" else 1.0
         uniform_P = self._uniform_P
-        self._weighted.add(row_P if uniform_P is None else row_P[~uniform_P], report.weight)
+        self._weighted.add(row_P if uniform_P is None else row_P[~uniform_P], weight)
         if uniform_P is not None:
             self._uniform.add(row_P[uniform_P], 1.0)
 
@@ -300,8 +302,9 @@ class _Merging:
 
     def measures(self) -> dict[str, float]:
         """Return what the aggregator found out; nothing where a mechanism does not cover it."""
-        found = self._weighted.measures() if self._layout and self._layout.size else {}
-        return found if self._plan.protects in ("nothing", "example", "client_local") else {}
+        if self._plan.protects == "client" or not self._layout or not self._layout.size:
+            return {}
+        return self._weighted.measures()
 
     def _released(self) -> tuple[Slots, Tree]:
         """Return the noisy sum of the clipped rows over the expected number of clients, whoever came."""
