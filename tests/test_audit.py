@@ -228,6 +228,12 @@ def test_canaries_that_do_not_fit_are_refused(folder, tmp_path):
         audited(run, tmp_path / "run")
 
 
+def test_dropout_is_refused_as_in_the_run_itself(folder, tmp_path):
+    model = {"name": "causal_lm", "path": str(folder / "model"), "lora_rank": 2, "lora_dropout": 0.1}
+    with pytest.raises(ConfigError, match="found a dropout of 0.1 with privacy of examples; allowed is 0"):
+        audited(private_run(folder, model=model), tmp_path / "run")
+
+
 # ----------------------------------------------------------------------------------------------------- ledgers of runs
 
 

@@ -50,7 +50,7 @@ from fedloom.plugin import lookup
 from fedloom.protocols.execute import RoundDone, plan_of, run_files, work_of
 from fedloom.protocols.guards import guards_of
 from fedloom.protocols.legs import Leg
-from fedloom.protocols.prepared import Prepared, prepare
+from fedloom.protocols.prepared import Prepared, prepare, refuse_dropout
 from fedloom.protocols.privacy import privacy_card, privacy_lines
 from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import State, begin, exhausted, step
@@ -149,6 +149,7 @@ def audit(
 
 def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
     bare = prepare(replace(run, privacy=lookup(Mechanism, "none")()))  # guards follow when n is known
+    refuse_dropout(bare.model, run.privacy)
     canaries = make_canaries(bare.model.tokenizer, tuple(bare.shards), n_canaries, run.seed)
     cut = sum(not run.task.encode(canary.example, bare.model).supervised_T.any() for canary in canaries)
     if cut:

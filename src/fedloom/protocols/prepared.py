@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedloom.clients import Division, count_encoded, divide, encode_shards
-from fedloom.contracts import Frame, Model, Shard
+from fedloom.contracts import Frame, Mechanism, Model, Shard
 from fedloom.errors import ConfigError
 from fedloom.evaluation import HeldOut, held_out
 from fedloom.protocols import centralised, federated, local_only
@@ -17,7 +17,7 @@ from fedloom.protocols.tuning import TuningRun
 from fedloom.ranks import full_rank
 from fedloom.tree import Layout, Tree, flatten
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare", "refuse_dropout"]
 
 _LEGS = {"federated": federated.legs, "local_only": local_only.legs, "centralised": centralised.legs}
 
@@ -48,11 +48,7 @@ def prepare(run: TuningRun) -> Prepared:
     device = _device(run.device)
     guards = guards_of(run, {client: len(examples) for client, examples in division.train.items()})
     model = run.model.build(seed=run.seed, device=device, train=run.train)
-    if model.dropout and run.privacy.protects() == "example":
-        raise ConfigError(
-            f"model: found a dropout of {model.dropout:g} with privacy of examples; allowed is 0: masks run on from "
-            "one example to the next, and would let one change what the others contribute."
-        )
+    refuse_dropout(model, run.privacy)
     shards, counts = encode_shards(division, run.task, model)
     kept = {client: len(shard.items) for client, shard in shards.items()}
     if guards and kept != {client: len(examples) for client, examples in division.train.items()}:
@@ -75,6 +71,15 @@ def prepare(run: TuningRun) -> Prepared:
         run.aggregator.accumulator(Frame(Layout.of({"delta": shared}), flatten(shared)))
     held = tuple(part for part, _ in sets.values())
     return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private)
+
+
+def refuse_dropout(model: Model, mechanism: Mechanism) -> None:
+    """Refuse a model in training which one example would change what the others contribute."""
+    if model.dropout and mechanism.protects() == "example":
+        raise ConfigError(
+            f"model: found a dropout of {model.dropout:g} with privacy of examples; allowed is 0: masks run on from "
+            "one example to the next, and would let one change what the others contribute."
+        )
 
 
 def _check_ranks(run: TuningRun, layout: Layout) -> None:
