@@ -230,7 +230,7 @@ def test_canaries_that_do_not_fit_are_refused(folder, tmp_path):
 
 def test_dropout_is_refused_as_in_the_run_itself(folder, tmp_path):
     model = {"name": "causal_lm", "path": str(folder / "model"), "lora_rank": 2, "lora_dropout": 0.1}
-    with pytest.raises(ConfigError, match="found a dropout of 0.1 with privacy of examples; allowed is 0"):
+    with pytest.raises(ConfigError, match=r"found a dropout of 0\.1 with privacy of examples; allowed is 0"):
         audited(private_run(folder, model=model), tmp_path / "run")
 
 
