@@ -12,7 +12,7 @@ import torch
 from benchmarks._common import Figure, Sample, Settings, alternate, entry
 from fedloom import rng
 from fedloom.contracts import Codec
-from fedloom.evaluation import evaluate
+from fedloom.evaluation import Examinee, evaluate
 from fedloom.mean import Mean
 from fedloom.plugin import lookup
 from fedloom.protocols.execute import plan_of, work_of
@@ -52,8 +52,8 @@ def _loss(codec: str, *, rounds: int) -> float:
     state = begin(plan, ready.layout.row({"": ready.shared}))
     for _ in range(rounds):
         state, _ = step(plan, state, carrier)
-    params, held = ready.layout.tree(state.params_P), ready.held[0]
-    scored = evaluate(ready.model, ready.run.task, params, held, metrics={}, max_new_tokens=1)
+    examinee = Examinee("", ready.layout.tree(state.params_P), ready.held[0])
+    (scored,) = evaluate(ready.model, ready.run.task, [examinee], metrics={}, max_new_tokens=1)
     return sum((one.scores["loss"] for one in scored), Mean()).value
 
 

@@ -116,7 +116,7 @@ def test_a_model_answers_as_its_task_predicts(folder):
     questions = [f"w{number} w7" for number in range(3, 12)]
     model = CausalLM(path=str(folder / "model")).build(seed=0, device=torch.device("cpu"))
     task = Sft(template=lookup(Template, "vicuna")())
-    expected = task.predict(model, model.trainable, [chat(text, "w3") for text in questions], max_new_tokens=8)
+    (expected,) = task.predict(model, model.trainable, [[chat(text, "w3") for text in questions]], max_new_tokens=8)
     assert answers(local(folder, batch=4), prompts(*questions)) == [one.text for one in expected]
 
 

@@ -253,7 +253,7 @@ def test_loss_rewards_and_gradients_are_those_of_trl(trl_batch, variant):
     assert float(found.total_K) / 3 == pytest.approx(loss, rel=1e-5)
     assert distance(found.sum_KP[0] / 3, expected) < 1e-5
     with torch.no_grad():
-        scores = task.scores(model, params, items)
+        (scores,) = task.scores(model, params, [items])
     names = {
         "chosen_reward": "rewards/chosen",
         "rejected_reward": "rewards/rejected",
@@ -272,7 +272,7 @@ def test_scores_are_those_of_the_formulas():
     params = random_params(model, "scores")
     ready = TASK.prepared(items, model)
     with torch.no_grad():
-        (first, *_) = TASK.scores(model, params, ready)
+        ((first, *_),) = TASK.scores(model, params, [ready])
         sums = sums_alone(model.module, params, items[0])
         chosen, rejected = (0.1 * (float(s) - r) for s, r in zip(sums, ready[0].reference, strict=True))
     assert first["reward_margin"].value == pytest.approx(chosen - rejected, abs=1e-5)
@@ -285,7 +285,7 @@ def test_scores_are_those_of_the_formulas():
 def test_the_reference_has_half_of_all_pairs_right_and_no_divergence():
     model, (items,) = tiny(), parts_of("one client")
     with torch.no_grad():
-        scores = TASK.scores(model, model.trainable, TASK.prepared(items, model))
+        (scores,) = TASK.scores(model, model.trainable, [TASK.prepared(items, model)])
     assert {one["preference_accuracy"].value for one in scores} == {0.5}
     assert max(abs(one["kl_to_reference"].value) for one in scores) < 1e-6
 
@@ -297,7 +297,7 @@ def test_divergence_is_that_of_the_distributions_over_the_chosen_answer():
     model, (items,) = tiny(), parts_of("one client")
     params = random_params(model, "divergence")
     with torch.no_grad():
-        found = TASK.scores(model, params, TASK.prepared(items, model))[0]["kl_to_reference"]
+        found = TASK.scores(model, params, [TASK.prepared(items, model)])[0][0]["kl_to_reference"]
         chosen = sequences(items[0])[0]
         p, q = (logits_alone(model.module, tree_, chosen).softmax(1) for tree_ in (params, model.trainable))
     assert found.weight == len(p)
@@ -310,7 +310,7 @@ def test_a_question_has_the_loss_of_its_answer():
     model = tiny()
     item = TASK.encode(chat("w3 w4", "w5 w6"), model)
     with torch.no_grad():
-        (scores,) = TASK.scores(model, model.trainable, TASK.prepared([item], model))
+        ((scores,),) = TASK.scores(model, model.trainable, [TASK.prepared([item], model)])
         expected = float(loss_alone(model.module, model.trainable, item))
     assert set(scores) == {"answer_loss"}
     assert scores["answer_loss"].total == pytest.approx(expected, rel=1e-5)
@@ -320,8 +320,20 @@ def test_pairs_and_questions_may_be_scored_together():
     model = tiny()
     items = [TASK.encode(chat("w3 w4", "w5"), model), *parts_of("one client")[0], TASK.encode(chat("w7", "w8"), model)]
     with torch.no_grad():
-        scores = TASK.scores(model, model.trainable, TASK.prepared(items, model))
+        (scores,) = TASK.scores(model, model.trainable, [TASK.prepared(items, model)])
     assert ["answer_loss" in one for one in scores] == [True, False, False, False, True]
+
+
+def test_scores_of_stacked_clients_are_those_of_each_by_itself():
+    model = tiny()
+    parts = [TASK.prepared([*part, TASK.encode(chat("w3 w4", "w5 w6"), model)], model) for part in parts_of("clients")]
+    clients = clients_of(model, parts)
+    with torch.no_grad():
+        found = TASK.scores(model, tree.stack(clients), parts)
+        alone = [TASK.scores(model, own, [part])[0] for own, part in zip(clients, parts, strict=True)]
+    values = [[[one[name].value for name in sorted(one)] for part in each for one in part] for each in (found, alone)]
+    flat = [torch.tensor([value for one in each for value in one]) for each in values]
+    torch.testing.assert_close(*flat, atol=1e-5, rtol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------------ encoding

@@ -441,8 +441,8 @@ def test_answers_equal_those_of_generate_one_by_one(architecture):
 
 def test_predictions_come_in_the_order_of_the_examples():
     model, examples = _model(), _random_chats(9, seed=8)
-    together = _task(batch=4).predict(model, model.trainable, examples, max_new_tokens=5)
-    alone = [_task().predict(model, model.trainable, [example], max_new_tokens=5)[0] for example in examples]
+    (together,) = _task(batch=4).predict(model, model.trainable, [examples], max_new_tokens=5)
+    alone = [_task().predict(model, model.trainable, [[example]], max_new_tokens=5)[0][0] for example in examples]
     assert together == alone
 
 
@@ -463,14 +463,14 @@ def test_a_taught_answer_is_given_and_ended(template):
     model, example = _model(made=made), chat("who sells bread?", "the old baker.")
     params = _taught(model, example, template)
     n_learnt = int(_task(template).encode(example, model).supervised_T.sum())
-    predictions = _task(template).predict(model, params, [example], max_new_tokens=40)
+    (predictions,) = _task(template).predict(model, params, [[example]], max_new_tokens=40)
     assert predictions == [Prediction("the old baker.", n_learnt)]
 
 
 def test_a_prompt_that_is_too_long_is_not_answered():
     model = _model()
     task = _task(max_length=40)
-    predictions = task.predict(model, model.trainable, [chat("the " * 50, "a")], max_new_tokens=5)
+    (predictions,) = task.predict(model, model.trainable, [[chat("the " * 50, "a")]], max_new_tokens=5)
     assert predictions == [Prediction("", 0)]
 
 
@@ -480,15 +480,15 @@ def test_the_last_question_is_answered_after_the_first_answer():
 
 
 def test_no_examples_give_no_predictions():
-    assert _task().predict(_model(), _model().trainable, [], max_new_tokens=5) == []
+    assert _task().predict(_model(), _model().trainable, [[]], max_new_tokens=5) == [[]]
 
 
 def test_a_document_is_not_answered():
     with pytest.raises(DataError, match="found a Document to be answered: it has no question"):
-        _task().predict(_model(), _model().trainable, [Document("a")], max_new_tokens=5)
+        _task().predict(_model(), _model().trainable, [[Document("a")]], max_new_tokens=5)
 
 
 def test_answers_beyond_the_position_table_are_refused():
     model = _model(architecture="gpt2")
     with pytest.raises(ConfigError, match=r"tokens, the model has 256 positions: lower task\.max_length"):
-        _task().predict(model, model.trainable, [DIALOGUE], max_new_tokens=250)
+        _task().predict(model, model.trainable, [[DIALOGUE]], max_new_tokens=250)

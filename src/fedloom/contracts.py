@@ -242,14 +242,17 @@ class Task(Family):
         """Return totals and weights per example; examples of a batch do not influence one another."""
 
     @abstractmethod
-    def scores(self, model: Model, params: Tree, items: Sequence[Encoded]) -> list[dict[str, Mean]]:
-        """Return what each held-out example scores without an answer being written, `loss` among it."""
+    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
+        """Return what each held-out example scores without an answer being written, a loss among it, by part.
+
+        Several parts are those of stacked clients, and `params` carry the client axis; one part has no such axis.
+        """
 
     @abstractmethod
     def predict(
-        self, model: Model, params: Tree, examples: Sequence[Example], *, max_new_tokens: int
-    ) -> list[Prediction]:
-        """Return what the model writes for the prompt of each example, greedily."""
+        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+    ) -> list[list[Prediction]]:
+        """Return what the model writes for the prompt of each example, greedily; parts and `params` as in `scores`."""
 
 
 # --------------------------------------------------------------------------------------------------------------- data

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedloom.contracts import Encoded, Metric, Model, Task
+from fedloom.contracts import Encoded, Metric, Model, Prediction, Task
 from fedloom.errors import DataError, TrainingError
 from fedloom.examples import Chat, Example, Preference
 from fedloom.mean import Mean
 from fedloom.statistics import ScoreTable
-from fedloom.tree import Tree
+from fedloom.tree import Tree, stack
 
-__all__ = ["HeldOut", "Scored", "evaluate", "group_means", "held_out", "score_table"]
+__all__ = ["Examinee", "HeldOut", "Scored", "evaluate", "group_means", "held_out", "score_table"]
 
 
 @dataclass(frozen=True)
@@ -76,35 +76,61 @@ def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -
     return HeldOut(name, *chosen, tuple(kept)), items
 
 
+@dataclass(frozen=True)
+class Examinee:
+    """A model to be evaluated: whose it is ("" for a shared one), its trained numbers, and what it is asked."""
+
+    owner: str
+    params: Tree
+    held: HeldOut
+
+
 def evaluate(
-    model: Model,
-    task: Task,
-    params: Tree,
-    held: HeldOut,
-    *,
-    metrics: Mapping[str, Metric],
-    max_new_tokens: int,
-    owner: str = "",
-) -> list[Scored]:
-    """Return the scores of every example: what the task tells of it, and each metric on the greedy answer."""
+    model: Model, task: Task, examinees: Sequence[Examinee], *, metrics: Mapping[str, Metric], max_new_tokens: int
+) -> list[list[Scored]]:
+    """Return the scores of every example of each examinee: what the task tells, and each metric on the greedy answer.
+
+    Several examinees pass the model together and need a model whose trained tensors may be stacked. Their numbers are
+    those of one by one up to the rounding of sums.
+    """
+    if not examinees:
+        return []
+    params = examinees[0].params if len(examinees) == 1 else stack([one.params for one in examinees])
     with torch.no_grad():
-        told = task.scores(model, params, held.items)
-        bad = [held.numbers[index] for index, scores in enumerate(told) if not _finite(scores)]
-        if bad:
-            whose = f"the model of client '{owner}'" if owner else "the model"
-            raise TrainingError(
-                f"{held.name}: {whose} has no finite loss on example {bad[0]}; lower local.lr or check the base model."
-            )
-        predictions = task.predict(model, params, held.examples, max_new_tokens=max_new_tokens) if metrics else []
+        told = task.scores(model, params, [one.held.items for one in examinees])
+        for one, scores in zip(examinees, told, strict=True):
+            _check_finite(one, scores)
+        written: list[list[Prediction]] = [[] for _ in examinees]
+        if metrics:
+            asked = [one.held.examples for one in examinees]
+            written = task.predict(model, params, asked, max_new_tokens=max_new_tokens)
+    return [_scored(*words, metrics) for words in zip(examinees, told, written, strict=True)]
+
+
+def _check_finite(one: Examinee, told: Sequence[Mapping[str, Mean]]) -> None:
+    bad = [number for number, scores in zip(one.held.numbers, told, strict=True) if not _finite(scores)]
+    if bad:
+        whose = f"the model of client '{one.owner}'" if one.owner else "the model"
+        raise TrainingError(
+            f"{one.held.name}: {whose} has no finite loss on example {bad[0]}; lower local.lr or check the base model."
+        )
+
+
+def _scored(
+    one: Examinee,
+    told: Sequence[Mapping[str, Mean]],
+    predictions: Sequence[Prediction],
+    metrics: Mapping[str, Metric],
+) -> list[Scored]:
     result: list[Scored] = []
-    for index, example in enumerate(held.examples):
+    for index, example in enumerate(one.held.examples):
         scores = dict(told[index])
         text = ""
         if predictions:
             text = predictions[index].text
             scores |= {name: metric(example, predictions[index]) for name, metric in metrics.items()}
-        prompt, reference = _texts(example)
-        result.append(Scored(held.name, held.numbers[index], owner, example.tags, scores, prompt, reference, text))
+        place = (one.held.name, one.held.numbers[index], one.owner)
+        result.append(Scored(*place, example.tags, scores, *_texts(example), text))
     return result
 
 

@@ -52,10 +52,16 @@ def complete(
     max_new_tokens: int,
     pick: Pick = _greedy,
     ended: Ended = _never,
+    owners: int = 1,
 ) -> list[list[int]]:
-    """Return the new tokens of each prompt, the stop token that ended it included."""
+    """Return the new tokens of each prompt, the stop token that ended it included.
+
+    With several `owners` the parameters are stacked, and the prompts are as many for each, owner by owner; then a
+    prompt leaves the batch once it has ended for all of them.
+    """
     found: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))
+    over: set[int] = set()
     tokens_BT, attention_BT = _pad_left(prompts, model.device)
     positions_BT = (attention_BT.cumsum(1) - 1).clamp(min=0)
     cache = None
@@ -73,8 +79,11 @@ def complete(
         new_B, cache = pick(output.logits[:, -1], rows), output.past_key_values
         new = new_B.tolist()
         for row, token in zip(rows, new, strict=True):
-            found[row].append(token)
-        going = [i for i, row in enumerate(rows) if new[i] not in stop and not ended(row, found[row])]
+            if row not in over:
+                found[row].append(token)
+            if token in stop or ended(row, found[row]):
+                over.add(row)
+        going = _going(rows, over, owners)
         if not going:
             break
         keep = torch.tensor(going, device=model.device)
@@ -85,6 +94,13 @@ def complete(
         attention_BT = torch.cat([attention_BT[keep], torch.ones_like(tokens_BT)], dim=1)
         positions_BT = positions_BT[keep, -1:] + 1
     return found
+
+
+def _going(rows: Sequence[int], over: Collection[int], owners: int) -> list[int]:
+    """Return the places of the rows that stay: all owners' rows of a prompt, as long as one of them goes on."""
+    width = len(rows) // owners
+    columns = [c for c in range(width) if any(rows[k * width + c] not in over for k in range(owners))]
+    return [k * width + c for k in range(owners) for c in columns]
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -72,7 +72,7 @@ def difficulties(model: Model, task: Task, params: Tree, examples: Sequence[Exam
     told = [index for index, item in enumerate(items) if not _is_cut(item)]
     pairs = [_given_and_alone(items[index], model.tokenizer.bos_token_id) for index in told]
     with torch.no_grad():
-        scores = task.scores(model, params, [item for pair in pairs for item in pair]) if pairs else []
+        scores = task.scores(model, params, [[item for pair in pairs for item in pair]])[0] if pairs else []
     losses = [one["loss"] for one in scores]
     found = [Difficulty(Mean(), Mean())] * len(items)
     for place, index in enumerate(told):

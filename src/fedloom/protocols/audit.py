@@ -43,7 +43,7 @@ from fedloom.clients import Division, encode_shards
 from fedloom.contracts import Guard, Mechanism
 from fedloom.data.holdout import hold_out, normalised
 from fedloom.errors import ConfigError, ModelError
-from fedloom.evaluation import HeldOut, evaluate, held_out
+from fedloom.evaluation import Examinee, HeldOut, evaluate, held_out
 from fedloom.examples import Chat, Example, chat
 from fedloom.files import write_atomic
 from fedloom.plugin import lookup
@@ -227,7 +227,8 @@ def _losses(setup: _Setup, state: State) -> dict[str, Losses]:
     params = ready.layout.tree(state.params_P.to(ready.model.device))
     losses: dict[str, Losses] = {}
     for name, held in setup.sets.items():
-        scored = evaluate(ready.model, ready.run.task, params, held, metrics={}, max_new_tokens=1)
+        examinee = Examinee("", params, held)
+        (scored,) = evaluate(ready.model, ready.run.task, [examinee], metrics={}, max_new_tokens=1)
         losses[name] = np.array([one.scores["loss"].value for one in scored])
     return losses
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedloom.evaluation import Scored, evaluate, group_means
+from fedloom.evaluation import Examinee, HeldOut, Scored, evaluate, group_means
 from fedloom.files import disk_errors, file_name, write_atomic
 from fedloom.mean import Mean
 from fedloom.protocols.corpus import corpus_means
@@ -16,6 +16,9 @@ from fedloom.runs import RunDirectory
 from fedloom.tree import Layout, Slots, Tree
 
 __all__ = ["Evaluated", "measure", "models_of"]
+
+
+_TOGETHER = 8  # models of clients that are evaluated in one pass of the base
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ def measure(
 ) -> Evaluated:
     """Evaluate every model of the state; write metrics, samples and, before and after training, every result."""
     settings = ready.run.evaluation
-    scored = [one for name, params in models_of(ready, state, leg) for one in _scores(ready, params, name, leg)]
+    models = models_of(ready, state, leg)
+    together = _TOGETHER if ready.model.stackable else 1
+    groups = [models[start : start + together] for start in range(0, len(models), together)]
+    scored = [one for group in groups for one in _scores(ready, group, leg)]
     means = _means(scored) | corpus_means(settings.corpus_metrics, scored)
     head = {"round": state.round, "wall_s": wall_s, "leg": leg.name, "phase": phase}
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
@@ -65,32 +71,31 @@ def measure(
     return Evaluated(phase, leg.name, {name: mean.value for name, mean in means.items()}, wall_s)
 
 
-def _scores(ready: Prepared, params: Tree, owner: str, leg: Leg) -> list[Scored]:
+def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], leg: Leg) -> list[Scored]:
+    """Return the scores of models that pass the base together, owner by owner."""
     settings = ready.run.evaluation
     metrics = {metric.name: metric for metric in settings.metrics}
-    scored: list[Scored] = []
-    known: dict[int, Scored] = {}
+    # Without a test split the test is what clients hold out: the same questions are not asked again.
+    known: dict[str, dict[int, Scored]] = {owner: {} for owner, _ in models}
+    scored: dict[str, list[Scored]] = {owner: [] for owner, _ in models}
     for held in ready.held:
-        # Of the validation set a client's own model or a cluster's answers its own part, of the test set everything.
-        whose = (owner,) if ready.private else leg.clients
-        asked = held.of_clients(whose) if owner and held.name == "validation" else held
-        if all(id(example) in known for example in asked.examples):
-            # Without a test split the test is what all clients hold out: the same questions are not asked again.
-            pairs = zip(asked.examples, asked.numbers, strict=True)
-            scored += [replace(known[id(example)], set=held.name, index=number) for example, number in pairs]
-            continue
-        found = evaluate(
-            ready.model,
-            ready.run.task,
-            params,
-            asked,
-            metrics=metrics,
-            max_new_tokens=settings.max_new_tokens,
-            owner=owner,
-        )
-        known |= {id(example): one for example, one in zip(asked.examples, found, strict=True)}
-        scored += found
-    return scored
+        asked = [Examinee(owner, params, _asked_of(held, owner, ready, leg)) for owner, params in models]
+        new = [one for one in asked if any(id(example) not in known[one.owner] for example in one.held.examples)]
+        found = evaluate(ready.model, ready.run.task, new, metrics=metrics, max_new_tokens=settings.max_new_tokens)
+        for one, scores in zip(new, found, strict=True):
+            known[one.owner] |= {id(example): told for example, told in zip(one.held.examples, scores, strict=True)}
+        for one in asked:
+            pairs = zip(one.held.examples, one.held.numbers, strict=True)
+            told = known[one.owner]
+            scored[one.owner] += [replace(told[id(example)], set=held.name, index=number) for example, number in pairs]
+    return [one for found in scored.values() for one in found]
+
+
+def _asked_of(held: HeldOut, owner: str, ready: Prepared, leg: Leg) -> HeldOut:
+    """Return what a model is asked: of the validation set a client's or cluster's own part, of the test everything."""
+    if not owner or held.name != "validation":
+        return held
+    return held.of_clients((owner,) if ready.private else leg.clients)
 
 
 def _means(scored: Sequence[Scored]) -> dict[str, Mean]:

@@ -9,6 +9,7 @@ from fedloom.contracts import Model, Prediction, Template
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Chat, Example, Preference
 from fedloom.generation import complete, prompt_tokens, stop_tokens
+from fedloom.tasks._losses import of_active
 from fedloom.tree import Tree
 
 __all__ = ["Answering", "check_room"]
@@ -23,32 +24,50 @@ class Answering:
     batch: int
 
     def answers(
-        self, model: Model, params: Tree, examples: Sequence[Example], *, max_new_tokens: int
-    ) -> list[Prediction]:
-        """Return the model's greedy answer to the last question of each example, in their order.
+        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+    ) -> list[list[Prediction]]:
+        """Return the model's greedy answer to the last question of each example of each part, in their order.
 
         An answer ends with the end token of the template or of the tokenizer, which counts in `n_tokens` but is not
         in the text. A prompt longer than `max_length` is not answered: its text is empty and `n_tokens` is 0.
         """
-        prompts = [self._prompt(example, model) for example in examples]
-        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        asked = [index for index in by_length if len(prompts[index]) <= self.max_length]
-        check_room(model, max((len(prompts[index]) for index in asked), default=0) + max_new_tokens)
+        known: dict[int, list[int]] = {}  # stacked clients are often asked the same
+        for example in (example for part in parts for example in part):
+            if id(example) not in known:
+                known[id(example)] = self._prompt(example, model)
+        prompts = [[known[id(example)] for example in part] for part in parts]
+        asked = [_by_length(part, self.max_length) for part in prompts]
+        longest = max((len(prompts[k][i]) for k, mine in enumerate(asked) for i in mine), default=0)
+        check_room(model, longest + max_new_tokens)
         stop = stop_tokens(self.template, model.tokenizer)
-        result = [Prediction("", 0)] * len(prompts)
-        for start in range(0, len(asked), self.batch):
-            chosen = asked[start : start + self.batch]
-            answers = complete(
-                model, params, [prompts[index] for index in chosen], stop=stop, max_new_tokens=max_new_tokens
-            )
-            for index, answer in zip(chosen, answers, strict=True):
-                result[index] = _prediction(answer, stop, model.tokenizer)
+        result = [[Prediction("", 0)] * len(part) for part in parts]
+        size = max(1, self.batch // len(parts)) if parts else 1
+        for start in range(0, max(map(len, asked), default=0), size):
+            active = [k for k, mine in enumerate(asked) if len(mine) > start]
+            chosen = [asked[k][start : start + size] for k in active]
+            width = max(map(len, chosen))
+            # Stacked clients need as many prompts each: who has fewer repeats its first, and nobody reads the answer.
+            rows = [prompts[k][i] for k, mine in zip(active, chosen, strict=True) for i in _filled(mine, width)]
+            own = of_active(params, active, len(parts))
+            answers = complete(model, own, rows, stop=stop, max_new_tokens=max_new_tokens, owners=len(active))
+            for turn, (k, mine) in enumerate(zip(active, chosen, strict=True)):
+                for index, answer in zip(mine, answers[turn * width :], strict=False):
+                    result[k][index] = _prediction(answer, stop, model.tokenizer)
         return result
 
     def _prompt(self, example: Example, model: Model) -> list[int]:
         if not isinstance(example, Chat | Preference):
             raise DataError(f"found a {type(example).__name__} to be answered: it has no question.")
         return prompt_tokens(self.template, example.prompt, model.tokenizer)
+
+
+def _by_length(prompts: Sequence[Sequence[int]], max_length: int) -> list[int]:
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    return [index for index in order if len(prompts[index]) <= max_length]
+
+
+def _filled(places: Sequence[int], width: int) -> list[int]:
+    return [*places, *[places[0]] * (width - len(places))]
 
 
 def check_room(model: Model, length: int) -> None:

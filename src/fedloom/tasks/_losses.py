@@ -1,32 +1,65 @@
-"""The loss of each held-out example; examples of like length share a forward pass."""
+"""Held-out examples of one model, or of several stacked ones, in passes over examples of like length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from fedloom.contracts import Encoded, Model, Task
+from fedloom.contracts import Batch, Encoded, Model, Task
 from fedloom.mean import Mean
 from fedloom.tree import Tree
 
-__all__ = ["in_batches", "losses"]
+__all__ = ["Pass", "losses", "of_active", "passes"]
 
 _BATCH_TOKENS = 8192  # tokens of a forward pass, padding included
 
 
-def in_batches(items: Sequence[Encoded], *, most_tokens: int = _BATCH_TOKENS) -> list[list[int]]:
-    """Return the places of examples in batches of like length, the longest first, each of at least one."""
-    order = sorted(range(len(items)), key=lambda index: len(items[index].tokens_T), reverse=True)
-    found: list[list[int]] = []
-    while order:
-        count = max(1, min(most_tokens, _BATCH_TOKENS) // len(items[order[0]].tokens_T))
-        found.append(order[:count])
-        order = order[count:]
-    return found
+@dataclass(frozen=True)
+class Pass:
+    """Examples that pass the model together: of which parts, at which places, with which parameters."""
+
+    active: list[int]
+    places: list[list[int]]
+    params: Tree
+    batch: Batch
+
+    @property
+    def flat(self) -> list[tuple[int, int]]:
+        """Part and place of each example, in the order of the batch."""
+        return [(part, place) for part, chosen in zip(self.active, self.places, strict=True) for place in chosen]
 
 
-def losses(task: Task, model: Model, params: Tree, items: Sequence[Encoded]) -> list[Mean]:
-    """Return the loss of each example, in their order."""
-    result: dict[int, Mean] = {}
-    for chosen in in_batches(items):
-        found = task.loss(model, params, task.collate([[items[index] for index in chosen]], model))
+def of_active(params: Tree, active: Sequence[int], n_parts: int) -> Tree:
+    """Return the parameters of some of the stacked clients; of one client alone as they are."""
+    if n_parts == 1 or len(active) == n_parts:
+        return params
+    chosen = {name: tensor[list(active)] for name, tensor in params.items()}
+    return chosen if len(active) > 1 else {name: tensor[0] for name, tensor in chosen.items()}
+
+
+def passes(
+    task: Task, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]], *, most_tokens: int = _BATCH_TOKENS
+) -> Iterator[Pass]:
+    """Yield all examples in batches, the longest of each part first; the model's flow knows the batch meanwhile."""
+    left = [sorted(range(len(part)), key=lambda i, part=part: -len(part[i].tokens_T)) for part in parts]
+    while any(left):
+        active = [k for k, places in enumerate(left) if places]
+        longest = max(len(parts[k][left[k][0]].tokens_T) for k in active)
+        count = max(1, min(most_tokens, _BATCH_TOKENS) // (longest * len(active)))
+        places = [left[k][:count] for k in active]
+        left = [rest[count:] for rest in left]
+        batch = task.collate([[parts[k][i] for i in chosen] for k, chosen in zip(active, places, strict=True)], model)
+        model.flow.batch = batch
+        try:
+            yield Pass(active, places, of_active(params, active, len(parts)), batch)
+        finally:
+            model.flow.batch = None
+
+
+def losses(task: Task, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[Mean]]:
+    """Return the loss of each example of each part, in their order."""
+    result = [[Mean()] * len(part) for part in parts]
+    for one in passes(task, model, params, parts):
+        found = task.loss(model, one.params, one.batch)
         pairs = zip(found.total_B.tolist(), found.weight_B.tolist(), strict=True)
-        result.update(zip(chosen, (Mean(total, weight) for total, weight in pairs), strict=True))
-    return [result[index] for index in range(len(items))]
+        for (part, place), (total, weight) in zip(one.flat, pairs, strict=True):
+            result[part][place] = Mean(total, weight)
+    return result

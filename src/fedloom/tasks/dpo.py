@@ -28,7 +28,7 @@ from fedloom.mean import LossSum, Mean
 from fedloom.plugin import AtLeast, Positive, Range, lookup, plugin
 from fedloom.spans import pieces_to_tokens
 from fedloom.tasks._answers import Answering, check_room
-from fedloom.tasks._losses import in_batches
+from fedloom.tasks._losses import passes
 from fedloom.tasks._packing import least_slack, pack
 from fedloom.token_loss import LARGE
 from fedloom.tree import Tree
@@ -119,11 +119,10 @@ class Dpo(Task):
         result = list(items)
         pairs = [index for index, item in enumerate(items) if item.second]
         with torch.no_grad():
-            for chosen in in_batches([items[index] for index in pairs]):
-                places = [pairs[index] for index in chosen]
-                sums_E = _log_probabilities(model, params, self.collate([[items[i] for i in places]], model))
-                for place, reference in zip(places, sums_E.view(-1, 2).tolist(), strict=True):
-                    result[place] = replace(items[place], reference=tuple(reference))
+            for one in passes(self, model, params, [[items[index] for index in pairs]]):
+                sums_X2 = _log_probabilities(model, params, one.batch).view(-1, 2)
+                for (_, place), reference in zip(one.flat, sums_X2.tolist(), strict=True):
+                    result[pairs[place]] = replace(items[pairs[place]], reference=tuple(reference))
         return result
 
     def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
@@ -148,7 +147,7 @@ class Dpo(Task):
             loss_X = -(1 - smoothing) * logsigmoid(scaled_X) - smoothing * logsigmoid(-scaled_X)
         return LossSum(loss_X * weight_X, weight_X)
 
-    def scores(self, model: Model, params: Tree, items: Sequence[Encoded]) -> list[dict[str, Mean]]:
+    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
         """Return of each pair: loss, preference_accuracy, likelihood_accuracy, reward_margin, chosen_reward,
         rejected_reward and kl_to_reference; of a Chat the loss of its answer per token, as answer_loss.
 
@@ -157,16 +156,15 @@ class Dpo(Task):
         kl_to_reference is the exact divergence KL(pi || pi_ref) at the tokens of the chosen answer, in nats a token: on
         given answers, not on the model's own.
         """
-        result: list[dict[str, Mean]] = [{} for _ in items]
+        result: list[list[dict[str, Mean]]] = [[{} for _ in part] for part in parts]
         width = max(1, LARGE // len(model.tokenizer))
         for kind in (False, True):
-            places = [index for index, item in enumerate(items) if bool(item.second) == kind]
-            for batch_places in in_batches([items[index] for index in places], most_tokens=width):
-                chosen = [places[index] for index in batch_places]
-                batch = self.collate([[items[index] for index in chosen]], model)
-                found = self._pair_scores(model, params, batch) if kind else _answer_losses(model, params, batch)
-                for place, scores in zip(chosen, found, strict=True):
-                    result[place] = scores
+            places = [[i for i, item in enumerate(part) if bool(item.second) == kind] for part in parts]
+            chosen = [[part[i] for i in mine] for part, mine in zip(parts, places, strict=True)]
+            for one in passes(self, model, params, chosen, most_tokens=width):
+                tell = self._pair_scores if kind else _answer_losses
+                for (part, place), scores in zip(one.flat, tell(model, one.params, one.batch), strict=True):
+                    result[part][places[part][place]] = scores
         return result
 
     def _pair_scores(self, model: Model, params: Tree, batch: Batch) -> list[dict[str, Mean]]:
@@ -193,11 +191,11 @@ class Dpo(Task):
         ]
 
     def predict(
-        self, model: Model, params: Tree, examples: Sequence[Example], *, max_new_tokens: int
-    ) -> list[Prediction]:
+        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+    ) -> list[list[Prediction]]:
         """Return the model's greedy answer to the prompt of each example."""
         answering = Answering(self.template, self.max_length, self.batch)
-        return answering.answers(model, params, examples, max_new_tokens=max_new_tokens)
+        return answering.answers(model, params, parts, max_new_tokens=max_new_tokens)
 
 
 def _right(difference_X: Tensor) -> Tensor:

@@ -80,16 +80,16 @@ class Sft(Task):
         total_E, weight_E = sums.new_zeros(2, n_examples + 1).index_add(1, batch.example_S, sums)[:, :n_examples]
         return LossSum(total_E, weight_E)
 
-    def scores(self, model: Model, params: Tree, items: Sequence[Encoded]) -> list[dict[str, Mean]]:
+    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
         """Return each example's loss per supervised token."""
-        return [{"loss": loss} for loss in losses(self, model, params, items)]
+        return [[{"loss": loss} for loss in part] for part in losses(self, model, params, parts)]
 
     def predict(
-        self, model: Model, params: Tree, examples: Sequence[Example], *, max_new_tokens: int
-    ) -> list[Prediction]:
+        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+    ) -> list[list[Prediction]]:
         """Return the model's greedy answer to the last question of each example; a Document is refused."""
         answering = Answering(self.template, self.max_length, self.batch)
-        return answering.answers(model, params, examples, max_new_tokens=max_new_tokens)
+        return answering.answers(model, params, parts, max_new_tokens=max_new_tokens)
 
 
 def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> str:
