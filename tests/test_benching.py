@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import active_children
@@ -18,6 +20,7 @@ from fedloom import api, config
 from fedloom.benching import Ended, carry_out, open_directory, remaining_s, waiting_cells
 from fedloom.commands.bench import bench
 from fedloom.errors import FedloomError, RunError
+from fedloom.runs import RunDirectory
 from fedloom.suites import cells_of, load_suite
 from small_runs import small_table
 
@@ -201,6 +204,35 @@ def test_workers_end_with_the_generator(done, tmp_path):
     going.close()
     killer.join()
     assert not active_children()
+
+
+def killed_in_its_second_cell(file, out, cells):
+    """Kill `fedloom bench` when its first cell has ended; return when its worker has let go of the second one."""
+    command = [sys.executable, "-m", "fedloom", "bench", str(file), "--out", str(out), "--quiet"]
+    going = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while going.poll() is None and not (out / cells["local"].folder / "metrics.jsonl").is_file():
+        time.sleep(0.01)
+    going.kill()
+    assert going.wait() == -signal.SIGKILL
+    while True:
+        with contextlib.suppress(RunError), RunDirectory(out / cells["local"].folder).held():
+            return
+        time.sleep(0.01)
+
+
+def test_bench_that_is_killed_goes_on_where_it_stopped(done, tmp_path):
+    file = write_suite(done[0], {"fedavg": {}, "local": {"protocol": "local_only", "rounds": 60}})
+    suite, out = load_suite(file, quick=False), tmp_path / "out"
+    cells = {cell.method: cell for cell in cells_of(suite)}
+    killed_in_its_second_cell(file, out, cells)
+    assert [cell.method for cell in waiting_cells(suite, out)] == ["local"]
+    before = {path: kept for path, kept in files(out).items() if "fedavg" in str(path)}
+    bench(file, [], out=out, jobs=1, as_json=False, quiet=True)
+    after = files(out)
+    assert before and before == {path: after[path] for path in before}
+    for _ in api.start(cells["local"].run, tmp_path / "alone"):
+        pass
+    assert results(out / cells["local"].folder) == results(tmp_path / "alone")
 
 
 def test_time_that_is_left_is_that_of_cells_of_the_same_kind(done):

@@ -291,6 +291,13 @@ def test_missing_judge_is_refused(run, tmp_path, capsys):
     assert "judge: missing, and the exam 'quality_judge' needs one" in capsys.readouterr().err
 
 
+def test_missing_key_of_the_judge_is_refused_before_anything_is_asked(run, tmp_path, capsys):
+    judge = {"name": "openai", "url": "http://127.0.0.1:9/v1", "model": "judge", "key_variable": "NO_SUCH_KEY"}
+    assert fedloom("evaluate", "exam", run, exam_file(tmp_path, judge=judge), "--out", tmp_path / "out") == 2
+    assert "no key in the environment variable NO_SUCH_KEY" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_comparison_without_against_is_refused(run, tmp_path, capsys):
     file = exam_file(tmp_path, judge=JUDGE, exams=[{"name": "pairwise"}])
     assert fedloom("evaluate", "exam", run, file, "--out", tmp_path / "out") == 2

@@ -238,6 +238,12 @@ def test_a_missing_key_is_refused_by_the_name_of_its_variable(monkeypatch):
         answers(OpenAIServer(url="http://127.0.0.1:9/v1", model="judge", key_variable="JUDGE_KEY"), prompts("a"))
 
 
+def test_a_missing_key_is_told_before_anything_is_asked(monkeypatch):
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with pytest.raises(ConfigError, match="no key in the environment variable JUDGE_KEY"):
+        OpenAIServer(url="http://127.0.0.1:9/v1", model="judge", key_variable="JUDGE_KEY").require()
+
+
 @pytest.mark.parametrize("wrong", ["sk-secret-01234\n", "sk-secret 01234", "sk-sécret-01234"])
 def test_a_key_that_no_header_can_hold_is_refused_without_being_repeated(wrong, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", wrong)

@@ -209,6 +209,9 @@ class FakeClient:
         self.calls.append(("run", experiment_id, run_name))
         return SimpleNamespace(info=SimpleNamespace(run_id="new"))
 
+    def log_batch(self, run_id, metrics=(), params=(), tags=()):
+        self.calls.append(("parameters", run_id, [(one.key, one.value) for one in params]))
+
     def log_metric(self, run_id, key, value, timestamp=None, step=None):
         self.calls.append(("metric", run_id, key, value, step))
 
@@ -221,6 +224,7 @@ def mlflow(monkeypatch):
     module = ModuleType("mlflow")
     module.MlflowClient, FakeClient.calls = FakeClient, []
     module.exceptions = SimpleNamespace(MlflowException=FakeError)
+    module.entities = SimpleNamespace(Param=lambda key, value: SimpleNamespace(key=key, value=value))
     monkeypatch.setitem(sys.modules, "mlflow", module)
     return FakeClient.calls
 
@@ -229,6 +233,20 @@ def test_mlflow_is_given_a_metric_per_point(tmp_path, mlflow):
     with lookup(Sink, "mlflow")().open(str(tmp_path), {"seed": 0}) as take:
         take(line())
     assert [call for call in mlflow if call[0] == "metric"] == [("metric", "new", "train_loss", 1.5, 2)]
+
+
+def test_mlflow_is_given_the_settings_as_parameters(tmp_path, mlflow):
+    table = {"seed": 0, "method": {"name": "fedprox", "mu": 0.01}, "clients": ["a", "b"]}
+    with lookup(Sink, "mlflow")().open(str(tmp_path), table):
+        pass
+    wanted = [("seed", "0"), ("method.name", "fedprox"), ("method.mu", "0.01"), ("clients", '["a", "b"]')]
+    assert ("parameters", "new", wanted) in mlflow
+
+
+def test_mlflow_is_given_at_most_a_hundred_parameters_at_once(tmp_path, mlflow):
+    with lookup(Sink, "mlflow")().open(str(tmp_path), {f"p{number}": number for number in range(250)}):
+        pass
+    assert [len(call[2]) for call in mlflow if call[0] == "parameters"] == [100, 100, 50]
 
 
 def test_mlflow_run_of_the_same_folder_is_replaced(tmp_path, mlflow):

@@ -336,9 +336,9 @@ def test_questions_in_both_sets_are_answered_once(folder, tmp_path, monkeypatch)
     run, asked = small_run(folder, rounds=1), []
     original = measure.evaluate
 
-    def counted(model, task, params, held, **words):
-        asked.append(held.name)
-        return original(model, task, params, held, **words)
+    def counted(model, task, examinees, **words):
+        asked.extend(one.held.name for one in examinees)
+        return original(model, task, examinees, **words)
 
     monkeypatch.setattr(measure, "evaluate", counted)
     list(api.start(run, tmp_path / "run"))

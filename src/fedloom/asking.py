@@ -83,6 +83,10 @@ class Completer(Family):
         It is told without a model being loaded or a server reached, and never holds a secret.
         """
 
+    def require(self) -> None:
+        """Refuse what would stop every prompt and can be told at once, such as a missing library or key."""
+        return
+
     @abstractmethod
     def opened(self) -> AbstractContextManager[Answer]:
         """Return a block in which prompts are answered: a model is loaded or a connection made when it begins."""

@@ -117,6 +117,7 @@ def sit(
     if against:
         who["against"] = examinee(against, examination.template)
     _check(examination, against)
+    _require(out, *who.values(), *([examination.judge] if examination.judge else []))
     _start(_Wanted(model=str(model), against=str(against or ""), examination=examination), out)
     answers: dict[str, Answers] = {}
     for name, completer in who.items():
@@ -139,6 +140,13 @@ def _check(examination: Examination, against: Path | None) -> None:
         questions_of(one)
         if one.needs_other and against is None:
             raise ConfigError(f"{label}: compares two models, found one; give the second by --against.")
+
+
+def _require(out: Path, *completers: Completer) -> None:
+    """Refuse a missing key or library before hours of answers; a finished examination is read without either."""
+    if not (out / "exam.json").is_file():
+        for completer in completers:
+            completer.require()
 
 
 def _start(wanted: _Wanted, out: Path) -> None:

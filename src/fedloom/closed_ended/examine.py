@@ -83,8 +83,6 @@ def examine(scorer: Scorer, wanted: Wanted, out: Path, *, report: Callable[[Reco
     """
     header = _header(scorer, wanted)
     _check_header(out, header)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
     ready = [_prepare(name, wanted, out) for name in wanted.tasks]
     names = [task.name for task in ready]
     twins = [name for name in names if names.count(name) > 1]
@@ -93,6 +91,8 @@ def examine(scorer: Scorer, wanted: Wanted, out: Path, *, report: Callable[[Reco
     if any(task.file and task.file.kind == "code" for task in ready):
         _check_code(wanted)
     done = {task.name: _finished(out, task) for task in ready}
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "evaluation.json", json.dumps(header, indent=2) + "\n")
     results: list[Record] = []
     for task in ready:

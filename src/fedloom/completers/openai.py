@@ -65,14 +65,15 @@ class OpenAIServer(Completer):
         """Return address and model; whether the model behind the name has changed nobody can tell."""
         return json.dumps({"openai": self.model, "url": self.url.rstrip("/")}, sort_keys=True)
 
+    def require(self) -> None:
+        """Refuse a missing library or key with ConfigError."""
+        _library()
+        self._key()
+
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
         """Make a client; a missing library or key raises ConfigError."""
-        try:
-            import openai
-        except ImportError as error:
-            raise ConfigError("completer 'openai': needs the library openai; pip install fedloom[judge].") from error
-        key = self._key()
+        openai, key = _library(), self._key()
         with openai.OpenAI(
             base_url=self.url, api_key=key or "none", timeout=self.timeout_s, max_retries=self.retries
         ) as client:
@@ -114,6 +115,14 @@ class OpenAIServer(Completer):
                         other.cancel()
         if failed is not None:
             raise failed
+
+
+def _library() -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise ConfigError("completer 'openai': needs the library openai; pip install fedloom[judge].") from error
+    return openai
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,14 @@ class Vllm(Completer):
         known = {"model": [folder.name for folder in folders], "files": [sha256_of(file) for file in files]}
         return json.dumps({"vllm": known, "template": template_table(self.template)}, sort_keys=True)
 
+    def require(self) -> None:
+        """Refuse a missing library with ConfigError."""
+        _library()
+
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
         """Start vLLM; without the library this raises ConfigError."""
-        try:
-            vllm, lora = importlib.import_module("vllm"), importlib.import_module("vllm.lora.request")
-        except ImportError as error:
-            raise ConfigError("vllm: the library is not there; pip install fedloom[vllm], beside a GPU.") from error
+        vllm, lora = _library()
         engine = vllm.LLM(
             model=self.path,
             enable_lora=bool(self.adapter),
@@ -91,6 +92,14 @@ class Vllm(Completer):
     def together(self) -> int:
         """Return a group, in which vLLM schedules by itself."""
         return self.group
+
+
+def _library() -> tuple[Any, Any]:
+    """Return vLLM and its part for adapters."""
+    try:
+        return importlib.import_module("vllm"), importlib.import_module("vllm.lora.request")
+    except ImportError as error:
+        raise ConfigError("vllm: the library is not there; pip install fedloom[vllm], beside a GPU.") from error
 
 
 def _options(prompt: Sequence[int], sampling: Sampling, stop: Sequence[int]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Run by hand against mlflow-skinny 3.17.2 with a file store; the tests use a modu
 import json
 import re
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from fedloom.sinks._points import library, point, refusals
 __all__ = ["MLflow"]
 
 _FOLDER = "fedloom.folder"
+_MOST = 100  # parameters that MLflow takes at once
 
 
 @plugin("mlflow")
 class MLflow(Sink):
-    """Writes to a tracking server or database; the resolved run file is the tag `fedloom.run`.
+    """Writes to a tracking server or database; the settings of the run are its parameters, `local.lr` for one.
 
     Characters that MLflow refuses in a metric's name are replaced by their code points, `.2c.` for a comma.
     """
@@ -37,7 +38,10 @@ class MLflow(Sink):
         module = library("mlflow", self.name)
         with refusals(module.exceptions.MlflowException, self.name):
             client = module.MlflowClient(tracking_uri=self.tracking_uri or None)
-            run = self._begin(client, folder, table)
+            run = self._begin(client, folder)
+            told = [module.entities.Param(_allowed(name), value) for name, value in _parameters(table)]
+            for start in range(0, len(told), _MOST):
+                client.log_batch(run, params=told[start : start + _MOST])
 
         def take(line: Mapping[str, Any]) -> None:
             if found := point(line):
@@ -53,15 +57,23 @@ class MLflow(Sink):
             with refusals(module.exceptions.MlflowException, self.name):
                 client.set_terminated(run, status)
 
-    def _begin(self, client: Any, folder: str, table: Mapping[str, Any]) -> str:
+    def _begin(self, client: Any, folder: str) -> str:
         """Return the number of a new run in place of those of the same folder."""
         known = client.get_experiment_by_name(self.experiment)
         experiment = known.experiment_id if known else client.create_experiment(self.experiment)
         place = str(Path(folder).resolve())
         for old in client.search_runs([experiment], filter_string=f"tags.`{_FOLDER}` = {json.dumps(place)}"):
             client.delete_run(old.info.run_id)
-        tags = {_FOLDER: place, "fedloom.run": json.dumps(table)}
-        return client.create_run(experiment, tags=tags, run_name=Path(folder).name).info.run_id
+        return client.create_run(experiment, tags={_FOLDER: place}, run_name=Path(folder).name).info.run_id
+
+
+def _parameters(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the full name of each setting with its value as text; lists as JSON."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _parameters(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
 def _allowed(name: str) -> str:
