@@ -88,6 +88,10 @@ def test_validation_is_the_same_number_for_every_client(small):
     assert set(by_client(small["chatbot_pa"]["validation"]).values()) == {4}
 
 
+def test_clients_may_hold_nothing_out():
+    assert not LookAlike(dataset="aya", scale=0.02, validation=0).load()["validation"]
+
+
 @each_set
 def test_the_test_has_the_wanted_size(dataset, small):
     assert len(small[dataset]["test"]) == 160

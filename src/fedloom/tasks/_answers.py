@@ -74,7 +74,7 @@ def check_room(model: Model, length: int) -> None:
     """Refuse sequences that run over the end of a table of positions."""
     if not isinstance(model.module, PreTrainedModel):
         return
-    limit = model.module.config.to_dict().get("n_positions")  # GPT-2's name: a table of positions ends abruptly
+    limit = vars(model.module.config).get("n_positions")  # GPT-2's name: a table of positions ends abruptly
     if limit is not None and length > limit:
         raise ConfigError(
             f"prompts with their answers take up to {length} tokens, the model has {limit} positions: lower "

@@ -19,7 +19,7 @@ from typing import Annotated
 from fedloom.contracts import Source
 from fedloom.errors import ConfigError
 from fedloom.examples import Example
-from fedloom.plugin import AtLeast, Count, Range, plugin
+from fedloom.plugin import Count, Range, plugin
 from fedloom.world.crowds import CROWDS, CrowdName, crowd_test, members
 
 __all__ = ["LookAlike"]
@@ -38,8 +38,8 @@ class LookAlike(Source):
     """Draws private facts, clients and their sizes."""
     scale: Annotated[float, Range(0, 1, low_excluded=True)] = 1.0
     """Share of the published number of records that every client has, 2 records at least; all clients stay."""
-    validation: AtLeast = 4
-    """Records of each client in held-out wordings."""
+    validation: Count = 4
+    """Records of each client in held-out wordings; 0: clients hold nothing out."""
     test: Annotated[int, Range(1, 400)] = 160
     """Questions of the common test, in equal numbers for each language; there are not many more different ones."""
     languages: tuple[str, ...] = ()
