@@ -8,12 +8,14 @@ from fedloom import api
 from fedloom.errors import RunError
 from fedloom.evaluation import Scored, group_means, score_table
 from fedloom.mean import Mean
+from fedloom.outcomes import Asked
 from fedloom.reports import (
     Outcome,
     compare,
     compare_record,
     compare_table,
     difference,
+    models_of_clients,
     outcome,
     show_record,
     show_table,
@@ -31,10 +33,6 @@ def found(final, *, base=None, label="plain", seed=0, complete=True):
     return Outcome(f"runs/{label}{seed}", label, seed, 50, complete, results, {"wall_s": 1.0}, {})
 
 
-def everything(_):
-    return True
-
-
 SHARED = [scored(i, total=2.0 * (i + 1), weight=i + 1.0, name="validation", client=f"c{i // 3}") for i in range(6)]
 OWN = [
     scored(i, owner=f"c{i // 3}", total=6.0, weight=2.0, name="validation", client=f"c{i // 3}")
@@ -43,11 +41,11 @@ OWN = [
 
 
 def test_shared_model_and_local_models_pair_question_by_question():
-    assert difference([(found(SHARED), found(OWN, label="local_only"))], everything, "loss").value == 2.0 - 3.0
+    assert difference([(found(SHARED), found(OWN, label="local_only"))], "loss").value == 2.0 - 3.0
 
 
 def test_pair_with_constant_gap_has_an_interval_without_width():
-    gap = difference([(found(SHARED), found(OWN, label="local_only"))], everything, "loss")
+    gap = difference([(found(SHARED), found(OWN, label="local_only"))], "loss")
     assert (gap.low, gap.high) == pytest.approx((-1.0, -1.0))
 
 
@@ -61,14 +59,27 @@ def test_pair_of_shared_and_many_models_is_the_difference_of_the_means_shown():
 
 def test_order_of_questions_and_owners_does_not_matter():
     many = [scored(i, owner=o, total=float(3 * i + len(o))) for o in ("a", "bb") for i in range(5)]
-    gap = difference([(found(many), found(many[::-1], label="other"))], everything, "loss")
+    gap = difference([(found(many), found(many[::-1], label="other"))], "loss")
     assert (gap.value, gap.low, gap.high) == (0, 0, 0)
+
+
+def test_part_of_a_run_is_what_was_chosen_and_is_kept():
+    run = found([scored(0, kind="a"), scored(1, kind="b"), scored(0, name="validation", kind="a")])
+    assert [one.index for one in run.part(Asked("test")).results["final"]] == [0, 1]
+    assert [one.set for one in run.part(Asked("test", (("kind", "a"),))).results["base"]] == ["test"]
+    assert run.part(Asked("test")) is run.part(Asked("test"))
+    assert run.part(Asked("test")).table("loss").value == 1.0
+
+
+def test_models_of_clients_come_in_the_order_of_the_results():
+    owners = [f"client{i}" for i in (3, 1, 4, 0, 5, 2)]
+    assert list(models_of_clients(found([scored(0, owner=owner) for owner in owners]))) == owners
 
 
 def test_models_of_other_clients_are_refused():
     one, other = ([scored(i, owner=o) for o in owners for i in range(3)] for owners in (("a", "b"), ("a", "c")))
     with pytest.raises(RunError, match="models of different clients"):
-        difference([(found(one), found(other, label="other"))], everything, "loss")
+        difference([(found(one), found(other, label="other"))], "loss")
 
 
 @pytest.mark.parametrize(
@@ -76,17 +87,17 @@ def test_models_of_other_clients_are_refused():
 )
 def test_other_questions_are_refused(other):
     with pytest.raises(RunError, match="asked different questions"):
-        difference([(found([scored(0)]), found(other, label="other"))], everything, "loss")
+        difference([(found([scored(0)]), found(other, label="other"))], "loss")
 
 
 def test_several_seeds_give_students_interval_of_the_differences():
     pairs = [(found([scored(0, total=t)]), found([scored(0, total=0.0)], label="other")) for t in (1.0, 2.0, 3.0)]
-    assert difference(pairs, everything, "loss").n == 3
+    assert difference(pairs, "loss").n == 3
 
 
 def test_final_is_paired_with_base_of_the_same_run():
     run = found([scored(0, total=3.0)], base=[scored(0, total=1.0)])
-    assert difference([(run, run)], everything, "loss", phases=("final", "base")).value == 2.0
+    assert difference([(run, run)], "loss", phases=("final", "base")).value == 2.0
 
 
 def test_runs_of_different_metrics_are_paired_in_what_both_have():

@@ -15,18 +15,17 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from fedloom import api, config
-from fedloom.claims import Decision, decide
+from fedloom.claims import Conclusion, conclude
 from fedloom.errors import FedloomError, RunError
 from fedloom.files import disk_errors, write_atomic
 from fedloom.protocols.tuning import TuningRun
 from fedloom.runs import RunDirectory
 from fedloom.suites import Cell, Suite, cells_of, check_directory, load_suite_directory
-from fedloom.summaries import Summary, plain, summarise
 
-__all__ = ["Conclusion", "Ended", "carry_out", "conclude", "open_directory", "remaining_s", "waiting_cells"]
+__all__ = ["Ended", "carry_out", "conclude_directory", "open_directory", "remaining_s", "waiting_cells"]
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,9 @@ class Ended:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    """What a suite has found."""
-
-    summary: Summary
-    decisions: tuple[Decision, ...]
-
-    def record(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return self.summary.record() | {"claims": [plain(one) for one in self.decisions]}
-
-
-def conclude(folder: Path) -> Conclusion:
+def conclude_directory(folder: Path) -> Conclusion:
     """Summarise a suite directory, decide its claims and write `summary.json`."""
-    found = load_suite_directory(folder)
-    told = Conclusion(summarise(found), tuple(decide(found, claim) for claim in found.suite.claims))
+    told = conclude(load_suite_directory(folder))
     write_atomic(folder / "summary.json", json.dumps(told.record(), indent=1, allow_nan=False) + "\n")
     return told
 

@@ -6,19 +6,18 @@ level 1 - 0.05 / places (Bonferroni), so that all of them together err in at mos
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from fedloom.comparing import ALL, direction, gap
 from fedloom.errors import DataError, RunError
 from fedloom.evaluation import Scored
-from fedloom.outcomes import Outcome
-from fedloom.reports import Selection
+from fedloom.outcomes import Asked, Outcome, Selection
 from fedloom.statistics import LEVEL, Interval
 from fedloom.suites import BASE, Claim, SuiteOutcome
-from fedloom.summaries import languages_of_models
+from fedloom.summaries import Summary, languages_of_models, plain, summarise
 
-__all__ = ["Decision", "Part", "decide"]
+__all__ = ["Conclusion", "Decision", "Part", "conclude", "decide"]
 
 State = Literal["holds", "does not hold", "not decided"]
 
@@ -44,6 +43,24 @@ class Decision:
     def line(self) -> str:
         """The decision in one line."""
         return f"{self.state}: {self.text}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a suite has found: its tables, its JSON and its page all tell this."""
+
+    study: SuiteOutcome
+    summary: Summary
+    decisions: tuple[Decision, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        return self.summary.record() | {"claims": [plain(one) for one in self.decisions]}
+
+
+def conclude(study: SuiteOutcome) -> Conclusion:
+    """Return the summary of the finished cells and what they say of the claims."""
+    return Conclusion(study, summarise(study), tuple(decide(study, claim) for claim in study.suite.claims))
 
 
 @dataclass(frozen=True)
@@ -182,8 +199,8 @@ def _groups(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Iterator[
             yield _Group(name)
             continue
         run = next(iter(found.runs(name, claim.methods[0]).values()))
-        chosen = _Chooser(claim)(run)
-        tagged = [one.tags[claim.groups] for one in run.results["final"] if chosen(one) and claim.groups in one.tags]
+        final = run.part(_Chooser(claim)(run)).results["final"]
+        tagged = [one.tags[claim.groups] for one in final if claim.groups in one.tags]
         yield from (_Group(name, claim.groups, value) for value in dict.fromkeys(tagged))
 
 
@@ -199,13 +216,20 @@ class _Chooser:
         claim, tags = self.claim, dict(self.claim.where)
         if self.group and self.group.tag:
             tags[self.group.tag] = self.group.value
-        if claim.models == "own":
-            own = languages_of_models(run, claim.groups)
-            return lambda asked: (
-                _has(asked, claim.set, tags) and (not asked.owner or asked.tags.get(claim.groups) in own[asked.owner])
-            )
-        return lambda asked: _has(asked, claim.set, tags)
+        asked = Asked(claim.set, tuple(sorted(tags.items())))
+        return (
+            _OwnModels(asked, claim.groups, languages_of_models(run, claim.groups)) if claim.models == "own" else asked
+        )
 
 
-def _has(asked: Scored, questions: str, tags: Mapping[str, str]) -> bool:
-    return asked.set == questions and all(asked.tags.get(name) == value for name, value in tags.items())
+@dataclass(frozen=True)
+class _OwnModels:
+    """Chooses of some questions those put to a model whose own clients have the question's value of a tag."""
+
+    asked: Asked
+    tag: str
+    own: Mapping[str, frozenset[str]] = field(compare=False)  # follows from the run, and parts are kept by run
+
+    def __call__(self, one: Scored) -> bool:
+        """Return whether a scored example is among them; a model that all share is everybody's own."""
+        return self.asked(one) and (not one.owner or one.tags.get(self.tag) in self.own[one.owner])

@@ -7,16 +7,15 @@ interval covers the seeds: `better` needs both.
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from fedloom.errors import DataError
-from fedloom.evaluation import Scored, score_table
-from fedloom.outcomes import Outcome
-from fedloom.reports import Selection, difference, direction, paired, questions_of
+from fedloom.outcomes import Asked, Outcome, Selection
+from fedloom.reports import difference, direction, paired
 from fedloom.rng import numpy_random
 from fedloom.statistics import (
     LEVEL,
@@ -36,7 +35,6 @@ __all__ = [
     "Chooser",
     "PairRow",
     "RankRow",
-    "asked",
     "direction",
     "gap",
     "joined",
@@ -84,13 +82,12 @@ class RankRow:
     """Over resamples of the seeds and of the questions."""
 
 
-def _table(run: Outcome, chosen: Selection, score: str, phase: str) -> ScoreTable:
-    return score_table([one for one in run.results.get(phase, ()) if chosen(one)], score)
+_TEST = Asked("test")
 
 
 def over_seeds(runs: Sequence[Outcome], chosen: Selection, score: str, phase: str = "final") -> Interval | None:
     """Return the value of a score over the runs of a method; None where one of them has none."""
-    tables = [_table(run, chosen, score, phase) for run in runs]
+    tables = [run.part(chosen).table(score, phase) for run in runs]
     values = [table.value for table in tables]
     if not values or any(map(math.isnan, values)):
         return None
@@ -109,11 +106,6 @@ def joined(intervals: Sequence[Interval]) -> Interval:
     return Interval(value, value - below, value + above, min(one.n for one in intervals), error)
 
 
-def asked(questions: str, **tags: str) -> Selection:
-    """Return what selects the questions of a set that have the tags."""
-    return lambda one: one.set == questions and all(one.tags.get(name) == value for name, value in tags.items())
-
-
 def _comparable(found: SuiteOutcome, data: Sequence[str]) -> list[str]:
     """Return the methods whose every run on the data sets has ended and has the headline score."""
 
@@ -121,7 +113,7 @@ def _comparable(found: SuiteOutcome, data: Sequence[str]) -> list[str]:
         runs = found.runs(name, method)
         score = found.suite.headline(name)
         return len(runs) == len(found.seeds) and all(
-            not math.isnan(_table(run, asked("test"), score, "final").value) for run in runs.values()
+            not math.isnan(run.part(_TEST).table(score).value) for run in runs.values()
         )
 
     return [method for method in found.methods if all(has(name, method) for name in data)]
@@ -164,11 +156,10 @@ def _mean_value(found: SuiteOutcome, data: Sequence[str], method: str) -> Interv
     runs = {name: found.runs(name, method) for name in data}
     if len(found.seeds) == 1:
         (seed,) = found.seeds
-        tables = [_table(runs[name][seed], asked("test"), found.suite.headline(name), "final") for name in data]
+        tables = [runs[name][seed].part(_TEST).table(found.suite.headline(name)) for name in data]
         return joined([bootstrap(t, resamples=runs[n][seed].resamples) for t, n in zip(tables, data, strict=True)])
     values = [
-        [_table(runs[name][seed], asked("test"), found.suite.headline(name), "final").value for name in data]
-        for seed in found.seeds
+        [runs[name][seed].part(_TEST).table(found.suite.headline(name)).value for name in data] for seed in found.seeds
     ]
     return student_interval([sum(each) / len(each) for each in values])
 
@@ -179,7 +170,7 @@ def _resampled(found: SuiteOutcome, data: str, methods: Sequence[str], resamples
     runs = [[found.runs(data, method)[seed] for method in methods] for seed in found.seeds]
     values_SRM = np.stack(
         [
-            resampled([_table(run, asked("test"), score, "final") for run in each], resamples=resamples, seed=seed)
+            resampled([run.part(_TEST).table(score) for run in each], resamples=resamples, seed=seed)
             for each, seed in zip(runs, found.seeds, strict=True)
         ]
     )
@@ -214,7 +205,7 @@ def _verdict(difference: Interval, corrected_p: float, sign: int) -> Verdict:
 
 
 def _on_test(_: Outcome) -> Selection:
-    return asked("test")
+    return _TEST
 
 
 def gap(
@@ -237,34 +228,24 @@ def gap(
     seeds = [seed for seed in found.seeds if all(seed in each for each in pairs)]
     if len(seeds) == 1:
         parts = zip([each[seeds[0]] for each in pairs], scores, strict=True)
-        return joined([difference([pair], _all, name, phases=phases, level=level) for pair, name in parts])
+        return joined([difference([pair], name, phases=phases, level=level) for pair, name in parts])
     values: list[float] = []
     for seed in seeds:
-        tables = [paired(*each[seed], _all, name, phases) for each, name in zip(pairs, scores, strict=True)]
+        tables = [paired(*each[seed], name, phases) for each, name in zip(pairs, scores, strict=True)]
         values.append(sum(one.value - other.value for one, other in tables) / len(tables))
     if any(map(math.isnan, values)):
         raise DataError(f"{first} less {second} on {', '.join(data)}: a run was asked 0 such questions; leave it out.")
     return student_interval(values, level=level)
 
 
-def _all(_: Scored) -> bool:
-    return True
-
-
 def _pairs(
     found: SuiteOutcome, data: str, first: str, second: str, choose: Chooser
 ) -> dict[int, tuple[Outcome, Outcome]]:
     """Return the chosen part of the runs of two methods by seed; of a method and its base the same run twice."""
-    runs = _parts(found.runs(data, first), choose)
-    others = runs if second == BASE else _parts(found.runs(data, second), choose)
+    runs = {seed: run.part(choose(run)) for seed, run in found.runs(data, first).items()}
+    other = first if second == BASE else second
+    others = {seed: run.part(choose(run)) for seed, run in found.runs(data, other).items()}
     return {seed: (run, others[seed]) for seed, run in runs.items() if seed in others}
-
-
-def _parts(runs: Mapping[int, Outcome], choose: Chooser) -> dict[int, Outcome]:
-    return {
-        seed: replace(run, results={phase: tuple(filter(choose(run), part)) for phase, part in run.results.items()})
-        for seed, run in runs.items()
-    }
 
 
 def _swap_test(found: SuiteOutcome, data: Sequence[str], first: str, second: str) -> float:
@@ -272,8 +253,8 @@ def _swap_test(found: SuiteOutcome, data: Sequence[str], first: str, second: str
     tables: list[tuple[ScoreTable, ScoreTable]] = []
     for name in data:
         score, pairs = found.suite.headline(name), list(_pairs(found, name, first, second, _on_test).values())
-        seeds = [paired(*pair, _all, score) for pair in pairs]
-        texts = [questions_of(one.results["final"]) for one, _ in pairs]
+        seeds = [paired(*pair, score) for pair in pairs]
+        texts = [one.questions("final") for one, _ in pairs]
         alike = all(each == texts[0] for each in texts)
         tables += [(_stacked([one for one, _ in seeds]), _stacked([other for _, other in seeds]))] if alike else seeds
     return sign_flip(tables, resamples=_SWAPS)

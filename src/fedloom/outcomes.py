@@ -1,17 +1,35 @@
 """What a run directory holds: what kind of run it was, its scored examples and its cost, everything checked."""
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from fedloom import config
 from fedloom.errors import FedloomError, RunError
-from fedloom.evaluation import Scored
+from fedloom.evaluation import Scored, score_table
 from fedloom.runs import RunDirectory
+from fedloom.statistics import ScoreTable
 
-__all__ = ["Outcome", "outcome"]
+__all__ = ["Asked", "Outcome", "Selection", "outcome"]
+
+Selection = Callable[[Scored], bool]
+"""Which scored examples a number is over; two that choose alike should be equal, for parts are kept by them."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Chooses the questions of a set that have all of the tags."""
+
+    set: str
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def __call__(self, one: Scored) -> bool:
+        """Return whether a scored example is among them."""
+        return one.set == self.set and all(one.tags.get(name) == value for name, value in self.tags)
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,47 @@ class Outcome:
     """The partition card with `data_sha256` of all examples and the `base_id` of the base weights."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The resolved run file."""
+
+    def part(self, chosen: Selection) -> "Outcome":
+        """Return the run with the chosen scored examples alone; asked again, the same object."""
+        if chosen not in self._parts:
+            kept = {phase: tuple(filter(chosen, scored)) for phase, scored in self.results.items()}
+            self._parts[chosen] = replace(self, results=kept)
+        return self._parts[chosen]
+
+    def table(self, score: str, phase: str = "final") -> ScoreTable:
+        """Return a score of a phase by owner and question; empty where it was not told."""
+        if (score, phase) not in self._tables:
+            self._tables[score, phase] = score_table(self.results.get(phase, ()), score)
+        return self._tables[score, phase]
+
+    def questions(self, phase: str) -> Mapping[tuple[str, int], str]:
+        """Return a digest of each question; of a client's own only whose it is, for its text stays with it."""
+        if phase not in self._digests:
+            texts = {
+                (one.set, one.index): (one.prompt, one.reference, one.tags.get("client", ""))
+                for one in self.results[phase]
+            }
+            self._digests[phase] = {key: _digest(text) for key, text in texts.items()}
+        return self._digests[phase]
+
+    # A suite compares every pair of methods on the same questions: what a run has to say is worked out once.
+
+    @cached_property
+    def _parts(self) -> dict[Selection, "Outcome"]:
+        return {}
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str], ScoreTable]:
+        return {}
+
+    @cached_property
+    def _digests(self) -> dict[str, dict[tuple[str, int], str]]:
+        return {}
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def outcome(directory: RunDirectory) -> Outcome:

@@ -1,8 +1,7 @@
 """What a run directory says, as numbers and as tables: one run by itself, several side by side and in pairs."""
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from fedloom.contracts import Metric
 from fedloom.errors import DataError, RunError
-from fedloom.evaluation import Scored, group_means, score_table
-from fedloom.outcomes import Outcome, outcome
+from fedloom.evaluation import Scored, group_means
+from fedloom.outcomes import Asked, Outcome, Selection, outcome
 from fedloom.plugin import lookup, names
 from fedloom.protocols.clustered import clusters_of
 from fedloom.statistics import (
@@ -28,7 +27,6 @@ __all__ = [
     "Comparison",
     "Outcome",
     "PerClient",
-    "Selection",
     "Table",
     "compare",
     "compare_record",
@@ -40,13 +38,9 @@ __all__ = [
     "paired",
     "per_client",
     "privacy_line",
-    "questions_of",
     "show_record",
     "show_table",
 ]
-
-Selection = Callable[[Scored], bool]
-"""Which scored examples a number is over."""
 
 _LOWER_IS_BETTER = ("loss", "answer_loss")
 _NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference")
@@ -113,12 +107,10 @@ def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
     """Return the groups of questions to report: every set, and every domain in it where there are several."""
     groups: dict[str, Selection] = {}
     for name in dict.fromkeys(one.set for one in scored):
-        groups[name] = lambda one, name=name: one.set == name
+        groups[name] = Asked(name)
         domains = dict.fromkeys(one.tags["domain"] for one in scored if one.set == name and "domain" in one.tags)
         for domain in domains if len(domains) > 1 else ():
-            groups[f"{name}/{domain}"] = lambda one, name=name, domain=domain: (
-                one.set == name and one.tags.get("domain") == domain
-            )
+            groups[f"{name}/{domain}"] = Asked(name, (("domain", domain),))
     return groups
 
 
@@ -127,7 +119,7 @@ def _score_names(scored: Sequence[Scored]) -> list[str]:
 
 
 def _value(found: Outcome, chosen: Selection, score: str, phase: str) -> Interval | None:
-    table = score_table([one for one in found.results.get(phase, ()) if chosen(one)], score)
+    table = found.part(chosen).table(score, phase)
     return None if math.isnan(table.value) else bootstrap(table, resamples=found.resamples)
 
 
@@ -145,13 +137,13 @@ def _rows(found: Outcome) -> list[_Row]:
 
 def models_of_clients(found: Outcome) -> dict[str, tuple[str, ...]]:
     """Return the clients of each model that not all of them share, by its owner."""
-    owners = {one.owner for one in found.results.get("final", ()) if one.owner}
+    owners = dict.fromkeys(one.owner for one in found.results.get("final", ()) if one.owner)
     if found.settings.get("protocol") != "clustered" or not found.card:
         return {owner: (owner,) for owner in owners}
     by, clusters = found.settings["cluster_by"], found.settings["clusters"]
     groups = {name: tuple(clients) for name, clients in clusters_of(found.card, by=by, clusters=clusters).items()}
     # Where some numbers stay private, every client of a cluster has a model of its own.
-    return groups if owners <= groups.keys() else {owner: (owner,) for owner in owners}
+    return groups if owners.keys() <= groups.keys() else {owner: (owner,) for owner in owners}
 
 
 def per_client(found: Outcome) -> list[PerClient]:
@@ -286,7 +278,6 @@ def compare(outcomes: Sequence[Outcome]) -> Comparison:
 
 def difference(
     pairs: Sequence[tuple[Outcome, Outcome]],
-    chosen: Selection,
     score: str,
     *,
     phases: tuple[str, str] = ("final", "final"),
@@ -294,13 +285,14 @@ def difference(
 ) -> Interval:
     """Return the mean score of the first runs less that of the second; `phases` says which scores of either.
 
+    Of some questions alone: take the runs' parts.
     One pair: bootstrap interval over questions and clients. Several (seeds): Student's interval over the pairs.
     Refused: pairs that were asked different questions, or whose models are those of different clients.
     """
     if len(pairs) == 1:
-        first, second = paired(*pairs[0], chosen, score, phases)
+        first, second = paired(*pairs[0], score, phases)
         return bootstrap_difference(first, second, resamples=pairs[0][0].resamples, level=level)
-    tables = [paired(*pair, chosen, score, phases) for pair in pairs]
+    tables = [paired(*pair, score, phases) for pair in pairs]
     values = [first.value - second.value for first, second in tables]
     if any(map(math.isnan, values)):
         raise DataError(f"'{score}': a run has it on 0 of the questions; evaluate at least one.")
@@ -308,25 +300,18 @@ def difference(
 
 
 def paired(
-    one: Outcome, other: Outcome, chosen: Selection, score: str, phases: tuple[str, str] = ("final", "final")
+    one: Outcome, other: Outcome, score: str, phases: tuple[str, str] = ("final", "final")
 ) -> tuple[ScoreTable, ScoreTable]:
     """Return the scores of two runs on the same questions, as `difference` takes them."""
-    scored = one.results[phases[0]], other.results[phases[1]]
-    if questions_of(scored[0]) != questions_of(scored[1]):
+    if one.questions(phases[0]) != other.questions(phases[1]):
         raise RunError(f"{one.path} and {other.path} were asked different questions: their scores cannot be paired.")
-    owners = [{each.owner for each in part} for part in scored]
+    tables = one.table(score, phases[0]), other.table(score, phases[1])
+    owners = [table.owner_C for table in tables]
     shares = [found.card.get("data_sha256", found.path) for found in (one, other)]
     # Of the same data, models of clusters and of clients may be told apart; else their clients are others.
     if all(len(names) > 1 for names in owners) and owners[0] != owners[1] and shares[0] != shares[1]:
         raise RunError(f"{one.path} and {other.path} have models of different clients: their scores cannot be paired.")
-    first, second = (score_table([each for each in part if chosen(each)], score) for part in scored)
-    return first, second
-
-
-def questions_of(scored: Sequence[Scored]) -> dict[tuple[str, int], str]:
-    """Return a digest of each question; of a client's own only whose it is, for its text stays with it."""
-    texts = {(one.set, one.index): (one.prompt, one.reference, one.tags.get("client", "")) for one in scored}
-    return {key: hashlib.sha256("\0".join(text).encode()).hexdigest() for key, text in texts.items()}
+    return tables
 
 
 def _compared(compared: Comparison) -> tuple[list[_Side], list[_Pair]]:
@@ -348,9 +333,8 @@ def _compared(compared: Comparison) -> tuple[list[_Side], list[_Pair]]:
 def _pairs(compared: Comparison, group: str, chosen: Selection, having: Sequence[str], score: str) -> list[_Pair]:
     first, *others = compared.labels
     matched = {other: compared.pairs(first, other) for other in others if first in having and other in having}
-    return [
-        _Pair(group, score, first, other, difference(pairs, chosen, score)) for other, pairs in matched.items() if pairs
-    ]
+    parts = {other: [(one.part(chosen), two.part(chosen)) for one, two in pairs] for other, pairs in matched.items()}
+    return [_Pair(group, score, first, other, difference(pairs, score)) for other, pairs in parts.items() if pairs]
 
 
 def _over_seeds(seeds: Mapping[int, Outcome], chosen: Selection, score: str, phase: str = "final") -> Interval | None:

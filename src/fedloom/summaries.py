@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fedloom.comparing import PairRow, RankRow, asked, direction, over_seeds, pair_rows, rank_rows
+from fedloom.comparing import PairRow, RankRow, direction, over_seeds, pair_rows, rank_rows
 from fedloom.errors import DataError, RunError
-from fedloom.outcomes import Outcome
+from fedloom.outcomes import Asked, Outcome
 from fedloom.protocols.clustered import most_frequent
 from fedloom.reports import models_of_clients, per_client
 from fedloom.rng import numpy_random
@@ -162,8 +162,9 @@ def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
     """Yield every score of every method on every set, with what it rests on."""
     for data, method, runs in _methods(found):
         for questions in dict.fromkeys(one.set for run in runs for one in run.results["final"]):
-            chosen = asked(questions)
-            final = [one for run in runs for one in run.results["final"] if chosen(one)]
+            chosen = Asked(questions)
+            parts = [run.part(chosen) for run in runs]
+            final = [one for part in parts for one in part.results["final"]]
             for score in dict.fromkeys(name for one in final for name in one.scores):
                 value = over_seeds(runs, chosen, score)
                 if value:
@@ -174,7 +175,7 @@ def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
                         score=score,
                         base=over_seeds(runs, chosen, score, "base"),
                         final=value,
-                        n_questions=len({one.index for one in runs[0].results["final"] if chosen(one)}),
+                        n_questions=len(parts[0].questions("final")),
                         seeds=tuple(run.seed for run in runs),
                         base_ids=tuple(dict.fromkeys(str(run.card.get("base_id", "")) for run in runs)),
                         data_sha256=tuple(str(run.card.get("data_sha256", "")) for run in runs),
@@ -285,8 +286,8 @@ def _group_row(
     found: SuiteOutcome, names: tuple[str, str, str], runs: Sequence[Outcome], tag: str, value: str
 ) -> Iterator[GroupRow]:
     data, method, models = names
-    chosen, score = asked("test", **{tag: value}), found.suite.headline(data)
+    chosen, score = Asked("test", ((tag, value),)), found.suite.headline(data)
     interval = over_seeds(runs, chosen, score)
     if interval:
-        count = len({one.index for one in runs[0].results["final"] if chosen(one)})
+        count = len(runs[0].part(chosen).questions("final"))
         yield GroupRow(data, method, models, value, score, interval, count)

@@ -41,7 +41,7 @@ def bench(
 
     Exit code 0: all claims hold; 1: one does not, or is not decided; 2: refused, or a run failed.
     """
-    from fedloom.benching import conclude
+    from fedloom.benching import conclude_directory
     from fedloom.console import lines, print_tables
     from fedloom.pages import write_report
     from fedloom.suites import load_suite
@@ -53,14 +53,14 @@ def bench(
     except KeyboardInterrupt:
         _say("stopped; the same command goes on, and finished cells stay as they are.")
         raise typer.Exit(130) from None
-    told = conclude(folder)
+    told = conclude_directory(folder)
     if as_json:
         lines([json.dumps(told.record(), allow_nan=False)])
     else:
         print_tables([] if quiet else _tables(told.summary))
         lines([one.line for one in told.decisions])
     try:
-        page = write_report(folder)
+        page = write_report(folder, told=told)
         lines([] if quiet or as_json else [str(page)])
     except FedloomError as error:
         problems.append(f"report.html: {error}")

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedloom.claims import Decision, decide
+from fedloom.claims import Conclusion, Decision
 from fedloom.comparing import ALL, PairRow, RankRow, direction, gap
 from fedloom.outcomes import Outcome
 from fedloom.reports import per_client
 from fedloom.statistics import Interval
 from fedloom.suites import BASE, SuiteOutcome
-from fedloom.summaries import ClientRow, Summary, summarise
+from fedloom.summaries import ClientRow, Summary
 
 __all__ = ["Findings", "Gap", "find"]
 
@@ -70,9 +70,9 @@ class Findings:
         return any(one.label == _CENTRALISED for (_, name, _), one in self.study.cells.items() if name == method)
 
 
-def find(study: SuiteOutcome) -> Findings:
+def find(told: Conclusion) -> Findings:
     """Return the findings of a study with at least one finished run."""
-    summary = summarise(study)
+    study, summary = told.study, told.summary
     ranks: dict[str, list[RankRow]] = {}
     for row in summary.ranks:
         ranks.setdefault(row.data, []).append(row)
@@ -80,7 +80,7 @@ def find(study: SuiteOutcome) -> Findings:
     found = Findings(
         study=study,
         summary=summary,
-        claims=tuple(decide(study, claim) for claim in study.suite.claims),
+        claims=told.decisions,
         ranks=ranks,
         best="",
         gaps={},

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedloom.claims import Conclusion, conclude
+from fedloom.errors import RunError
 from fedloom.files import write_atomic
 from fedloom.pages import background, fairness, ranking, verdict
 from fedloom.pages.blocks import Section
@@ -15,21 +17,25 @@ from fedloom.suites import SuiteOutcome
 __all__ = ["page", "write_report"]
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
+def write_report(folder: Path, out: Path | None = None, *, told: Conclusion | None = None) -> Path:
     """Write the page of a directory and return its path, `report.html` in the directory if no other is given.
 
-    The same directory gives the same bytes. Refused: a folder without a finished run, damaged files, no matplotlib.
+    `told` is what the directory holds, for whoever knows it already. The same directory gives the same bytes. Refused:
+    a folder without a finished run, damaged files, no matplotlib.
     """
-    text = page(folder)
+    text = page(folder, told)
     path = out or folder / "report.html"
     write_atomic(path, text)
     return path
 
 
-def page(folder: Path) -> str:
+def page(folder: Path, told: Conclusion | None = None) -> str:
     """Return the HTML of the page of a directory."""
-    study = load(folder)
-    found = find(study)
+    told = told or conclude(load(folder))
+    study = told.study
+    if not study.cells:
+        raise RunError(f"{folder}: none of its {len(study.missing)} runs is complete; `fedloom resume` them first.")
+    found = find(told)
     sections: list[Section | None] = [
         ranking.ranking(found),
         ranking.claims(found),

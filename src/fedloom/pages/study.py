@@ -32,12 +32,9 @@ def load(folder: Path) -> SuiteOutcome:
     """Return what a directory holds, a suite as it is, else the runs found as one.
 
     Runs of a folder are told apart by their folders' names less `_s<seed>`; those with unlike data, partition or model
-    are of several data sets. Refused: a folder without a run, and one without a finished run.
+    are of several data sets. A folder without a run is refused.
     """
-    found = load_suite_directory(folder) if (folder / "suite.toml").is_file() else _as_suite(folder)
-    if not found.cells:
-        raise RunError(f"{folder}: none of its {len(found.missing)} runs is complete; `fedloom resume` them first.")
-    return found
+    return load_suite_directory(folder) if (folder / "suite.toml").is_file() else _as_suite(folder)
 
 
 def _as_suite(folder: Path) -> SuiteOutcome:
