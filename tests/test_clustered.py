@@ -6,7 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from fedloom import api
+from fedloom.data.card import partition_card
 from fedloom.errors import DataError
+from fedloom.examples import Document
 from fedloom.protocols.clustered import clusters_of, most_frequent
 from fedloom.reports import models_of_clients, outcome
 from fedloom.runs import RunDirectory
@@ -107,6 +109,91 @@ def test_tag_that_no_record_has_is_refused():
 def test_tag_of_many_values_is_refused():
     with pytest.raises(DataError, match=r"no groups by the tag 'fact', it has 70 values; allowed is .* at most 32"):
         most_frequent(CARD, "fact")
+
+
+def test_advice_on_a_missing_language_is_true_for_the_benchmarks_files():
+    with pytest.raises(DataError, match="fedllm_bench by a field `language` of its records, or by `languages_path`"):
+        most_frequent(CARD | {"tags": {}}, "language")
+
+
+def test_advice_on_another_missing_tag_says_which_source_cannot_have_it():
+    with pytest.raises(DataError, match="file, hub and preset set it by `tags`, fedllm_bench has no such tag"):
+        grouped("kind")
+
+
+def card_of(tag, values):
+    """The card of 40 clients, each with three records; `values` says the tag of the clients' records."""
+    names = [f"user{i}" for i in range(40)]
+    examples = [Document("x", {tag: values(i, k)}) for i in range(40) for k in range(3)]
+    return partition_card(examples, {name: range(3 * i, 3 * i + 3) for i, name in enumerate(names)}, 0)
+
+
+def test_many_clients_are_known_by_their_names():
+    card = card_of("client", lambda i, k: f"user{i}")
+    assert most_frequent(card, "client") == {f"user{i}": f"user{i}" for i in range(40)}
+
+
+def test_many_clients_form_the_clusters_that_list_them():
+    card = card_of("client", lambda i, k: f"user{i}")
+    clusters = {"low": [f"user{i}" for i in range(20)], "high": [f"user{i}" for i in range(20, 40)]}
+    assert clusters_of(card, by="client", clusters=clusters) == clusters
+
+
+def test_many_languages_are_known_by_the_most_frequent_of_each_client():
+    card = card_of("language", lambda i, k: f"language{i if k else 'x'}")
+    assert most_frequent(card, "language") == {f"user{i}": f"language{i}" for i in range(40)}
+
+
+@pytest.mark.parametrize("tag", ["client", "fact"])
+def test_many_values_that_are_not_the_clients_names_stay_out_of_the_card(tag):
+    assert card_of(tag, lambda i, k: f"owner{i}")["tags"] == {tag: {"n_values": 40}}
+
+
+USERS = {f"user{i}": ("fr", "pt", "es")[i % 3] for i in range(34)}
+SPOKEN = {"cluster_by": "language", "clusters": {"iberian": ["pt", "es"], "gallic": ["fr"]}}
+LISTED = {
+    "cluster_by": "client",
+    "clusters": {
+        "iberian": [user for user, language in USERS.items() if language != "fr"],
+        "gallic": [user for user, language in USERS.items() if language == "fr"],
+    },
+}
+
+
+def bench_run(folder, *, telling, languages, **changes):
+    """A run by clusters over a small file of Fed-Aya's layout, whose records tell their language or do not."""
+    records = {
+        user: [
+            {"instruction": f"w{3 + i % 60} w{4 + k}", "response": f"w{5 + k}"}
+            | ({"language": language} if telling else {})
+            for k in range(3)
+        ]
+        for i, (user, language) in enumerate(USERS.items())
+    }
+    (folder / "aya.json").write_text(json.dumps(records))
+    (folder / "languages.json").write_text(json.dumps(USERS))
+    data = {"name": "fedllm_bench", "path": str(folder / "aya.json")}
+    data |= {"languages_path": str(folder / "languages.json")} if languages else {}
+    small = {"rounds": 1, "clients_per_round": 4, "evaluation": {"metrics": [], "limit": 2, "resamples": 20}}
+    return clustered(folder, data=data, **small, **changes)
+
+
+@pytest.mark.parametrize(
+    ("telling", "languages", "clusters"),
+    [(True, False, SPOKEN), (False, True, SPOKEN), (False, False, LISTED)],
+    ids=["told by the records", "told by a file", "every user listed"],
+)
+def test_a_benchmark_file_trains_by_language(tmp_path, telling, languages, clusters):
+    folder = finished(tmp_path / "run", bench_run(tmp_path, telling=telling, languages=languages, **clusters))
+    assert models_of_clients(outcome(RunDirectory.open(folder))) == {
+        name: tuple(users) for name, users in sorted(LISTED["clusters"].items())
+    }
+
+
+def test_a_benchmark_file_without_languages_is_refused_with_what_to_do(tmp_path):
+    run = bench_run(tmp_path, telling=False, languages=False, **SPOKEN)
+    with pytest.raises(DataError, match=r"no groups by the tag 'language', present: client; .* `languages_path`"):
+        finished(tmp_path / "run", run)
 
 
 def test_one_cluster_is_federated_bit_for_bit(runs):

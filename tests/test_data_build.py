@@ -99,8 +99,8 @@ def first(folder):
     return next(iter(content(folder, "train").values()))[0]
 
 
-def test_aya_becomes_instructions(make):
-    assert first(make("aya")).keys() == {"instruction", "response"}
+def test_aya_becomes_instructions_in_a_language(make):
+    assert first(make("aya")).keys() == {"instruction", "response", "language"}
 
 
 def test_chatbot_it_keeps_the_preferred_answer(make):
@@ -121,8 +121,40 @@ def test_chatbot_pa_prompts_are_the_alpaca_template(make):
     assert record["prompt"] == "".join(piece.text for piece in pieces)
 
 
-def test_wildchat_becomes_instructions(make):
-    assert first(make("wildchat")).keys() == {"instruction", "response"}
+def test_wildchat_becomes_instructions_in_a_language(make):
+    assert first(make("wildchat")).keys() == {"instruction", "response", "language"}
+
+
+def test_wildchat_multi_becomes_dialogues_in_a_language(make):
+    assert first(make("wildchat_multi")).keys() == {"conversations", "language"}
+
+
+@pytest.mark.parametrize("dataset", ["chatbot_it", "chatbot_pa"])
+def test_records_of_a_set_without_languages_tell_none(dataset, make):
+    assert "language" not in first(make(dataset))
+
+
+def test_languages_reach_the_examples(make):
+    splits = FedllmBench(path=str(make("aya") / "train.json")).load()
+    found = {example.tags["client"]: example.tags["language"] for example in splits["train"]}
+    assert found == {f"u{u}": language for u, language in enumerate(LANGUAGES)}
+
+
+@pytest.mark.parametrize("language", [None, " "])
+def test_rows_without_a_language_train_and_tell_none(make, language):
+    out = make("wildchat", [chat_row("u", i, language=language) for i in range(12)])
+    assert (rule(out, "records of a user")["rows_dropped"], "language" in first(out)) == (0, False)
+
+
+def test_rows_without_a_language_stay_out_of_the_common_test(make):
+    rows = [chat_row(f"u{u}", i, language=("English", None)[u]) for i in range(12) for u in range(2)]
+    asked = [record["instruction"].split()[0] for record in content(make("wildchat", rows), "common_test")]
+    assert asked == ["u0"]
+
+
+def test_one_record_labelled_with_two_languages_is_a_repeated_one(make):
+    rows = [*ROWS["wildchat"](), chat_row("u0", 3, language="Latin")]
+    assert rule(make("wildchat", rows), "repeated")["rows_dropped"] == 1
 
 
 def test_wildchat_multi_becomes_dialogues(make):
@@ -257,6 +289,19 @@ def test_the_card_has_the_checksums_of_the_input(make, tmp_path):
 
 def test_the_card_holds_no_path(make, tmp_path):
     assert str(tmp_path) not in (make("aya") / "build.json").read_text()
+
+
+def unreadable(content):
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+
+
+@pytest.mark.parametrize("said", [5, ["x"], {"a": 1}, True, None])
+@pytest.mark.parametrize(
+    ("dataset", "column", "row"), [("wildchat", "conversation", chat_row), ("chatbot_it", "conversation_a", arena_row)]
+)
+def test_a_dialogue_with_a_turn_that_is_no_text_is_dropped_and_counted(dataset, column, row, said, make):
+    out = make(dataset, [*ROWS[dataset](), row("u0", 99, **{column: unreadable(said)})])
+    assert rule(out, "single turn")["rows_dropped"] == 1
 
 
 # -------------------------------------------------------------------------------------------------------------- splits
@@ -395,6 +440,69 @@ def test_an_output_that_is_there_is_refused(make, tmp_path):
     (tmp_path / "out0" / "mine.txt").write_text("keep")
     with pytest.raises(RunError, match="is there already and not empty; choose another --out"):
         make("aya")
+
+
+@pytest.mark.parametrize("inside", ["out", "deep/er", "."])
+def test_an_output_in_the_input_is_refused(inside, tmp_path):
+    source = tmp_path / "up"
+    source.mkdir()
+    (source / "a.jsonl").write_text("{}")
+    with pytest.raises(RunError, match=r"is in the folder .*up that is read; choose an --out outside --from"):
+        build("aya", open_upstream(str(source)), source / inside, min_records=3, clients=None, seed=0)
+
+
+def test_a_set_of_which_nothing_is_left_names_the_filter_that_dropped_most(make):
+    rows = [aya_row("u", i, "Igbo") for i in range(5)] + [aya_row("u", 9, targets="")]
+    with pytest.raises(DataError, match=r"aya: the filters dropped all 6 rows, most of them, 5, the filter 'language'"):
+        make("aya", rows)
+
+
+def test_a_set_without_rows_is_refused(make):
+    with pytest.raises(DataError, match=r"aya: found no row, the files are empty; give the files of CohereForAI/aya"):
+        make("aya", [])
+
+
+@pytest.mark.parametrize("toxic", ["false", None, 0])
+def test_a_flag_that_is_not_true_or_false_is_refused_with_its_row(toxic, make):
+    with pytest.raises(DataError, match=r"part\.jsonl, line 2, column 'toxic': found .*, allowed is true or false"):
+        make("wildchat", [chat_row("u", 0), chat_row("u", 1, toxic=toxic)])
+
+
+HALF = "\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "row"),
+    [
+        ("aya", aya_row("ann", 0) | {"user_id": "HALF"}),
+        ("wildchat", chat_row("ann", 0) | {"hashed_ip": "HALF"}),
+        ("wildchat", chat_row("ann", 0, language="HALF")),
+        ("wildchat_multi", chat_row("ann", 0, 2, language="HALF")),
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_with_its_row_and_column(dataset, row, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row).replace("HALF", HALF))
+    column = next(key for key, value in row.items() if value == "HALF")
+    upstream = open_upstream(str(tmp_path / "a.jsonl"))
+    with pytest.raises(DataError, match=rf"a\.jsonl, line 1, column '{column}': character 0 is half a surrogate pair"):
+        build(dataset, upstream, tmp_path / "out", min_records=3, clients=None, seed=0)
+
+
+def test_a_language_that_is_no_text_is_refused_with_its_row(make):
+    with pytest.raises(DataError, match=r"part\.jsonl, line 1, column 'language': found int, allowed is text"):
+        make("wildchat", [chat_row("u", 0, language=5)])
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"user_id": "ann"}\n{"user_id": "bob"}\n')
+    rows = open_upstream(str(tmp_path / "a.jsonl")).rows(("user_id",))
+    assert [row.values["user_id"] for row in rows] == ["ann", "bob"]
+
+
+def test_a_folder_called_like_a_file_is_not_read_as_one(tmp_path):
+    (tmp_path / "set" / "train.parquet").mkdir(parents=True)
+    (tmp_path / "set" / "train.parquet" / "part.jsonl").write_text("{}")
+    assert list(open_upstream(str(tmp_path / "set")).files) == ["train.parquet/part.jsonl"]
 
 
 def test_a_refused_build_leaves_nothing(make, tmp_path):

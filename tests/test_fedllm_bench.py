@@ -9,8 +9,9 @@ import pytest
 
 from fedloom import api, cli
 from fedloom.clients import divide
-from fedloom.config import build
+from fedloom.config import build, dump
 from fedloom.contracts import Partition
+from fedloom.data.build.recipes import RECIPES as built_by
 from fedloom.data.sources.fedllm_bench import FedllmBench
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Chat, Preference, Turn, chat
@@ -115,6 +116,11 @@ def test_a_leading_turn_that_is_not_human_is_dropped(put):
     assert FedllmBench(path=put({"u": [talk]})).load()["train"] == [chat("a", "b", client="u")]
 
 
+def test_a_leading_system_turn_is_dropped(put):
+    talk = said(("system", "be kind"), ("human", "a"), ("gpt", "b"))
+    assert FedllmBench(path=put({"u": [talk]})).load()["train"] == [chat("a", "b", client="u")]
+
+
 def test_without_test_path_there_is_no_test(put):
     assert FedllmBench(path=put({"u": SFT})).load().keys() == {"train"}
 
@@ -144,7 +150,137 @@ def test_the_licence_is_logged(put, caplog, name, licence):
     assert f"licence: {licence}" in caplog.text
 
 
+# ----------------------------------------------------------------------------------------------------------- languages
+
+
+def languages_in(splits, split="train"):
+    return [example.tags.get("language") for example in splits[split]]
+
+
+@pytest.mark.parametrize("record", [SFT[0], TALK, PAIR], ids=["instruction", "multi-turn", "preference"])
+def test_a_training_record_that_tells_its_language_has_it_as_a_tag(record, put):
+    source = FedllmBench(path=put({"u": [record, record | {"language": "Telugu"}]}))
+    assert languages_in(source.load()) == [None, "Telugu"]
+
+
+def test_a_null_language_is_none(put):
+    assert languages_in(FedllmBench(path=put({"u": [SFT[0] | {"language": None}]})).load()) == [None]
+
+
+@pytest.fixture
+def told(put):
+    """A source whose users' languages stand in a file."""
+
+    def source(languages, users=None, **fields):
+        users = users or {"ann": SFT[:2], "bob": SFT[2:]}
+        return {"path": put(users), "languages_path": put(languages, "languages.json"), **fields}
+
+    return source
+
+
+def test_languages_path_tells_the_language_of_each_user(told):
+    splits = FedllmBench(**told({"bob": "Telugu", "ann": "English"})).load()
+    assert languages_in(splits) == ["English", "English", "Telugu", "Telugu"]
+
+
+def test_languages_path_tells_the_language_of_held_out_records(told, put):
+    held = put({"ann": [SFT[3]]}, "held.json")
+    source = told({"ann": "English"}, {"ann": SFT[:3]}, validation_path=held, test_path=held)
+    splits = FedllmBench(**source).load()
+    assert [languages_in(splits, split) for split in ("validation", "test")] == [["English"], ["English"]]
+
+
+def test_languages_path_leaves_the_languages_of_a_test_set(told, put):
+    source = told({"ann": "Telugu", "bob": "Telugu"}, test_path=put(TESTS["wildchat"][0], "test.json"))
+    assert FedllmBench(**source).load()["test"] == TESTS["wildchat"][1]
+
+
+def test_users_that_are_not_taken_need_no_language(told):
+    assert languages_in(FedllmBench(**told({"ann": "English"}, clients=1)).load()) == ["English"] * 2
+
+
+def test_a_user_without_a_language_is_refused_with_file_and_user(told):
+    assert "languages.json, user 'bob': has no language; name one for every user" in refusal(**told({"ann": "English"}))
+
+
+@pytest.mark.parametrize(("value", "found"), [(3, "found int"), (None, "found null"), (" ", "found empty text")])
+def test_a_language_that_is_no_text_is_refused_with_file_and_user(value, found, told):
+    assert f"languages.json, user 'bob': {found}" in refusal(**told({"ann": "English", "bob": value}))
+
+
+def test_languages_that_are_no_object_are_refused(told):
+    assert "languages.json: found list, allowed is {user: language}" in refusal(**told(["English"]))
+
+
+def test_a_missing_languages_file_is_refused(told):
+    message = refusal(**told({}) | {"languages_path": "absent.json"})
+    assert message == "absent.json: no such file; give the path of a JSON file {user: language}."
+
+
+def test_a_record_of_another_language_than_the_file_says_is_refused(told):
+    users = {"ann": [SFT[0] | {"language": "English"}, SFT[1] | {"language": "French"}]}
+    message = refusal(**told({"ann": "English"}, users))
+    assert "user 'ann', record 2: tells the language 'French', languages_path says 'English'; mend one" in message
+
+
+@pytest.mark.parametrize(("language", "found"), [(5, "found int"), ("", "found empty text"), (["x"], "found list")])
+def test_a_language_of_a_record_that_is_no_text_is_refused(language, found, put):
+    message = refusal(path=put({"u": [SFT[0] | {"language": language}]}))
+    assert f"user 'u', record 1, column 'language': {found}" in message
+
+
 # ------------------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("\\ud800", "character 0 is half a surrogate pair"), (" ", "an empty name")]
+)
+def test_a_user_name_that_names_nobody_is_refused_with_file_and_number(name, found, tmp_path):
+    (tmp_path / "a.json").write_text(f'{{"ann": [{{}}], "{name}": [{{}}]}}', encoding="utf-8")
+    message = refusal(path=str(tmp_path / "a.json"))
+    assert "a.json, name of user 2: " in message and found in message
+
+
+def test_a_folder_is_said_to_be_one(tmp_path):
+    assert f"{tmp_path}: is a folder, allowed is one file; give the JSON file in it" in refusal(path=str(tmp_path))
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path):
+    (tmp_path / "a.json").write_text(" \n")
+    assert "a.json: is empty" in refusal(path=str(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize("role", [["human"], {"a": 1}])
+def test_a_role_that_is_no_text_is_refused(role, put):
+    message = refusal(path=put({"u": [said((role, "a"), ("gpt", "b"))]}))
+    assert "user 'u', record 1, column 'conversations'[0].from: found" in message
+
+
+MISSING = {  # a missing file: the data set it is taken for
+    "data/Fed-Aya/aya_38c_25k.json": "aya",
+    "data/Fed-ChatbotIT/chatbotIT_237c_6k.json": "chatbot_it",
+    "data/Fed-ChatbotPA/chatbotPA_747c_10k.json": "chatbot_pa",
+    "data/Fed-WildChat/single_turn/wildchat_100c_53k.json": "wildchat",
+    "data/Fed-WildChat/multi_turn/wildchat_50c.json": "wildchat_multi",
+}
+
+
+@pytest.mark.parametrize("path", MISSING)
+def test_a_missing_data_set_is_told_how_to_build_it(path):
+    recipe = built_by[MISSING[path]]
+    message = refusal(path=f"absent/{path}")
+    wanted = (recipe.upstream, recipe.licence, f"fedloom data build {MISSING[path]} --from FOLDER --out FOLDER")
+    assert [part for part in wanted if part not in message] == []
+
+
+@pytest.mark.parametrize("path", MISSING)
+def test_a_missing_data_set_is_told_its_place_in_the_release(path):
+    assert f"put the released file there (in the release it is {path})" in refusal(path=f"absent/{path}")
+
+
+@pytest.mark.parametrize("name", ["users.json", "himalaya.json"])
+def test_another_missing_file_is_told_the_layouts(name):
+    assert refusal(path=name) == f"{name}: no such file; give the path of a JSON file in a layout of FedLLM-Bench."
 
 
 def test_a_test_set_for_training_is_refused_by_its_layout(put):
@@ -361,6 +497,24 @@ def test_a_recipe_ends_on_small_files_and_the_embedded_model(dataset, protocol, 
     for _ in api.start(api.load_run(FOLDER / f"{dataset}.toml", small + shared + extra), tmp_path / "run"):
         pass
     assert (tmp_path / "run" / "report.md").exists()
+
+
+def test_the_recipe_by_language_ends_on_small_files_of_the_released_layout(put, tmp_path):
+    spoken = {"u0": "English", "u1": "Telugu", "u2": "English"}
+    small = ["rounds=2", "local.steps=1", "local.batch=2", "local.accumulation=1", "clients_per_round=2"]
+    model = ["model.path=''", "model.quantise=none", "task.max_length=400"]
+    files = [f"path='{put(small_users('aya'))}'", f"languages_path='{put(spoken, 'languages.json')}'", "clients=3"]
+    words = [*small, *model, *(f"data.{word}" for word in files)]
+    run = api.load_run(FOLDER / "aya_by_language.toml", words)
+    for _ in api.start(run, tmp_path / "run"):
+        pass
+    assert sorted(path.name for path in (tmp_path / "run/adapters").iterdir()) == ["English", "Telugu"]
+
+
+def test_the_recipe_by_language_differs_from_that_of_one_federation_in_who_trains_together():
+    one, many = (dump(api.load_run(FOLDER / f"{name}.toml", [])) for name in ("aya", "aya_by_language"))
+    differing = {line.split(" = ")[0] for line in set(one.splitlines()) ^ set(many.splitlines())}
+    assert differing == {"protocol", "languages_path"}
 
 
 @pytest.mark.parametrize("clients", ["53k", "'53k'"])

@@ -183,6 +183,56 @@ def test_preference_of_two_prompts_is_refused(jsonl):
     assert "line 1: chosen and rejected differ before the last answer" in refusal(File(path=path))
 
 
+def dialogues(question="hi"):
+    """The usual preference record without a prompt: two dialogues that begin with it."""
+    names = {"c": "chosen", "r": "rejected"}
+    turns = {who: [{"role": "user", "content": question}, {"role": "assistant", "content": who}] for who in names}
+    return {name: turns[who] for who, name in names.items()}
+
+
+IMPLICIT = [Preference((Turn("user", "hi"),), "c", "r")]
+
+
+@pytest.mark.parametrize("form", ["auto", "preference"])
+def test_preference_of_whole_dialogues_needs_no_prompt(jsonl, form):
+    assert train(path=jsonl(dialogues()), form=form) == IMPLICIT
+
+
+def test_a_null_prompt_beside_whole_dialogues_is_none(jsonl):
+    assert train(path=jsonl(dialogues() | {"prompt": None})) == IMPLICIT
+
+
+def test_a_prompt_that_the_dialogues_do_not_say_is_refused(jsonl):
+    message = refusal(File(path=jsonl(dialogues() | {"prompt": "hi"}, dialogues() | {"prompt": "other"})))
+    assert "line 2: the prompt 'other' is not a user turn of chosen and rejected; allowed is" in message
+
+
+def test_a_prompt_of_a_number_is_refused(jsonl):
+    assert "line 1, column 'prompt': found int, allowed is text" in refusal(
+        File(path=jsonl(dialogues() | {"prompt": 5}))
+    )
+
+
+def test_dialogues_of_two_prompts_without_one_are_refused(jsonl):
+    record = dialogues() | {"rejected": dialogues("ho")["rejected"]}
+    assert "line 1: chosen and rejected differ before the last answer" in refusal(File(path=jsonl(record)))
+
+
+@pytest.mark.parametrize("record", [dialogues(), dialogues() | {"prompt": "hi"}, {"chosen": "a", "rejected": "b"}])
+def test_messages_beside_a_preference_fit_two_forms(jsonl, record):
+    path = jsonl({"messages": dialogues()["chosen"]} | record)
+    assert "fit several forms: messages, preference; set `form`" in refusal(File(path=path))
+
+
+def test_messages_may_serve_as_the_prompt_of_a_preference(jsonl):
+    path = jsonl({"messages": [{"role": "user", "content": "hi"}], "chosen": "c", "rejected": "r"})
+    assert train(path=path, columns={"prompt": "messages"}) == IMPLICIT
+
+
+def test_unguessed_transcripts_are_told_the_form(jsonl):
+    assert "set `form` to one never guessed: transcript, tree, thread" in refusal(File(path=jsonl(hh("yes", "no"))))
+
+
 def test_text_is_a_document(jsonl):
     assert train(path=jsonl({"text": "once"})) == [Document("once")]
 
@@ -364,6 +414,16 @@ def test_an_empty_file_is_refused(tmp_path, name, text):
     assert f"{tmp_path / name}: holds no record" in refusal(File(path=str(tmp_path / name)))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+def test_a_file_of_no_bytes_is_said_to_be_empty(tmp_path, name):
+    (tmp_path / name).touch()
+    assert f"{name}: holds no record, the file is empty" in refusal(File(path=str(tmp_path / name)))
+
+
+def test_a_folder_without_files_is_said_to_be_one(tmp_path):
+    assert f"{tmp_path}: is a folder without files" in refusal(File(path=str(tmp_path)))
+
+
 def test_bad_encoding_names_the_byte(tmp_path):
     (tmp_path / "a.csv").write_bytes("text\ncafé".encode("latin-1"))
     assert "a.csv: byte 8 is 0xe9, not UTF-8" in refusal(File(path=str(tmp_path / "a.csv")))
@@ -422,6 +482,12 @@ def test_a_turn_without_content_is_refused(jsonl):
 def test_an_unknown_role_is_refused(jsonl):
     message = refusal(File(path=jsonl({"messages": [{"role": "tool", "content": "x"}]})))
     assert "'role' is 'tool', allowed are system, user, assistant" in message
+
+
+@pytest.mark.parametrize("role", [["user"], {"a": 1}, None, 5])
+def test_a_role_that_is_no_text_is_refused(jsonl, role):
+    message = refusal(File(path=jsonl({"messages": [{"role": role, "content": "x"}]})))
+    assert "line 1, column 'messages'[0].role: found " in message
 
 
 def test_malformed_records_are_dropped_only_on_demand(jsonl):

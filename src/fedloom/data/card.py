@@ -9,9 +9,10 @@ from typing import Any
 from fedloom.data._measure import length
 from fedloom.examples import Example
 
-__all__ = ["effective_number", "gini", "partition_card"]
+__all__ = ["effective_number", "gini", "most_frequent_value", "partition_card"]
 
 _MANY = 32  # a tag of more values is counted, not listed: it names records, not classes
+_CLASSES = "language"  # a tag that names classes however many they are
 _BINS = 10
 
 
@@ -40,7 +41,8 @@ def partition_card(examples: Sequence[Example], indices: Mapping[str, Sequence[i
 
     Keys: seed; n_examples (all given), n_assigned, n_left_out; n_clients; counts (examples by client); gini and
     effective_clients of the counts; sha256 of the assignment; tags, for each tag either its histogram over all
-    assigned examples and by client, or the number of its values where these are many; length_characters, a histogram
+    assigned examples and by client, or, where these are many, the number of its values, with the most frequent one of
+    each client only if the tag is the language or tells no more than the client's name; length_characters, a histogram
     between the deciles of all.
     """
     counts = {client: len(owned) for client, owned in indices.items()}
@@ -71,18 +73,26 @@ def _tags(examples: Sequence[Example], indices: Mapping[str, Sequence[int]]) -> 
         for index in owned:
             for tag, value in examples[index].tags.items():
                 by_client.setdefault(tag, {}).setdefault(client, Counter())[value] += 1
-    return {tag: _tag_table(table) for tag, table in sorted(by_client.items())}
+    return {tag: _tag_table(tag, table) for tag, table in sorted(by_client.items())}
 
 
-def _tag_table(by_client: Mapping[str, Counter[str]]) -> dict[str, Any]:
+def _tag_table(tag: str, by_client: Mapping[str, Counter[str]]) -> dict[str, Any]:
     whole = sum(by_client.values(), Counter[str]())
     if len(whole) > _MANY:
-        return {"n_values": len(whole)}
+        own_names = all(counter.keys() == {client} for client, counter in by_client.items())
+        listed = own_names or tag == _CLASSES
+        often = {client: most_frequent_value(counter) for client, counter in by_client.items()} if listed else {}
+        return {"n_values": len(whole)} | ({"most_frequent": often} if listed else {})
     return {
         "n_values": len(whole),
         "all": dict(sorted(whole.items())),
         "by_client": {client: dict(sorted(counter.items())) for client, counter in by_client.items()},
     }
+
+
+def most_frequent_value(counts: Mapping[str, int]) -> str:
+    """Return the value that was counted most often, of equal ones the first in the alphabet."""
+    return min(counts, key=lambda value: (-counts[value], value))
 
 
 def _lengths(examples: Sequence[Example], indices: Mapping[str, Sequence[int]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Clients that are alike train together: one federation per cluster, none of which sees another's rows.
 
 The clusters are given, not learnt: a client belongs to the most frequent value of a tag in its records, of equal ones
-to the first in the alphabet, and values may be put together (`clusters`), as languages of one family. Federation by
+to the first in the alphabet, and values may be put together (`clusters`), as languages of one family. The tag `client`
+groups clients by name, where each is called by the value of its records, as `by_key` calls them. Federation by
 similar language is one of the settings of FedLLM-Bench (arXiv:2406.04845, section 4). With one cluster this is
 `federated`; with a cluster per client every client trains alone.
 
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedloom.contracts import Shard
+from fedloom.data.card import most_frequent_value
 from fedloom.errors import DataError
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.tuning import TuningRun
@@ -45,9 +47,7 @@ def clusters_of(card: Mapping[str, Any], *, by: str, clusters: Mapping[str, Sequ
     found: dict[str, list[str]] = {}
     for client in card["counts"]:
         if client not in values:
-            raise DataError(
-                f"client '{client}': none of its records has the tag '{by}'; set it in the source's `tags`."
-            )
+            raise DataError(f"client '{client}': none of its records has the tag '{by}'; {_advice_for(by)}.")
         found.setdefault(_cluster_of(values[client], clusters), []).append(client)
     return found
 
@@ -67,14 +67,25 @@ def _advice(clusters: Mapping[str, Sequence[str]]) -> str:
     return f"list every value of cluster_by; listed: {', '.join(listed)}."
 
 
+def _advice_for(tag: str) -> str:
+    """Return how records come by a tag; a source of fixed layouts has no `tags`."""
+    bench = "by a field `language` of its records, or by `languages_path`" if tag == "language" else "has no such tag"
+    return f"the sources file, hub and preset set it by `tags`, fedllm_bench {bench}"
+
+
 def most_frequent(card: Mapping[str, Any], tag: str) -> dict[str, str]:
     """Return the most frequent value of a tag among each client's records, of equal ones the first in the alphabet."""
     table = card["tags"].get(tag, {})
-    if "by_client" not in table:
-        found = f"it has {table['n_values']} values" if table else f"present: {', '.join(sorted(card['tags']))}"
+    if "most_frequent" in table:
+        return dict(table["most_frequent"])
+    if not table:
         raise DataError(
-            f"cluster_by: no groups by the tag '{tag}', {found}; allowed is a tag of records with at most 32 values."
+            f"cluster_by: no groups by the tag '{tag}', present: {', '.join(sorted(card['tags'])) or 'none'}; "
+            f"{_advice_for(tag)}."
         )
-    return {
-        client: min(counts, key=lambda value: (-counts[value], value)) for client, counts in table["by_client"].items()
-    }
+    if "by_client" not in table:
+        raise DataError(
+            f"cluster_by: no groups by the tag '{tag}', it has {table['n_values']} values; allowed is a tag of records "
+            "with at most 32 values, the language, or the client that a record belongs to."
+        )
+    return {client: most_frequent_value(counts) for client, counts in table["by_client"].items()}

@@ -15,6 +15,8 @@ from typing import Any
 from fedloom.data.build.recipes import RECIPES, DatasetName, Recipe
 from fedloom.data.build.splitting import Entry, Splits, split_users
 from fedloom.data.build.upstream import Upstream
+from fedloom.data.sources._forms import check_text
+from fedloom.data.sources._records import Record
 from fedloom.errors import DataError, RunError
 from fedloom.files import atomic_folder, write_atomic
 from fedloom.rng import python_random
@@ -42,13 +44,16 @@ def build(
     """Write the data set as a folder and return its card.
 
     `min_records` and `clients` take the place of the recipe's (clients = 0 keeps all users). Raises DataError if
-    nothing is left, RunError if `out` is there already and not empty.
+    nothing is left, RunError if `out` is there already and not empty, or in the folder that is read.
     """
+    if upstream.folder and out.resolve().is_relative_to(upstream.folder.resolve()):
+        raise RunError(f"{out}: is in the folder {upstream.folder} that is read; choose an --out outside --from.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is there already and not empty; choose another --out.")
     recipe = RECIPES[name]
     least, most = min_records or recipe.min_records, recipe.clients if clients is None else clients
     counted = _count(recipe, upstream)
+    _refuse_nothing(recipe, counted.tally, name)
     users = _collect(recipe, upstream, _choose(counted, least, most, name))
     splits = split_users(users, recipe.question, seed)
     files = {split: _by_user(part) for split, part in splits.parts().items()}
@@ -90,17 +95,27 @@ def _text(content: Any) -> str:
 def _kept(recipe: Recipe, upstream: Upstream, tally: Counter[str]) -> Iterator[tuple[str, Entry]]:
     """Yield (user, entry) of the rows that pass the filters; rows, and the first filter each fails, are counted."""
     for row in upstream.rows(recipe.columns):
-        failed = next((rule.name for rule in recipe.rules if not rule.keeps(row.values)), None)
+        failed = _failed(recipe, row)
         tally[_ROWS] += 1
         if failed is None:
             record = recipe.record(row)
-            yield row.values[recipe.user], (record, recipe.common(record, row.values))
+            user = check_text(row.values[recipe.user], f"{row.where}, column '{recipe.user}'")
+            yield user, (record, recipe.common(record, row.values))
         else:
             tally[failed] += 1
 
 
+def _failed(recipe: Recipe, row: Record) -> str | None:
+    try:
+        return next((rule.name for rule in recipe.rules if not rule.keeps(row.values)), None)
+    except DataError as error:
+        raise DataError(f"{row.where}, {error}") from error
+
+
 def _digest(record: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(record, ensure_ascii=False).encode()).digest()[:16]
+    """Return by what a record is known again: its texts, since the same ones may be labelled with two languages."""
+    texts = {key: value for key, value in record.items() if key != "language"}
+    return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).digest()[:16]
 
 
 def _count(recipe: Recipe, upstream: Upstream) -> _Counted:
@@ -111,6 +126,18 @@ def _count(recipe: Recipe, upstream: Upstream) -> _Counted:
         tally[_REPEATED] += _digest(record) in found
         found.add(_digest(record))
     return _Counted(tally, {user: len(found) for user, found in seen.items()})
+
+
+def _refuse_nothing(recipe: Recipe, tally: Mapping[str, int], name: str) -> None:
+    """Refuse a set without rows, and one whose rows the filters drop altogether."""
+    if not tally[_ROWS]:
+        raise DataError(f"{name}: found no row, the files are empty; give the files of {recipe.upstream}.")
+    if sum(tally[rule.name] for rule in recipe.rules) == tally[_ROWS]:
+        most = max(recipe.rules, key=lambda rule: tally[rule.name])
+        raise DataError(
+            f"{name}: the filters dropped all {tally[_ROWS]} rows, most of them, {tally[most.name]}, the filter "
+            f"'{most.name}' ({most.says}); give the files of {recipe.upstream}."
+        )
 
 
 def _choose(counted: _Counted, least: int, most: int, name: str) -> set[str]:
@@ -151,7 +178,7 @@ def _common_test(recipe: Recipe, splits: Splits, seed: int) -> Any:
     """Return a test set in the released layout, drawn from users' test records: none of it is trained on."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for entries in splits.test.values():
-        for _, (group, question) in entries:
+        for group, question in (asked for _, asked in entries if asked is not None):
             groups.setdefault(group, []).append(question)
     drawn = {
         group: python_random(seed, "common test", group).sample(found, min(recipe.common_size, len(found)))

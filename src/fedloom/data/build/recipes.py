@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fedloom.data.sources._forms import check_text
 from fedloom.data.sources._records import Record
+from fedloom.errors import DataError
 
 __all__ = ["RECIPES", "DatasetName", "Origin", "Recipe", "RowFilter"]
 
@@ -21,7 +22,7 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RowFilter:
-    """A rule that a row must fulfil."""
+    """A rule that a row must fulfil; `keeps` raises DataError where a column is of a type it cannot judge."""
 
     name: str
     says: str
@@ -48,8 +49,9 @@ class Recipe:
     clients: int
     """Users of the published set; those with the most records are taken."""
     released_records: int
-    common: Callable[[Mapping[str, Any], Values], tuple[str, dict[str, Any]]]
-    """A test record as (group, record) of the released test set; the values are those of its row."""
+    common: Callable[[Mapping[str, Any], Values], tuple[str, dict[str, Any]] | None]
+    """A test record as (group, record) of the released test set, or None if it lacks what is told there; the values are
+    those of its row."""
     common_size: int
     """Records of the common test, per group."""
 
@@ -85,10 +87,11 @@ def _has(*columns: str) -> Callable[[Values], bool]:
 
 
 def _said(turns: Any) -> list[tuple[str, str]]:
-    """Return the turns of a dialogue as (role, text); one of another shape has none."""
+    """Return the turns of a dialogue as (role, text); one of another shape, or with a turn of no text, has none."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return []
-    return [(str(turn.get("role")), turn.get("content") or "") for turn in turns]
+    said = [(str(turn.get("role")), turn.get("content") or "") for turn in turns]
+    return said if all(isinstance(text, str) for _, text in said) else []
 
 
 def _whole(turns: list[tuple[str, str]]) -> bool:
@@ -102,10 +105,18 @@ def _whole(turns: list[tuple[str, str]]) -> bool:
     )
 
 
+def _language(record: Record) -> dict[str, str]:
+    """Return the field `language` of a record, which the released files lack; null or blank text makes none."""
+    value = record.values["language"]
+    language = "" if value is None else _text(record, value, "column 'language'")
+    return {"language": language} if language.strip() else {}
+
+
 def _aya(record: Record) -> dict[str, Any]:
     return {
         "instruction": _text(record, record.values["inputs"], "column 'inputs'"),
         "response": _text(record, record.values["targets"], "column 'targets'"),
+        **_language(record),
     }
 
 
@@ -135,6 +146,7 @@ def _single(record: Record) -> dict[str, Any]:
     return {
         "instruction": _text(record, question, "turn 1"),
         "response": _text(record, answer, "turn 2"),
+        **_language(record),
     }
 
 
@@ -144,7 +156,8 @@ def _several(record: Record) -> dict[str, Any]:
         "conversations": [
             {"from": _ROLES[role], "value": _text(record, text, f"turn {at}")}
             for at, (role, text) in enumerate(turns, start=1)
-        ]
+        ],
+        **_language(record),
     }
 
 
@@ -161,8 +174,10 @@ def _bare(record: Mapping[str, Any], values: Values) -> tuple[str, dict[str, Any
     return "", {"instruction": _said(values["conversation_a"])[0][1]}
 
 
-def _with_language(record: Mapping[str, Any], values: Values) -> tuple[str, dict[str, Any]]:
-    return "", {"instruction": _said(values["conversation"])[0][1], "language": str(values["language"])}
+def _with_language(record: Mapping[str, Any], values: Values) -> tuple[str, dict[str, Any]] | None:
+    if "language" not in record:
+        return None
+    return "", {"instruction": _said(values["conversation"])[0][1], "language": record["language"]}
 
 
 def _one_question(values: Values) -> bool:
@@ -182,7 +197,15 @@ _DIFFERENT = RowFilter(
     "chosen",
     lambda v: _said(v["conversation_a"])[1:] != _said(v["conversation_b"])[1:],
 )
-_HARMLESS = RowFilter("not toxic", "not flagged as toxic", "chosen", lambda v: not v["toxic"])
+
+
+def _harmless(values: Values) -> bool:
+    if not isinstance(values["toxic"], bool):
+        raise DataError(f"column 'toxic': found {values['toxic']!r:.30}, allowed is true or false; mend the row.")
+    return not values["toxic"]
+
+
+_HARMLESS = RowFilter("not toxic", "not flagged as toxic", "chosen", _harmless)
 
 
 def _turns(least: int, most: int) -> Callable[[Values], bool]:

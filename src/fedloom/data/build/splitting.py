@@ -12,8 +12,8 @@ __all__ = ["SHARE", "Entry", "Splits", "question_key", "split_users"]
 
 SHARE = 0.1
 """Share of a user's records in validation, and in test; at least one of each where a user has three to give."""
-Entry = tuple[dict[str, Any], tuple[str, dict[str, Any]]]
-"""A record, and what it would be in the common test: its group and its question there."""
+Entry = tuple[dict[str, Any], tuple[str, dict[str, Any]] | None]
+"""A record, and what it would be in the common test, if it can be in it: its group and its question there."""
 
 
 @dataclass(frozen=True)

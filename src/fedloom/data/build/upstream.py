@@ -1,6 +1,7 @@
 """Reading the upstream sets row by row, so that a set of millions of dialogues needs no memory for those left out."""
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ class Upstream:
     files: dict[str, Path]
     hub: str = ""
     revision: str = ""
+    folder: Path | None = None
+    """The folder that was given, if one was."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[Record]:
         """Yield the rows in order; a column that is missing is refused with those present."""
@@ -46,12 +49,14 @@ def open_upstream(source: str, revision: str = "") -> Upstream:
     """
     folder = Path(source)
     if folder.is_dir():
-        found = sorted(path for path in folder.rglob("*") if path.suffix in _READ and not _hidden(path, folder))
+        found = sorted(
+            path for path in folder.rglob("*") if path.suffix in _READ and path.is_file() and not _hidden(path, folder)
+        )
         if not found:
             raise MissingFileError(
                 f"{source}: holds no file of the kinds {' '.join(_READ)}; give the folder of the set."
             )
-        return Upstream({path.relative_to(folder).as_posix(): path for path in found})
+        return Upstream({path.relative_to(folder).as_posix(): path for path in found}, folder=folder)
     if source.count("/") == 1 and not folder.exists() and folder.suffix not in _READ and "*" not in source:
         if not revision:
             raise ConfigError(
@@ -70,12 +75,16 @@ def _hidden(path: Path, below: Path) -> bool:
 
 
 def _json_lines(path: Path, name: str, columns: Sequence[str]) -> Iterator[Record]:
-    """Yield one record per line; a file of one JSON array, as some downloads are, is told from the first character."""
+    """Yield one record per line; a file of one JSON array, as some downloads are, is told from the first character.
+
+    A leading byte order mark is an encoding signature and is skipped.
+    """
     with path.open("rb") as file:
-        start = file.read(1)
-        file.seek(0)
-        if start == b"[":
+        start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+        file.seek(start)
+        if file.read(1) == b"[":
             raise DataError(f"{name}: found one JSON array, allowed is one object per line; write it as JSON Lines.")
+        file.seek(start)
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _checked(f"{name}, line {number}", _parsed(line, f"{name}, line {number}"), columns)

@@ -3,27 +3,30 @@
 | layout | fields of a record | file |
 |---|---|---|
 | `instruction` | instruction, response | {user: [records]}, or a list |
-| `multi-turn` | conversations: turns {from: human or gpt, value} | {user: [records]}, or a list |
-| `preference` | prompt, chosen, rejected | {user: [records]}, or a list |
+| `multi-turn` | conversations: turns {from: human or gpt, value}; a leading gpt or system turn is dropped | the same |
+| `preference` | prompt, chosen, rejected | the same |
 | `test with references` | instruction, reference | {language: [records]} |
 | `test with languages` | instruction, language | a list |
 | `test` | instruction | a list |
+
+A training record may tell its `language`, too; the released ones tell none.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedloom.data.sources._forms import Fields, conversation
+from fedloom.data.sources._forms import Fields, check_text, sharegpt_turns
 from fedloom.data.sources._records import Record, parse_json, read_text
 from fedloom.errors import DataError, MissingFileError
 from fedloom.examples import Chat, Example, Preference, Turn, chat
 
-__all__ = ["LOCAL", "TEST", "TRAINING", "Layout", "examples_of", "groups_of", "layout_of"]
+__all__ = ["LOCAL", "TEST", "TRAINING", "Layout", "examples_of", "groups_of", "languages_of", "layout_of"]
 
 LOCAL = "local"
 """The user of a flat list."""
+_ADVICE = "give the path of a JSON file in a layout of FedLLM-Bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ def _instruction(fields: Fields, user: str) -> Example:
 
 
 def _dialogue(fields: Fields, user: str) -> Example:
-    return Chat(conversation(fields, {}).turns, {"client": user})
+    turns = sharegpt_turns(fields)
+    return Chat(tuple(turns[1:] if turns and turns[0].role != "user" else turns), {"client": user})
 
 
 def _preference(fields: Fields, user: str) -> Example:
@@ -75,20 +79,33 @@ TEST = (  # the first that fits: the fields of one are among those of another
 )
 
 
-def groups_of(path: str) -> dict[str, list[Record]]:
+def groups_of(path: str, advice: str = _ADVICE) -> dict[str, list[Record]]:
     """Return the records of a file by user (by language in a test set with references), in file order.
 
-    A flat list is one group called `local`. Raises MissingFileError if there is no file; DataError naming file, group
-    and record if it is no such object or list, is no UTF-8, has a key twice or a group without records.
+    A flat list is one group called `local`. Raises MissingFileError, with the advice, if there is no file; DataError
+    naming file, group and record if it is no such object or list, is no UTF-8, has a key twice, a group without a name
+    or one without records.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f"{path}: no such file; give the path of a JSON file in a layout of FedLLM-Bench.")
-    whole = parse_json(read_text(Path(path)), path)
+    whole = _parsed(path, advice)
     groups = {LOCAL: whole} if isinstance(whole, list) else whole
     if not isinstance(groups, dict) or not groups:
         found = "an empty object" if groups == {} else type(whole).__name__
         raise DataError(f"{path}: found no user, allowed is {{user: [records]}} or a list of records, found {found}.")
+    for number, group in enumerate(groups, start=1):
+        if not check_text(group, f"{path}, name of user {number}").strip():
+            raise DataError(f"{path}, name of user {number}: found an empty name; give every user a name.")
     return {group: list(_records(found, f"{path}, user '{group}'")) for group, found in groups.items()}
+
+
+def _parsed(path: str, advice: str) -> Any:
+    if Path(path).is_dir():
+        raise DataError(f"{path}: is a folder, allowed is one file; give the JSON file in it.")
+    if not Path(path).is_file():
+        raise MissingFileError(f"{path}: no such file; {advice}.")
+    text = read_text(Path(path))
+    if not text.strip():
+        raise DataError(f"{path}: is empty, allowed is a JSON file; fetch, build or write it anew.")
+    return parse_json(text, path)
 
 
 def _records(found: Any, where: str) -> Iterator[Record]:
@@ -115,9 +132,52 @@ def layout_of(record: Record, allowed: Sequence[Layout]) -> Layout:
     return fitting[0]
 
 
-def examples_of(groups: Mapping[str, Sequence[Record]], layout: Layout) -> list[Example]:
-    """Return the records of all groups, each of which must be of the layout, as examples."""
-    return [_example(layout, record, group) for group, records in groups.items() for record in records]
+def languages_of(path: str, users: Iterable[str]) -> dict[str, str]:
+    """Return the language of each user from a file {user: language}; others that it names are left aside."""
+    told = _parsed(path, "give the path of a JSON file {user: language}")
+    if not isinstance(told, dict):
+        raise DataError(f"{path}: found {type(told).__name__}, allowed is {{user: language}}.")
+    return {user: _language_of(told, user, path) for user in users}
+
+
+def _language_of(told: Mapping[str, Any], user: str, path: str) -> str:
+    if user not in told:
+        raise DataError(f"{path}, user '{user}': has no language; name one for every user that trains.")
+    return _language(told[user], f"{path}, user '{user}'")
+
+
+def _language(value: Any, where: str) -> str:
+    if not check_text(value, where).strip():
+        raise DataError(f"{where}: found empty text, a language needs a name.")
+    return value
+
+
+def examples_of(
+    groups: Mapping[str, Sequence[Record]], layout: Layout, languages: Mapping[str, str] | None = None
+) -> list[Example]:
+    """Return the records of all groups, each of which must be of the layout, as examples.
+
+    A training record has the tag `language` if it tells one, or if `languages` has one for its user; a record that
+    tells another than that is refused.
+    """
+    told = languages or {}
+    examples = ((_example(layout, record, group), record, group) for group, rows in groups.items() for record in rows)
+    if layout in TEST:
+        return [example for example, _, _ in examples]
+    return [_spoken(example, record, told.get(group)) for example, record, group in examples]
+
+
+def _spoken(example: Example, record: Record, told: str | None) -> Example:
+    own = record.values.get("language")
+    if own is not None:  # null, as tables have it for what is missing, tells none
+        own = _language(own, f"{record.where}, column 'language'")
+    if own and told and own != told:
+        raise DataError(
+            f"{record.where}: tells the language '{own}', languages_path says '{told}'; mend one of the two files, or "
+            "leave languages_path out."
+        )
+    language = own or told
+    return replace(example, tags={**example.tags, "language": language}) if language else example
 
 
 def _example(layout: Layout, record: Record, group: str) -> Example:

@@ -7,12 +7,14 @@
 | `alpaca` | instruction, output, input if there is one (appended to the instruction with one space) | Chat |
 | `conversations` | conversations: list of {from: human, gpt or system; value} (ShareGPT) | Chat |
 | `preference` | prompt, chosen, rejected: each a text or a list of {role, content}; input if mapped | Preference |
+| the same | chosen, rejected: lists that begin with one prompt; its text as prompt, too, or none | Preference |
 | `text` | text | Document |
 | `transcript` | chosen, rejected: whole dialogues marked "Human:" and "Assistant:" | Preference |
 | `tree` | prompt: a message {role, text, replies} with the tree of its replies | Chat |
 | `thread` | role, text, replies: the record is such a message itself | Chat |
 
-The last three are never guessed: a run file must name them.
+The last three are never guessed: a run file must name them. A record that has chosen and rejected beside the columns
+of another form fits both: the run file must say which is meant.
 """
 
 import re
@@ -24,7 +26,7 @@ from fedloom.data.sources._records import Record
 from fedloom.errors import ConfigError, DataError, UnknownNameError, suggest
 from fedloom.examples import Chat, Document, Example, Preference, Role, Turn
 
-__all__ = ["FORMS", "Fields", "check_columns", "check_text", "conversation", "detect"]
+__all__ = ["FORMS", "Fields", "check_columns", "check_text", "detect", "sharegpt_turns"]
 
 Tags = Mapping[str, str]
 
@@ -82,9 +84,10 @@ def _turns(value: Any, where: str, *, role: str, text: str, roles: Mapping[str, 
         place = f"{where}[{index}]"
         if not isinstance(item, dict) or role not in item or text not in item:
             raise DataError(f"{place}: found {_shape(item)}, allowed is an object with '{role}' and '{text}'.")
-        if item[role] not in roles:
-            raise DataError(f"{place}: '{role}' is {item[role]!r}, allowed are {', '.join(roles)}.")
-        turns.append(Turn(roles[item[role]], check_text(item[text], f"{place}.{text}")))
+        spoken_by = check_text(item[role], f"{place}.{role}")
+        if spoken_by not in roles:
+            raise DataError(f"{place}: '{role}' is {spoken_by!r}, allowed are {', '.join(roles)}.")
+        turns.append(Turn(roles[spoken_by], check_text(item[text], f"{place}.{text}")))
     return turns
 
 
@@ -118,20 +121,38 @@ def _alpaca(fields: Fields, tags: Tags) -> Example:
     return _two_turns(f"{instruction} {extra}" if extra else instruction, fields.text("output"), tags)
 
 
-def conversation(fields: Fields, tags: Tags) -> Chat:
-    """Return the Chat of a ShareGPT dialogue; one leading answer without a question is dropped, as published."""
+def sharegpt_turns(fields: Fields) -> list[Turn]:
+    """Return the turns of a ShareGPT dialogue as they are."""
     where = f"{fields.record.where}, column '{fields.columns.get('conversations', 'conversations')}'"
-    turns = _turns(fields.raw("conversations"), where, role="from", text="value", roles=_SHAREGPT)
+    return _turns(fields.raw("conversations"), where, role="from", text="value", roles=_SHAREGPT)
+
+
+def _conversation(fields: Fields, tags: Tags) -> Example:
+    """Return the Chat of a ShareGPT dialogue; one leading answer without a question is dropped, as published."""
+    turns = sharegpt_turns(fields)
     return Chat(tuple(turns[1:] if turns and turns[0].role == "assistant" else turns), tags)
 
 
 def _preference(fields: Fields, tags: Tags) -> Example:
-    before = _role_content(fields, "prompt") if isinstance(fields.raw("prompt"), list) else []
+    given = fields.raw("prompt") if fields.has("prompt") else None
+    before = _role_content(fields, "prompt") if isinstance(given, list) else []
     if not isinstance(fields.raw("chosen"), list):
         prompt = before or [Turn("user", _prompt_text(fields))]
         return Preference(tuple(prompt), fields.text("chosen"), fields.text("rejected"), tags)
     chosen, rejected = (before + _role_content(fields, name) for name in ("chosen", "rejected"))
-    return _pair(chosen, rejected, tags)
+    pair = _pair(chosen, rejected, tags)
+    if given is not None and not isinstance(given, list):  # a column that some records leave empty is null there
+        _check_prompt(_prompt_text(fields), pair.prompt)
+    return pair
+
+
+def _check_prompt(prompt: str, turns: Sequence[Turn]) -> None:
+    """Refuse a prompt beside whole dialogues that no user turn of them says: one of the two belongs elsewhere."""
+    if prompt.strip() not in [turn.text.strip() for turn in turns if turn.role == "user"]:
+        raise DataError(
+            f"the prompt {prompt[:30]!r} is not a user turn of chosen and rejected; allowed is the text of one, or no "
+            "prompt: mend the record, or leave the column out."
+        )
 
 
 def _prompt_text(fields: Fields) -> str:
@@ -203,20 +224,26 @@ def _thread(fields: Fields, tags: Tags) -> Example:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form: the columns it needs, those it also reads, and how it builds an example."""
+    """A form: the columns it needs, those it also reads, those enough where they are lists, and how it is built."""
 
     needs: tuple[str, ...]
     build: Callable[[Fields, Tags], Example]
     reads: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
     guessed: bool = True
+
+    def fits(self, fields: Fields) -> bool:
+        """Return whether a record has the columns."""
+        whole = bool(self.lists) and all(fields.has(name) and isinstance(fields.raw(name), list) for name in self.lists)
+        return whole or all(map(fields.has, self.needs))
 
 
 FORMS: Mapping[str, Form] = {
     "messages": Form(("messages",), _messages),
     "prompt_completion": Form(("prompt", "completion"), _prompt_completion),
     "alpaca": Form(("instruction", "output"), _alpaca, reads=("input",)),
-    "conversations": Form(("conversations",), conversation),
-    "preference": Form(("prompt", "chosen", "rejected"), _preference, reads=("input",)),
+    "conversations": Form(("conversations",), _conversation),
+    "preference": Form(("prompt", "chosen", "rejected"), _preference, ("input",), lists=("chosen", "rejected")),
     "text": Form(("text",), _text),
     "transcript": Form(("chosen", "rejected"), _transcript, guessed=False),
     "tree": Form(("prompt",), _tree, guessed=False),
@@ -235,7 +262,9 @@ def check_columns(form: str, columns: Mapping[str, str]) -> None:
 
 def detect(fields: Fields) -> str:
     """Return the one form whose columns a record has; none or several are refused with what was found."""
-    fitting = [name for name, form in FORMS.items() if form.guessed and all(map(fields.has, form.needs))]
+    fitting = [name for name, form in FORMS.items() if form.guessed and form.fits(fields)]
+    if fitting and "preference" not in fitting and fields.has("chosen") and fields.has("rejected"):
+        fitting.append("preference")  # what is preferred must not be passed over in silence
     if len(fitting) == 1:
         return fitting[0]
     found = f"the columns {', '.join(fields.record.values) or 'none'}"
@@ -244,4 +273,8 @@ def detect(fields: Fields) -> str:
             f"{fields.record.where}: {found} fit several forms: {', '.join(fitting)}; set `form` to one of them."
         )
     needs = "; ".join(f"{name} ({', '.join(form.needs)})" for name, form in FORMS.items() if form.guessed)
-    raise DataError(f"{fields.record.where}: {found} fit no form; allowed: {needs}; rename them with `columns`.")
+    named = ", ".join(name for name, form in FORMS.items() if not form.guessed)
+    raise DataError(
+        f"{fields.record.where}: {found} fit no form; allowed: {needs}; preference needs no prompt where chosen and "
+        f"rejected are lists of turns; rename them with `columns`, or set `form` to one never guessed: {named}."
+    )

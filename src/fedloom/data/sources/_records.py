@@ -44,6 +44,8 @@ def find_files(path: str) -> dict[str, Path]:
     else:
         found = [Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file()]
         root = _fixed_part(given)
+    if not found and given.is_dir():
+        raise MissingFileError(f"{path}: is a folder without files; give the file, its folder or a pattern.")
     if not found:
         raise MissingFileError(f"{path}: no such file and no file found there; give a file, a folder or a pattern.")
     return {file.relative_to(root).as_posix(): file for file in sorted(found)}
@@ -62,6 +64,8 @@ def read_records(path: Path, form: str = "auto") -> list[Record]:
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; give the path of a data file.")
+    if not path.stat().st_size:
+        raise DataError(f"{path}: holds no record, the file is empty; a data file needs at least one.")
     form = _format_of(path) if form == "auto" else form
     readers = {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
     records = list(readers[form](path))

@@ -4,6 +4,9 @@ Training files are one JSON object {user: [record, ...]}, or a flat list of reco
 {language: [...]} with references, or lists with or without a language (`_bench_layouts` has the fields). File order is
 kept: it is the order of the clients and of each client's records. The prompt of a preference record is already
 templated in the released file; train it with a template that adds nothing.
+
+Training records that tell a `language`, as built files do, have it as a tag. The released ones tell none: for training
+by language `languages_path` names a file {user: language}.
 """
 
 import logging
@@ -12,7 +15,16 @@ from pathlib import Path
 from typing import Annotated
 
 from fedloom.contracts import Source
-from fedloom.data.sources._bench_layouts import LOCAL, TEST, TRAINING, examples_of, groups_of, layout_of
+from fedloom.data.sources._bench_layouts import (
+    LOCAL,
+    TEST,
+    TRAINING,
+    examples_of,
+    groups_of,
+    languages_of,
+    layout_of,
+)
+from fedloom.data.sources._bench_missing import where_from
 from fedloom.data.sources._records import Record
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Example
@@ -27,7 +39,10 @@ _LICENCES = {"aya": "Apache-2.0", "chatbot": "CC BY-NC 4.0", "wildchat": "ODC-BY
 
 @plugin("fedllm_bench")
 class FedllmBench(Source):
-    """The released files, unchanged; the tag `client` is the user, or `local` for the records of a flat list."""
+    """The released files, unchanged; the tag `client` is the user, or `local` for the records of a flat list.
+
+    The tag `language` is what a record tells, or what `languages_path` says of its user.
+    """
 
     path: str = ""
     validation_path: str = ""
@@ -35,6 +50,9 @@ class FedllmBench(Source):
     test_path: str = ""
     """A released test set, or users' test records. A question without a reference has an empty answer and the tag
     reference = "none": only a judge that needs no reference can score it."""
+    languages_path: str = ""
+    """A file {user: language} for files that tell no language. Every user that trains must be in it; a record that
+    tells another language is refused."""
     clients: Annotated[int, Range(0)] = 0
     """How many users to take, the first of the file; 0 takes all."""
     min_records: AtLeast = 1
@@ -47,15 +65,16 @@ class FedllmBench(Source):
         users = self._users()
         layout = layout_of(_first(users), TRAINING)
         _log.info("%s: %d users, layout %s, licence: %s", self.path, len(users), layout, _licence(self.path))
-        splits = {"train": examples_of(users, layout)}
+        languages = languages_of(self.languages_path, users) if self.languages_path else {}
+        splits = {"train": examples_of(users, layout, languages)}
         if self.validation_path:
-            splits["validation"] = self._held_out(self.validation_path, users)
+            splits["validation"] = self._held_out(self.validation_path, users, languages)
         if self.test_path:
-            splits["test"] = self._test(users)
+            splits["test"] = self._test(users, languages)
         return splits
 
     def _users(self) -> dict[str, list[Record]]:
-        users = groups_of(self.path)
+        users = groups_of(self.path, where_from(self.path))
         if self.clients > len(users):
             raise DataError(
                 f"{self.path}: found {len(users)} users, asked for clients = {self.clients}; ask for fewer."
@@ -69,7 +88,7 @@ class FedllmBench(Source):
             )
         return taken
 
-    def _held_out(self, path: str, users: Mapping[str, object]) -> list[Example]:
+    def _held_out(self, path: str, users: Mapping[str, object], languages: Mapping[str, str]) -> list[Example]:
         groups = groups_of(path)
         strangers = [user for user in groups if user not in users]
         if strangers and not self.clients:
@@ -82,13 +101,13 @@ class FedllmBench(Source):
             raise DataError(
                 f"{path}: found none of the {len(users)} users of {self.path}; give the files of one build."
             )
-        return examples_of(kept, layout_of(_first(kept), TRAINING))
+        return examples_of(kept, layout_of(_first(kept), TRAINING), languages)
 
-    def _test(self, users: Mapping[str, object]) -> list[Example]:
+    def _test(self, users: Mapping[str, object], languages: Mapping[str, str]) -> list[Example]:
         groups = groups_of(self.test_path)
         layout = layout_of(_first(groups), (*TEST, *TRAINING))
         if layout in TRAINING:
-            return self._held_out(self.test_path, users)
+            return self._held_out(self.test_path, users, languages)
         if (layout is TEST[0]) == (LOCAL in groups):
             wanted = "{language: [records]}" if layout is TEST[0] else "a list of records"
             raise DataError(f"{self.test_path}: found records of the layout {layout}, allowed around them is {wanted}.")
