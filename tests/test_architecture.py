@@ -16,7 +16,7 @@ LEVELS = [
     {"errors", "rng"},
     {"tree", "mean", "plugin", "files", "precision", "texts"},
     {"embedding", "examples", "config", "settings", "token_loss"},
-    {"model", "messages", "world"},
+    {"model", "messages", "world", "example_texts"},
     {"asking", "diversity", "mechanism"},
     {"contracts", "spans"},
     {"generation"},

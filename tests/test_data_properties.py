@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedloom.contracts import Partition
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import hold_out, normalised
-from fedloom.examples import Document
+from fedloom.examples import Document, Preference, Turn
 from fedloom.plugin import lookup, names
 
 NATURAL = {"by_key", "by_file"}  # their number of clients is in the data
@@ -121,3 +121,11 @@ def test_card_histograms_add_up_to_the_assigned_examples(case):
 def test_card_survives_json(case):
     card = partition_card(case[0], divide("iid", *case, 0), 0)
     assert json.loads(json.dumps(card)) == card
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_of_a_prompt_stay_on_one_side(seed):
+    examples = [Preference((Turn("user", f"question {at % 10}"),), f"a{at}", f"b{at}") for at in range(40)]
+    split = hold_out({"a": range(40)}, examples, fraction=0.2, minimum=1, seed=seed)
+    assert split.held["a"]
+    assert not {at % 10 for at in split.held["a"]} & {at % 10 for at in split.train["a"]}

@@ -11,10 +11,11 @@ from scipy.stats import wasserstein_distance
 
 from fedloom.diversities import _bins
 from fedloom.diversities._against_pool import counts_of, divergence_index
-from fedloom.diversities._texts import instruction, response
 from fedloom.diversities.instruction import verb_and_noun
 from fedloom.diversity import Diversity, Instruments
+from fedloom.example_texts import instruction, response
 from fedloom.examples import Chat, Document, Preference, Turn, chat
+from fedloom.instruments import language_of
 from fedloom.plugin import lookup, names
 
 AXES = names(Diversity)
@@ -257,6 +258,16 @@ def test_half_a_surrogate_pair_has_a_pair():
 def test_frame_of_alpaca_is_no_part_of_an_instruction():
     framed = pair("Below is a task.\n\n### Instruction:\nName a fish.\n\n### Response:", "cod", "cow")
     assert instruction(framed) == "Name a fish."
+
+
+def test_language_of_a_framed_prompt_is_that_of_the_question():
+    question, answer = "¿Cuál es el río más largo de España y dónde nace?", "El río más largo es el Tajo, y nace en Teruel."
+    frame = (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+        f"### Instruction:\n{question} \n\n### Response:"
+    )
+    identify = language_of()
+    assert identify(pair(question, answer, "no")) == identify(pair(frame, answer, "no")) == "es"
 
 
 def test_all_turns_of_a_dialogue_count():

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
 
 from clients_for_tests import distance, random_params, tiny
 from fedloom import tree
+from fedloom.clients import count_encoded
 from fedloom.contracts import Template
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Document, Preference, Turn, chat
@@ -394,6 +396,14 @@ def test_a_longer_answer_is_cut_and_counted():
     assert item.truncated
 
 
+def test_answers_that_are_the_same_teach_nothing_and_are_counted():
+    same = TASK.encode(preference("w3", "w4 w5", "w4 w5"), tiny())
+    cut = replace(TASK, max_prompt_length=2, max_length=4).encode(preference("w3", "w4 w5 w6 w7", "w4 w5 w8"), tiny())
+    assert (same.same_answers, bool(same.supervised_T.any())) == (True, False)
+    assert (cut.same_answers, cut.truncated, bool(cut.supervised_T.any())) == (True, True, False)
+    assert count_encoded([same, cut, TASK.encode(preference("w3", "w4", "w5"), tiny())])["same_answers"] == 2
+
+
 def test_an_empty_answer_is_counted():
     assert TASK.encode(preference("w3", "w4", " "), tiny()).empty_answer
 
@@ -494,17 +504,25 @@ def test_sft_on_pairs_is_refused(tmp_path):
 # --------------------------------------------------------------------------------------------------- steps by epochs
 
 
+@pytest.mark.parametrize("n", range(1, 200))
+def test_steps_are_the_formula_without_rounding(n):
+    """50 clients, 7 a round, 10 rounds: quotients of floats gave 16 steps of 56 pairs, the formula gives 15."""
+    clients, per_round, rounds, batch = 50, 7, 10, 8
+    steps = LocalSettings(epochs=3, batch=batch).steps_of(n, selections=Fraction(rounds * per_round, clients))
+    assert steps == -(-3 * n * clients // (rounds * per_round * batch))
+
+
 def test_steps_of_a_client_are_those_of_the_benchmark():
     settings = LocalSettings(epochs=3, batch=8)
-    assert [settings.steps_of(n, selections=200 * 10 / 747) for n in (13, 154)] == [2, 22]
+    assert [settings.steps_of(n, selections=Fraction(200 * 10, 747)) for n in (13, 154)] == [2, 22]
 
 
 def test_without_epochs_steps_are_fixed():
-    assert LocalSettings(steps=7).steps_of(1000, selections=1) == 7
+    assert LocalSettings(steps=7).steps_of(1000, selections=Fraction(1)) == 7
 
 
 def test_a_client_with_one_example_takes_a_step():
-    assert LocalSettings(epochs=0.1).steps_of(1, selections=100) == 1
+    assert LocalSettings(epochs=0.1).steps_of(1, selections=Fraction(100)) == 1
 
 
 def test_clients_of_a_run_take_their_own_steps(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -440,7 +441,7 @@ def test_a_recipe_is_the_published_one(dataset):
 
 def test_preference_steps_follow_the_data_as_published():
     run = api.load_run(FOLDER / "chatbot_pa.toml", [])
-    assert [run.local.steps_of(n, selections=200 * 10 / 747) for n in (13, 154)] == [2, 22]
+    assert [run.local.steps_of(n, selections=Fraction(200 * 10, 747)) for n in (13, 154)] == [2, 22]
 
 
 @each_recipe

@@ -25,7 +25,7 @@ from fedloom.protocols.tuning import TuningRun
 from fedloom.runs import RunDirectory
 from fedloom.suites import Cell, Suite, cells_of, check_directory, load_suite_directory
 
-__all__ = ["Ended", "carry_out", "conclude_directory", "open_directory", "remaining_s", "waiting_cells"]
+__all__ = ["Ended", "carry_out", "conclude_directory", "opened_directory", "remaining_s", "waiting_cells"]
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,32 @@ def conclude_directory(folder: Path) -> Conclusion:
     return told
 
 
-def open_directory(suite: Suite, folder: Path) -> RunDirectory:
-    """Return the suite's directory, made or gone on with; one of another suite, or of something else, is refused."""
-    if (folder / "suite.toml").is_file():
-        check_directory(suite, folder)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+@contextlib.contextmanager
+def opened_directory(suite: Suite, folder: Path) -> Generator[None]:
+    """Hold the suite's directory, made or gone on with, for this process alone.
+
+    One of another suite, of something else, or at which another process is at work is refused and left as it is.
+    """
+    if not (folder / "suite.toml").is_file() and folder.exists() and not _is_empty(folder):
         raise RunError(f"{folder}: exists, is not empty and has no suite.toml; choose another --out.")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    with RunDirectory(folder).held():
+        _write_suite(suite, folder / "suite.toml")
+        yield
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return whether a folder holds nothing but the lock of a suite that was stopped before it began."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {".lock"}
+
+
+def _write_suite(suite: Suite, path: Path) -> None:
+    if path.is_file():
+        check_directory(suite, path.parent)
     text = config.dump(suite)
-    if not (folder / "suite.toml").is_file() or (folder / "suite.toml").read_text(encoding="utf-8") != text:
-        write_atomic(folder / "suite.toml", text)
-    return RunDirectory(folder)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomic(path, text)
 
 
 def waiting_cells(suite: Suite, folder: Path) -> list[Cell]:
@@ -117,7 +131,8 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
-            problem = f"its worker ended with code {code}: a bug, whose traceback stands above, or too little memory."
+            how = f"was killed by signal {-code}: too little memory?" if code and code < 0 else f"ended with code {code}: "
+            problem = f"its worker {how}" + "a bug, whose traceback stands above." * (not code or code > 0)
         return Ended(self.cell, time.monotonic() - self.since_s, problem)
 
     def dismiss(self) -> None:

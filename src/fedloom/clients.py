@@ -132,6 +132,7 @@ def count_encoded(items: Sequence[Encoded]) -> dict[str, int]:
         "truncated": sum(item.truncated for item in items),
         "empty_answers": sum(item.empty_answer for item in items),
         "prompts_too_long": sum(item.prompt_too_long for item in items),
+        "same_answers": sum(item.same_answers for item in items),
     }
 
 

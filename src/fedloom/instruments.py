@@ -17,7 +17,8 @@ from fedloom.contracts import Model, Task
 from fedloom.diversity import Instruments, Vectors
 from fedloom.embedding import counted
 from fedloom.errors import ConfigError
-from fedloom.examples import Chat, Document, Example
+from fedloom.example_texts import instruction, response
+from fedloom.examples import Document, Example
 from fedloom.ifd import ifd
 from fedloom.texts import well_formed
 
@@ -89,23 +90,13 @@ def language_of() -> Callable[[Example], str]:
 
     def identify(example: Example) -> str:
         detector = factory.create()
-        detector.append(_text(example)[:_MOST_CHARACTERS])
+        detector.append(f"{instruction(example)}\n{response(example)}"[:_MOST_CHARACTERS])
         try:
             return str(detector.detect())
         except LangDetectException:
             return "unknown"
 
     return identify
-
-
-def _text(example: Example) -> str:
-    match example:
-        case Chat(turns=turns):
-            return "\n".join(turn.text for turn in turns)
-        case Document(text=text):
-            return text
-        case _:
-            return "\n".join([*(turn.text for turn in example.prompt), example.chosen])
 
 
 def _difficulties(model: Model, task: Task) -> Callable[[Sequence[Example]], list[float]]:

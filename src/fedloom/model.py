@@ -27,6 +27,7 @@ class Encoded:
     truncated: bool = False
     empty_answer: bool = False
     prompt_too_long: bool = False
+    same_answers: bool = False
     second: int = 0
     """Where the second sequence of an example of two begins in its tokens; 0 where there is one."""
     reference: tuple[float, ...] = ()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction as Rational
 from typing import Literal
 
 from fedloom.errors import ConfigError
@@ -45,16 +46,18 @@ class LocalSettings:
         if self.lr_final > self.lr:
             raise ConfigError(f"lr_final: found {self.lr_final:g}, allowed is at most lr = {self.lr:g}.")
 
-    def steps_of(self, n_examples: int, *, selections: float) -> int:
+    def steps_of(self, n_examples: int, *, selections: Rational) -> int:
         """Return the steps in a round of a client that is expected to be sampled so many times in the run.
 
         ceil((epochs n_i / selections) / (batch accumulation)), the dynamic local steps of FedLLM-Bench
         (https://arxiv.org/abs/2406.04845) for clients of few preference pairs.
 
         >>> settings = LocalSettings(epochs=3, batch=8)
-        >>> [settings.steps_of(n, selections=200 * 10 / 747) for n in (13, 154)]
+        >>> [settings.steps_of(n, selections=Rational(200 * 10, 747)) for n in (13, 154)]
         [2, 22]
         """
         if not self.epochs:
             return self.steps
-        return max(1, math.ceil(self.epochs * n_examples / selections / (self.batch * self.accumulation)))
+        # In fractions: rounded quotients come out one step too high or too low where the exact one is whole.
+        passes = Rational(str(self.epochs)) / selections
+        return max(1, math.ceil(passes * n_examples / (self.batch * self.accumulation)))

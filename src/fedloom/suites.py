@@ -1,8 +1,8 @@
 """Suites: a matrix of data sets, methods and seeds, each cell an ordinary run, and what is claimed of them all.
 
 A cell's run file is `common`, over it `data.<data>`, over it `methods.<method>`, over it `methods.<method>.on.<data>`,
-over it the seed. Tables are merged key by key; one that names another plug-in replaces the table below it whole, since
-the keys of one plug-in mean nothing to another.
+over it the seed. Tables are merged key by key; one that names another plug-in than the table below replaces it whole, since
+the keys of one plug-in mean nothing to another. Keys of a table without a name are for whichever plug-in is named above.
 """
 
 import re
@@ -65,7 +65,7 @@ class Claim:
     margin: float = 0.0
     score: str = ""
     """Left out: what the suite ranks by."""
-    set: str = "test"
+    set: Literal["test", "validation"] = "test"
     where: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags that the questions have."""
     data: tuple[str, ...] = ()
@@ -141,6 +141,8 @@ class Suite:
             _need_known(f"claims[{number}].than", [claim.than] * bool(claim.than), [*self.methods, BASE])
             _need_known(f"claims[{number}].data", claim.data, self.data)
         _need_known("scores", self.scores, self.data)
+        _need_known("quick.data", self.quick.data, self.data)
+        _need_known("quick.methods", self.quick.methods, self.methods)
         for name, overlay in self.methods.items():
             _need_known(f"methods.{name}.on", overlay.get("on", {}), self.data)
 
@@ -270,6 +272,8 @@ def merged(below: Overlay, above: Overlay) -> dict[str, Any]:
     {'rounds': 3, 'rule': {'name': 'prox', 'mu': 2.0}}
     >>> merged({"rule": {"name": "prox", "mu": 1.0}}, {"rule": {"name": "plain"}})
     {'rule': {'name': 'plain'}}
+    >>> merged({"server_opt": {"lr": 0.5}}, {"server_opt": {"name": "adagrad"}})
+    {'server_opt': {'lr': 0.5, 'name': 'adagrad'}}
     """
     result = dict(below)
     for key, value in above.items():
@@ -281,7 +285,8 @@ def _merged_value(below: Any, above: Any) -> Any:
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     under, over = cast(dict[str, Any], below), cast(dict[str, Any], above)
-    return over if over.get("name", under.get("name")) != under.get("name") else merged(under, over)
+    another = "name" in under and over.get("name", under["name"]) != under["name"]
+    return over if another else merged(under, over)
 
 
 def check_directory(suite: Suite, folder: Path) -> None:

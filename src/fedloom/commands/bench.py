@@ -76,10 +76,9 @@ def _say(text: str) -> None:
 
 def _carry_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list[str]:
     """Run the cells that have not ended well, a line for each; return what went wrong."""
-    from fedloom.benching import carry_out, open_directory, waiting_cells
+    from fedloom.benching import carry_out, opened_directory, waiting_cells
 
-    directory = open_directory(suite, folder)
-    with directory.held():
+    with opened_directory(suite, folder):
         waiting = waiting_cells(suite, folder)
         ended: list[Ended] = []
         with contextlib.closing(carry_out(waiting, folder, jobs=jobs)) as carried:
@@ -133,7 +132,7 @@ def _tables(summary: "Summary") -> "list[Table]":
 
 
 def _place(rank: "Interval") -> str:
-    return f"{rank.value:g} [{rank.low:.0f}, {rank.high:.0f}]"
+    return f"{rank.value:g} [{rank.low:g}, {rank.high:g}]"
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedloom.data._measure import text_of
 from fedloom.errors import ConfigError
-from fedloom.examples import Example
+from fedloom.examples import Example, Preference
 from fedloom.rng import python_random
 
 __all__ = ["HoldOut", "hold_out", "normalised"]
@@ -23,8 +23,16 @@ class HoldOut:
 
 
 def normalised(example: Example) -> str:
-    """Return the text by which two examples are the same: Unicode form KC, case folded, runs of white space as one."""
-    return " ".join(unicodedata.normalize("NFKC", text_of(example)).casefold().split())
+    """Return the text by which two examples are the same: Unicode form KC, case folded, runs of white space as one.
+
+    Of a Preference that of its prompt: one question is judged with several pairs of answers, and who has trained on
+    one pair has seen the question of the others.
+    """
+    return " ".join(unicodedata.normalize("NFKC", _identity(example)).casefold().split())
+
+
+def _identity(example: Example) -> str:
+    return "\n".join(turn.text for turn in example.prompt) if isinstance(example, Preference) else text_of(example)
 
 
 def hold_out(

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from fedloom import rng
-from fedloom.diversities._texts import instruction, response
+from fedloom.example_texts import instruction, response
 from fedloom.diversity import Aggregate, Diversity, Found, Index, Instruments, Vectors
 from fedloom.examples import Document, Example
 from fedloom.plugin import plugin

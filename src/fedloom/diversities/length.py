@@ -9,7 +9,7 @@ import numpy as np
 
 from fedloom.diversities._against_pool import Counts, counts_of, distance_index
 from fedloom.diversities._bins import by_length
-from fedloom.diversities._texts import instruction, response
+from fedloom.example_texts import instruction, response
 from fedloom.diversity import Aggregate, Diversity, Found, Instruments
 from fedloom.examples import Document, Example
 from fedloom.plugin import plugin

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from fedloom.contracts import Guard, Shard
 from fedloom.protocols.tuning import TuningRun
@@ -45,7 +46,7 @@ class Leg:
     def steps(self) -> dict[str, int]:
         """The clients' steps in a round; empty where all take as many."""
         local = self.run.local
-        selections = self.run.rounds * self.per_round / len(self.shards)
+        selections = Fraction(self.run.rounds * self.per_round, len(self.shards))
         counts = {client: len(shard.items) for client, shard in self.shards.items()}
         return {c: local.steps_of(n, selections=selections) for c, n in counts.items()} if local.epochs else {}
 

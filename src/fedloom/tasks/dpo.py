@@ -78,7 +78,10 @@ class Dpo(Task):
             )
 
     def encode(self, example: Example, model: Model) -> Encoded:
-        """Return a pair as two sequences that begin with the same prompt, a Chat as one; a Document is refused."""
+        """Return a pair as two sequences that begin with the same prompt, a Chat as one; a Document is refused.
+
+        Of a pair whose answers are the same, as they are or as far as `max_length` leaves them, nothing is supervised.
+        """
         match example:
             case Preference(prompt=prompt, chosen=chosen, rejected=rejected):
                 answers = (chosen, rejected)
@@ -92,13 +95,15 @@ class Dpo(Task):
         supervised = [learnt for _, found, _ in sequences for learnt in found]
         check_room(model, max(len(found) for found, _, _ in sequences))
         whole = all(any(found) for _, found, _ in sequences)
-        supervised = supervised if whole else [False] * len(supervised)
+        same = len(sequences) == 2 and sequences[0][0] == sequences[1][0]
+        supervised = supervised if whole and not same else [False] * len(supervised)
         return Encoded(
             tokens_T=torch.tensor(tokens, dtype=torch.int32),
             supervised_T=torch.tensor(supervised, dtype=torch.bool),
             truncated=len(asked) > self.max_prompt_length or any(short for _, _, short in sequences),
             empty_answer=any(not answer.strip() for answer in answers),
             prompt_too_long=not whole,
+            same_answers=same,
             second=len(sequences[0][0]) if len(sequences) > 1 else 0,
         )
 
