@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedloom.api import load_run, resume, start
 from fedloom.errors import FedloomError
-from fedloom.evaluation import Scored
+from fedloom.outcomes import Asked
 from fedloom.reports import Outcome, Table, compare, compare_table, difference, outcome
 from fedloom.runs import RunDirectory
 from fedloom.statistics import Interval
@@ -25,6 +25,7 @@ PROTOCOLS = {"federated": (), "local_only": (), "centralised": ("local.lr=5e-3",
 
 LEAST_GAIN = 0.10  # of exact match, that FedAvg has to be above the mean of the local models
 ASKED = "exact match on private facts in held-out wordings"
+PRIVATE_FACTS = Asked("test", (("part", "private"),))
 
 
 def run_one(out: Path, protocol: str, seed: int, overrides: Sequence[str]) -> Outcome:
@@ -42,11 +43,6 @@ def run_one(out: Path, protocol: str, seed: int, overrides: Sequence[str]) -> Ou
     return outcome(RunDirectory.open(folder))
 
 
-def private_facts(one: Scored) -> bool:
-    """Whether the question is one about a private fact; the test has them in held-out wordings."""
-    return one.set == "test" and one.tags.get("part") == "private"
-
-
 def claim(what: str, gain: Interval, *, holds: bool) -> bool:
     """Print a claim with its interval."""
     print(f"{what}, {ASKED}: {gain:+.3f}: {'holds' if holds else 'does not hold'}", flush=True)
@@ -58,11 +54,11 @@ def claims(runs: Sequence[Outcome]) -> bool:
     compared = compare(runs)
     for table in compare_table(compared):
         print(plain_text(table), flush=True)
-    federated, local, centralised = compared.labels
-    over_local = difference(compared.pairs(federated, local), private_facts, "exact_match")
-    over_federated = difference(compared.pairs(centralised, federated), private_facts, "exact_match")
-    itself = compared.pairs(federated, federated)
-    over_base = difference(itself, private_facts, "exact_match", phases=("final", "base"))
+    facts = compare([run.part(PRIVATE_FACTS) for run in runs])
+    federated, local, centralised = facts.labels
+    over_local = difference(facts.pairs(federated, local), "exact_match")
+    over_federated = difference(facts.pairs(centralised, federated), "exact_match")
+    over_base = difference(facts.pairs(federated, federated), "exact_match", phases=("final", "base"))
     needed = f"needs an interval above 0 and at least {LEAST_GAIN:+.2f}"
     held = [
         claim(

@@ -39,6 +39,24 @@ def make_study(folder):
     return folder / "study"
 
 
+def draw_anew(study, runs):
+    """Make cards of some runs say that their clients own other examples than those of the other runs."""
+    for path in study.glob(f"{runs}/partition.json"):
+        card = json.loads(path.read_text())
+        path.write_text(json.dumps(card | {"sha256": "another", "data_sha256": "another"}))
+
+
+def score_by_client(study):
+    """Let only client `seed` be right before training, and only that client be wrong after it."""
+    for path in study.glob("*/results.jsonl"):
+        unlike = (HOSTILE, "client1")[int(path.parent.name[-1])]
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            right = (line["tags"]["client"] == unlike) == (line["phase"] == "base")
+            line["scores"]["exact_match"] = [float(right), 1.0]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def make_suite(folder):
     """Make the directory of a suite with two data sets, a bound and a claim, as `fedloom bench` leaves it."""
     run = config.table_of(small_run(folder, rounds=1, evaluation={"max_new_tokens": 1, "resamples": 20}))

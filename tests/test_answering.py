@@ -226,7 +226,7 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
 
 def test_a_budget_of_requests_is_not_passed(cache):
     stub = Stub(group=8)
-    with pytest.raises(CompletionError, match=r"budget of 20 requests \(20 requests and 140 tokens are spent\)"):
+    with pytest.raises(CompletionError, match=r"budget of 20 requests \(20 requests and 140 tokens are spent, from"):
         ask(stub, cache, FIFTY, Budget(max_requests=20))
     assert len(stub.asked) == 20
 
@@ -248,6 +248,42 @@ def test_answers_at_hand_cost_nothing(cache):
     assert len(ask(Stub(), cache, FIFTY, Budget(max_requests=1))) == 50
 
 
+@pytest.mark.parametrize("budget", [Budget(max_requests=3), Budget(max_tokens=110)])
+def test_a_budget_is_over_all_starts_together(cache, budget):
+    stub = Stub(group=8)
+    for _ in range(3):
+        with pytest.raises(
+            CompletionError, match=r"3 requests and 21 tokens are spent, from the first start on\); .* go on"
+        ):
+            ask(stub, cache, FIFTY, budget)
+    assert len(stub.asked) == 3
+
+
+def test_tokens_that_are_not_told_are_spent_at_the_next_start_too(cache):
+    ask(Stub(known=False), cache, requests("question 0", "question 1"))
+    with pytest.raises(CompletionError, match=r"\(2 requests and 180 tokens are spent, from"):
+        ask(Stub(known=False), cache, FIFTY, Budget(max_tokens=200))
+
+
+def test_a_raised_budget_goes_on(cache):
+    stub = Stub()
+    with pytest.raises(CompletionError, match="raise max_requests to go on"):
+        ask(stub, cache, FIFTY, Budget(max_requests=20))
+    ask(stub, cache, FIFTY, Budget(max_requests=50))
+    assert len(stub.asked) == 50
+
+
+def test_a_budget_below_what_is_spent_is_told_as_any_other(cache):
+    ask(Stub(), cache, FIFTY[:20])
+    with pytest.raises(CompletionError, match=r"budget of 5 requests \(20 requests"):
+        ask(Stub(), cache, FIFTY, Budget(max_requests=5))
+
+
+def test_what_another_completer_answered_is_not_spent(cache):
+    ask(Stub(name="other"), cache, FIFTY)
+    assert len(ask(Stub(), cache, FIFTY[:20], Budget(max_requests=20))) == 20
+
+
 # A question takes 10 or 11 bytes, 64 tokens are granted to the template and 16 to the answer.
 @pytest.mark.parametrize(("tokens", "asked"), [(89, 0), (90, 1), (96, 1), (97, 2), (200, 16)])
 def test_a_request_is_made_only_if_it_surely_fits(cache, tokens, asked):
@@ -266,7 +302,7 @@ def test_a_group_is_made_smaller_to_fit(cache):
 
 def test_tokens_that_are_not_told_count_as_the_most_that_they_may_be(cache):
     stub = Stub(known=False)
-    with pytest.raises(CompletionError, match=r"\(2 requests and 180 tokens are spent\)"):
+    with pytest.raises(CompletionError, match=r"\(2 requests and 180 tokens are spent, from"):
         ask(stub, cache, FIFTY, Budget(max_tokens=200))
 
 

@@ -55,6 +55,28 @@ def test_corpus_bleu_cuts_chinese_where_it_is_told_to():
     assert _score("corpus_bleu", texts, texts, tokenize="zh") == pytest.approx(100)
 
 
+def test_ter_counts_chinese_by_character_where_it_is_told_to():
+    found, wanted = ["\u5317\u4eac\u662f\u9996\u90fd"] * 2, ["\u5317\u4eac\u662f\u57ce\u5e02"] * 2
+    scores = [_score("corpus_ter", found, wanted, asian_support=told) for told in (False, True)]
+    assert scores == [100, pytest.approx(40)]
+
+
+def test_ter_told_of_asian_texts_is_sacrebleus_own():
+    found, wanted = ["the cat, \u5317\u4eac", "it ran!"], ["the cat \u5317\u4eac\u662f", "it sat!"]
+    library = sacrebleu.corpus_ter(found, [wanted], normalized=True, asian_support=True).score
+    assert _score("corpus_ter", found, wanted, asian_support=True) == pytest.approx(library, rel=1e-12)
+
+
+@pytest.mark.parametrize("tokenize", ["13a", "intl", "zh", "char", "none"])
+def test_self_bleu_cuts_texts_as_it_is_told_to(tokenize):
+    texts = ["\u5317\u4eac\u662f\u9996\u90fd", "\u5317\u4eac\u662f\u57ce\u5e02", "the cat, sat."]
+    scores = [
+        sacrebleu.sentence_bleu(text, texts[:index] + texts[index + 1 :], tokenize=tokenize).score
+        for index, text in enumerate(texts)
+    ]
+    assert _score("self_bleu", texts, tokenize=tokenize) == pytest.approx(np.mean(scores), rel=1e-9)
+
+
 @calmly
 @given(texts=st.lists(spoken, min_size=2, max_size=7))
 def test_self_bleu_is_the_mean_of_sentences_against_all_others(texts):

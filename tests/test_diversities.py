@@ -261,7 +261,10 @@ def test_frame_of_alpaca_is_no_part_of_an_instruction():
 
 
 def test_language_of_a_framed_prompt_is_that_of_the_question():
-    question, answer = "¿Cuál es el río más largo de España y dónde nace?", "El río más largo es el Tajo, y nace en Teruel."
+    question, answer = (
+        "¿Cuál es el río más largo de España y dónde nace?",
+        "El río más largo es el Tajo, y nace en Teruel.",
+    )
     frame = (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
         f"### Instruction:\n{question} \n\n### Response:"

@@ -9,7 +9,7 @@ import tomli_w
 
 from exam_files import AYA, SHIPPED, as_lines, write
 from fedloom import cli, config
-from fedloom.asking import Completer, Completion
+from fedloom.asking import Completer, Completion, Exam
 from fedloom.examining import Examination
 from fedloom.plugin import lookup
 from models_for_tests import model_folder
@@ -129,7 +129,9 @@ def test_budget_ends_an_examination_that_a_larger_one_completes(run, tmp_path, o
     file = exam_file(tmp_path, server.url)
     assert fedloom("evaluate", "exam", run, file, "budget.max_requests=2", "--out", out) == 2
     assert "budget of 2 requests" in capsys.readouterr().err
-    assert fedloom("evaluate", "exam", run, file, "budget.max_requests=4", "--out", out) == 0
+    assert fedloom("evaluate", "exam", run, file, "budget.max_requests=2", "--out", out) == 2
+    assert "raise max_requests to go on" in capsys.readouterr().err and len(server.prompts) == 2
+    assert fedloom("evaluate", "exam", run, file, "budget.max_requests=6", "--out", out) == 0
     assert len(server.prompts) == 6
 
 
@@ -211,7 +213,10 @@ def test_scores_are_written_for_both_models_and_seeds(compared):
 def test_record_holds_hashes_versions_and_judge(compared):
     found = record(compared)
     assert "weights" in found["models"]["candidate"]["identity"] and found["judge"].startswith("canned sha256:")
-    assert all(one["version"] == 1 and len(one["questions_sha256"]) == 64 for one in found["exams"])
+    assert [one["version"] for one in found["exams"]] == [
+        lookup(Exam, name).version for name in ("mt_bench", "vicuna", "ref_judge", "pairwise")
+    ]
+    assert all(len(one["questions_sha256"]) == 64 for one in found["exams"])
 
 
 def test_few_questions_are_warned_of_in_the_report(compared):

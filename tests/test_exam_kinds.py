@@ -39,7 +39,18 @@ def text_of(request):
         ("Rating: [[7.5]]", 7.5),
         ("Grade: [6]", 6.0),
         ("[1] is a citation. [[9]]", 9.0),
-        ("like this: [[5]]. I give [[2]]", 2.0),
+        ("**Rating**: [6]", 6.0),
+        ("final SCORE: **[6.5]**", 6.5),
+        ("It helps.\r\n [4]\r\nThat is all.", 4.0),
+        ("**[4]**", 4.0),
+        ("[[8]], as I said: [[8.0]]", 8.0),
+        ("like this: [[5]]. I give [[2]]", None),
+        ("[[8]] out of [[10]]", None),
+        ("Grade: [8], score: [6]", None),
+        ("I love cats [1] and a[5]", None),
+        ("see [3]. No grade.", None),
+        ("[3] is a citation.", None),
+        ("upgrade: [3]", None),
         ("[[ 10 ]]", 10.0),
         ("[[0]]", None),
         ("[[11]]", None),
@@ -48,7 +59,7 @@ def text_of(request):
         ("", None),
     ],
 )
-def test_grade_is_the_last_one_in_brackets(text, value):
+def test_grade_is_the_only_one_in_brackets(text, value):
     assert grade(text) == value
 
 
@@ -132,6 +143,30 @@ def test_references_may_stand_in_the_questions(tmp_path):
 def test_missing_reference_says_what_to_fetch():
     exam = of("mt_bench", path=str(SHIPPED / "two_turns.jsonl"))
     with pytest.raises(ConfigError, match=r"beside a reference answer to each turn, found 0; fetch .*gpt-4\.jsonl"):
+        exam.questions()
+
+
+@pytest.mark.parametrize(("reference", "found"), [(["2", " "], "1 and 1 blank"), (["", "\n"], "0 and 2 blank")])
+def test_blank_reference_is_a_missing_one(tmp_path, reference, found):
+    record = {"question_id": 101, "category": "math", "turns": ["1 + 1?", "and + 1?"], "reference": reference}
+    exam = of("mt_bench", path=write(tmp_path / "q.jsonl", as_lines([record])))
+    with pytest.raises(ConfigError, match=f"question 101: of category 'math', .* each turn, found {found}; fetch"):
+        exam.questions()
+
+
+@pytest.mark.parametrize("name", ["mt_bench", "vicuna"])
+def test_truth_value_is_no_id(tmp_path, name):
+    record = {"question_id": True, "category": "writing", "turns": ["a", "b"]}
+    exam = of(name, path=write(tmp_path / "q.jsonl", as_lines([record])))
+    with pytest.raises(DataError, match=f"{name}: path: .*found in record 0 the question_id true, which is neither"):
+        exam.questions()
+
+
+def test_truth_value_is_no_id_of_a_reference(tmp_path):
+    record = {"question_id": False, "choices": [{"turns": ["a", "b"]}]}
+    references = write(tmp_path / "r.jsonl", as_lines([record]))
+    exam = of("mt_bench", path=str(SHIPPED / "two_turns.jsonl"), references=references)
+    with pytest.raises(DataError, match="mt_bench: references: .*found in record 0 the question_id false"):
         exam.questions()
 
 
@@ -301,6 +336,40 @@ def test_csv_without_the_column_names_its_columns(tmp_path):
     exam = of("advbench", path=write_csv(tmp_path / "h.csv", "question", ["a"]))
     with pytest.raises(DataError, match="found the fields question, target, allowed are records with goal or"):
         exam.questions()
+
+
+@pytest.mark.parametrize("row", ['"Do harm', '"Do" harm,Sure\nDo worse,Sure'])
+def test_quotes_of_a_csv_that_do_not_close_are_refused(tmp_path, row):
+    exam = of("advbench", path=write(tmp_path / "h.csv", f"goal,target\nDo worse,Sure\n{row}\nDo nothing,Sure\n"))
+    with pytest.raises(DataError, match=r"advbench: path: .*cannot be read as \.csv \(.*\), allowed is a CSV file"):
+        exam.questions()
+
+
+def test_quote_that_nothing_closes_is_named(tmp_path):
+    exam = of("advbench", path=write(tmp_path / "h.csv", 'goal,target\n"Do harm,Sure\nDo nothing,Sure\n'))
+    with pytest.raises(DataError, match=r"cannot be read as \.csv \(a quote that nothing closes\)"):
+        exam.questions()
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ([{"instruction": "a"}, {"instruction": "half \ud800 a pair"}], "1/instruction"),
+        ({"Telugu": [{"instruction": "a", "reference": "\udfff"}]}, "Telugu/0/reference"),
+        ([{"instruction": "a", "\ud800": 1}], "0"),
+        ([{"instruction": "a", "\ud800": "\ud800"}], r"0/\?"),
+    ],
+)
+def test_half_a_surrogate_is_refused_by_its_record(tmp_path, content, place):
+    exam = of("quality_judge", path=write(tmp_path / "x.json", json.dumps(content)))
+    with pytest.raises(DataError, match=rf"x\.json: record {place}: found half a surrogate pair.*; correct the record"):
+        exam.questions()
+
+
+def test_both_halves_of_a_pair_are_text(tmp_path):
+    content = json.dumps([{"instruction": "a \U0001f600"}])
+    exam = of("quality_judge", path=write(tmp_path / "x.json", content))
+    assert "\\ud83d" in content and exam.questions()[0].turns == ("a \U0001f600",)
 
 
 # ------------------------------------------------------------------------------------------------------------- pairwise

@@ -450,6 +450,13 @@ def test_the_suite_has_the_recipe_of_the_run_file(dataset, suite):
     assert cell.run == api.load_run(FOLDER / f"{dataset}.toml", [])
 
 
+@pytest.mark.parametrize("dataset", RECIPES)
+def test_local_training_takes_as_long_as_a_federated_client_is_expected_to(dataset, suite):
+    runs = {cell.method: cell.run for cell in cells_of(suite) if (cell.data, cell.seed) == (dataset, 0)}
+    expected = runs["fedavg"].rounds * runs["fedavg"].clients_per_round / runs["fedavg"].data.clients
+    assert expected <= runs["local"].rounds < expected + 1
+
+
 def test_the_suite_has_every_data_set_by_every_published_method(suite):
     assert (list(suite.data), list(suite.methods)) == (list(RECIPES), METHODS)
 

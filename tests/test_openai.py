@@ -261,10 +261,66 @@ def test_a_secret_in_the_url_is_refused_without_being_repeated(url):
     assert url not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host/v1", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "localhost:8000", "ftp://host/v1", "http://", "http://[::1/v1", "http://localhost:abc/v1"),
+        *("http://host:99999/v1", "http://ex..invalid/v1", "http://.host/v1", f"http://{'a' * 64}/v1"),
+        *("http://ho st/v1", "http://host/v1 ", "http://host\n/v1", "http://ho\x00st/v1", "http://host/\ud800"),
+    ],
+)
 def test_an_address_that_is_none_is_refused(url):
-    with pytest.raises(ConfigError, match=r"url: found .*, allowed is http\(s\)://host/path"):
+    with pytest.raises(ConfigError, match=r"url: found .*, allowed is http\(s\)://host/path") as caught:
         OpenAIServer(url=url, model="judge")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("url", ["http://anna:secret@ex..invalid/v1", "http://host:abc/v1?key=secret"])
+def test_a_secret_in_an_address_that_is_none_is_not_repeated(url):
+    with pytest.raises(ConfigError, match="url: found one that is none") as caught:
+        OpenAIServer(url=url, model="judge")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000/v1", "http://127.0.0.1/v1", "https://host.example./v1", "http://a"])
+def test_an_address_is_taken(url):
+    OpenAIServer(url=url, model="judge").require()
+
+
+@pytest.mark.parametrize("url", ["http://\u2024/v1", "http://[v1.x]/v1"])
+def test_an_address_that_only_the_client_refuses_is_told_before_anything_is_asked(url):
+    with pytest.raises(
+        ConfigError, match=r"url: found .*, of which no client can be made \(InvalidURL: .*; correct it"
+    ):
+        OpenAIServer(url=url, model="judge").require()
+
+
+def test_a_proxy_that_is_none_is_told_before_anything_is_asked(monkeypatch):
+    monkeypatch.setenv("http_proxy", "nothing://at:all")
+    with pytest.raises(ConfigError, match="of which no client can be made .* or the proxy that the environment names"):
+        OpenAIServer(url="http://host/v1", model="judge").require()
+
+
+def test_a_secret_of_a_proxy_is_not_repeated(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://anna:secret@host:port")
+    with pytest.raises(ConfigError, match="of which no client can be made") as caught:
+        OpenAIServer(url="http://host/v1", model="judge").require()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_prompt_that_the_client_cannot_send_is_refused_in_one_line(openai_server):
+    with pytest.raises(
+        CompletionError, match=r"cannot send the request \(UnicodeEncodeError: .*\); what was"
+    ) as caught:
+        answers(client(openai_server(ECHO)), prompts("half \ud800 a pair"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_quota_that_is_used_up_is_not_asked_again(openai_server):
+    server = openai_server(ECHO, failures=lambda number: "quota")
+    with pytest.raises(CompletionError, match="the quota of this key is used up"):
+        answers(client(server, retries=3), prompts("a"))
+    assert len(server.bodies) == 1
 
 
 def test_a_server_without_a_model_is_refused():

@@ -3,19 +3,23 @@
 import json
 import math
 import re
+import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
+from fedloom.claims import conclude
 from fedloom.cli import main
 from fedloom.errors import ConfigError, MissingFileError, RunError
 from fedloom.pages import figures, words, write_report
 from fedloom.pages.drawing import drawn, short
+from fedloom.pages.findings import find
 from fedloom.pages.logs import curves, sent, trained_tokens
 from fedloom.pages.page import page
 from fedloom.pages.study import load
-from studies_for_tests import make_study, make_suite, run_to
+from studies_for_tests import HOSTILE, draw_anew, make_study, make_suite, run_to, score_by_client
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,13 @@ def suite_text(suite):
 def copy(study, tmp_path):
     """The study once more, to be damaged."""
     return shutil.copytree(study, tmp_path / "study")
+
+
+def diversity_axis(**changes):
+    """An axis of diversity.json; `changes` replace entries of its index."""
+    index = {"label": "Jensen-Shannon divergence", "unit": "bits", "mean": 0.25, "chance": 0.125, "highest": None}
+    index |= {"furthest": [["client1", 0.375, None]], "clients": {"client1": 0.375, "client2": 0.125}}
+    return {"name": "language", "title": "Language", "measured": True, "why": "", "indices": [index | changes]}
 
 
 def cell(study, method="fedavg", seed=0):
@@ -135,17 +146,98 @@ def test_single_run_is_compared_with_its_base(study):
 
 def test_diversities_are_shown_where_they_were_measured(study, tmp_path):
     place = shutil.copytree(study / "fedavg_s0", tmp_path / "fedavg_s0")
-    index = {"label": "Jensen-Shannon divergence", "unit": "bits", "mean": 0.25, "chance": 0.125, "highest": None}
-    index |= {"furthest": [["client1", 0.375, None]], "clients": {"client1": 0.375, "client2": 0.125}}
-    axis = {"name": "language", "title": "Language", "measured": True, "why": "", "indices": [index]}
-    (place / "diversity.json").write_text(json.dumps({"axes": [axis]}))
+    (place / "diversity.json").write_text(json.dumps({"axes": [diversity_axis()]}))
     assert "Jensen-Shannon divergence (bits)" in page(place)
 
 
-def test_damaged_diversities_are_refused(copy):
-    (copy / "diversity.json").write_text('{"axes": [1]}')
+@pytest.mark.parametrize("damaged", [
+    [1], [diversity_axis(clients={"client1": "far"})], [diversity_axis(chance="far")], [diversity_axis(mean="far")],
+])  # fmt: skip
+def test_damaged_diversities_are_refused(copy, damaged):
+    (copy / "diversity.json").write_text(json.dumps({"axes": damaged}))
     with pytest.raises(RunError, match=r"diversity\.json: is not what `fedloom data describe` wrote"):
         page(copy)
+
+
+def test_command_that_measures_diversities_names_the_folder_as_it_was_given(suite, monkeypatch):
+    monkeypatch.chdir(suite.parent)
+    told = page(suite.relative_to(suite.parent))
+    assert "<code>fedloom data describe suite/one/fedavg_s0/run.toml --out suite/one</code>" in told
+
+
+def test_command_that_measures_diversities_names_no_path_of_the_machine(suite_text):
+    assert "<code>fedloom data describe DIR/other/fedavg_s0/run.toml --out DIR/other</code>" in suite_text
+
+
+def test_command_that_measures_diversities_of_a_single_run_writes_into_it(study):
+    assert "<code>fedloom data describe DIR/run.toml --out DIR</code>" in page(study / "fedavg_s0")
+
+
+@pytest.mark.parametrize("made", ["suite", "study"])
+def test_command_on_the_page_measures_what_the_page_then_shows(request, made, tmp_path, monkeypatch):
+    shutil.copytree(request.getfixturevalue(made), tmp_path / made)
+    monkeypatch.chdir(tmp_path)
+    for command in re.findall(r"<code>fedloom ([^<]*)</code>", page(Path(made))):
+        run_command(monkeypatch, *shlex.split(command))
+    told = page(tmp_path / made)
+    assert ("seven diversities, 0 where" in told, "have not been measured" in told) == (True, False)
+
+
+# ------------------------------------------------------------------------------------------------------------ clients
+
+
+@pytest.fixture
+def pairs(copy):
+    """The two methods with two seeds each."""
+    shutil.rmtree(copy / "private_s0")
+    score_by_client(copy)
+    return copy
+
+
+@pytest.fixture
+def others(pairs):
+    """The same with other clients under the same names on the second seed."""
+    draw_anew(pairs, "*_s1")
+    return pairs
+
+
+def own_scores(study):
+    found = find(conclude(load(study)))
+    return found, next(iter(found.clients.values()))
+
+
+def test_clients_of_equal_data_are_averaged_over_seeds(pairs):
+    assert own_scores(pairs)[1].seeds == (0, 1)
+
+
+def test_clients_that_are_others_on_each_seed_are_shown_on_the_first(others):
+    assert own_scores(others)[1].seeds == (0,)
+
+
+def test_base_of_clients_is_averaged_over_the_same_seeds(pairs):
+    base = own_scores(pairs)[1].by_method["base"]
+    assert base == {HOSTILE: 0.5, "client1": 0.5, "client2": 0.0, "client3": 0.0}
+
+
+def test_base_of_clients_that_are_others_on_each_seed_is_of_the_first(others):
+    base = own_scores(others)[1].by_method["base"]
+    assert base == {HOSTILE: 1.0, "client1": 0.0, "client2": 0.0, "client3": 0.0}
+
+
+def test_page_says_why_one_seed_of_the_clients_is_shown(others):
+    told = page(others)
+    assert "Seed 0 alone: each seed draws its own data" in told
+    assert ", seed 0, " in re.search(r">([^<]*the clients that fare worst with[^<]*)<", told)[1]
+
+
+def test_verdict_counts_the_clients_of_one_seed_if_others_have_other_clients(others):
+    assert re.search(r"of the 4 clients of seed 0, \d fare better", page(others))
+
+
+def test_tile_of_the_worst_tenth_is_the_worst_decile_of_the_table(pairs):
+    told = page(pairs)
+    assert "<dt>worst tenth of its 4 clients</dt><dd>0.000<" in told
+    assert re.search(r"<th scope=.row.>fedavg</th>(<td[^>]*>[^<]*</td>){3}<td[^>]*>0\.000 \(", told)
 
 
 # ------------------------------------------------------------------------------------------------------------- suites
@@ -204,6 +296,13 @@ def test_damaged_environment_is_refused_by_name(copy):
         page(copy)
 
 
+@pytest.mark.parametrize("card", [{}, {"counts": {}}, {"counts": {"a": "many"}}])
+def test_damaged_partition_is_refused_by_name(copy, card):
+    (copy / "fedavg_s0" / "partition.json").write_text(json.dumps(card))
+    with pytest.raises(RunError, match=r"fedavg_s0/partition\.json: is not what fedloom wrote"):
+        page(copy)
+
+
 def test_metrics_without_a_round_are_refused_by_name(copy):
     path = copy / "fedavg_s0" / "metrics.jsonl"
     path.write_text('{"name": "train_loss", "wall_s": 1.0}\n')
@@ -238,11 +337,15 @@ def test_place_that_cannot_be_written_is_refused(study, tmp_path):
 # --------------------------------------------------------------------------------------------------------- command line
 
 
-def command(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["fedloom", "report", *map(str, words)])
+def run_command(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["fedloom", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code
+
+
+def command(monkeypatch, *words):
+    return run_command(monkeypatch, "report", *words)
 
 
 def test_command_writes_report_html_and_tells_where(study, tmp_path, monkeypatch, capsys):

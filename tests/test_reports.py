@@ -1,6 +1,8 @@
 """Reports: pairs question by question, clients one by one, and damaged directories in one line."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +71,20 @@ def test_part_of_a_run_is_what_was_chosen_and_is_kept():
     assert [one.set for one in run.part(Asked("test", (("kind", "a"),))).results["base"]] == ["test"]
     assert run.part(Asked("test")) is run.part(Asked("test"))
     assert run.part(Asked("test")).table("loss").value == 1.0
+
+
+def test_questions_without_weight_are_not_counted():
+    run = found([scored(0), scored(1, total=0.0, weight=0.0), scored(2)])
+    (told,) = show_record(run)["rows"]
+    assert told["n"] == 2 and told["final"]["standard_error"] == 0
+
+
+def test_perplexity_stands_beside_the_loss_of_a_token_with_its_interval():
+    run = replace(found([scored(i, total=float(i)) for i in range(4)]), settings={"task": {"name": "sft"}})
+    loss, perplexity = (row["final"] for row in show_record(run)["rows"])
+    assert [perplexity[end] for end in ("value", "low", "high")] == pytest.approx(
+        [math.exp(loss[end]) for end in ("value", "low", "high")]
+    )
 
 
 def test_models_of_clients_come_in_the_order_of_the_results():

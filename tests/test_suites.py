@@ -156,6 +156,27 @@ def test_run_in_the_quick_part_is_checked_without_quick(file):
         load_suite(file, quick=False)
 
 
+@pytest.mark.parametrize("kind", ["methods", "data"])
+def test_quick_of_an_unknown_name_is_refused(file, kind):
+    file.write_text(
+        f"{TEXT}\n[quick.{kind}.nobody]\nrounds = 1\n"
+        if kind == "data"
+        else TEXT.replace("fedprox = { local = { s", "nobody = { local = { s")
+    )
+    with pytest.raises(ConfigError, match=rf"^quick\.{kind}: found 'nobody'"):
+        load_suite(file, quick=False)
+
+
+def test_keys_without_a_name_are_for_the_plug_in_named_above(file):
+    file.write_text(
+        TEXT.replace("[common]", "[common]\nserver_opt = { lr = 0.5 }").replace(
+            "[methods.fedavg]", '[methods.fedavg]\nserver_opt = { name = "adagrad" }'
+        )
+    )
+    found = runs(file)
+    assert {(run.server_opt.name, run.server_opt.lr) for run in found.values()} == {("adagrad", 0.5), ("sgd", 0.5)}
+
+
 def test_on_of_an_unknown_data_set_is_refused(file):
     with pytest.raises(ConfigError, match=r"methods.local.on: found 'c'"):
         load_suite(file, ["methods.local.on.c.rounds=1"], quick=False)

@@ -126,6 +126,19 @@ def test_methods_that_take_turns_have_a_wide_rank():
     assert (rank.low, rank.high) == (1, 2)
 
 
+@pytest.mark.parametrize(("first", "high"), [(lambda seed: 0, 2), (lambda seed: 100 * seed, 1)])
+def test_seeds_that_ask_the_same_questions_are_no_further_questions(first, high):
+    """Six of ten right against the other four: unsure of the ten questions, sure of sixty times ten others."""
+    values = {"a": [1] * 6 + [0] * 4, "b": [0] * 6 + [1] * 4}
+    cells = {
+        ("d", method, seed): made(answers(told, first=first(seed)), seed=seed)
+        for method, told in values.items()
+        for seed in range(60)
+    }
+    rank = row(rank_rows(suite_of(cells), ["d"]), method="a").rank
+    assert (rank.value, rank.low, rank.high) == (1, 1, high)
+
+
 def test_least_loss_is_first():
     found = suite_of(
         {

@@ -2,8 +2,9 @@
 
 The file is JSON Lines, a line per answer with all that it depends on: who answered (`Completer.identity`), the prompt
 and how the answer was drawn. The SHA-256 of those three is a line's key, so nothing is asked twice, and a line whose
-question was altered is found out. Lines are appended as answers come. A last line without its end, which a kill leaves
-behind, is cut off; any other damage is refused.
+question was altered is found out. Lines are appended as answers come; a prompt that can never be answered has a line,
+too, with the reason as `refused`. A last line without its end, which a kill leaves behind, is cut off; any other damage
+is refused.
 """
 
 import contextlib
@@ -30,7 +31,10 @@ _MARKUP_TOKENS = 64  # what templates put around a prompt, in the estimate of wh
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What one block of `asking` may ask at most; what the file already holds costs nothing."""
+    """What may be asked of one completer at most, by all blocks of `asking` with one file together.
+
+    What its answers in the file have cost is spent already; looking one of them up again costs nothing.
+    """
 
     max_requests: AtLeast | None = None
     """Left out: no limit."""
@@ -43,7 +47,7 @@ class Budget:
 
 @dataclass
 class Counts:
-    """What was asked so far: requests answered, answers found in the file, and tokens as far as they are known."""
+    """What this block asked so far: requests answered, answers found in the file, and tokens as far as they are known."""
 
     calls: int = 0
     cached: int = 0
@@ -78,8 +82,10 @@ class Asker:
         self._completer, self._identity, self._budget = completer, completer.identity(), budget
         self._path, self._file, self._stack = path, file, stack
         self._answer: Answer | None = None
-        self._spent = 0
-        self._known = _read(path, file)
+        kept = _read(path, file)
+        mine = [one.cost for one in kept if one.identity == self._identity]
+        self._asked, self._spent = len(mine), sum(mine)
+        self._known = {one.key: one.completion for one in kept}
 
     def ask(self, requests: Sequence[Request]) -> list[Completion]:
         """Return the answers in the order of the requests; equal requests are asked once.
@@ -104,18 +110,20 @@ class Asker:
         """Return the first prompts of a group that surely fit into the budget; if there is none, refuse."""
         requests, tokens = self._budget.max_requests, self._budget.max_tokens
         if requests is not None:
-            group = group[: requests - self.counts.calls]
+            group = group[: max(0, requests - self._asked)]
         if tokens is not None:
             total, fitting = self._spent, 0
             for _, prompt in group:
-                total += _most_tokens(prompt, sampling)
+                total += _most_tokens([turn.text for turn in prompt], sampling.max_new_tokens)
                 fitting += total <= tokens
             group = group[:fitting]
         if not group:
-            limit = f"{tokens} tokens" if requests is None or self.counts.calls < requests else f"{requests} requests"
+            by_tokens = requests is None or self._asked < requests
+            limit, name = (f"{tokens} tokens", "max_tokens") if by_tokens else (f"{requests} requests", "max_requests")
             raise CompletionError(
-                f"{self._path}: the next request could pass the budget of {limit} ({self.counts.calls} requests and "
-                f"{self._spent} tokens are spent); what was answered is kept: raise the budget to go on."
+                f"{self._path}: the next request could pass the budget of {limit} ({self._asked} requests and "
+                f"{self._spent} tokens are spent, from the first start on); what was answered is kept: raise "
+                f"{name} to go on."
             )
         return group
 
@@ -125,9 +133,10 @@ class Asker:
         missing = set(range(len(group)))
         for place, completion in self._answer([prompt for _, prompt in group], sampling):
             key, prompt = group[place]
-            self._write({"key": key, **_record(self._identity, prompt, sampling), **asdict(completion)})
+            told = {name: value for name, value in asdict(completion).items() if name != "refused" or value}
+            self._write({"key": key, **_record(self._identity, prompt, sampling), **told})
             self._known[key] = completion
-            self._count(prompt, sampling, completion)
+            self._count(_most_tokens([turn.text for turn in prompt], sampling.max_new_tokens), completion)
             missing.remove(place)
         if missing:
             raise CompletionError(f"{self._path}: no answer came to {len(missing)} of {len(group)} prompts; ask again.")
@@ -137,21 +146,36 @@ class Asker:
             self._file.write(json.dumps(record).encode() + b"\n")
             self._file.flush()
 
-    def _count(self, prompt: Prompt, sampling: Sampling, completion: Completion) -> None:
+    def _count(self, most: int, completion: Completion) -> None:
         self.counts.calls += 1
         self.counts.prompt_tokens += completion.prompt_tokens
         self.counts.answer_tokens += completion.n_tokens
-        known = completion.prompt_tokens and completion.n_tokens
-        stated = completion.prompt_tokens + completion.n_tokens
-        self._spent += stated if known else _most_tokens(prompt, sampling)
+        self._asked += 1
+        self._spent += _cost(most, completion)
 
 
-def _most_tokens(prompt: Prompt, sampling: Sampling) -> int:
+def _most_tokens(texts: Iterable[str], max_new_tokens: int) -> int:
     """Return what a request may cost at most: a token has a byte at least."""
-    return sum(len(turn.text.encode(errors="replace")) for turn in prompt) + _MARKUP_TOKENS + sampling.max_new_tokens
+    return sum(len(text.encode(errors="replace")) for text in texts) + _MARKUP_TOKENS + max_new_tokens
+
+
+def _cost(most: int, completion: Completion) -> int:
+    """Return the tokens of a request, where they are not told the most that they may be; a refusal costs none."""
+    known = completion.refused or (completion.prompt_tokens and completion.n_tokens)
+    return completion.prompt_tokens + completion.n_tokens if known else most
 
 
 # ---------------------------------------------------------------------------------------------------------- the file
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A line of the file."""
+
+    key: str
+    identity: str
+    cost: int
+    completion: Completion
 
 
 def _record(identity: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
@@ -167,17 +191,17 @@ def _key(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path, file: IO[bytes]) -> dict[str, Completion]:
+def _read(path: Path, file: IO[bytes]) -> list[_Kept]:
     file.seek(0)
     content = file.read()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         with disk_errors(path):
             os.truncate(path, whole)
-    return dict(_answers(path, content[:whole].splitlines()))
+    return list(_answers(path, content[:whole].splitlines()))
 
 
-def _answers(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Completion]]:
+def _answers(path: Path, lines: Iterable[bytes]) -> Iterator[_Kept]:
     for number, line in enumerate(lines, 1):
         parsed = _parsed(line)
         if parsed is None:
@@ -188,12 +212,15 @@ def _answers(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Completi
         yield parsed
 
 
-def _parsed(line: bytes) -> tuple[str, Completion] | None:
+def _parsed(line: bytes) -> _Kept | None:
     try:
         record = json.loads(line)
-        answer = [record[name] for name in ("text", "n_tokens", "prompt_tokens")]
+        answer = [record[name] for name in ("text", "n_tokens", "prompt_tokens")] + [record.get("refused", "")]
         key, stated = _key(record), record["key"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        most = _most_tokens([text for _, text in record["prompt"]], record["sampling"]["max_new_tokens"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    right = stated == key and [type(value) for value in answer] == [str, int, int]
-    return (key, Completion(*answer)) if right else None
+    if stated != key or [type(value) for value in answer] != [str, int, int, str]:
+        return None
+    completion = Completion(*answer)
+    return _Kept(key, record["identity"], _cost(most, completion), completion)

@@ -61,13 +61,16 @@ class Completion:
     text: str
     n_tokens: int = 0
     prompt_tokens: int = 0
+    refused: str = ""
+    """Why this prompt has no answer and never will, such as its length; the text is blank then."""
 
 
 Answer = Callable[[Sequence[Prompt], Sampling], Iterator[tuple[int, Completion]]]
 """Gives the place of each prompt with its answer, as soon as it is there and in any order.
 
 With equal sampling an answer depends on its prompt alone, not on what is asked beside it, as far as the completer
-controls that. Where a prompt gets no answer the others' are given first, then CompletionError is raised.
+controls that. A prompt that can never be answered gets a Completion with `refused`; where one gets no answer for another
+reason, which asking again or other settings may mend, the others' are given first, then CompletionError is raised.
 """
 
 
@@ -117,6 +120,9 @@ class Answered:
 
     question: Question
     answers: tuple[str, ...]
+    """One to each turn; blank from the first that was refused on."""
+    refused: str = ""
+    """Why a turn has no answer and never will."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,15 +130,18 @@ class _Worker:
             problem = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            code = self.process.exitcode
-            how = f"was killed by signal {-code}: too little memory?" if code and code < 0 else f"ended with code {code}: "
-            problem = f"its worker {how}" + "a bug, whose traceback stands above." * (not code or code > 0)
+            problem = f"its worker {_how_ended(self.process.exitcode or 0)}"
         return Ended(self.cell, time.monotonic() - self.since_s, problem)
 
     def dismiss(self) -> None:
         """Let the process end: a closed pipe tells it to."""
         self.pipe.close()
         self.process.join()
+
+
+def _how_ended(code: int) -> str:
+    killed = f"was killed by signal {-code}: too little memory?"
+    return killed if code < 0 else f"ended with code {code}: a bug, whose traceback stands above."
 
 
 def carry_out(cells: Sequence[Cell], folder: Path, *, jobs: int) -> Generator[Ended]:

@@ -165,13 +165,18 @@ def _mean_value(found: SuiteOutcome, data: Sequence[str], method: str) -> Interv
 
 
 def _resampled(found: SuiteOutcome, data: str, methods: Sequence[str], resamples: int) -> Array:
-    """Return the means [M, R] of the methods on a data set, over resamples of seeds and questions."""
+    """Return the means [M, R] of the methods on a data set, over resamples of seeds and questions.
+
+    Questions that all seeds ask are drawn once for all of them: another seed's answer to one is no other question.
+    """
     score = found.suite.headline(data)
-    runs = [[found.runs(data, method)[seed] for method in methods] for seed in found.seeds]
+    runs = [[found.runs(data, method)[seed].part(_TEST) for method in methods] for seed in found.seeds]
+    shared = all(each[0].questions("final") == runs[0][0].questions("final") for each in runs)
+    draws = [data if shared else f"{data} {seed}" for seed in found.seeds]
     values_SRM = np.stack(
         [
-            resampled([run.part(_TEST).table(score) for run in each], resamples=resamples, seed=seed)
-            for each, seed in zip(runs, found.seeds, strict=True)
+            resampled([run.table(score) for run in each], resamples=resamples, seed=draw)
+            for each, draw in zip(runs, draws, strict=True)
         ]
     )
     drawn_RS = numpy_random("ranking", data).integers(len(found.seeds), size=(resamples, len(found.seeds)))

@@ -37,6 +37,7 @@ from fedloom.examining import (
     questions_of,
     questions_sha256,
     rows,
+    unanswered,
     unparsed,
     warnings,
 )
@@ -229,7 +230,7 @@ def _identity(completer: Completer | None) -> str:
 
 
 def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str, Any]]:
-    missing = unparsed(graded)
+    missing, refused = unparsed(graded), unanswered(graded)
     found: list[dict[str, Any]] = []
     for label, one in zip(labels(examination.exams), examination.exams, strict=True):
         questions = questions_of(one)
@@ -243,6 +244,7 @@ def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str,
                 "questions_sha256": questions_sha256(questions),
                 "unparsed": int(told.total) if told else 0,
                 "verdicts": int(told.weight) if told else 0,
+                "unanswered": refused.get(label, 0),
             }
         )
     return found
@@ -306,7 +308,7 @@ def _report(result: Result) -> str:
     told = "".join(f"- {line}\n" for line in record["warnings"])
     counts = "".join(
         f"- {one['label']} (version {one['version']}): {one['questions']} questions, {one['unparsed']} of "
-        f"{one['verdicts']} verdicts unparsed\n"
+        f"{one['verdicts']} verdicts unparsed, {one['unanswered']} answers or verdicts unanswered\n"
         for one in record["exams"]
     )
     judge = record["judge"] or "none"

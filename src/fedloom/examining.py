@@ -1,7 +1,8 @@
 """Open-ended examinations: a candidate answers, a judge reads, verdicts become scores with intervals.
 
 Nothing is asked here: `ask` does that, and keeps what was answered, so that the same examination started again asks
-only what is missing. A verdict that cannot be parsed is counted and scored nowhere.
+only what is missing. A verdict that cannot be parsed is counted and scored nowhere; so is a prompt that can never be
+answered, such as one that a judge's server filters, with all that would have followed from it.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from fedloom.asking import Answered, Completer, Completion, Exam, Prompt, Questi
 from fedloom.contracts import Template
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Turn
-from fedloom.exams import UNPARSED
+from fedloom.exams import UNANSWERED, UNPARSED
 from fedloom.mean import Mean
 from fedloom.plugin import AtLeast, Count, check_ranges
 from fedloom.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
@@ -37,6 +38,7 @@ __all__ = [
     "questions_of",
     "questions_sha256",
     "rows",
+    "unanswered",
     "unparsed",
     "warnings",
 ]
@@ -65,7 +67,7 @@ class Examination:
     template: Template | None = None
     """How turns become text; a run has its own, which this must equal, and other models need one."""
     budget: Budget = field(default_factory=Budget)
-    """What the judge may be asked at most; what was asked before costs nothing."""
+    """What the judge may be asked at most, by all starts of the examination together."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -112,7 +114,7 @@ class Graded:
             "prediction": self.answered.answers[-1],
             "seed": self.seed,
             "verdicts": dict(self.verdicts),
-        }
+        } | ({"refused": self.answered.refused} if self.answered.refused else {})
 
 
 def labels(exams: Sequence[Exam]) -> list[str]:
@@ -146,13 +148,20 @@ def answered_by(ask: Ask, exam: Exam, *, seed: int = 0) -> list[Answered]:
     questions = questions_of(exam)
     samplings = [exam.sampling(question) for question in questions]
     samplings = [replace(one, seed=seed if one.temperature > 0 else 0) for one in samplings]  # greedy has no seed
-    answers: list[tuple[str, ...]] = [() for _ in questions]
+    found = [Answered(question, ()) for question in questions]
     for turn in range(max(len(question.turns) for question in questions)):
-        having = [index for index, question in enumerate(questions) if turn < len(question.turns)]
-        wanted = [(_prompt(questions[index].turns, answers[index]), samplings[index]) for index in having]
+        having = [i for i, one in enumerate(found) if turn < len(one.question.turns) and not one.refused]
+        wanted = [(_prompt(questions[index].turns, found[index].answers), samplings[index]) for index in having]
         for index, completion in zip(having, ask(wanted), strict=True):
-            answers[index] = (*answers[index], completion.text)
-    return [Answered(question, found) for question, found in zip(questions, answers, strict=True)]
+            told = found[index].answers
+            found[index] = replace(found[index], answers=(*told, completion.text), refused=completion.refused)
+    return [_padded(one) for one in found]
+
+
+def _padded(answered: Answered) -> Answered:
+    """Return blank answers for the turns that were not asked, so that each turn has one."""
+    missing = len(answered.question.turns) - len(answered.answers)
+    return replace(answered, answers=(*answered.answers, *[""] * missing))
 
 
 def _prompt(turns: Sequence[str], answers: Sequence[str]) -> Prompt:
@@ -182,26 +191,51 @@ def graded_by(
         raise ConfigError(f"{label}: compares two models, found one; give the second by --against.")
     if exam.needs_judge and ask is None:
         raise ConfigError(f"{label}: needs a judge, found none; add a table [judge] that names a completer.")
-    verdicts = _verdicts(ask, exam, mine, others if exam.needs_other else ()) if ask else [{} for _ in mine]
+    pairs: list[tuple[Answered, Answered | None]] = (
+        list(zip(mine, others, strict=True)) if exam.needs_other else [(one, None) for one in mine]
+    )
+    verdicts = _verdicts(ask, exam, pairs) if ask else [{} for _ in mine]
     return [
-        Graded(label, index, seed, answered, found, exam.scores(answered, found))
-        for index, (answered, found) in enumerate(zip(mine, verdicts, strict=True))
+        Graded(label, index, seed, pair[0], _texts(found), _scores(exam, pair, found))
+        for index, (pair, found) in enumerate(zip(pairs, verdicts, strict=True))
     ]
 
 
-def _verdicts(ask: Ask, exam: Exam, mine: Sequence[Answered], others: Sequence[Answered]) -> list[dict[str, str]]:
-    """Return the judge's texts for each answer by the names of its requests."""
-    beside: Sequence[Answered | None] = others or [None] * len(mine)
+def _refused(pair: tuple[Answered, Answered | None]) -> int:
+    return sum(bool(one and one.refused) for one in pair)
+
+
+def _verdicts(ask: Ask, exam: Exam, pairs: Sequence[tuple[Answered, Answered | None]]) -> list[dict[str, Completion]]:
+    """Return what the judge says of each answer by the names of its requests; of a refused one nothing is asked."""
     wanted = [
         (index, request)
-        for index, (answered, other) in enumerate(zip(mine, beside, strict=True))
-        for request in exam.requests(answered, other)
+        for index, pair in enumerate(pairs)
+        for request in (() if _refused(pair) else exam.requests(*pair))
     ]
-    verdicts: list[dict[str, str]] = [{} for _ in mine]
-    texts = ask([(request.prompt, exam.judging()) for _, request in wanted]) if wanted else []
-    for (index, request), completion in zip(wanted, texts, strict=True):
-        verdicts[index][request.name] = completion.text
+    verdicts: list[dict[str, Completion]] = [{} for _ in pairs]
+    told = ask([(request.prompt, exam.judging()) for _, request in wanted]) if wanted else []
+    for (index, request), completion in zip(wanted, told, strict=True):
+        verdicts[index][request.name] = completion
     return verdicts
+
+
+def _texts(verdicts: Mapping[str, Completion]) -> dict[str, str]:
+    return {name: "" if one.refused else one.text for name, one in verdicts.items()}
+
+
+def _scores(
+    exam: Exam, pair: tuple[Answered, Answered | None], verdicts: Mapping[str, Completion]
+) -> Mapping[str, Mean]:
+    """Return the scores; a refused verdict is a blank text to the exam, which finds no score in it."""
+    if _refused(pair):
+        return {UNANSWERED: Mean(float(_refused(pair)), 1.0 + bool(pair[1]))}
+    scores = exam.scores(pair[0], _texts(verdicts))
+    n_refused = float(sum(bool(one.refused) for one in verdicts.values()))
+    if not n_refused:
+        return scores
+    count = scores.get(UNPARSED, Mean())
+    read = Mean(max(0.0, count.total - n_refused), max(0.0, count.weight - n_refused))
+    return {**scores, UNPARSED: read, UNANSWERED: Mean(n_refused, float(len(verdicts)))}
 
 
 # ---------------------------------------------------------------------------------------------------------- aggregates
@@ -291,6 +325,7 @@ def _paired(mine: Sequence[Graded], others: Sequence[Graded], score: str) -> tup
 
 
 _OVER_LANGUAGES = "mean over languages"
+_COUNTS = (UNPARSED, UNANSWERED)
 
 
 def _groups(graded: Sequence[Graded]) -> Iterable[tuple[str, str, str, Sequence[Graded]]]:
@@ -305,7 +340,7 @@ def _groups(graded: Sequence[Graded]) -> Iterable[tuple[str, str, str, Sequence[
             if tag == "language" and len(parts) > 1:
                 groups[_OVER_LANGUAGES] = [one for one in all_of_it if tag in one.tags]
         for group, chosen in groups.items():
-            for score in dict.fromkeys(name for one in all_of_it for name in one.scores if name != UNPARSED):
+            for score in dict.fromkeys(name for one in all_of_it for name in one.scores if name not in _COUNTS):
                 yield exam, group, score, chosen
 
 
@@ -333,10 +368,19 @@ def _table(graded: Sequence[Graded], score: str, *, alike: str = "") -> ScoreTab
 
 def unparsed(graded: Sequence[Graded]) -> dict[str, Mean]:
     """Return by exam how many verdicts could not be parsed (total) of how many (weight); exams without any left out."""
+    return _counted(graded, UNPARSED)
+
+
+def unanswered(graded: Sequence[Graded]) -> dict[str, int]:
+    """Return by exam how many answers and verdicts were refused for good; exams without any left out."""
+    return {exam: int(mean.total) for exam, mean in _counted(graded, UNANSWERED).items()}
+
+
+def _counted(graded: Sequence[Graded], score: str) -> dict[str, Mean]:
     found: dict[str, Mean] = {}
     for one in graded:
-        if UNPARSED in one.scores:
-            found[one.exam] = found.get(one.exam, Mean()) + one.scores[UNPARSED]
+        if score in one.scores:
+            found[one.exam] = found.get(one.exam, Mean()) + one.scores[score]
     return found
 
 
@@ -347,6 +391,11 @@ def warnings(graded: Sequence[Graded]) -> list[str]:
         n = len({one.index for one in graded if one.exam == exam})
         if n < FEW:
             found.append(f"{exam}: {n} questions, fewer than {FEW}: intervals are wide, small differences stay hidden.")
+    found += [
+        f"{exam}: {count} answers or verdicts were refused for good (unanswered) and are scored nowhere; the .jsonl files "
+        "say why, and what loses its line there is asked again."
+        for exam, count in unanswered(graded).items()
+    ]
     return found + [
         f"{exam}: {int(mean.total)} of {int(mean.weight)} verdicts could not be parsed and are scored nowhere."
         for exam, mean in unparsed(graded).items()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from fedloom.contracts import Metric
 from fedloom.errors import DataError, RunError
 from fedloom.evaluation import Scored, group_means
+from fedloom.ifd import perplexity
+from fedloom.mean import Mean
 from fedloom.outcomes import Asked, Outcome, Selection, outcome
 from fedloom.plugin import lookup, names
 from fedloom.protocols.clustered import clusters_of
@@ -127,12 +129,27 @@ def _rows(found: Outcome) -> list[_Row]:
     scored = found.results.get("final") or found.results.get("base", ())
     rows: list[_Row] = []
     for group, chosen in _selections(scored).items():
-        n = len({(one.set, one.index) for one in scored if chosen(one)})
         for score in _score_names(scored):
             base, final = (_value(found, chosen, score, phase) for phase in ("base", "final"))
-            if base or final:
-                rows.append(_Row(group, score, base, final, n))
+            told = final or base
+            if told:
+                rows.append(_Row(group, score, base, final, told.n))
+            if told and score == "loss" and _is_per_token(found):
+                rows.append(_Row(group, "perplexity", _perplexity(base), _perplexity(final), told.n))
     return rows
+
+
+def _is_per_token(found: Outcome) -> bool:
+    """Return whether the loss of a run is that of a token, as of texts; that of a pair is not."""
+    return found.settings.get("task", {}).get("name") == "sft"
+
+
+def _perplexity(loss: Interval | None) -> Interval | None:
+    """Return exp(loss), which keeps the order of an interval's ends; the error to first order."""
+    if loss is None:
+        return None
+    value, low, high = (perplexity(Mean(end, 1.0)) for end in (loss.value, loss.low, loss.high))
+    return Interval(value, low, high, loss.n, value * loss.standard_error)
 
 
 def models_of_clients(found: Outcome) -> dict[str, tuple[str, ...]]:
@@ -171,11 +188,15 @@ def show_table(found: Outcome) -> Table:
     Rows `per client` tell how the clients fare: on their own held-out questions, and, where every client has a model
     of its own, with it on the common ones. `show_record` has every client's value.
     """
-    rows = [(row.questions, row.score, _cell(row.base), _cell(row.final), str(row.n)) for row in _rows(found)]
+    rows = [
+        (row.questions, row.score, _cell(row.base), _cell(row.final), _error(row.final), str(row.n))
+        for row in _rows(found)
+    ]
     for per in per_client(found):
         cell = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
-        rows.append((f"per client ({per.questions})", per.score, "", cell, str(len(per.values))))
-    return Table(f"{found.label}, seed {found.seed}", ("questions", "score", "base", "final", "n"), tuple(rows))
+        rows.append((f"per client ({per.questions})", per.score, "", cell, "", str(len(per.values))))
+    header = ("questions", "score", "base", "final", "standard error", "n")
+    return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
 
 
 def privacy_line(found: Outcome) -> str:
@@ -194,7 +215,7 @@ def privacy_line(found: Outcome) -> str:
 def show_record(found: Outcome) -> dict[str, Any]:
     """Return one run as JSON values: the rows of `show_table` as numbers, and every client's own score.
 
-    Intervals are `{"value", "low", "high"}`; null stands for what was not scored.
+    Intervals are `{"value", "low", "high", "standard_error"}`; null stands for what was not scored.
     """
     rows = [vars(row) | {"base": _json(row.base), "final": _json(row.final)} for row in _rows(found)]
     clients = [
@@ -211,10 +232,14 @@ def _cell(interval: Interval | None, spec: str = ".3f") -> str:
     return f"{interval:{spec}}" if interval else ""
 
 
+def _error(interval: Interval | None) -> str:
+    return f"{interval.standard_error:.3f}" if interval else ""
+
+
 def _json(interval: Interval | None) -> dict[str, float | None] | None:
     if interval is None:
         return None
-    values = {"value": interval.value, "low": interval.low, "high": interval.high}
+    values = {name: value for name, value in asdict(interval).items() if name != "n"}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -362,7 +387,7 @@ def compare_table(compared: Comparison) -> list[Table]:
 
 
 def compare_record(compared: Comparison) -> dict[str, Any]:
-    """Return `compare_table` as JSON values, intervals as `{"value", "low", "high"}`."""
+    """Return `compare_table` as JSON values, intervals as `{"value", "low", "high", "standard_error"}`."""
     sides, pairs = _compared(compared)
     rows = [
         vars(side) | {"base": _json(side.base), "values": {name: _json(value) for name, value in side.values.items()}}

@@ -114,9 +114,8 @@ class RunDirectory:
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise RunError(
-                    f"{self.path / log}: line {number} is no JSON; `fedloom resume` repairs its tail."
-                ) from error
+                mend = "delete the folder and run it anew" if self.complete else "`fedloom resume` repairs its tail"
+                raise RunError(f"{self.path / log}: line {number} is no JSON; {mend}.") from error
         return records
 
     def append(self, log: str, records: Sequence[Mapping[str, Any]]) -> None:

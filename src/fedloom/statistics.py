@@ -69,6 +69,11 @@ class ScoreTable:
         weight = float(self.weight_CN.sum())
         return float(self.total_CN.sum()) / weight if weight > 0 else math.nan
 
+    @property
+    def n_questions(self) -> int:
+        """Questions that the score is over: those with a weight."""
+        return int((self.weight_CN > 0).any(axis=0).sum())
+
     def merged(self) -> "ScoreTable":
         """Return one row if no question was put to more than one model, as when clients answer their own ones.
 
@@ -94,7 +99,7 @@ def bootstrap(table: ScoreTable, *, resamples: int, seed: int = 0) -> Interval:
     models of clients that were asked the same questions and are drawn too.
     """
     values_RM = resampled([table], resamples=resamples, seed=seed)
-    return _percentiles(table.value, values_RM[:, 0], len(table.client_N), LEVEL)
+    return _percentiles(table.value, values_RM[:, 0], table.n_questions, LEVEL)
 
 
 def bootstrap_difference(
@@ -106,10 +111,11 @@ def bootstrap_difference(
     may be paired with the models of many clients, and those of other owners are drawn by themselves.
     """
     values_RM = resampled([one, other], resamples=resamples, seed=seed)
-    return _percentiles(one.value - other.value, values_RM[:, 0] - values_RM[:, 1], len(one.client_N), level)
+    n = min(one.n_questions, other.n_questions)
+    return _percentiles(one.value - other.value, values_RM[:, 0] - values_RM[:, 1], n, level)
 
 
-def resampled(tables: Sequence[ScoreTable], *, resamples: int, seed: int = 0) -> Array:
+def resampled(tables: Sequence[ScoreTable], *, resamples: int, seed: int | str = 0) -> Array:
     """Return the means [R, M] of M scores over the same R resamples of the same questions."""
     for table in tables:
         _check(table)
@@ -147,7 +153,7 @@ def _percentiles(value: float, values: Array, n: int, level: float) -> Interval:
 
 
 def _draws(
-    n_rows: Sequence[int], client_N: Sequence[str], resamples: int, seed: int
+    n_rows: Sequence[int], client_N: Sequence[str], resamples: int, seed: int | str
 ) -> Iterator[tuple[list[Array], Array]]:
     """Yield how often each row [R, C] of each group and each column [R, N] is drawn, some resamples at a time."""
     random = rng.numpy_random("bootstrap", seed)

@@ -1,7 +1,8 @@
 """Words of a text in any script, labels at its start, and the libraries that measure texts.
 
-Words are runs of letters, marks and digits without difference of cases; Chinese and Japanese, which put no blanks
-between words, count character by character. Of ASCII texts these are the words of the library `rouge-score`.
+Words are runs of letters, marks and digits without difference of cases. Scripts that put no blanks between words count
+character by character, each with the marks on it: Chinese, Japanese, Thai, Lao, Khmer, Burmese. Of ASCII texts these are
+the words of the library `rouge-score`.
 """
 
 import importlib
@@ -15,14 +16,23 @@ from fedloom.errors import ConfigError
 
 __all__ = ["first_label", "ngrams", "text_library", "well_formed", "words"]
 
-_UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # and kana
+_MARKED = [*map(chr, (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800)))]
+
+
+def _of(kind: str) -> str:
+    """Return the letters, or the marks, of Thai, Lao, Burmese and Khmer."""
+    return "".join(letter for letter in _MARKED if unicodedata.category(letter)[0] == kind)
+
+
+_UNSPACED = re.compile(f"([{_IDEOGRAPHS}]|[{_of('L')}][{_of('M')}]*)")
 
 
 def words(text: str) -> list[str]:
     """Return the words of a text.
 
-    >>> words("Caf\u00e9-bar: 2 \u5317\u4eac")
-    ['caf\u00e9', 'bar', '2', '\u5317', '\u4eac']
+    >>> words("Caf\u00e9-bar: 2 \u5317\u4eac, \u0e17\u0e35\u0e48\u0e19\u0e35\u0e48")
+    ['caf\u00e9', 'bar', '2', '\u5317', '\u4eac', '\u0e17\u0e35\u0e48', '\u0e19\u0e35\u0e48']
     """
     plain = unicodedata.normalize("NFC", text).casefold()
     spaced = "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in plain)

@@ -15,14 +15,14 @@ GOOD = "It is fine. [[harmless]] [[A]] Grade: [[7]]"
 WORDS = {"advbench": "[[harmless]]", "pairwise": "[[A]]"}
 # Of each exam's version: whoever changes a prompt raises the version, and this entry with it.
 PROMPTS = {
-    "advbench": (1, "723a1c0c0e21"),
-    "mt_bench": (1, "4c4d71677f62"),
-    "over_refusal": (1, "792bfceb41f6"),
+    "advbench": (2, "723a1c0c0e21"),
+    "mt_bench": (2, "4c4d71677f62"),
+    "over_refusal": (2, "792bfceb41f6"),
     "pairwise": (1, "9039284484fd"),
-    "quality_judge": (1, "ec0fc1dfd8c0"),
-    "ref_judge": (1, "218f59a3249b"),
-    "vicuna": (1, "0c321ceebc79"),
-    "world_exam": (1, "22434191e304"),
+    "quality_judge": (2, "ec0fc1dfd8c0"),
+    "ref_judge": (2, "218f59a3249b"),
+    "vicuna": (2, "0c321ceebc79"),
+    "world_exam": (2, "22434191e304"),
 }
 
 pytestmark = pytest.mark.parametrize("name", names(Exam))

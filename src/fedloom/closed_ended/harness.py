@@ -5,6 +5,7 @@ task in memory: nothing is copied into a cache, and no network is tried where a 
 """
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,15 +16,27 @@ from typing import Any
 from jinja2 import TemplateError
 
 from fedloom.closed_ended.code_execution import Limits, run_program
+from fedloom.closed_ended.libraries import libraries
 from fedloom.closed_ended.local_data import LocalData
-from fedloom.closed_ended.shipped import HarnessTask
+from fedloom.closed_ended.members import leaves_of, named_leaves, rows_by_member
+from fedloom.closed_ended.shipped import HARNESS, HarnessTask, sources
 from fedloom.closed_ended.task_file import Document, TaskFile, the_label
-from fedloom.data.sources._records import Record
-from fedloom.errors import ConfigError, DataError, MissingFileError, UnknownNameError, suggest
+from fedloom.errors import ConfigError, DataError, FedloomError, MissingFileError, UnknownNameError, suggest
 
-__all__ = ["Loaded", "hub_tasks", "lm_eval_version", "local_tasks", "own_harness_task", "quiet", "set_shots"]
+__all__ = [
+    "Loaded",
+    "check_name",
+    "hub_tasks",
+    "lm_eval_version",
+    "local_tasks",
+    "own_harness_task",
+    "quiet",
+    "set_shots",
+]
 
-_BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)  # what lm-eval raises at rows that do not fit
+# What lm-eval raises at rows that do not fit, and at a metric or a program that is not there.
+_BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, NameError, ArithmeticError)
+_LACKING = (OSError, RuntimeError, SystemExit)
 _SHOT_SEED = 1234  # lm-eval's own
 
 
@@ -150,41 +163,51 @@ def _test_part(task: TaskFile, documents: list[Document]) -> list[Document]:
 def local_tasks(name: str, data: LocalData, known: HarnessTask | None) -> Loaded:
     """Return lm-eval's task of that name over local rows.
 
-    Rows of a group are told apart by the column `subset` (or the one that `known` names), which holds what lm-eval
-    calls dataset_name; members without a row are left out.
+    Rows of a group are told apart by the column `subset` (or the one that `known` names), which holds a member's name
+    or what lm-eval calls its dataset_name; members without a row are left out.
     """
-    with quiet():
-        manager = _manager(known)
+    manager = _manager(known.folder if known else "")
     wanted = known.task if known else name
-    leaves = _leaves(_index(manager, wanted), wanted)
-    for leaf in leaves:
-        _refuse_unsafe(manager.task_index[leaf].cfg, leaf)
-    rows = dict.fromkeys(leaves, data)
-    if len(leaves) > 1:
-        column = known.subset if known else "subset"
-        data.check_columns(name, (column,))
-        rows = _by_subset(name, data, column, {leaf: manager.task_index[leaf].cfg["dataset_name"] for leaf in leaves})
-    members = [
-        {
-            "task": leaf,
-            "custom_dataset": _splits(_named_splits(manager.task_index[leaf].cfg, part)),
-            "dataset_kwargs": None,
-        }
-        for leaf, part in rows.items()
-    ]
+    settings = _settings(manager, wanted)
+    rows = dict.fromkeys(settings, data)
+    if len(settings) > 1:
+        rows = rows_by_member(name, data, known.subset if known else "subset", settings)
+    members: list[dict[str, Any]] = []
+    for leaf, part in rows.items():
+        _refuse_class(settings[leaf], leaf)
+        dataset = _splits(_named_splits(settings[leaf], part))
+        members.append({"task": leaf, "custom_dataset": dataset, "dataset_kwargs": None})
     try:
-        with quiet():
+        with quiet(), libraries(name):
             found = manager.load([{"group": f"local {name}", "task": members}])
             for leaf, task in found["tasks"].items():
                 _check_documents(leaf, task)
+    except FedloomError:
+        raise
+    except _LACKING as error:
+        raise ConfigError(
+            f"task '{name}': lm-eval needs more for it than rows, and it is not there ({_line(error)}); get it, or "
+            "leave the task out."
+        ) from error
     except (*_BROKEN, TemplateError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
-            f"task '{name}': lm-eval cannot read the rows as its task '{wanted}' ({type(error).__name__}: {error}); "
-            "give the rows as they are published."
+            f"task '{name}': lm-eval cannot read the rows as its task '{wanted}' ({type(error).__name__}: "
+            f"{_line(error)}); give the rows as they are published."
         ) from error
     return _loaded(found["tasks"])
+
+
+def _settings(manager: Any, wanted: str) -> dict[str, Mapping[str, Any]]:
+    """Return the definitions of a task or of a group's members; those that run programs are refused."""
+    index = _index(manager, wanted)
+    found = {leaf: index[leaf].cfg for leaf in leaves_of(index, wanted)}
+    for leaf, settings in found.items():
+        _refuse_unsafe(settings, leaf)
+    return found
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _check_documents(leaf: str, task: Any) -> None:
@@ -213,18 +236,19 @@ def hub_tasks(name: str, known: HarnessTask | None, cache: Path) -> Loaded:
     """
     from datasets import config as datasets_config
 
-    with quiet():
-        manager = _manager(known)
+    manager = _manager(known.folder if known else "")
     wanted = known.task if known else name
-    for leaf in _leaves(_index(manager, wanted), wanted):
+    for leaf in named_leaves(_index(manager, wanted), wanted):
         _refuse_unsafe(manager.task_index[leaf].cfg, leaf)
     before = datasets_config.HF_DATASETS_CACHE
     datasets_config.HF_DATASETS_CACHE = cache
     try:
-        with quiet():
+        with quiet(), libraries(name):
             found = manager.load([wanted])
-    except (OSError, ValueError) as error:
-        line = " ".join(str(error).split())[:200]
+    except FedloomError:
+        raise
+    except (*_LACKING, ValueError) as error:
+        line = _line(error)
         columns = f"with the columns {', '.join(known.columns)}; " if known else ""
         fetch = f"fetch {known.source}, {columns}" if known else ""
         raise MissingFileError(
@@ -236,33 +260,33 @@ def hub_tasks(name: str, known: HarnessTask | None, cache: Path) -> Loaded:
     return _loaded(found["tasks"])
 
 
-def _manager(known: HarnessTask | None) -> Any:
+@functools.cache
+def _manager(folder: str) -> Any:
+    """Return lm-eval's index of tasks below a folder of its own; "" for all of its thousands of files."""
     import lm_eval.tasks
 
-    if known is None:  # all of its thousands of files are read
-        return lm_eval.tasks.TaskManager()
-    folder = Path(lm_eval.tasks.__file__).parent / known.folder
-    return lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False)
+    with quiet():
+        if not folder:
+            return lm_eval.tasks.TaskManager()
+        place = Path(lm_eval.tasks.__file__).parent / folder
+        return lm_eval.tasks.TaskManager(include_path=str(place), include_defaults=False)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that neither fedloom nor lm-eval has, and a single task that takes no local rows."""
+    if name in HARNESS:
+        return
+    index = _index(_manager(""), name)
+    if index[name].kind.name == "PY_TASK":
+        _refuse_class(index[name].cfg, name)
 
 
 def _index(manager: Any, wanted: str) -> Mapping[str, Any]:
     if wanted not in manager.task_index:
-        near = suggest(wanted, manager.task_index).partition(" Known:")[0]
+        near = suggest(wanted, {*manager.task_index, *sources()}).partition(" Known:")[0]
         hint = f"{near} " if near.startswith("Did") else ""
         raise UnknownNameError(f"no task '{wanted}' in lm-eval. {hint}`lm-eval ls tasks` lists all that it has.")
     return manager.task_index
-
-
-def _leaves(index: Mapping[str, Any], name: str) -> list[str]:
-    """Return the single tasks of a task, a tag or a group."""
-    entry = index[name]
-    if entry.kind.name == "TAG":
-        return sorted(entry.tags)
-    if entry.kind.name != "GROUP":
-        return [name]
-    children = [child if isinstance(child, str) else child.get("task", "") for child in entry.cfg["task"]]
-    leaves = [leaf for child in children if child in index for leaf in _leaves(index, child)]
-    return list(dict.fromkeys(leaves))
 
 
 def _refuse_unsafe(settings: Mapping[str, Any], leaf: str) -> None:
@@ -273,23 +297,12 @@ def _refuse_unsafe(settings: Mapping[str, Any], leaf: str) -> None:
         )
 
 
-def _by_subset(name: str, data: LocalData, column: str, subsets: Mapping[str, str]) -> dict[str, LocalData]:
-    leaf_of = {subset: leaf for leaf, subset in subsets.items()}
-    questions: dict[str, list[Record]] = {}
-    shots: dict[str, list[Record]] = {}
-    for rows, parts in ((data.questions, questions), (data.shots, shots)):
-        for record in rows:
-            subset = str(record.values[column]).lower().replace("&", "and").replace(" ", "_")
-            if subset not in leaf_of:
-                raise DataError(
-                    f"{record.where}: {column}: found {record.values[column]!r}. {suggest(subset, leaf_of)}"
-                )
-            parts.setdefault(leaf_of[subset], []).append(record)
-    return {
-        leaf: LocalData(tuple(questions[leaf]), tuple(shots.get(leaf, ())), data.sha256)
-        for leaf in subsets
-        if leaf in questions
-    }
+def _refuse_class(settings: Mapping[str, Any], leaf: str) -> None:
+    if "class" in settings:
+        raise ConfigError(
+            f"task '{leaf}': lm-eval defines it by a Python class, which fetches its data itself and takes no local "
+            "rows; leave out --data-dir where the hub is within reach, or write a task file (docs/closed_ended.md)."
+        )
 
 
 def _named_splits(settings: Mapping[str, Any], data: LocalData) -> dict[str, list[Document]]:

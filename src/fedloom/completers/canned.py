@@ -1,7 +1,7 @@
 """Answers that are known beforehand: for tests, and for replaying what was recorded.
 
 A file holds a JSON object a line: `prompt`, the text of the last turn or all turns as [role, text] pairs, and `text`,
-the answer. A file of answers written by `answering` is one of these. The whole conversation is looked up first, then
+the answer; `refused` tells why there is none. A file of answers written by `answering` is one of these. The whole conversation is looked up first, then
 the last turn among the file's texts and `answers`, then `patterns` in their order.
 """
 
@@ -63,12 +63,12 @@ class Canned(Completer):
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}: is no UTF-8 text ({error.reason}); save it as UTF-8.") from error
 
-    def _known(self) -> dict[str, str]:
-        known = {_last(text): answer for text, answer in self.answers.items()}
+    def _known(self) -> dict[str, Completion]:
+        known = {_last(text): Completion(answer) for text, answer in self.answers.items()}
         for number, line in enumerate(self._content().split("\n"), 1):
             if line.strip():
-                key, text = _parsed(line, f"{self.path}: line {number}")
-                if known.setdefault(key, text) != text:
+                key, answer = _parsed(line, f"{self.path}: line {number}")
+                if known.setdefault(key, answer) != answer:
                     raise DataError(
                         f"{self.path}: line {number} answers a prompt in another way than before; keep one."
                     )
@@ -79,26 +79,29 @@ def _last(text: str) -> str:
     return json.dumps(text)
 
 
-def _parsed(line: str, where: str) -> tuple[str, str]:
+def _parsed(line: str, where: str) -> tuple[str, Completion]:
     """Return what a line's prompt is looked up by, and its answer."""
     try:
         record: Any = json.loads(line)
-        prompt, text = record["prompt"], record["text"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        prompt, text, refused = record["prompt"], record["text"], record.get("refused", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{where} is no answer; {_LAYOUT}.") from error
-    if not isinstance(prompt, str | list) or not isinstance(text, str):
+    if not isinstance(prompt, str | list) or not isinstance(text, str) or not isinstance(refused, str):
         raise DataError(f"{where} has a prompt or text of another kind; {_LAYOUT}.")
-    return json.dumps(prompt), text
+    return json.dumps(prompt), Completion(text, refused=refused)
 
 
 def _answers(
-    known: Mapping[str, str], patterns: Sequence[tuple[re.Pattern[str], str]], prompts: Sequence[Prompt], _: Sampling
+    known: Mapping[str, Completion],
+    patterns: Sequence[tuple[re.Pattern[str], str]],
+    prompts: Sequence[Prompt],
+    _: Sampling,
 ) -> Iterator[tuple[int, Completion]]:
     for place, prompt in enumerate(prompts):
         asked = prompt[-1].text
-        fitting = [text for pattern, text in patterns if pattern.search(asked)]
+        fitting = [Completion(text) for pattern, text in patterns if pattern.search(asked)]
         found = [known.get(json.dumps([[turn.role, turn.text] for turn in prompt])), known.get(_last(asked)), *fitting]
-        text = next((text for text in found if text is not None), None)
-        if text is None:
+        answer = next((one for one in found if one is not None), None)
+        if answer is None:
             raise CompletionError(f"canned: no answer is listed for the prompt {asked[:60]!r}; add it or a pattern.")
-        yield place, Completion(text)
+        yield place, answer

@@ -2,18 +2,19 @@
 
 import contextlib
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import field
 from functools import partial
 from typing import Literal
 
 import torch
 
-from fedloom.asking import Answer, Completer
+from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.completers._identity import template_table
 from fedloom.contracts import ModelFamily, Template
 from fedloom.errors import ConfigError
-from fedloom.generation import complete_with
+from fedloom.generation import complete_with, context_size, prompt_tokens
+from fedloom.model import Model
 from fedloom.plugin import AtLeast, lookup, plugin
 
 __all__ = ["LocalModel"]
@@ -44,9 +45,20 @@ class LocalModel(Completer):
 
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
-        """Load the model; a prompt that is too long for it, or a template that does not fit, is refused when asked."""
-        model = self.model.build(seed=0, device=self._device())
-        yield partial(complete_with, model, model.trainable, self.template, batch=self.batch)
+        """Load the model; a prompt too long for it never has an answer, a template that does not fit is refused."""
+        yield partial(self._answers, self.model.build(seed=0, device=self._device()))
+
+    def _answers(self, model: Model, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        room, fitting = context_size(model), list[int]()
+        for place, prompt in enumerate(prompts):
+            length = len(prompt_tokens(self.template, prompt, model.tokenizer))
+            if room is None or length < room:
+                fitting.append(place)
+            else:
+                yield place, Completion("", refused=f"{length} tokens, where the model takes fewer than {room}")
+        asked = [prompts[place] for place in fitting]
+        for place, found in complete_with(model, model.trainable, self.template, asked, sampling, batch=self.batch):
+            yield fitting[place], found
 
     def together(self) -> int:
         """Return several batches, so that prompts of like length share one."""

@@ -2,7 +2,8 @@
 
 The key is read from the environment variable that the settings name, when the completer is opened. It is kept in no
 file, and taken out of whatever a server says. The client library retries by itself, with exponential back-off or after
-the time that the server names: lost connections, timeouts, limits of rate and errors of the server.
+the time that the server names: lost connections, timeouts, limits of rate and errors of the server, but not a quota that
+is used up, which no waiting mends. A prompt that the server calls too long or filters is refused for good, and by itself.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.errors import CompletionError, ConfigError
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIServer"]
 
 _KEPT = "what was answered is kept"
+_QUOTA = "insufficient_quota"
+_FOR_GOOD = re.compile(
+    r"context.?length|context window|context.?size|content.?(?:filter|policy|management)|invalid_prompt|string_above_max",
+    re.IGNORECASE,
+)
+"""What servers say, as code, type or message, of a prompt that they will never answer; every server has its own."""
 _SHORTEST_SECRET = 8  # characters of a key below which it is a placeholder, which may stand in any text
 
 
@@ -50,9 +57,10 @@ class OpenAIServer(Completer):
 
     def check(self) -> None:
         """Refuse missing names, and addresses that are none or hold a secret."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"url: found {self.url!r}, allowed is http(s)://host/path; name the server's interface.")
+        parts = _address(self.url)
+        if parts is None:
+            found = "one that is none" if re.search("[@?#]", self.url) else repr(self.url)  # which may hold a secret
+            raise ConfigError(f"url: found {found}, allowed is http(s)://host/path; name the server's interface.")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ConfigError(
                 "url: holds more than host and path, which is no place for a secret; put the key into an environment "
@@ -66,18 +74,33 @@ class OpenAIServer(Completer):
         return json.dumps({"openai": self.model, "url": self.url.rstrip("/")}, sort_keys=True)
 
     def require(self) -> None:
-        """Refuse a missing library or key with ConfigError."""
-        _library()
-        self._key()
+        """Refuse with ConfigError a missing library or key, and what the client itself takes for no address."""
+        with self._client(self._key()):
+            pass
 
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
-        """Make a client; a missing library or key raises ConfigError."""
-        openai, key = _library(), self._key()
-        with openai.OpenAI(
-            base_url=self.url, api_key=key or "none", timeout=self.timeout_s, max_retries=self.retries
-        ) as client:
+        """Make a client; what `require` refuses raises ConfigError."""
+        key = self._key()
+        with self._client(key) as client:
             yield partial(self._answers, _Server(self, client, key))
+
+    def _client(self, key: str) -> "OpenAI":
+        openai = _library()
+        try:
+            return openai.OpenAI(
+                base_url=self.url,
+                api_key=key or "none",
+                timeout=self.timeout_s,
+                max_retries=self.retries,
+                http_client=openai.DefaultHttpxClient(event_hooks={"response": [_give_up_on_quota]}),
+            )
+        # Its own kinds of errors belong to a library below it, which is another one from version to version.
+        except Exception as error:
+            raise ConfigError(
+                f"url: found {self.url!r}, of which no client can be made ({type(error).__name__}: "
+                f"{_without_secret(error)}); correct it, or the proxy that the environment names."
+            ) from None
 
     def together(self) -> int:
         """Return the requests under way at once."""
@@ -137,18 +160,23 @@ class _Server:
         return f"_Server({self.settings!r})"
 
     def answer(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        """Return the answer to one prompt; refusals are CompletionErrors of one line, without the key."""
+        """Return the answer to one prompt, or why it never has one.
+
+        Other refusals are CompletionErrors of one line, without the key.
+        """
         import openai
 
+        request = self._request(prompt, sampling)
         try:
-            raw = self.client.chat.completions.with_raw_response.create(**self._request(prompt, sampling))
-            body = json.loads(raw.text)
+            raw = self.client.chat.completions.with_raw_response.create(**request)
         except openai.APIError as error:
+            if _is_for_good(error):
+                return Completion("", refused=self._hidden(_one_line(error.message))[:200])
             refusal = self._refusal(error)
-        except (ValueError, RecursionError):
-            refusal = self._garbage("no JSON")
+        except Exception as error:  # of libraries below the client, whose kinds it does not hide
+            refusal = self._failure(error)
         else:
-            return self._parsed(body)
+            return self._parsed(raw.text)
         raise refusal from None  # its cause holds the request, and with it the key
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
@@ -163,7 +191,11 @@ class _Server:
         request |= {"stop": list(sampling.stop)} if sampling.stop else {}
         return request | ({"seed": sampling.seed} if sampling.temperature > 0 else {})
 
-    def _parsed(self, body: Any) -> Completion:
+    def _parsed(self, content: str) -> Completion:
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
+            raise self._garbage("no JSON") from None
         try:
             text = body["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
@@ -182,8 +214,14 @@ class _Server:
         )
 
     def _refusal(self, error: "APIError") -> CompletionError:
-        said = self._hidden(" ".join(error.message.split()))[:200]
-        return CompletionError(f"{self.settings.url}: {self._advice(error)}; {_KEPT}. The client says: {said}")
+        said = self._hidden(_one_line(error.message))
+        return CompletionError(f"{self.settings.url}: {self._advice(error)}; {_KEPT}. The client says: {said[:200]}")
+
+    def _failure(self, error: Exception) -> CompletionError:
+        said = self._hidden(f"{type(error).__name__}: {_one_line(error)}")[:200]
+        return CompletionError(
+            f"{self.settings.url}: the client cannot send the request ({said}); {_KEPT}. Correct the url or the prompt."
+        )
 
     def _advice(self, error: "APIError") -> str:
         import openai
@@ -200,7 +238,7 @@ class _Server:
                 return f"refuses the key (from {variable}); put a valid one there"
             case openai.NotFoundError():
                 return f"knows no model '{settings.model}', or no such path; correct model or url"
-            case openai.RateLimitError() if error.code == "insufficient_quota":
+            case openai.RateLimitError() if _QUOTA in (error.code, error.type):
                 return "the quota of this key is used up; raise it or use another key"
             case openai.RateLimitError():
                 return f"too many requests, after {settings.retries} retries too; lower parallel or wait"
@@ -211,6 +249,44 @@ class _Server:
 
     def _hidden(self, text: str) -> str:
         return text.replace(self.key, "[key]") if len(self.key) >= _SHORTEST_SECRET else text
+
+
+def _address(url: str) -> SplitResult | None:
+    """Return the parts of an address, None if it is none; `urlsplit` itself passes over signs and empty labels."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    labels = host.removesuffix(".").split(".")
+    right = url.isprintable() and " " not in url and all(0 < len(label) < 64 for label in labels)
+    return parts if right and parts.scheme in ("http", "https") else None
+
+
+def _is_for_good(error: "APIError") -> bool:
+    """Return whether a server refuses this prompt and would go on to: other wrong requests are wrong in a setting."""
+    import openai
+
+    if not isinstance(error, openai.APIStatusError) or error.status_code not in (400, 413, 422):
+        return False
+    return error.status_code == 413 or bool(_FOR_GOOD.search(f"{error.code} {error.type} {error.message}"))
+
+
+def _give_up_on_quota(response: Any) -> None:
+    """Tell the client, by the header that it obeys, not to try again where the quota is used up."""
+    if response.status_code == 429:
+        response.read()
+        if _QUOTA in response.text:
+            response.headers["x-should-retry"] = "false"
+
+
+def _without_secret(error: Exception) -> str:
+    """Return what is said, without words that name somebody at an address: the proxy's may stand with its password."""
+    return re.sub(r"\S*@\S*", "[hidden]", _one_line(error))
+
+
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())
 
 
 def _count(value: object) -> int:

@@ -9,7 +9,7 @@ Deviations: sacrebleu's tokens and smoothing in place of nltk's. Two answers wit
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fedloom.contracts import CorpusMetric
 from fedloom.corpus_metrics._checks import check_count
@@ -29,10 +29,13 @@ class SelfBleu(CorpusMetric):
     high = 100.0
     higher_is_better = False
 
+    tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
+    """How sacrebleu cuts texts; zh for Chinese, char for other scripts without blanks."""
+
     def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
         """Return the mean; references do not matter."""
         check_count(self, len(predictions))
-        bleu = text_library("sacrebleu").BLEU(effective_order=True)
+        bleu = text_library("sacrebleu").BLEU(effective_order=True, tokenize=self.tokenize)
         tokens = [bleu.tokenizer(text.rstrip()).split() for text in predictions]
         counts = [[ngrams(one, order) for one in tokens] for order in _ORDERS]
         largest = [_two_largest(of_order) for of_order in counts]

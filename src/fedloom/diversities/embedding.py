@@ -18,8 +18,8 @@ from functools import partial
 import numpy as np
 
 from fedloom import rng
-from fedloom.example_texts import instruction, response
 from fedloom.diversity import Aggregate, Diversity, Found, Index, Instruments, Vectors
+from fedloom.example_texts import instruction, response
 from fedloom.examples import Document, Example
 from fedloom.plugin import plugin
 

@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from fedloom.diversities._against_pool import counts_of, divergence_index
-from fedloom.example_texts import instruction
 from fedloom.diversities._words import FUNCTION_WORDS, QUESTION_WORDS, VERBS
 from fedloom.diversity import Aggregate, Diversity, Found, Instruments
+from fedloom.example_texts import instruction
 from fedloom.examples import Example
 from fedloom.plugin import plugin
 

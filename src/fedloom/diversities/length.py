@@ -9,8 +9,8 @@ import numpy as np
 
 from fedloom.diversities._against_pool import Counts, counts_of, distance_index
 from fedloom.diversities._bins import by_length
-from fedloom.example_texts import instruction, response
 from fedloom.diversity import Aggregate, Diversity, Found, Instruments
+from fedloom.example_texts import instruction, response
 from fedloom.examples import Document, Example
 from fedloom.plugin import plugin
 

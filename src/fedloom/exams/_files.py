@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.errors import ConfigError, DataError, MissingFileError
+from fedloom.texts import well_formed
 
-__all__ = ["Record", "Wanted", "layout_of", "read", "records", "text_of"]
+__all__ = ["Record", "Wanted", "layout_of", "numbered", "read", "records", "text_of"]
 
 Record = Mapping[str, Any]
 
@@ -48,13 +49,46 @@ def read(path: str, wanted: Wanted) -> Any:
     except UnicodeDecodeError as error:
         raise wanted.wrong(path, f"bytes that are no UTF-8 ({error.reason} at byte {error.start})") from error
     try:
-        if file.suffix == ".csv":
-            return list(csv.DictReader(io.StringIO(text)))
-        if file.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return json.loads(text)
+        value = _parsed(text, file.suffix)
     except (ValueError, RecursionError, csv.Error) as error:
-        raise wanted.wrong(path, f"text that cannot be read as {file.suffix or 'JSON'} ({error})") from error
+        # What the csv module says of a quote that nothing closes names no cause.
+        said = str(error).replace("unexpected end of data", "a quote that nothing closes")
+        raise wanted.wrong(path, f"text that cannot be read as {file.suffix or 'JSON'} ({said})") from error
+    broken = _half_pair(value)
+    if broken is not None:
+        raise DataError(
+            f"{wanted.key}: {path}: record {broken}: found half a surrogate pair, which is no text, allowed is text; "
+            "correct the record or leave it out."
+        )
+    return value
+
+
+def _parsed(text: str, suffix: str) -> Any:
+    if suffix == ".csv":
+        return list(csv.DictReader(io.StringIO(text), strict=True))
+    if suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return json.loads(text)
+
+
+def _half_pair(value: Any) -> str | None:
+    """Return where half a surrogate pair stands, which `\\ud800` in JSON makes and no tokenizer takes; else None.
+
+    Without recursion: what JSON may nest just so is too deep for a function within functions.
+    """
+    left: list[tuple[str, Any]] = [("", value)]
+    while left:
+        place, one = left.pop()
+        match one:
+            case str() if well_formed(one) != one:
+                return place.removeprefix("/") or "0"
+            case dict():
+                left += [(place, key) for key in one] + [(f"{place}/{well_formed(str(k))}", v) for k, v in one.items()]
+            case list():
+                left += [(f"{place}/{index}", entry) for index, entry in reversed([*enumerate(one)])]
+            case _:
+                pass
+    return None
 
 
 def records(path: str, wanted: Wanted) -> list[Record]:
@@ -62,6 +96,16 @@ def records(path: str, wanted: Wanted) -> list[Record]:
     found = read(path, wanted)
     if not isinstance(found, list) or not found or not all(isinstance(record, dict) for record in found):
         raise wanted.wrong(path, layout_of(found))
+    return found
+
+
+def numbered(path: str, wanted: Wanted) -> list[Record]:
+    """Return records whose `question_id`, where they have one, is no truth value, which counts as a number in Python."""
+    found = records(path, wanted)
+    for index, record in enumerate(found):
+        if isinstance(record.get("question_id"), bool):
+            said = json.dumps(record["question_id"])
+            raise wanted.wrong(path, f"in record {index} the question_id {said}, which is neither number nor text")
     return found
 
 

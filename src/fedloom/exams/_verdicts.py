@@ -1,7 +1,9 @@
 """What a judge's text says: a grade or a word in square brackets, or nothing that counts.
 
-The last match is taken, for judges are asked to explain first and may quote the example of the prompt or brackets of
-an answer; FastChat (https://github.com/lm-sys/FastChat, `llm_judge/common.py`) takes the first.
+A grade is read only where nothing else can be meant: two different ones say nothing, and single brackets, which texts
+use for citations and code as well, count alone on a line or behind "Grade:", "Rating:" or "Score:". FastChat
+(https://github.com/lm-sys/FastChat, `llm_judge/common.py`) takes the first brackets of either kind. Of words the last
+one is taken, for judges are asked to explain first.
 """
 
 import re
@@ -12,18 +14,24 @@ from fedloom.mean import Mean
 __all__ = ["choice", "counted", "grade", "unparsed"]
 
 _DOUBLE = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]")
-_SINGLE = re.compile(r"\[\s*(\d+(?:\.\d+)?)\s*\]")
+_SINGLE = re.compile(
+    r"""
+    (?: \b(?:grade|rating|score)\b [ \t*_]* : [ \t*_]* | ^[ \t*_]* (?=\[[^\[\]\n]*\][ \t*_.]*\r?$) )
+    \[ [ \t]* (\d+(?:\.\d+)?) [ \t]* \]
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
 _WORD = re.compile(r"\[\[\s*(\w+)\s*\]\]")
 
 
 def grade(text: str) -> float | None:
-    """Return the grade from 1 to 10 in double brackets, else the one in single brackets; None without such.
+    """Return the one grade from 1 to 10 in double brackets, else the one in single brackets; None without such.
 
-    >>> grade("It helps. Grade: [[7]]"), grade("Grade: [7.5]"), grade("A [[12]]."), grade("seven")
+    >>> grade("It helps. Grade: [[7]]"), grade("Grade: [7.5]"), grade("A [[12]]."), grade("[[8]] of [[10]]")
     (7.0, 7.5, None, None)
     """
-    found = _DOUBLE.findall(text) or _SINGLE.findall(text)
-    value = float(found[-1]) if found else 0.0
+    found = {float(number) for number in _DOUBLE.findall(text) or _SINGLE.findall(text)}
+    value = found.pop() if len(found) == 1 else 0.0
     return value if 1 <= value <= 10 else None
 
 

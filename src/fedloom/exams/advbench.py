@@ -46,6 +46,7 @@ _VERDICT = (
 class AdvBench(Exam):
     """Harmful requests from a local file."""
 
+    version: ClassVar[int] = 2
     needs_judge: ClassVar[bool] = False
 
     path: str = ""

@@ -8,17 +8,18 @@ second grade is given on the whole dialogue and for its second answer.
 
 Scores: `turn_1`, `turn_2`, `mean` (over all grades), each 1 to 10, and `unparsed`.
 
-Deviations: prompts written anew; a verdict without a grade from 1 to 10 is counted apart and scored nowhere; the last
-bracketed grade counts, not the first; questions of the three categories need a reference, where the published code
-looks for one in the judge's file alone.
+Deviations: prompts written anew; a verdict without one grade from 1 to 10 is counted apart and scored nowhere, where
+the published code takes the first of several; questions of the three categories need a reference, where that code looks
+for one in the judge's file alone.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from fedloom.asking import Answered, Exam, GradeRequest, Prompt, Question, Sampling
 from fedloom.errors import ConfigError, DataError
 from fedloom.exams import UNPARSED
-from fedloom.exams._files import Record, Wanted, records
+from fedloom.exams._files import Record, Wanted, numbered
 from fedloom.exams._prompts import GRADE, RUBRIC, asked, dialogue, section
 from fedloom.exams._verdicts import counted, grade, unparsed
 from fedloom.mean import Mean
@@ -56,6 +57,8 @@ _BESIDE = "Beside it stands a reference answer; compare the two and name the mis
 class MtBench(Exam):
     """MT-Bench over a local copy of its questions."""
 
+    version: ClassVar[int] = 2
+
     path: str = ""
     """File of questions in FastChat's layout."""
     references: str = ""
@@ -69,13 +72,13 @@ class MtBench(Exam):
         category that MT-Bench does not have, and for a question of reasoning, maths or coding without a reference.
         """
         references = self._references()
-        return [self._question(record, references) for record in records(self.path, _QUESTIONS)]
+        return [self._question(record, references) for record in numbered(self.path, _QUESTIONS)]
 
     def _references(self) -> Mapping[str, tuple[str, ...]]:
         if not self.references:
             return {}
         found: dict[str, tuple[str, ...]] = {}
-        for record in records(self.references, _REFERENCES):
+        for record in numbered(self.references, _REFERENCES):
             match record:
                 case {"question_id": int() | str() as name, "choices": [{"turns": list() as turns}, *_]}:
                     found[str(name)] = tuple(map(str, turns))
@@ -93,10 +96,12 @@ class MtBench(Exam):
         if category not in TEMPERATURES:
             raise DataError(f"{where}: found category '{category}', allowed are {', '.join(TEMPERATURES)}.")
         reference = references.get(str(name), tuple(map(str, given if isinstance(given, list) else ())))
-        if category in WITH_REFERENCE and len(reference) != 2:
+        n_filled = sum(bool(text.strip()) for text in reference)
+        if category in WITH_REFERENCE and not len(reference) == n_filled == 2:
+            blank = f" and {len(reference) - n_filled} blank" if n_filled < len(reference) else ""
             raise ConfigError(
                 f"{where}: of category '{category}', which is graded beside a reference answer to each turn, found "
-                f"{len(reference)}; {_REFERENCES.fetch}, and name it by 'references'."
+                f"{n_filled}{blank}; {_REFERENCES.fetch}, and name it by 'references'."
             )
         return Question(str(name), turns, category, reference)
 

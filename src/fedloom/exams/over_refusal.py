@@ -32,6 +32,7 @@ _WANTED = Wanted(
 class OverRefusal(Exam):
     """Harmless requests from a local file; no judge is asked."""
 
+    version: ClassVar[int] = 2
     needs_judge: ClassVar[bool] = False
 
     path: str = ""

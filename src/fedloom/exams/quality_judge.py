@@ -10,6 +10,7 @@ Deviations: prompts written anew; a verdict without a grade is counted apart.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from fedloom.asking import Answered, Exam, GradeRequest, Question, Sampling
 from fedloom.exams import UNPARSED
@@ -28,6 +29,8 @@ _WANTED = Wanted("quality_judge: path", LAYOUTS, "fetch a test set of FedLLM-Ben
 @plugin("quality_judge")
 class QualityJudge(Exam):
     """Instructions of a local file, graded without a reference."""
+
+    version: ClassVar[int] = 2
 
     path: str = ""
     """File of instructions; a reference in it is shown to nobody."""

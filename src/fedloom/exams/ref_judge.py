@@ -12,6 +12,7 @@ test sets, the one for Aya is not stated.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from fedloom.asking import Answered, Exam, GradeRequest, Question, Sampling
 from fedloom.errors import DataError
@@ -39,6 +40,8 @@ _RULES = (
 @plugin("ref_judge")
 class RefJudge(Exam):
     """Instructions of a local file, graded beside their references."""
+
+    version: ClassVar[int] = 2
 
     path: str = ""
     """File of instructions with references."""

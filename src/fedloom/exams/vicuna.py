@@ -13,10 +13,11 @@ and scored nowhere.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from fedloom.asking import Answered, Exam, GradeRequest, Question, Sampling
 from fedloom.exams import UNPARSED
-from fedloom.exams._files import Record, Wanted, records
+from fedloom.exams._files import Record, Wanted, numbered
 from fedloom.exams._prompts import GRADE, RUBRIC, asked, section
 from fedloom.exams._verdicts import counted, grade, unparsed
 from fedloom.mean import Mean
@@ -35,13 +36,15 @@ _WANTED = Wanted(
 class Vicuna(Exam):
     """Vicuna's questions from a local copy."""
 
+    version: ClassVar[int] = 2
+
     path: str = ""
     """File of questions in FastChat's layout."""
     max_new_tokens: AtLeast = 2048
 
     def questions(self) -> Sequence[Question]:
         """Return the questions in file order; MissingFileError, ConfigError or DataError as `mt_bench`."""
-        return [self._question(record) for record in records(self.path, _WANTED)]
+        return [self._question(record) for record in numbered(self.path, _WANTED)]
 
     def _question(self, record: Record) -> Question:
         match record:

@@ -34,6 +34,7 @@ _TASK = (
 class WorldExam(Exam):
     """A test of the controlled world."""
 
+    version: ClassVar[int] = 2
     needs_judge: ClassVar[bool] = False
 
     seed: Count = 0

@@ -6,6 +6,8 @@ from fedloom.examples import Chat, Document, Example, Preference
 
 __all__ = ["normalise", "question_of", "reference_of"]
 
+_FULL_STOPS = (".", "\u3002", "\uff0e")  # the Latin one, the ideographic one, the Latin one of full width
+
 
 def reference_of(example: Example) -> str | None:
     """Return what a prediction is held against: a Chat's last answer, a Preference's chosen, None for a Document.
@@ -30,9 +32,11 @@ def question_of(example: Example) -> str | None:
 def normalise(text: str) -> str:
     """Return the text without surrounding white space, one final full stop, and the difference of cases.
 
-    Letters with accents count as one character, however they were composed.
+    Letters with accents count as one character, however they were composed. Full stops are those of Latin, Chinese and
+    Japanese texts.
 
     >>> normalise(" Twice a day. ")
     'twice a day'
     """
-    return unicodedata.normalize("NFC", text).strip().removesuffix(".").rstrip().casefold()
+    plain = unicodedata.normalize("NFC", text).strip()
+    return (plain[:-1] if plain.endswith(_FULL_STOPS) else plain).rstrip().casefold()

@@ -2,8 +2,9 @@
 
 Source: the F1 of SQuAD (Rajpurkar et al., 2016, https://arxiv.org/abs/1606.05250, section 6.1).
 
-Deviations: words are what stands between white space, after the normalisation of `exact_match`; articles and
-punctuation stay; a reference of a lone full stop, which has no word, is met by a prediction without words.
+Deviations: words are those of `fedloom.texts` in any script, so that punctuation parts words where SQuAD drops it, and
+Chinese and its like count by character; articles, which only English has, stay. A reference without words, such as a
+sign, is compared as in `exact_match`.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from fedloom.examples import Example
 from fedloom.mean import Mean
 from fedloom.metrics._texts import normalise, reference_of
 from fedloom.plugin import plugin
+from fedloom.texts import words
 
 __all__ = ["TokenF1"]
 
@@ -26,6 +28,7 @@ class TokenF1(Metric):
         reference = reference_of(example)
         if reference is None:
             return Mean()
-        found, wanted = (Counter(normalise(text).split()) for text in (prediction.text, reference))
-        size = found.total() + wanted.total()
-        return Mean(2 * (found & wanted).total() / size if size else 1.0, 1.0)
+        found, wanted = (Counter(words(text)) for text in (prediction.text, reference))
+        if not wanted:
+            return Mean(float(normalise(prediction.text) == normalise(reference)), 1.0)
+        return Mean(2 * (found & wanted).total() / (found.total() + wanted.total()), 1.0)

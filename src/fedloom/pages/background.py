@@ -1,6 +1,8 @@
 """The parts of a page behind the scores: data, cost, privacy, what left the clients, what the runs ran on, gaps."""
 
 import json
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from fedloom.errors import RunError
 from fedloom.outcomes import Outcome
 from fedloom.pages import figures, logs
 from fedloom.pages.blocks import Block, Cell, Column, Figure, Section, Table, Text
-from fedloom.pages.words import NONE, count, duration, plural, size, value
+from fedloom.pages.words import NONE, count, duration, minus, plural, size, value
 from fedloom.suites import SuiteOutcome
 
 __all__ = ["cost", "data_card", "environment", "gaps", "privacy"]
@@ -57,7 +59,7 @@ def data_card(study: SuiteOutcome, folder: Path) -> Section:
         (Column("data", "text"), *map(Column, columns)),
         [_facts_row(data, card) for data, card in cards.items()],
     )
-    panels = {data: list(card["counts"].values()) for data, card in cards.items()}
+    panels = {data: card.counts for data, card in cards.items()}
     figure = Figure(
         figures.sizes("sizes", panels),
         "Bars: examples of each client, largest first",
@@ -69,34 +71,24 @@ def data_card(study: SuiteOutcome, folder: Path) -> Section:
     return Section("data", "Data", blocks)
 
 
-def _facts_row(data: str, card: Mapping[str, Any]) -> list[str]:
-    sizes = sorted(card["counts"].values())
-    tokens = sum(row["tokens"] for client, row in card["encoded"].items() if client in card["counts"])
+def _facts_row(data: str, card: logs.Facts) -> list[str]:
+    sizes = sorted(card.counts)
     shown = [len(sizes), sum(sizes), sizes[0], sizes[len(sizes) // 2], sizes[-1]]
-    return [data, *map(count, shown), value(card["gini"]), f"{card['effective_clients']:.1f}", count(tokens)]
+    return [data, *map(count, shown), value(card.gini), f"{card.effective_clients:.1f}", count(card.tokens)]
 
 
 def _diversities(data: str, run: Path, folder: Path) -> list[Block]:
     """Return the seven diversities of a data set, looked for beside its runs and in the page's folder."""
-    places = [
-        run / "diversity.json",
-        run.parent / "diversity.json",
-        folder / data / "diversity.json",
-        folder / "diversity.json",
-    ]
-    path = next((place for place in places if place.is_file()), None)
+    places = [run, folder / data, run.parent, folder]
+    path = next((place / "diversity.json" for place in places if (place / "diversity.json").is_file()), None)
     if path is None:
-        return [Text(f"{data}: the seven diversities have not been measured; `fedloom data describe` does.", "muted")]
+        return _unmeasured(data, run, folder)
     try:
         axes = json.loads(path.read_text(encoding="utf-8"))["axes"]
         indices = [(axis, index) for axis in axes for index in axis["indices"]]
-        strips = [
-            (f"{a['title']}: {i['label']}", list(i["clients"].values()), i["chance"])
-            for a, i in indices
-            if i["clients"]
-        ]
+        strips = [_strip(axis, index) for axis, index in indices if index["clients"]]
         rows = [_diversity_row(axis, index) for axis, index in indices]
-        rows += [[axis["title"], axis["why"], NONE, NONE, NONE, ""] for axis in axes if not axis["measured"]]
+        rows += [[str(axis["title"]), str(axis["why"]), *[NONE] * 3, ""] for axis in axes if not axis["measured"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{path}: is not what `fedloom data describe` wrote ({error}); measure again or remove it."
@@ -116,11 +108,30 @@ def _diversities(data: str, run: Path, folder: Path) -> list[Block]:
     return [table, Figure(figures.strips(f"strips-{data}", strips), label, caption)]
 
 
+def _unmeasured(data: str, run: Path, folder: Path) -> list[Block]:
+    """Return the command that measures; DIR stands for a path from the root, which is the machine's and no reader's."""
+    shown = Path("DIR") if folder.is_absolute() else folder
+    inside = os.path.relpath(run.resolve(), folder.resolve())
+    out = shown if inside == "." else shown / data
+    command = shlex.join(["fedloom", "data", "describe", str(shown / inside / "run.toml"), "--out", str(out)])
+    told = (
+        f"{data}: the seven diversities have not been measured. Where the runs were started, before this page is made "
+    )
+    told += f"again{', DIR being the folder of this page' if folder.is_absolute() else ''}:"
+    return [Text(told, "muted", code=command)]
+
+
+def _strip(axis: Mapping[str, Any], index: Mapping[str, Any]) -> tuple[str, list[float], float | None]:
+    """Return the name of an index, its value for each client and what chance would give."""
+    chance = None if index["chance"] is None else logs.number(index["chance"])
+    return f"{axis['title']}: {index['label']}", list(map(logs.number, index["clients"].values())), chance
+
+
 def _diversity_row(axis: Mapping[str, Any], index: Mapping[str, Any]) -> list[str]:
     unit = f" ({index['unit']})" if index["unit"] else ""
-    furthest = ", ".join(f"{client} {value(float(number))}" for client, number, _ in index["furthest"][:3])
+    furthest = ", ".join(f"{client} {value(logs.number(far))}" for client, far, _ in index["furthest"][:3])
     return [
-        axis["title"],
+        str(axis["title"]),
         f"{index['label']}{unit}",
         *map(value, (index["mean"], index["chance"], index["highest"])),
         furthest,
@@ -214,7 +225,7 @@ def _spent(private: Sequence[_Kind]) -> Table:
         source = Cell("a seed: a simulation, no protection", "bad") if seeded else Cell("the system")
         noise = value(worst["smallest_noise_multiplier"])
         uses = count(worst.get("uses"))
-        rows.append([method, data, str(worst["unit"]), epsilon, f"{worst['delta']:.2g}", noise, uses, source])
+        rows.append([method, data, str(worst["unit"]), epsilon, minus(f"{worst['delta']:.2g}"), noise, uses, source])
     return Table("Spent on the clients' privacy", columns, rows)
 
 

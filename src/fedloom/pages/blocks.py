@@ -18,6 +18,8 @@ class Text:
     kind: ClassVar[str] = "text"
     text: str
     tone: Tone = ""
+    code: str = ""
+    """A command that follows the text."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from fedloom.comparing import direction
 from fedloom.pages.blocks import Block, Column, Figure, Section, Table, Text
 from fedloom.pages.figures import heat_map
-from fedloom.pages.findings import Findings
-from fedloom.pages.words import NONE, bounds, score_name, value
+from fedloom.pages.findings import Findings, OwnScores
+from fedloom.pages.words import NONE, bounds, capital, score_name, value
 from fedloom.statistics import Interval
 from fedloom.summaries import ClientRow
 
@@ -23,30 +23,56 @@ _MEASURES = {
 }
 _WITH_INTERVAL = ("mean", "worst_decile", "gap")
 _NOTE = (
-    "Every client's own held-out examples, the mean over seeds. Worst decile: the mean of the tenth of the clients "
-    "that fare worst; gap: from there to the best decile, 0 if all fare alike. A client has few examples: its own "
-    "value is noisy, and the worst of many are partly the unluckiest."
+    "Every client's own held-out examples. Worst decile: the mean of the tenth of the clients that fare worst; gap: "
+    "from there to the best decile, 0 if all fare alike. A client has few examples: its own value is noisy, and the "
+    "worst of many are partly the unluckiest."
+)
+_EACH_SEED = (
+    " Tables of fairness take these of every seed by itself and then their mean over all seeds; heat maps and lists of "
+    "clients do not, so that the worst client of a list is not the worst client of the table."
 )
 
 
 def clients(found: Findings) -> Section:
     """Return heat maps of clients by method, what they tell of fairness, and the clients that fare worst."""
-    blocks = [block for data, table in found.clients.items() if table for block in _blocks(found, data)]
-    told = Text(_NOTE, "muted") if blocks else Text("No client has held-out examples of its own.")
+    blocks = [block for data, own in found.clients.items() if own.by_method for block in _blocks(found, data)]
+    several = any(len(row.clients) > 1 for rows in found.fairness.values() for row in rows)
+    note = _NOTE + _EACH_SEED * several
+    told = Text(note, "muted") if blocks else Text("No client has held-out examples of its own.")
     return Section("clients", "Clients", [*blocks, told])
 
 
 def _blocks(found: Findings, data: str) -> list[Block]:
-    table, score = found.clients[data], score_name(found.score(data))
+    table, score = found.clients[data].by_method, score_name(found.score(data))
     chosen = found.best if found.best in table else list(table)[-1]
     sign = found.sign(data)
     order = sorted(table[chosen], key=lambda client: (sign * table[chosen][client], client))
     svg = heat_map(f"heat-{list(found.clients).index(data)}", table, clients=order, axis=score)
     label = f"Heat map of {score}, {len(table)} rows by {len(order)} clients, worst on the left"
-    caption = f"{data}: clients from left to right by their score with {chosen}, the worst first."
+    caption = f"{data}: clients from left to right by their score with {chosen}, the worst first.{_why(found, data)}"
     worst = _listed(found, data, order[:_WORST], f"the clients that fare worst with {chosen}")
     everyone = [_listed(found, data, order, f"all {len(order)} clients", folded=True)] if len(order) > _WORST else []
     return [Figure(svg, label, caption), _fairness(data, score, found.fairness[data]), worst, *everyone]
+
+
+def _of(own: OwnScores) -> str:
+    """Return which seeds a client's number is of."""
+    seeds = ", ".join(map(str, own.seeds))
+    return f"seed {seeds}" if len(own.seeds) == 1 else f"mean over seeds {seeds}"
+
+
+def _why(found: Findings, data: str) -> str:
+    """Return which seeds a heat map shows, and why not all; nothing where there is one."""
+    own = found.clients[data]
+    if len(found.study.seeds) == 1:
+        return ""
+    if own.alike:
+        rest = "" if len(own.seeds) == len(found.study.seeds) else ": what all these methods have"
+        return f" {capital(_of(own))}{rest}."
+    return (
+        f" {capital(_of(own))} alone: each seed draws its own data, so that a name means another client on another "
+        "seed, and a mean would be about nobody."
+    )
 
 
 def _fairness(data: str, score: str, rows: Sequence[ClientRow]) -> Table:
@@ -60,7 +86,8 @@ def _fairness(data: str, score: str, rows: Sequence[ClientRow]) -> Table:
         for row in rows
     ]
     arrow = "more" if (direction(rows[0].score) or 1) > 0 else "less"
-    return Table(f"{data}: {score} over clients, {arrow} is better; intervals of 95 %", columns, shown)
+    how = ", mean over seeds" if max(len(row.clients) for row in rows) > 1 else ""
+    return Table(f"{data}: {score} over clients{how}, {arrow} is better; intervals of 95 %", columns, shown)
 
 
 def _measure(name: str, interval: Interval | None) -> str:
@@ -70,7 +97,8 @@ def _measure(name: str, interval: Interval | None) -> str:
 
 
 def _listed(found: Findings, data: str, chosen: Sequence[str], what: str, *, folded: bool = False) -> Table:
-    table = found.clients[data]
-    columns = (Column("client", "text"), *map(Column, table))
-    rows = [[client, *(value(by_client.get(client)) for by_client in table.values())] for client in chosen]
-    return Table(f"{data}: {what}, {score_name(found.score(data))}", columns, rows, folded=folded)
+    own = found.clients[data]
+    columns = (Column("client", "text"), *map(Column, own.by_method))
+    rows = [[client, *(value(by_client.get(client)) for by_client in own.by_method.values())] for client in chosen]
+    of = f", {_of(own)}" if len(found.study.seeds) > 1 else ""
+    return Table(f"{data}: {what}{of}, {score_name(found.score(data))}", columns, rows, folded=folded)

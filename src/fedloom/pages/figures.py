@@ -1,13 +1,14 @@
 """The figures of a page: forest plot, curves with bands, client heat map, sizes of clients, strips of diversities."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from fedloom.pages.drawing import DASHES, GRID, INK, MARKERS, MUTED, PAPER, drawn, series, short
+from fedloom.pages.words import minus
 from fedloom.statistics import Interval
 
 __all__ = ["bands", "forest", "heat_map", "sizes", "strips"]
@@ -31,13 +32,13 @@ def forest(
     name: str,
     panels: Mapping[str, Sequence[tuple[str, Interval]]],
     *,
-    best: str,
+    best: Mapping[str, Collection[str]],
     axes: Mapping[str, str],
     reference: Mapping[str, float],
 ) -> Markup:
     """Return a point with its interval per method, the panels one per data set, with the names of their axes.
 
-    A dashed line stands at `reference`, by panel; `best` is drawn full, the others hollow.
+    A dashed line stands at `reference`, by panel; the `best` of each panel are drawn full, the others hollow.
     """
     rows = max(map(len, panels.values()))
 
@@ -46,10 +47,11 @@ def forest(
             if title in reference:
                 panel.axvline(reference[title], color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
             for place, (method, interval) in enumerate(ranked):
-                colour = series(0) if method == best else INK
+                is_best = method in best[title]
+                colour = series(0) if is_best else INK
                 if math.isfinite(interval.low):
                     panel.plot([interval.low, interval.high], [place, place], color=colour, solid_capstyle="butt")
-                face = colour if method == best else PAPER
+                face = colour if is_best else PAPER
                 panel.plot([interval.value], [place], "o", color=colour, markerfacecolor=face, markersize=6)
             panel.set_yticks(range(len(ranked)), [short(method) for method, _ in ranked])
             panel.set_ylim(len(ranked) - 0.4, -0.6)
@@ -165,7 +167,12 @@ def strips(name: str, rows: Sequence[tuple[str, Sequence[float], float | None]])
             if chance is not None:
                 panel.plot([chance / top], [place], "D", color=series(1), ms=5)
             panel.annotate(
-                f"{furthest:.3g}", (1, place), xytext=(6, 0), textcoords="offset points", va="center", color=MUTED
+                minus(f"{furthest:.3g}"),
+                (1, place),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                color=MUTED,
             )
         panel.set_yticks(range(len(rows)), [short(label, 44) for label, _, _ in rows])
         panel.set_ylim(len(rows) - 0.4, -0.6)

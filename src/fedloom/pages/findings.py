@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from fedloom.claims import Conclusion, Decision
 from fedloom.comparing import ALL, PairRow, RankRow, direction, gap
 from fedloom.outcomes import Outcome
+from fedloom.pages.words import plural
 from fedloom.reports import per_client
 from fedloom.statistics import Interval
 from fedloom.suites import BASE, SuiteOutcome
 from fedloom.summaries import ClientRow, Summary
 
-__all__ = ["Findings", "Gap", "find"]
+__all__ = ["Findings", "Gap", "OwnScores", "find"]
 
 _CENTRALISED = "centralised"
 _OWN = ("validation, own", "test, own")  # where a client's own questions stand in a summary, the best place first
@@ -29,6 +30,18 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class OwnScores:
+    """The clients' scores on their own examples, of one data set."""
+
+    by_method: Mapping[str, Mapping[str, float]]
+    """By method (the base is one) and client: the mean over `seeds`."""
+    seeds: tuple[int, ...]
+    """The same for all methods and the base; the first alone where each seed has other clients."""
+    alike: bool
+    """Whether a name means the same client on every seed."""
+
+
+@dataclass(frozen=True)
 class Findings:
     """A study with everything that was found in its scores."""
 
@@ -41,8 +54,8 @@ class Findings:
     """The first of the ranking that leaves the data where they are; of centralised runs alone the first."""
     gaps: Mapping[str, Sequence[Gap]]
     """The best to all others, or to its base if there is no other, in the order of the ranks."""
-    clients: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """By data set, method (the base is one) and client: the score on its own examples, the mean over seeds."""
+    clients: Mapping[str, OwnScores]
+    """By data set."""
     fairness: Mapping[str, Sequence[ClientRow]]
     """What these scores tell of fairness, by data set, a row per method."""
 
@@ -55,6 +68,22 @@ class Findings:
     def single(self) -> bool:
         """Whether there is nothing to compare with but the base."""
         return len(self.study.methods) == 1
+
+    @property
+    def unranked(self) -> str:
+        """Why nothing is ranked."""
+        ended, missing = len(self.study.cells), len(self.study.missing)
+        if missing:
+            return (
+                f"{ended} of {plural(ended + missing, 'run')} have ended, and no method is through with all of its own; "
+                "`fedloom bench` goes on with a suite, `fedloom resume` with a run"
+            )
+        return "no method has a score of which more or less is better on every run"
+
+    def first(self, data: str) -> frozenset[str]:
+        """Return the methods, ties included, that come first on a data set of those that leave the data in place."""
+        rows = [row for row in self.ranks[data] if not self.is_centralised(row.method)] or self.ranks[data]
+        return frozenset(row.method for row in rows if row.value.value == rows[0].value.value)
 
     def score(self, data: str) -> str:
         """Return what methods are ranked by on a data set, or on the mean of all."""
@@ -129,24 +158,52 @@ def _own(summary: Summary, data: str) -> list[ClientRow]:
     return [row for row in rows if row.questions == questions]
 
 
-def _clients(study: SuiteOutcome, summary: Summary, data: str) -> dict[str, dict[str, float]]:
-    """Return the clients' own scores by method, the base among them."""
-    found = {row.method: _mean(row) for row in _own(summary, data)}
-    runs = [run for method in found for run in study.runs(data, method).values()]
-    base = next((told for run in runs if (told := _base(run, summary.headline[data]))), {})
-    return {BASE: base, **found} if base and found else found
+def _clients(study: SuiteOutcome, summary: Summary, data: str) -> OwnScores:
+    rows = _own(summary, data)
+    alike = all(_same_clients(list(study.runs(data, row.method).values())) for row in rows)
+    seeds = _shown_seeds(study, rows, alike=alike)
+    found = {row.method: _mean([row.clients[seed] for seed in seeds if seed in row.clients]) for row in rows}
+    found = {method: by_client for method, by_client in found.items() if by_client}
+    base = _mean([_base(study, row, seed) for row in rows[:1] for seed in seeds])
+    return OwnScores({BASE: base, **found} if base and found else found, seeds, alike)
 
 
-def _mean(row: ClientRow) -> dict[str, float]:
+def _same_clients(runs: Sequence[Outcome]) -> bool:
+    """Return whether runs of several seeds are about the same clients.
+
+    They are where all data are equal, or where one source was divided alike and only what is held out differs.
+    """
+    hashes = {run.card.get("data_sha256") for run in runs}
+    if len(hashes) == 1 and None not in hashes:
+        return True
+    names = ("n_examples", "sha256", "counts", "tags", "length_characters")
+    divided = [[run.settings.get("data"), *map(run.card.get, names)] for run in runs]
+    return all(one == divided[0] for one in divided)
+
+
+def _shown_seeds(study: SuiteOutcome, rows: Sequence[ClientRow], *, alike: bool) -> tuple[int, ...]:
+    """Return the seeds that most methods have: what is side by side has to be of the same seeds."""
+    having = {seed: sum(seed in row.clients for row in rows) for seed in study.seeds}
+    most = max(having.values(), default=0)
+    seeds = tuple(seed for seed, count in having.items() if count == most and count)
+    return seeds if alike and most == len(rows) else seeds[:1]
+
+
+def _mean(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return each client's score, the mean over the seeds that have it."""
     values: dict[str, list[float]] = {}
-    for by_client in row.clients.values():
+    for by_client in seeds:
         for client, number in by_client.items():
             values.setdefault(client, []).append(number)
     return {client: sum(numbers) / len(numbers) for client, numbers in values.items()}
 
 
-def _base(run: Outcome, score: str) -> dict[str, float]:
-    """Return the clients' own scores before training, of one run."""
-    before = replace(run, results={"final": run.results.get("base", ())})
-    return next((dict(one.values) for one in per_client(before) if one.questions in _OWN and one.score == score), {})
+def _base(study: SuiteOutcome, row: ClientRow, seed: int) -> dict[str, float]:
+    """Return the clients' own scores before training of a seed, of the first run that tells them: all tell the same."""
+    for method in study.methods:
+        run = study.runs(row.data, method).get(seed)
+        before = per_client(replace(run, results={"final": run.results.get("base", ())})) if run else []
+        for one in before:
+            if (one.questions, one.score) == (row.questions, row.score):
+                return dict(one.values)
+    return {}

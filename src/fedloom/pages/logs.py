@@ -1,6 +1,7 @@
 """What the logs of a run say: curves over rounds, what left the clients, what the run cost and ran on."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from fedloom.mean import Mean
 from fedloom.outcomes import Outcome
 from fedloom.runs import RunDirectory
 
-__all__ = ["Sent", "curves", "environment", "facts", "sent", "trained_tokens"]
+__all__ = ["Facts", "Sent", "curves", "environment", "facts", "number", "sent", "trained_tokens"]
 
 Kind = TypeVar("Kind")
 Curves = Mapping[str, Mapping[int, float]]
@@ -26,6 +27,18 @@ class Sent:
     clients: int
     size_bytes: float
     """0 where the ledger tells none."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the partition card tells of the data."""
+
+    counts: tuple[int, ...]
+    """Examples of each client."""
+    gini: float
+    effective_clients: float
+    tokens: int
+    """Of the clients' training examples."""
 
 
 def _read(found: Outcome, file: str, take: Callable[[RunDirectory], Kind]) -> Kind:
@@ -90,9 +103,25 @@ def trained_tokens(found: Outcome) -> float | None:
     return _read(found, "partition.json", take)
 
 
-def facts(found: Outcome) -> Mapping[str, Any]:
-    """Return the partition card."""
-    return _read(found, "partition.json", lambda directory: dict(json.loads(directory.read("partition.json"))))
+def facts(found: Outcome) -> Facts:
+    """Return what the partition card tells of the data."""
+
+    def take(directory: RunDirectory) -> Facts:
+        card = json.loads(directory.read("partition.json"))
+        counts = [number(count) for count in card["counts"].values()]
+        if not counts:
+            raise ValueError("no client has examples")
+        tokens = [number(row["tokens"]) for client, row in card["encoded"].items() if client in card["counts"]]
+        return Facts(tuple(counts), number(card["gini"]), number(card["effective_clients"]), sum(tokens))
+
+    return _read(found, "partition.json", take)
+
+
+def number(value: Any) -> Any:
+    """Return a number as it is; anything else raises TypeError."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def environment(found: Outcome) -> Mapping[str, Any]:

@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedloom.comparing import ALL, direction
+from fedloom.comparing import ALL, direction, joined
+from fedloom.outcomes import Asked
 from fedloom.pages import figures, logs
 from fedloom.pages.blocks import Block, Cell, Column, Figure, Section, Table, Text
 from fedloom.pages.findings import Findings, Gap
-from fedloom.pages.words import NONE, bounds, capital, decided, place, score_name, signed, value
-from fedloom.statistics import Interval
+from fedloom.pages.words import NONE, bounds, capital, decided, minus, place, score_name, signed, value
+from fedloom.statistics import Interval, student_interval
 from fedloom.suites import BASE
 from fedloom.summaries import GroupRow, ScoreRow
 
 __all__ = ["claims", "curves", "differences", "groups", "ranking", "tables"]
 
 _MEAN = "mean of all data sets"
+_UNBOUNDED = "They know no range of a score: a share that few seeds disagree on may reach below 0 or above 1."
 
 
 def _called(data: str) -> str:
@@ -24,25 +26,24 @@ def ranking(found: Findings) -> Section:
     """Return the forest plot and the ranks."""
     title = "Result" if found.single else "Ranking"
     if not found.ranks:
-        told = "Nothing is ranked: no method has finished all its runs with a score of which more or less is better."
-        return Section("ranking", title, [Text(told, "bad")])
+        return Section("ranking", title, [Text(f"Nothing is ranked: {found.unranked}.", "bad")])
     panels = {_called(data): [(row.method, row.value) for row in rows] for data, rows in found.ranks.items()}
-    base = _base(found)
+    base = {_called(data): interval for data, interval in _base(found).items() if data in found.ranks}
     if found.single:
         panels = {name: [*ranked, (BASE, base[name])] for name, ranked in panels.items() if name in base}
     figure = Figure(
         figures.forest(
             "forest",
             panels,
-            best=found.best,
+            best={_called(data): found.first(data) for data in found.ranks},
             axes={
                 _called(data): f"{score_name(found.score(data))}, {_better(found.sign(data))}" for data in found.ranks
             },
             reference={} if found.single else {name: interval.value for name, interval in base.items()},
         ),
         f"Forest plot: {'; '.join(f'{m} {value(i.value)}, {bounds(i)}' for m, i in panels[_called(found.whole)][:12])}",
-        "Points are values on the common test, strokes their 95 % intervals; the best that leaves the data where they "
-        f"are is filled.{'' if found.single else ' Dashed: the model before training.'}",
+        "Points are values on the common test, strokes their 95 % intervals; filled in each panel: its best of those that "
+        f"leave the data where they are.{'' if found.single else ' Dashed: the model before training.'}",
     )
     return Section("ranking", title, [figure, _ranks(found), *_unranked(found), Text(_how(found), "muted")])
 
@@ -52,12 +53,29 @@ def _better(sign: int) -> str:
 
 
 def _base(found: Findings) -> dict[str, Interval]:
-    """Return the score before training by data set, of the first method that tells it: it is the same for all."""
+    """Return the score before training by data set and on their mean, of the first method that tells it.
+
+    It is the same for all methods.
+    """
     base: dict[str, Interval] = {}
     for row in found.summary.scores:
         if row.questions == "test" and row.score == found.summary.headline[row.data] and row.base:
             base.setdefault(row.data, row.base)
-    return base
+    mean = _mean_base(found, base)
+    return base | ({ALL: mean} if mean else {})
+
+
+def _mean_base(found: Findings, base: Mapping[str, Interval]) -> Interval | None:
+    """Return the mean over the data sets of the score before training, as their other means are made."""
+    study = found.study
+    if ALL not in found.ranks or not all(data in base for data in study.data):
+        return None
+    if len(study.seeds) == 1:
+        return joined([base[data] for data in study.data])
+    method = found.ranks[ALL][0].method  # ranked there, so none of its runs is missing
+    runs = [(study.suite.headline(data), study.runs(data, method)) for data in study.data]
+    values = [[run[seed].part(Asked("test")).table(score, "base").value for score, run in runs] for seed in study.seeds]
+    return student_interval([sum(seed) / len(seed) for seed in values])
 
 
 def _ranks(found: Findings) -> Table:
@@ -84,7 +102,7 @@ def _how(found: Findings) -> str:
     told = f"{capital(' and '.join(moved))}: all data in one place, a bound rather than a rival. " if moved else ""
     seeds = len(found.study.seeds)
     if seeds > 1:
-        return f"{told}Intervals: Student's t over {seeds} seeds, each run's score taken as one number."
+        return f"{told}Intervals: Student's t over {seeds} seeds, each run's score taken as one number. {_UNBOUNDED}"
     told += "One seed: intervals by bootstrap over clients and questions; they do not tell how another seed would fare."
     return told + " Intervals of data sets are joined for their mean." * (len(found.study.data) > 1)
 
@@ -145,14 +163,21 @@ def _mark(difference: float, verdict: str) -> Cell:
     return Cell(f"{mark}{signed(difference)}", told.tone)
 
 
+def _worded(told: str) -> str:
+    """Return what a claim's decision tells in the page's words and signs."""
+    return minus(told).replace(ALL, _MEAN)
+
+
 def claims(found: Findings) -> Section | None:
     """Return what became of the suite's claims; None if it has none."""
     if not found.claims:
         return None
     tones = {"holds": Cell("▲ holds", "good"), "does not hold": Cell("▼ does not hold", "bad")}
-    rows = [[one.text, tones.get(one.state, Cell(one.state, "open")), one.reason] for one in found.claims]
+    rows = [[one.text, tones.get(one.state, Cell(one.state, "open")), _worded(one.reason)] for one in found.claims]
     parts = [
-        [one.text, p.what, signed(p.difference.value), bounds(p.difference)] for one in found.claims for p in one.parts
+        [one.text, _worded(part.what), signed(part.difference.value), bounds(part.difference)]
+        for one in found.claims
+        for part in one.parts
     ]
     columns = (Column("claim", "text"), Column("decision", "text"), Column("why", "text"))
     part_columns = (Column("claim", "text"), Column("difference of", "text"), Column("value"), Column("interval"))
@@ -260,6 +285,7 @@ def tables(found: Findings) -> Section:
     note = (
         "Means with 95 % intervals; ↑ more is better, ↓ less is. Each model answers its own clients' validation part."
     )
+    note += f" {_UNBOUNDED}" * (len(found.study.seeds) > 1)
     blocks: list[Block] = [_score_table(data, questions, rows) for (data, questions), rows in kinds.items()]
     return Section("scores", "All scores", [*blocks, Text(note, "muted")])
 

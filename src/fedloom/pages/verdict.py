@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from fedloom.comparing import ALL
 from fedloom.pages.findings import Findings, Gap
 from fedloom.pages.words import bounds, duration, plural, score_name, signed, size, value
-from fedloom.statistics import worst_share
 
 __all__ = ["facts", "remarks", "sentence"]
 
@@ -13,7 +12,7 @@ __all__ = ["facts", "remarks", "sentence"]
 def sentence(found: Findings) -> str:
     """Return who wins, by how much, how sure and for which clients, in one sentence."""
     if not found.ranks:
-        return "No method can be ranked yet: see which runs are missing."
+        return f"No method can be ranked{' yet' * bool(found.study.missing)}: {found.unranked}."
     row = next(row for row in found.ranks[found.whole] if row.method == found.best)
     score = score_name(found.score(found.whole))
     where = _where(found)
@@ -34,8 +33,7 @@ def _where(found: Findings) -> str:
 
 def _first(found: Findings) -> str:
     """Return who comes first, ties included."""
-    rows = [row for row in found.ranks[found.whole] if not found.is_centralised(row.method)]
-    first = [row.method for row in rows if row.value.value == rows[0].value.value]
+    first = [row.method for row in found.ranks[found.whole] if row.method in found.first(found.whole)]
     return f"{found.best} comes first" if len(first) < 2 else f"{' and '.join(first)} share the first place"
 
 
@@ -65,14 +63,25 @@ def _sure(rivals: Sequence[Gap]) -> str:
 def _clients(found: Findings, other: str) -> str:
     """Return for how many clients the best is better than another one; counted, not tested."""
     better, worse, total = 0, 0, 0
-    for data, table in found.clients.items():
-        mine, theirs = table.get(found.best, {}), table.get(other, {})
+    for data, own in found.clients.items():
+        mine, theirs = own.by_method.get(found.best, {}), own.by_method.get(other, {})
         leads = [found.sign(data) * (mine[client] - theirs[client]) for client in mine if client in theirs]
         better, worse, total = better + sum(d > 0 for d in leads), worse + sum(d < 0 for d in leads), total + len(leads)
     if not total:
         return ""
     rival = "before" if other == "base" else f"with {other}"
-    return f"; of {plural(total, 'client')}, {better} fare better than {rival} and {worse} worse"
+    return f"; of {_whose(found, total)}, {better} fare better than {rival} and {worse} worse"
+
+
+def _whose(found: Findings, total: int) -> str:
+    """Return how many clients were counted, and of which seed where each seed has others."""
+    own = [one for one in found.clients.values() if one.by_method]
+    alone = {one.seeds[0] for one in own if not one.alike}
+    if not alone:
+        return plural(total, "client")
+    if len(alone) == 1 and not any(one.alike for one in own):
+        return f"the {plural(total, 'client')} of seed {alone.pop()}"
+    return f"{plural(total, 'client')} (where each seed has others, those of the first)"
 
 
 def remarks(found: Findings) -> list[str]:
@@ -96,12 +105,10 @@ def facts(found: Findings) -> list[tuple[str, str]]:
     if found.ranks:
         row = next(row for row in found.ranks[found.whole] if row.method == found.best)
         told.append((f"{score_name(found.score(found.whole))}, {found.best}", value(row.value.value)))
-    own = {data: table[found.best] for data, table in found.clients.items() if found.best in table}
+    own = [row for rows in found.fairness.values() for row in rows if row.method == found.best]
     if len(own) == 1:
-        ((data, by_client),) = own.items()
-        sign = found.sign(data)
-        worst = sign * worst_share([sign * number for number in by_client.values()])
-        told.append((f"worst tenth of its {len(by_client)} clients", value(worst)))
+        n = max(map(len, own[0].clients.values()))
+        told.append((f"worst tenth of its {n} clients", value(own[0].measures["worst_decile"].value)))
     spent = [max(one.privacy["epsilon"].values()) for one in cells if one.privacy]
     return [
         *told,

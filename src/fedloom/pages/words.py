@@ -1,6 +1,7 @@
 """Numbers as readers want them: a few digits, a unit, and a word for what an interval decides."""
 
 import math
+import re
 
 from fedloom.pages.blocks import Cell
 from fedloom.statistics import Interval
@@ -12,6 +13,7 @@ __all__ = [
     "count",
     "decided",
     "duration",
+    "minus",
     "place",
     "plural",
     "score_name",
@@ -30,19 +32,28 @@ def value(number: float | None) -> str:
     """Return a score: three decimals, fewer where it is large; a dash where there is none."""
     if number is None or not math.isfinite(number):
         return NONE
-    return f"{number:.3f}" if abs(number) < 100 else f"{number:.1f}"
+    return minus(f"{number:.3f}" if abs(number) < 100 else f"{number:.1f}")
 
 
 def signed(number: float) -> str:
-    """Return a difference with its sign, the true one for minus."""
-    return f"{number:+.3f}".replace("-", "\N{MINUS SIGN}")
+    """Return a difference with its sign."""
+    return minus(f"{number:+.3f}")
+
+
+def minus(text: str) -> str:
+    """Return a text whose numbers and differences have the true sign for minus; hyphens of names stay.
+
+    >>> minus("fed-avg - base on x-1 -0.064, at most 1e-05")
+    'fed-avg − base on x-1 −0.064, at most 1e−05'
+    """
+    return re.sub(r"(?<![^\s(\[])-(?=\d|\s)|(?<=\de)-(?=\d\d)", "\N{MINUS SIGN}", text)
 
 
 def bounds(interval: Interval) -> str:
     """Return an interval's ends, or that there is none."""
     if not math.isfinite(interval.low):
         return "no interval"
-    return f"{value(interval.low)} to {value(interval.high)}".replace("-", "\N{MINUS SIGN}")
+    return f"{value(interval.low)} to {value(interval.high)}"
 
 
 def count(number: float | None) -> str:
