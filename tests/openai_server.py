@@ -19,7 +19,7 @@ import pytest
 
 FAILURES = (
     *("rate_limit", "quota", "server_error", "hang", "closed", "cut", "garbage", "nested", "true_count", "page"),
-    *("empty", "no_content"),
+    *("empty", "no_content", "filtered", "too_long", "too_long_vllm", "too_large", "wrong_setting"),
 )
 
 
@@ -130,6 +130,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(429, "rate_limit_exceeded", "Rate limit reached.", {"Retry-After": "0.05"})
             case "quota":
                 self._refuse(429, "insufficient_quota", "You exceeded your current quota.", {"Retry-After": "0.05"})
+            case "filtered":
+                self._refuse(400, "content_filter", "The response was filtered.")
+            case "too_long":
+                self._refuse(400, "context_length_exceeded", "Reduce the length of the messages.")
+            case "too_long_vllm":
+                self._refuse(400, 400, "This model's maximum context length is 64 tokens.")
+            case "too_large":
+                self._refuse(413, None, "Payload Too Large")
+            case "wrong_setting":
+                self._refuse(400, "unsupported_parameter", "Unsupported parameter: 'max_tokens'.")
             case "server_error":
                 self._refuse(500, "server_error", "The server had an error.", {"Retry-After": "0.05"})
             case "hang":

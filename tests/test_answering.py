@@ -157,6 +157,17 @@ def test_any_text_comes_back_as_it_was(cache, text):
     assert ask(Stub(), cache, requests(text)) == [text]
 
 
+def test_what_is_refused_for_good_is_kept_and_costs_a_request_without_tokens(cache):
+    stub = Stub()
+    stub._answer = lambda prompts, sampling: iter([(0, Completion("", refused="too long"))])
+    with asking(stub, cache, Budget(max_requests=1, max_tokens=100)) as asker:
+        asker.ask(requests("a"))
+    with asking(Stub(), cache, Budget(max_requests=1)) as asker:
+        assert asker.ask(requests("a")) == [Completion("", refused="too long")]
+    with pytest.raises(CompletionError, match=r"\(1 requests and 0 tokens are spent"):
+        ask(Stub(), cache, requests("b"), Budget(max_requests=1))
+
+
 # ------------------------------------------------------------------------------------------------------------- the file
 
 

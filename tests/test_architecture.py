@@ -59,6 +59,7 @@ LEVELS = [
     },
     {"rounds", "engines", "instruments"},
     {"protocols", "outcomes"},
+    {"per_client"},
     {"reports", "doctor", "describing", "suites"},
     {"comparing"},
     {"summaries"},

@@ -9,8 +9,9 @@ from fedloom import api
 from fedloom.data.card import partition_card
 from fedloom.errors import DataError
 from fedloom.examples import Document
+from fedloom.per_client import models_of_clients
 from fedloom.protocols.clustered import clusters_of, most_frequent
-from fedloom.reports import models_of_clients, outcome
+from fedloom.reports import outcome
 from fedloom.runs import RunDirectory
 from small_runs import small_run
 

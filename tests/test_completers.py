@@ -1,6 +1,8 @@
 """Who answers prompts: a model of ours, a stand-in for vLLM, a list."""
 
 import importlib.machinery
+import json
+import re
 import sys
 import types
 from dataclasses import dataclass
@@ -124,12 +126,22 @@ def test_the_embedded_model_answers_by_default():
     assert answers(LocalModel(), prompts("Say hi."))[0]
 
 
-def test_a_prompt_beyond_the_context_is_refused_after_the_others_are_kept(folder, tmp_path):
-    with pytest.raises(
-        CompletionError, match=r"1 of 3 prompts are too long for the model: up to 1\d\d tokens, allowed"
-    ):
-        asked_in(tmp_path, local(folder), "w3", "w4 " * 100, "w5")
-    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+def test_a_prompt_beyond_the_context_is_refused_for_good_and_stops_no_other(folder, tmp_path):
+    alone = asked_in(tmp_path / "alone", local(folder), "w3", "w5")
+    assert asked_in(tmp_path, local(folder), "w3", "w4 " * 100, "w5") == [alone[0], "", alone[1]]
+
+
+def test_a_prompt_beyond_the_context_is_kept_with_the_reason(folder, tmp_path):
+    asked_in(tmp_path, local(folder), "w4 " * 100)
+    (line,) = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert re.fullmatch(r"1\d\d tokens, where the model takes fewer than 64", json.loads(line)["refused"])
+
+
+def test_a_refusal_is_replayed_from_a_file_of_answers(folder, tmp_path):
+    asked_in(tmp_path, local(folder), "w4 " * 100)
+    with Canned(path=str(tmp_path / "answers.jsonl")).opened() as answer:
+        [(_, found)] = answer(prompts("w4 " * 100), SHORT)
+    assert "tokens, where the model takes fewer" in found.refused
 
 
 def test_the_same_model_elsewhere_is_the_same_completer(folder, tmp_path):

@@ -118,6 +118,27 @@ def test_judge_that_cannot_be_reached_is_one_line_and_keeps_the_answers(run, tmp
     assert len((out / "answers.jsonl").read_text().splitlines()) == 6 and not (out / "exam.json").exists()
 
 
+@pytest.mark.parametrize("failure", ["filtered", "too_long"])
+def test_verdict_that_is_refused_for_good_is_counted_and_paid_once(run, tmp_path, openai_server, failure, capsys):
+    server, out = openai_server(Judge(), failures={2: failure}), tmp_path / "out"
+    file = exam_file(tmp_path, server.url)
+    assert fedloom("evaluate", "exam", run, file, "--out", out) == 0
+    assert "1 answers or verdicts are unanswered" in capsys.readouterr().out.replace("\n", " ")
+    assert [record(out)["exams"][0][key] for key in ("unanswered", "unparsed", "verdicts")] == [1, 0, 5]
+    assert overall(out, "quality")["n"] == 5 and "1 answers or verdicts unanswered" in (out / "report.md").read_text()
+    (out / "exam.json").unlink()
+    assert fedloom("evaluate", "exam", run, file, "--out", out) == 0
+    assert len(server.prompts) == 6
+
+
+def test_question_longer_than_the_models_context_stops_nothing(run, tmp_path, openai_server):
+    records = [{"instruction": "w3 w4"}, {"instruction": "w3 " * 600}]
+    exams = [{"name": "quality_judge", "path": write(tmp_path / "q.json", records), "max_new_tokens": 2}]
+    server, out = openai_server(Judge()), tmp_path / "out"
+    assert fedloom("evaluate", "exam", run, exam_file(tmp_path, server.url, exams=exams), "--out", out, "--quiet") == 0
+    assert (len(server.prompts), record(out)["exams"][0]["unanswered"], overall(out, "quality")["n"]) == (1, 1, 1)
+
+
 def test_used_up_quota_is_told(run, tmp_path, openai_server, capsys):
     file = exam_file(tmp_path, openai_server(Judge(), failures=lambda _: "quota").url)
     assert fedloom("evaluate", "exam", run, file, "--out", tmp_path / "out") == 2

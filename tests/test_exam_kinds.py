@@ -166,7 +166,7 @@ def test_truth_value_is_no_id_of_a_reference(tmp_path):
     record = {"question_id": False, "choices": [{"turns": ["a", "b"]}]}
     references = write(tmp_path / "r.jsonl", as_lines([record]))
     exam = of("mt_bench", path=str(SHIPPED / "two_turns.jsonl"), references=references)
-    with pytest.raises(DataError, match="mt_bench: references: .*found in record 0 the question_id false"):
+    with pytest.raises(DataError, match=r"mt_bench: references: .*found in record 0 the question_id false"):
         exam.questions()
 
 

@@ -173,6 +173,72 @@ def test_exams_of_one_kind_have_labels_of_their_own():
     assert examining.labels([world(), mt_bench(), world()]) == ["world_exam", "mt_bench", "world_exam_2"]
 
 
+# ---------------------------------------------------------------------------------------------------------- unanswered
+
+
+class Refusing(Stub):
+    """Refuses for good the prompts that hold a text."""
+
+    def __init__(self, holding, say=lambda text: "fine"):
+        super().__init__(say)
+        self.holding = holding
+
+    def __call__(self, requests):
+        found = super().__call__(requests)
+        texts = [prompt[-1].text for prompt, _ in requests]
+        return [
+            Completion("", refused="too long") if self.holding in text else answer
+            for text, answer in zip(texts, found, strict=True)
+        ]
+
+
+def test_turn_after_a_refused_one_is_not_asked():
+    exam = mt_bench()
+    candidate = Refusing(exam.questions()[0].turns[0])
+    found = examining.answered_by(candidate, exam)
+    assert (len(candidate.calls[0]), len(candidate.calls[1])) == (40, 39)
+    assert (found[0].refused, found[0].answers) == ("too long", ("", ""))
+
+
+def test_judge_is_asked_nothing_of_a_refused_answer():
+    exam, judge = mt_bench(), Stub(lambda _: "[[5]]")
+    found = examine(exam, Refusing(exam.questions()[0].turns[1]), judge=judge)
+    assert len(judge.calls[0]) == 2 * 39
+    assert set(found[0].scores) == {"unanswered"} and found[0].as_record()["refused"] == "too long"
+
+
+def test_refused_verdict_is_scored_nowhere_and_not_called_unparsed():
+    exam = mt_bench()
+    judge = Refusing(exam.questions()[0].turns[1], lambda _: "[[5]]")
+    scores = examine(exam, Stub(), judge=judge)[0].scores
+    assert (scores["turn_1"], scores["turn_2"]) == (Mean(5.0, 1.0), Mean())
+    assert (scores["unparsed"], scores["unanswered"]) == (Mean(0.0, 1.0), Mean(1.0, 2.0))
+
+
+def test_answer_of_either_model_that_is_refused_makes_no_game():
+    exam, judge = lookup(Exam, "pairwise")(of=world()), Stub(lambda _: "[[A]]")
+    text = exam.questions()[0].turns[0]
+    found = examine(exam, Stub(), other=Refusing(text), judge=judge)
+    assert len(judge.calls[0]) == 2 * (len(found) - 1) and found[0].scores == {"unanswered": Mean(1.0, 2.0)}
+
+
+def test_refused_questions_are_in_no_mean():
+    exam = world()
+    text = exam.questions()[0].turns[0]
+    found = examining.rows(examine(exam, Refusing(text)), resamples=20)
+    n_asked = len(exam.questions())
+    assert {(row.score, row.interval.n) for row in found if not row.group} == {("correct", n_asked - 1)}
+
+
+def test_refused_answers_are_counted_and_warned_of():
+    exam = world()
+    found = examine(exam, Refusing(exam.questions()[0].turns[0]))
+    assert examining.unanswered(found) == {"world_exam": 1}
+    assert any(
+        line.startswith("world_exam: 1 answers or verdicts are unanswered") for line in examining.warnings(found)
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------- aggregates
 
 

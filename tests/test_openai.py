@@ -186,6 +186,35 @@ def test_after_a_failure_only_the_rest_is_asked(openai_server, tmp_path):
     assert server.prompts[17:] == questions[16:]
 
 
+@pytest.mark.parametrize("failure", ["filtered", "too_long", "too_long_vllm", "too_large"])
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_a_prompt_that_is_refused_for_good_stops_no_other(openai_server, tmp_path, failure, parallel):
+    server, questions = openai_server(ECHO, failures={3: failure}), list(map(str, range(8)))
+    found = asked_in(tmp_path, client(server, parallel=parallel), *questions)
+    assert (sorted(found), len(server.bodies)) == (["", *["[[7]]"] * 7], 8)
+
+
+def test_a_prompt_that_is_refused_for_good_is_not_asked_again(openai_server, tmp_path):
+    server = openai_server(ECHO, failures={1: "filtered"})
+    for _ in range(2):
+        asked_in(tmp_path, client(server), "a", "b")
+    assert len(server.bodies) == 2
+
+
+def test_why_a_prompt_is_refused_is_kept_without_the_key(openai_server, tmp_path, key):
+    server = openai_server(ECHO, failures={1: "filtered"})
+    asked_in(tmp_path, client(server, key_variable=key), "a")
+    (line,) = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert "The response was filtered" in json.loads(line)["refused"] and KEY not in line
+
+
+def test_a_wrong_setting_is_no_refusal_of_one_prompt(openai_server, tmp_path):
+    server = openai_server(ECHO, failures=lambda number: "wrong_setting")
+    with pytest.raises(CompletionError, match="refuses the request; change the setting that it names"):
+        asked_in(tmp_path, client(server), "a")
+    assert (tmp_path / "answers.jsonl").read_text() == ""
+
+
 # ------------------------------------------------------------------------------------------------------------ secrets
 
 
@@ -297,7 +326,7 @@ def test_an_address_that_only_the_client_refuses_is_told_before_anything_is_aske
 
 def test_a_proxy_that_is_none_is_told_before_anything_is_asked(monkeypatch):
     monkeypatch.setenv("http_proxy", "nothing://at:all")
-    with pytest.raises(ConfigError, match="of which no client can be made .* or the proxy that the environment names"):
+    with pytest.raises(ConfigError, match=r"no client can be made .* or the proxy that the environment names"):
         OpenAIServer(url="http://host/v1", model="judge").require()
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,66 @@ def test_methods_that_all_lack_a_seed_are_not_ranked(copy):
     assert "No method can be ranked yet" in page(copy)
 
 
+def test_interrupted_runs_are_counted_and_told_how_they_go_on(copy):
+    for path in copy.glob("*_s1/report.md"):
+        path.unlink()
+    told = page(copy)
+    assert "Nothing is ranked: 3 of 5 runs have ended" in told
+    assert "`fedloom bench` goes on with a suite" in told
+    assert "score of which more or less is better" not in told
+
+
+def test_scores_without_a_better_end_are_the_reason_if_all_runs_have_ended(suite):
+    told = conclude(load(suite))
+    found = find(replace(told, summary=replace(told.summary, ranks=())))
+    assert found.unranked == "no method has a score of which more or less is better on each of its runs"
+
+
+@pytest.fixture
+def forest(suite, monkeypatch):
+    """What the forest plot of the suite is drawn from."""
+    drawn_from = {}
+    monkeypatch.setattr(figures, "forest", lambda _, panels, **others: drawn_from.update(others, panels=panels) or "")
+    page(suite)
+    return drawn_from
+
+
+def test_forest_has_a_line_for_the_mean_of_the_bases(forest):
+    lines = forest["reference"]
+    assert lines["mean of all data sets"] == pytest.approx((lines["one"] + lines["other"]) / 2)
+
+
+def test_forest_fills_the_best_of_each_panel(forest):
+    for name, ranked in forest["panels"].items():
+        lowest = min(interval.value for method, interval in ranked if method != "centralised")
+        assert forest["best"][name] == {m for m, i in ranked if m != "centralised" and i.value == lowest}
+
+
+def test_single_method_is_shown_beside_its_base_on_the_mean_of_data_sets(suite):
+    study = load(suite)
+    alone = replace(
+        study,
+        suite=replace(study.suite, methods={"fedavg": {}}, claims=()),
+        cells={key: run for key, run in study.cells.items() if key[1] == "fedavg"},
+    )
+    assert re.search(r"Forest plot: fedavg [^;]*; base ", page(suite, conclude(alone)))
+
+
+def test_student_intervals_are_said_to_know_no_range(pairs):
+    assert "not bounded by the range of a score" in page(pairs)
+
+
+def test_mean_over_data_sets_has_one_name(suite_text):
+    assert "(mean)" not in suite_text
+    assert "fedavg \N{MINUS SIGN} base on mean of all data sets" in suite_text
+
+
+def test_page_has_one_sign_for_minus(suite_text):
+    shown = re.sub(r"<style.*?</style>|<[^>]*>", " ", suite_text, flags=re.DOTALL)
+    assert "\N{MINUS SIGN}0." in shown
+    assert not re.search(r"(?<![\w.-])-\d", shown)
+
+
 # ---------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -454,6 +515,15 @@ def test_sizes_have_units(n_bytes, shown):
 )
 def test_times_have_units(wall_s, shown):
     assert words.duration(wall_s) == shown
+
+
+def test_minus_has_its_sign_and_names_keep_their_hyphens():
+    told = words.minus("fed-avg - base on x-1 -0.064 [-1.000, +2.000], at most 1e-05")
+    assert told.replace("\N{MINUS SIGN}", "~") == "fed-avg ~ base on x-1 ~0.064 [~1.000, +2.000], at most 1e~05"
+
+
+def test_negative_values_have_the_sign_for_minus():
+    assert words.value(-0.5) == "\N{MINUS SIGN}0.500"
 
 
 def test_counts_have_groups_of_three():

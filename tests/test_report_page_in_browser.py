@@ -99,6 +99,38 @@ def test_no_text_is_cut_off_outside_what_scrolls(browser, path, width):
     assert outside == []
 
 
+def edge(table):
+    """The share of the rightmost pixels of a table's frame that are no paper."""
+    image = Image.open(io.BytesIO(table.screenshot())).convert("RGB")
+    column = [image.getpixel((image.width - 2, y)) for y in range(image.height)]
+    paper = image.getpixel((image.width // 2, image.height - 3))
+    return sum(max(abs(a - b) for a, b in zip(pixel, paper, strict=True)) > 8 for pixel in column) / len(column)
+
+
+@pytest.fixture(params=["light", "dark"])
+def wide_table(request, browser, path):
+    """A table that is wider than a narrow screen."""
+    page = Opened(browser, path, color_scheme=request.param, viewport={"width": 400, "height": 900}).page
+    return page.locator(".wide", has=page.locator("table:visible")).first
+
+
+def test_first_column_stays_while_a_table_scrolls(wide_table):
+    moved = wide_table.evaluate("e => (e.scrollLeft = 9999, e.scrollLeft)")
+    stays = wide_table.evaluate("e => e.querySelector('tbody th').getBoundingClientRect().left - e.offsetLeft")
+    assert (moved > 50, abs(stays) < 20) == (True, True)
+
+
+def test_shadow_at_the_edge_tells_that_a_table_goes_on(wide_table):
+    before = edge(wide_table)
+    wide_table.evaluate("e => e.scrollLeft = 9999")
+    assert (before > 0.9, edge(wide_table) < 0.5) == (True, True)
+
+
+def test_drawings_lie_in_frames_that_scroll(opened):
+    outside = opened.page.evaluate("[...document.querySelectorAll('main svg')].filter(e => !e.closest('.wide')).length")
+    assert outside == 0
+
+
 def test_screenshot_is_not_blank(opened):
     assert colours(opened.page)[0] > 50
 

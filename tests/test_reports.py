@@ -11,13 +11,13 @@ from fedloom.errors import RunError
 from fedloom.evaluation import Scored, group_means, score_table
 from fedloom.mean import Mean
 from fedloom.outcomes import Asked
+from fedloom.per_client import models_of_clients
 from fedloom.reports import (
     Outcome,
     compare,
     compare_record,
     compare_table,
     difference,
-    models_of_clients,
     outcome,
     show_record,
     show_table,

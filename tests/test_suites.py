@@ -167,6 +167,21 @@ def test_quick_of_an_unknown_name_is_refused(file, kind):
         load_suite(file, quick=False)
 
 
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [('score="exact_macth"', "score"), ('scores={a="bleu"}', r"scores\.a"), ('score="preference_accuracy"', "score")],
+)
+def test_score_that_no_run_will_tell_is_refused_before_any_runs(file, key, where):
+    with pytest.raises(ConfigError, match=rf"^{where}: found '\w+', which a/fedavg does not tell; allowed there: loss"):
+        load_suite(file, [key], quick=False)
+
+
+def test_score_of_a_claim_that_no_run_will_tell_is_refused_before_any_runs(file):
+    file.write_text(TEXT + CLAIM + 'score = "los"\n')
+    with pytest.raises(ConfigError, match=r"^claims\[0\]\.score: found 'los'"):
+        load_suite(file, quick=False)
+
+
 def test_keys_without_a_name_are_for_the_plug_in_named_above(file):
     file.write_text(
         TEXT.replace("[common]", "[common]\nserver_opt = { lr = 0.5 }").replace(

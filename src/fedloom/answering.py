@@ -47,7 +47,7 @@ class Budget:
 
 @dataclass
 class Counts:
-    """What this block asked so far: requests answered, answers found in the file, and tokens as far as they are known."""
+    """What this block asked: requests answered, answers found in the file, tokens as far as they are known."""
 
     calls: int = 0
     cached: int = 0

@@ -69,8 +69,8 @@ Answer = Callable[[Sequence[Prompt], Sampling], Iterator[tuple[int, Completion]]
 """Gives the place of each prompt with its answer, as soon as it is there and in any order.
 
 With equal sampling an answer depends on its prompt alone, not on what is asked beside it, as far as the completer
-controls that. A prompt that can never be answered gets a Completion with `refused`; where one gets no answer for another
-reason, which asking again or other settings may mend, the others' are given first, then CompletionError is raised.
+controls that. A prompt that can never be answered gets a Completion with `refused`. Where one gets no answer for
+another reason, which time or other settings may mend, the others' are given first, then CompletionError is raised.
 """
 
 

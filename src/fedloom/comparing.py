@@ -15,7 +15,8 @@ import numpy as np
 
 from fedloom.errors import DataError
 from fedloom.outcomes import Asked, Outcome, Selection
-from fedloom.reports import difference, direction, paired
+from fedloom.per_client import direction
+from fedloom.reports import difference, paired
 from fedloom.rng import numpy_random
 from fedloom.statistics import (
     LEVEL,

@@ -224,6 +224,8 @@ class Task(Family):
     folder = "fedloom.tasks"
     learns: ClassVar[tuple[type[Example], ...]] = (Chat, Document)
     """The kinds of examples that it can be trained on."""
+    tells: ClassVar[tuple[str, ...]] = ("loss",)
+    """Names of all that `scores` may tell."""
 
     @abstractmethod
     def encode(self, example: Example, model: Model) -> Encoded:

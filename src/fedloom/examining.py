@@ -155,13 +155,8 @@ def answered_by(ask: Ask, exam: Exam, *, seed: int = 0) -> list[Answered]:
         for index, completion in zip(having, ask(wanted), strict=True):
             told = found[index].answers
             found[index] = replace(found[index], answers=(*told, completion.text), refused=completion.refused)
-    return [_padded(one) for one in found]
-
-
-def _padded(answered: Answered) -> Answered:
-    """Return blank answers for the turns that were not asked, so that each turn has one."""
-    missing = len(answered.question.turns) - len(answered.answers)
-    return replace(answered, answers=(*answered.answers, *[""] * missing))
+    missing = [len(one.question.turns) - len(one.answers) for one in found]
+    return [replace(one, answers=(*one.answers, *[""] * n)) for one, n in zip(found, missing, strict=True)]
 
 
 def _prompt(turns: Sequence[str], answers: Sequence[str]) -> Prompt:
@@ -191,9 +186,7 @@ def graded_by(
         raise ConfigError(f"{label}: compares two models, found one; give the second by --against.")
     if exam.needs_judge and ask is None:
         raise ConfigError(f"{label}: needs a judge, found none; add a table [judge] that names a completer.")
-    pairs: list[tuple[Answered, Answered | None]] = (
-        list(zip(mine, others, strict=True)) if exam.needs_other else [(one, None) for one in mine]
-    )
+    pairs: list[_Pair] = [*zip(mine, others if exam.needs_other else [None] * len(mine), strict=True)]
     verdicts = _verdicts(ask, exam, pairs) if ask else [{} for _ in mine]
     return [
         Graded(label, index, seed, pair[0], _texts(found), _scores(exam, pair, found))
@@ -201,17 +194,17 @@ def graded_by(
     ]
 
 
-def _refused(pair: tuple[Answered, Answered | None]) -> int:
+_Pair = tuple[Answered, Answered | None]
+"""An answer, and the second model's where the exam compares."""
+
+
+def _refused(pair: _Pair) -> int:
     return sum(bool(one and one.refused) for one in pair)
 
 
-def _verdicts(ask: Ask, exam: Exam, pairs: Sequence[tuple[Answered, Answered | None]]) -> list[dict[str, Completion]]:
+def _verdicts(ask: Ask, exam: Exam, pairs: Sequence[_Pair]) -> list[dict[str, Completion]]:
     """Return what the judge says of each answer by the names of its requests; of a refused one nothing is asked."""
-    wanted = [
-        (index, request)
-        for index, pair in enumerate(pairs)
-        for request in (() if _refused(pair) else exam.requests(*pair))
-    ]
+    wanted = [(i, one) for i, pair in enumerate(pairs) if not _refused(pair) for one in exam.requests(*pair)]
     verdicts: list[dict[str, Completion]] = [{} for _ in pairs]
     told = ask([(request.prompt, exam.judging()) for _, request in wanted]) if wanted else []
     for (index, request), completion in zip(wanted, told, strict=True):
@@ -223,19 +216,15 @@ def _texts(verdicts: Mapping[str, Completion]) -> dict[str, str]:
     return {name: "" if one.refused else one.text for name, one in verdicts.items()}
 
 
-def _scores(
-    exam: Exam, pair: tuple[Answered, Answered | None], verdicts: Mapping[str, Completion]
-) -> Mapping[str, Mean]:
+def _scores(exam: Exam, pair: _Pair, verdicts: Mapping[str, Completion]) -> Mapping[str, Mean]:
     """Return the scores; a refused verdict is a blank text to the exam, which finds no score in it."""
     if _refused(pair):
         return {UNANSWERED: Mean(float(_refused(pair)), 1.0 + bool(pair[1]))}
     scores = exam.scores(pair[0], _texts(verdicts))
     n_refused = float(sum(bool(one.refused) for one in verdicts.values()))
-    if not n_refused:
-        return scores
     count = scores.get(UNPARSED, Mean())
-    read = Mean(max(0.0, count.total - n_refused), max(0.0, count.weight - n_refused))
-    return {**scores, UNPARSED: read, UNANSWERED: Mean(n_refused, float(len(verdicts)))}
+    read = Mean(count.total - n_refused, count.weight - n_refused)
+    return {**scores, UNPARSED: read, UNANSWERED: Mean(n_refused, float(len(verdicts)))} if n_refused else scores
 
 
 # ---------------------------------------------------------------------------------------------------------- aggregates
@@ -392,7 +381,7 @@ def warnings(graded: Sequence[Graded]) -> list[str]:
         if n < FEW:
             found.append(f"{exam}: {n} questions, fewer than {FEW}: intervals are wide, small differences stay hidden.")
     found += [
-        f"{exam}: {count} answers or verdicts were refused for good (unanswered) and are scored nowhere; the .jsonl files "
+        f"{exam}: {count} answers or verdicts are unanswered, refused for good, and scored nowhere; the .jsonl files "
         "say why, and what loses its line there is asked again."
         for exam, count in unanswered(graded).items()
     ]

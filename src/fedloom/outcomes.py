@@ -221,8 +221,9 @@ def _counts(directory: RunDirectory) -> dict[str, float]:
     """Return how many examples, training and held-out, were cut, empty or too long to learn from."""
     try:
         encoded = _card(directory).get("encoded", {}).values()
-        names = ("truncated", "empty_answers", "prompts_too_long", "same_answers")
-        return {name: float(sum(counts[name] for counts in encoded)) for name in names}
+        names = ("truncated", "empty_answers", "prompts_too_long")
+        same = float(sum(counts.get("same_answers", 0) for counts in encoded))  # older runs did not count it
+        return {name: float(sum(counts[name] for counts in encoded)) for name in names} | {"same_answers": same}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{directory.path / 'partition.json'}: is not what fedloom wrote ({error}).") from error
 

@@ -5,16 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from fedloom.contracts import Metric
 from fedloom.errors import DataError, RunError
-from fedloom.evaluation import Scored, group_means
+from fedloom.evaluation import Scored
 from fedloom.ifd import perplexity
 from fedloom.mean import Mean
 from fedloom.outcomes import Asked, Outcome, Selection, outcome
-from fedloom.plugin import lookup, names
-from fedloom.protocols.clustered import clusters_of
+from fedloom.per_client import per_client, score_names
 from fedloom.statistics import (
     LEVEL,
     Interval,
@@ -22,39 +18,22 @@ from fedloom.statistics import (
     bootstrap,
     bootstrap_difference,
     student_interval,
-    worst_share,
 )
 
 __all__ = [
     "Comparison",
     "Outcome",
-    "PerClient",
     "Table",
     "compare",
     "compare_record",
     "compare_table",
     "difference",
-    "direction",
-    "models_of_clients",
     "outcome",
     "paired",
-    "per_client",
     "privacy_line",
     "show_record",
     "show_table",
 ]
-
-_LOWER_IS_BETTER = ("loss", "answer_loss")
-_NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference")
-
-
-def direction(score: str) -> int:
-    """Return 1 if more of a score is better, -1 if less is, 0 if neither."""
-    if score in names(Metric):
-        better = lookup(Metric, score).higher_is_better
-        return 0 if better is None else 1 if better else -1
-    return 0 if score in _NEITHER else -1 if score in _LOWER_IS_BETTER else 1
-
 
 @dataclass(frozen=True)
 class Table:
@@ -85,26 +64,6 @@ class _Row:
     n: int
 
 
-@dataclass(frozen=True)
-class PerClient:
-    """A score by client."""
-
-    questions: str
-    score: str
-    values: Mapping[str, float]
-
-    @property
-    def mean(self) -> float:
-        """The mean over the clients, each counting alike."""
-        return float(np.mean(list(self.values.values())))
-
-    @property
-    def worst_decile(self) -> float:
-        """The mean of the tenth of the clients that fare worst: the highest where less is better, else the lowest."""
-        sign = direction(self.score) or 1
-        return sign * worst_share([sign * value for value in self.values.values()])
-
-
 def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
     """Return the groups of questions to report: every set, and every domain in it where there are several."""
     groups: dict[str, Selection] = {}
@@ -116,10 +75,6 @@ def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
     return groups
 
 
-def _score_names(scored: Sequence[Scored]) -> list[str]:
-    return list(dict.fromkeys(name for one in scored for name in one.scores))
-
-
 def _value(found: Outcome, chosen: Selection, score: str, phase: str) -> Interval | None:
     table = found.part(chosen).table(score, phase)
     return None if math.isnan(table.value) else bootstrap(table, resamples=found.resamples)
@@ -129,7 +84,7 @@ def _rows(found: Outcome) -> list[_Row]:
     scored = found.results.get("final") or found.results.get("base", ())
     rows: list[_Row] = []
     for group, chosen in _selections(scored).items():
-        for score in _score_names(scored):
+        for score in score_names(scored):
             base, final = (_value(found, chosen, score, phase) for phase in ("base", "final"))
             told = final or base
             if told:
@@ -150,36 +105,6 @@ def _perplexity(loss: Interval | None) -> Interval | None:
         return None
     value, low, high = (perplexity(Mean(end, 1.0)) for end in (loss.value, loss.low, loss.high))
     return Interval(value, low, high, loss.n, value * loss.standard_error)
-
-
-def models_of_clients(found: Outcome) -> dict[str, tuple[str, ...]]:
-    """Return the clients of each model that not all of them share, by its owner."""
-    owners = dict.fromkeys(one.owner for one in found.results.get("final", ()) if one.owner)
-    if found.settings.get("protocol") != "clustered" or not found.card:
-        return {owner: (owner,) for owner in owners}
-    by, clusters = found.settings["cluster_by"], found.settings["clusters"]
-    groups = {name: tuple(clients) for name, clients in clusters_of(found.card, by=by, clusters=clusters).items()}
-    # Where some numbers stay private, every client of a cluster has a model of its own.
-    return groups if owners.keys() <= groups.keys() else {owner: (owner,) for owner in owners}
-
-
-def per_client(found: Outcome) -> list[PerClient]:
-    """Return how the clients fare: each on the questions that are its own, and each model on common ones."""
-    final, clients = found.results.get("final", ()), models_of_clients(found)
-    rows: list[PerClient] = []
-    for name in dict.fromkeys(one.set for one in final):
-        asked = [one for one in final if one.set == name]
-        own = [one for one in asked if "client" in one.tags]
-        own = [one for one in own if not one.owner or one.tags["client"] in clients[one.owner]]
-        common = [one for one in asked if "client" not in one.tags and one.owner]
-        for score in _score_names(asked):
-            by_client = group_means(own, score, lambda one: one.tags["client"])
-            by_model = group_means(common, score, lambda one: one.owner)
-            for group, means in ((f"{name}, own", by_client), (f"{name}, common", by_model)):
-                values = {client: mean.value for client, mean in means.items() if mean.weight}
-                if values:
-                    rows.append(PerClient(group, score, values))
-    return rows
 
 
 def show_table(found: Outcome) -> Table:
@@ -346,7 +271,7 @@ def _compared(compared: Comparison) -> tuple[list[_Side], list[_Pair]]:
     sides: list[_Side] = []
     pairs: list[_Pair] = []
     for group, chosen in _selections(final).items():
-        for score in _score_names(final):
+        for score in score_names(final):
             values = {label: _over_seeds(seeds, chosen, score) for label, seeds in compared.groups.items()}
             if any(values.values()):
                 base = _over_seeds(compared.groups[compared.labels[0]], chosen, score, "base")

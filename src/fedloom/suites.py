@@ -190,8 +190,28 @@ def load_suite(path: Path, overrides: Sequence[str] = (), *, quick: bool) -> Sui
         raise ConfigError(f"{path}: found --quick, but the file has no table [quick] that says what is quick.")
     found = {name: _overridden(part, overrides) for name, part in ((False, table), (True, merged(table, changes)))}
     for suite in found.values():
-        _check_questions(cells_of(suite))
+        cells = cells_of(suite)
+        _check_questions(cells)
+        _check_scores(suite, cells)
     return found[quick]
+
+
+def _check_scores(suite: Suite, cells: Sequence[Cell]) -> None:
+    """Refuse a score that the runs it is asked of will not tell."""
+    for cell in cells:
+        told = [*cell.run.task.tells, *(metric.name for metric in cell.run.evaluation.metrics)]
+        ranked = f"scores.{cell.data}" if cell.data in suite.scores else "score"
+        wanted = {ranked: suite.headline(cell.data)} | {
+            f"claims[{number}].score": claim.score
+            for number, claim in enumerate(suite.claims)
+            if claim.score and cell.data in (claim.data or suite.data) and cell.method in (*claim.methods, claim.than)
+        }
+        for where, score in wanted.items():
+            if score not in told:
+                raise ConfigError(
+                    f"{where}: found '{score}', which {cell.data}/{cell.method} does not tell; allowed there: "
+                    f"{', '.join(told)}; metrics are named in evaluation.metrics."
+                )
 
 
 def _check_questions(cells: Sequence[Cell]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fedloom.comparing import PairRow, RankRow, direction, over_seeds, pair_rows, rank_rows
+from fedloom.comparing import PairRow, RankRow, over_seeds, pair_rows, rank_rows
 from fedloom.errors import DataError, RunError
 from fedloom.outcomes import Asked, Outcome
+from fedloom.per_client import direction, models_of_clients, per_client
 from fedloom.protocols.clustered import most_frequent
-from fedloom.reports import models_of_clients, per_client
 from fedloom.rng import numpy_random
 from fedloom.statistics import Array, Interval, student_interval
 from fedloom.suites import SuiteOutcome

@@ -1,8 +1,8 @@
 """Words of a text in any script, labels at its start, and the libraries that measure texts.
 
 Words are runs of letters, marks and digits without difference of cases. Scripts that put no blanks between words count
-character by character, each with the marks on it: Chinese, Japanese, Thai, Lao, Khmer, Burmese. Of ASCII texts these are
-the words of the library `rouge-score`.
+character by character, each with the marks on it: Chinese, Japanese, Thai, Lao, Khmer, Burmese. Of ASCII texts these
+are the words of the library `rouge-score`.
 """
 
 import importlib

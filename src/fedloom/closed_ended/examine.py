@@ -17,6 +17,7 @@ from fedloom import config
 from fedloom.closed_ended.code_execution import run_program
 from fedloom.closed_ended.harness import (
     Loaded,
+    check_name,
     hub_tasks,
     lm_eval_version,
     local_tasks,
@@ -25,6 +26,7 @@ from fedloom.closed_ended.harness import (
     set_shots,
 )
 from fedloom.closed_ended.language_model import Scorer, harness_model, is_cut
+from fedloom.closed_ended.libraries import libraries
 from fedloom.closed_ended.local_data import local_data, required_data
 from fedloom.closed_ended.scores import Labels, Score, f1_scores, mean_score
 from fedloom.closed_ended.shipped import HARNESS, own_task, own_tasks
@@ -83,7 +85,7 @@ def examine(scorer: Scorer, wanted: Wanted, out: Path, *, report: Callable[[Reco
     """
     header = _header(scorer, wanted)
     _check_header(out, header)
-    ready = [_prepare(name, wanted, out) for name in wanted.tasks]
+    ready = [_prepare(name, wanted, out, chat=scorer.template is not None) for name in wanted.tasks]
     names = [task.name for task in ready]
     twins = [name for name in names if names.count(name) > 1]
     if twins:
@@ -132,16 +134,18 @@ def _check_header(out: Path, header: Record) -> None:
 # ----------------------------------------------------------------------------------------------------- finding a task
 
 
-def _prepare(name: str, wanted: Wanted, out: Path) -> _Ready:
+def _prepare(name: str, wanted: Wanted, out: Path, *, chat: bool) -> _Ready:
     """Return the task of a name or of a path, ready to be asked."""
     if name in own_tasks() or Path(name).suffix in (".toml", ".yaml", ".yml"):
         file = own_task(name) if name in own_tasks() else read_task_file(Path(name))
         columns = file.columns
         data = required_data(wanted.data_dir, file.name, columns, file.source or "the task's rows")
         data.check_columns(file.name, columns)
-        loaded = own_harness_task(file, data)
+        loaded = own_harness_task(file, data, chat=chat)
         return _Ready(file.name, loaded, file, set_shots(loaded, wanted.shots, file.name), data.sha256)
     known = HARNESS.get(name)
+    if known is None and wanted.data_dir is not None:
+        check_name(name)  # before a file of that name is missed
     data = local_data(wanted.data_dir, name)
     if data is None and wanted.data_dir is not None:
         columns, source = (known.columns, known.source) if known else ((), "the rows of the split that lm-eval asks")
@@ -186,7 +190,7 @@ def _ask(scorer: Scorer, task: _Ready, wanted: Wanted, out: Path) -> Record:
 
     evaluate: Any = lm_eval.evaluator.evaluate  # what it takes and gives are tables of anything
     harness = harness_model(scorer)
-    with quiet():
+    with quiet(), libraries(task.name):
         answered = evaluate(
             lm=harness,
             task_dict={"tasks": task.loaded.tasks, "groups": {}, "group_map": {}},

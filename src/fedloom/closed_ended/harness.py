@@ -15,6 +15,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from fedloom.closed_ended.code_answers import program_of
 from fedloom.closed_ended.code_execution import Limits, run_program
 from fedloom.closed_ended.libraries import libraries
 from fedloom.closed_ended.local_data import LocalData
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 # What lm-eval raises at rows that do not fit, and at a metric or a program that is not there.
-_BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, NameError, ArithmeticError)
+_BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, NameError, ArithmeticError, AssertionError)
 _LACKING = (OSError, RuntimeError, SystemExit)
 _SHOT_SEED = 1234  # lm-eval's own
 
@@ -73,13 +74,17 @@ def quiet() -> Generator[None]:
 # ---------------------------------------------------------------------------------------------------------- our files
 
 
-def own_harness_task(task: TaskFile, data: LocalData) -> Loaded:
-    """Return a task file's task over local rows; the share of them that is no test is left out."""
+def own_harness_task(task: TaskFile, data: LocalData, *, chat: bool = False) -> Loaded:
+    """Return a task file's task over local rows; the share of them that is no test is left out.
+
+    In a chat, lines are not where a program's answer ends: the end is looked for once the answer is whole.
+    """
     from lm_eval.api.task import ConfigurableTask
 
     questions, shots = task.documents(data.questions), task.documents(data.shots)
     questions = _test_part(task, questions)
-    generation = {"until": list(task.stop), "max_gen_toks": task.max_new_tokens, "do_sample": False}
+    until = [text for text in task.stop if not (chat and task.kind == "code" and text.startswith("\n"))]
+    generation = {"until": until, "max_gen_toks": task.max_new_tokens, "do_sample": False}
     settings: dict[str, Any] = {
         "task": task.name,
         "custom_dataset": _splits({"test": questions, "shots": shots}),
@@ -130,9 +135,9 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _grade_code(_: TaskFile) -> tuple[Grade, tuple[str, ...]]:
+def _grade_code(task: TaskFile) -> tuple[Grade, tuple[str, ...]]:
     def grade(document: Document, answers: Sequence[str]) -> dict[str, float]:
-        verdict = run_program(f"{document['before']}{answers[0]}{document['after']}", Limits())
+        verdict = run_program(program_of(document["before"], answers[0], document["after"], task.stop), Limits())
         return {"pass@1": float(verdict == "passed"), "stopped": float(verdict == "stopped")}
 
     return grade, ("pass@1", "stopped")
@@ -238,8 +243,9 @@ def hub_tasks(name: str, known: HarnessTask | None, cache: Path) -> Loaded:
 
     manager = _manager(known.folder if known else "")
     wanted = known.task if known else name
-    for leaf in named_leaves(_index(manager, wanted), wanted):
-        _refuse_unsafe(manager.task_index[leaf].cfg, leaf)
+    index = _index(manager, wanted)
+    for leaf in named_leaves(index, wanted):
+        _refuse_unsafe(index[leaf].cfg, leaf)
     before = datasets_config.HF_DATASETS_CACHE
     datasets_config.HF_DATASETS_CACHE = cache
     try:

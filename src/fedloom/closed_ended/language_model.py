@@ -6,6 +6,7 @@ for equal weights; only the arithmetic is ours. With a template, the prompt is t
 most templates begin an answer goes where training had it: to the answer.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -229,10 +230,19 @@ def harness_model(scorer: Scorer) -> "TemplateLM":
 def _answers(
     scorer: Scorer, encode: Callable[[str], list[int]], asked: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> list[str]:
-    """Return the answer to each context under its own options, those with equal options together."""
+    """Return the answer to each context under its own options, those with equal options together.
+
+    A draw depends on context and seed alone, so a request that came before gets a seed of its own: how often it came.
+    """
     groups: dict[Sampling, list[int]] = {}
-    for index, (_, options) in enumerate(asked):
-        groups.setdefault(_sampling(options), []).append(index)
+    seen: Counter[tuple[str, Sampling]] = Counter()
+    for index, (context, options) in enumerate(asked):
+        sampling = _sampling(options)
+        repeat = seen[context, sampling]
+        seen[context, sampling] += 1
+        if repeat and sampling.temperature > 0:
+            sampling = replace(sampling, seed=sampling.seed + repeat)
+        groups.setdefault(sampling, []).append(index)
     blank, result = scorer.blank(), [""] * len(asked)
     for sampling, indices in groups.items():
         contexts = [asked[index][0] for index in indices]

@@ -12,6 +12,7 @@ pattern. There are four kinds:
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,7 @@ class TaskFile:
             raise ConfigError(f"cuts: found {list(self.cuts)}, allowed are {len(self.labels) - 1} rising numbers.")
         if self.kind == "code" and self.program.count("{completion}") != 1:
             raise ConfigError(f"program: found {self.program!r}, allowed is a pattern with '{{completion}}' once.")
+        _check_labels(self.labels)
         odd = sorted(set(self.values.values()) - set(self.labels))
         if odd:
             raise ConfigError(f"values: found the label '{odd[0]}', allowed are {', '.join(self.labels)}.")
@@ -149,16 +151,50 @@ class TaskFile:
         return label
 
 
+def _check_labels(labels: Sequence[str]) -> None:
+    folded = [_folded(label) for label in labels]
+    for index, label in enumerate(folded):
+        if not label.strip() or label in folded[:index]:
+            raise ConfigError(
+                f"labels: found {labels[index]!r} at place {index}, allowed are texts that are not empty and differ in "
+                "more than case; leave it out or rename it."
+            )
+
+
 def the_label(answer: str, labels: Sequence[str]) -> str:
     """Return the label that the first line of an answer names first, in any case and as a word; "" for none.
+
+    Of two that begin at one place it is the longer one. A label has to end where a word does only in scripts that know
+    upper and lower case: others, such as Chinese, put no blanks between words.
 
     >>> the_label("Neutral, not positive.", ("negative", "neutral", "positive"))
     'neutral'
     """
-    line = answer.strip().split("\n")[0]
-    found = re.search(rf"(?<!\w)({'|'.join(map(re.escape, labels))})(?!\w)", line, re.IGNORECASE)
-    names = {label.lower(): label for label in labels}
-    return names[found[1].lower()] if found else ""
+    line = _folded(answer.strip().split("\n")[0])
+    names = {_folded(label): label for label in labels}
+    by_length = sorted(names, key=len, reverse=True)
+    for start in range(len(line)):
+        for text in by_length:
+            if line.startswith(text, start) and _is_word(line, start, start + len(text)):
+                return names[text]
+    return ""
+
+
+def _folded(text: str) -> str:
+    """Return a text without differences of case and width; the dotted and the dotless i of Turkish are one letter."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFC", folded.replace("i\u0307", "i").replace("ı", "i"))
+
+
+def _is_word(line: str, start: int, end: int) -> bool:
+    """Return whether no word goes on beyond either end of a place in a folded line."""
+    edges = [(line[start - 1], line[start])] if start > 0 else []
+    edges += [(line[end - 1], line[end])] if end < len(line) else []
+    return not any(_joins(before) and _joins(behind) for before, behind in edges)
+
+
+def _joins(letter: str) -> bool:
+    return letter == "_" or letter.isdigit() or letter.upper() != letter.lower()
 
 
 def _fill(pattern: str, values: Mapping[str, str]) -> str:

@@ -2,11 +2,13 @@
 
 The key is read from the environment variable that the settings name, when the completer is opened. It is kept in no
 file, and taken out of whatever a server says. The client library retries by itself, with exponential back-off or after
-the time that the server names: lost connections, timeouts, limits of rate and errors of the server, but not a quota that
-is used up, which no waiting mends. A prompt that the server calls too long or filters is refused for good, and by itself.
+the time that the server names: lost connections, timeouts, limits of rate and errors of the server, but not a quota
+that is used up, which no waiting mends. A prompt that the server calls too long, or filters, has no answer; the others
+are asked nevertheless.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -29,7 +31,7 @@ __all__ = ["OpenAIServer"]
 _KEPT = "what was answered is kept"
 _QUOTA = "insufficient_quota"
 _FOR_GOOD = re.compile(
-    r"context.?length|context window|context.?size|content.?(?:filter|policy|management)|invalid_prompt|string_above_max",
+    r"context.?(?:length|window|size)|content.?(?:filter|policy|management)|invalid_prompt|string_above_max",
     re.IGNORECASE,
 )
 """What servers say, as code, type or message, of a prompt that they will never answer; every server has its own."""
@@ -95,8 +97,7 @@ class OpenAIServer(Completer):
                 max_retries=self.retries,
                 http_client=openai.DefaultHttpxClient(event_hooks={"response": [_give_up_on_quota]}),
             )
-        # Its own kinds of errors belong to a library below it, which is another one from version to version.
-        except Exception as error:
+        except _client_errors(openai) as error:
             raise ConfigError(
                 f"url: found {self.url!r}, of which no client can be made ({type(error).__name__}: "
                 f"{_without_secret(error)}); correct it, or the proxy that the environment names."
@@ -148,6 +149,12 @@ def _library() -> Any:
     return openai
 
 
+def _client_errors(openai: Any) -> tuple[type[Exception], ...]:
+    """Return what the client lets through from below: its library of HTTP, another one from version to version."""
+    below = importlib.import_module(openai.Timeout.__module__.partition(".")[0])
+    return (openai.OpenAIError, below.HTTPError, below.InvalidURL, ValueError, ImportError, OSError)
+
+
 @dataclass(frozen=True)
 class _Server:
     """A client with what its refusals are told by."""
@@ -173,7 +180,7 @@ class _Server:
             if _is_for_good(error):
                 return Completion("", refused=self._hidden(_one_line(error.message))[:200])
             refusal = self._refusal(error)
-        except Exception as error:  # of libraries below the client, whose kinds it does not hide
+        except _client_errors(openai) as error:
             refusal = self._failure(error)
         else:
             return self._parsed(raw.text)

@@ -72,7 +72,7 @@ def _parsed(text: str, suffix: str) -> Any:
 
 
 def _half_pair(value: Any) -> str | None:
-    """Return where half a surrogate pair stands, which `\\ud800` in JSON makes and no tokenizer takes; else None.
+    """Return where half a surrogate pair stands, which an escape in JSON makes and no tokenizer takes; else None.
 
     Without recursion: what JSON may nest just so is too deep for a function within functions.
     """
@@ -100,7 +100,7 @@ def records(path: str, wanted: Wanted) -> list[Record]:
 
 
 def numbered(path: str, wanted: Wanted) -> list[Record]:
-    """Return records whose `question_id`, where they have one, is no truth value, which counts as a number in Python."""
+    """Return records of which no `question_id` is a truth value, which Python takes for a number."""
     found = records(path, wanted)
     for index, record in enumerate(found):
         if isinstance(record.get("question_id"), bool):

@@ -1,8 +1,8 @@
 """Share of predictions that say the reference, nothing less and nothing more.
 
-Case, surrounding white space and one final full stop (of Latin, Chinese or Japanese texts) do not count. Deliberately missing: the removal of articles and
-of all punctuation in SQuAD's score (Rajpurkar et al., 2016, https://arxiv.org/abs/1606.05250), which would make
-"-5" and "5" equal.
+Case, surrounding white space and one final full stop (of Latin, Chinese or Japanese texts) do not count. Deliberately
+missing: the removal of articles and of all punctuation in SQuAD's score (Rajpurkar et al., 2016,
+https://arxiv.org/abs/1606.05250), which would make "-5" and "5" equal.
 """
 
 from fedloom.contracts import Metric, Prediction

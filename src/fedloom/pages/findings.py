@@ -7,7 +7,7 @@ from fedloom.claims import Conclusion, Decision
 from fedloom.comparing import ALL, PairRow, RankRow, direction, gap
 from fedloom.outcomes import Outcome
 from fedloom.pages.words import plural
-from fedloom.reports import per_client
+from fedloom.per_client import per_client
 from fedloom.statistics import Interval
 from fedloom.suites import BASE, SuiteOutcome
 from fedloom.summaries import ClientRow, Summary
@@ -72,13 +72,14 @@ class Findings:
     @property
     def unranked(self) -> str:
         """Why nothing is ranked."""
-        ended, missing = len(self.study.cells), len(self.study.missing)
-        if missing:
-            return (
-                f"{ended} of {plural(ended + missing, 'run')} have ended, and no method is through with all of its own; "
-                "`fedloom bench` goes on with a suite, `fedloom resume` with a run"
-            )
-        return "no method has a score of which more or less is better on every run"
+        study = self.study
+        if any(len(study.runs(data, method)) == len(study.seeds) for data in study.data for method in study.methods):
+            return "no method has a score of which more or less is better on each of its runs"
+        ended = len(study.cells)
+        return (
+            f"{ended} of {plural(ended + len(study.missing), 'run')} have ended, and no method is through with all "
+            "of its own; `fedloom bench` goes on with a suite, `fedloom resume` with a run"
+        )
 
     def first(self, data: str) -> frozenset[str]:
         """Return the methods, ties included, that come first on a data set of those that leave the data in place."""

@@ -15,7 +15,7 @@ from fedloom.summaries import GroupRow, ScoreRow
 __all__ = ["claims", "curves", "differences", "groups", "ranking", "tables"]
 
 _MEAN = "mean of all data sets"
-_UNBOUNDED = "They know no range of a score: a share that few seeds disagree on may reach below 0 or above 1."
+_UNBOUNDED = "Student's intervals are not bounded by the range of a score: those of shares may end below 0 or above 1."
 
 
 def _called(data: str) -> str:
@@ -42,8 +42,8 @@ def ranking(found: Findings) -> Section:
             reference={} if found.single else {name: interval.value for name, interval in base.items()},
         ),
         f"Forest plot: {'; '.join(f'{m} {value(i.value)}, {bounds(i)}' for m, i in panels[_called(found.whole)][:12])}",
-        "Points are values on the common test, strokes their 95 % intervals; filled in each panel: its best of those that "
-        f"leave the data where they are.{'' if found.single else ' Dashed: the model before training.'}",
+        "Points are values on the common test, strokes their 95 % intervals; filled: the best of each panel, of those "
+        f"that leave the data where they are.{'' if found.single else ' Dashed: the model before training.'}",
     )
     return Section("ranking", title, [figure, _ranks(found), *_unranked(found), Text(_how(found), "muted")])
 

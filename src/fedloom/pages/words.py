@@ -41,11 +41,7 @@ def signed(number: float) -> str:
 
 
 def minus(text: str) -> str:
-    """Return a text whose numbers and differences have the true sign for minus; hyphens of names stay.
-
-    >>> minus("fed-avg - base on x-1 -0.064, at most 1e-05")
-    'fed-avg − base on x-1 −0.064, at most 1e−05'
-    """
+    """Return a text whose numbers and differences have the true sign for minus; hyphens of names stay."""
     return re.sub(r"(?<![^\s(\[])-(?=\d|\s)|(?<=\de)-(?=\d\d)", "\N{MINUS SIGN}", text)
 
 

@@ -47,6 +47,10 @@ class Dpo(Task):
     """Preference pairs; questions with one answer (Chat) can be asked in an evaluation, not learnt from."""
 
     learns: ClassVar[tuple[type[Example], ...]] = (Preference,)
+    tells: ClassVar[tuple[str, ...]] = (
+        *("loss", "preference_accuracy", "likelihood_accuracy", "reward_margin", "chosen_reward", "rejected_reward"),
+        *("kl_to_reference", "answer_loss"),
+    )
 
     beta: Positive = 0.1
     """How strongly the model is held to the reference."""
