@@ -9,6 +9,7 @@ are asked nevertheless.
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -150,9 +151,10 @@ def _library() -> Any:
 
 
 def _client_errors(openai: Any) -> tuple[type[Exception], ...]:
-    """Return what the client lets through from below: its library of HTTP, another one from version to version."""
-    below = importlib.import_module(openai.Timeout.__module__.partition(".")[0])
-    return (openai.OpenAIError, below.HTTPError, below.InvalidURL, ValueError, ImportError, OSError)
+    """Return what the client lets through from below: from its library of HTTP, another one from version to version."""
+    below = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+    kinds = [kind for library in below for kind in (library.HTTPError, library.InvalidURL)]
+    return (openai.OpenAIError, ValueError, ImportError, OSError, *kinds)
 
 
 @dataclass(frozen=True)
