@@ -147,6 +147,16 @@ def test_failing_cell_is_told_with_its_reason(failed):
     assert "fedloom: d/broken_s1: clients_per_round: found 99, the data have 4 clients." in failed[3]
 
 
+def test_what_stops_every_cell_is_told_once(tmp_path, capsys):
+    file = write_suite(tmp_path, {"one": BROKEN, "other": BROKEN})
+    with pytest.raises(typer.Exit) as left:
+        bench(file, [], out=tmp_path / "out", jobs=1, as_json=False, quiet=True)
+    told = capsys.readouterr().err.splitlines()
+    assert (left.value.exit_code, len(told)) == (2, 2)
+    assert told[0].startswith("fedloom: d/one_s1 and 1 more cells: clients_per_round: found 99")
+    assert told[1].startswith("fedloom: no cell has ended")
+
+
 def test_directory_of_another_suite_is_refused(done):
     folder, out, *_ = done
     file = write_suite(folder, {"fedavg": {"rounds": 3}, "local": {"protocol": "local_only"}})

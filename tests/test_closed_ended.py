@@ -255,6 +255,30 @@ def test_unknown_generation_option_is_refused(ours):
         harness_model(ours).generate_until(requests("generate_until", ("a", {"num_beams": 4})))
 
 
+def drawn(ours, temperature, *contexts):
+    options = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": temperature}
+    asked = [(f"<|user|>{text}<|end|><|assistant|>", options) for text in contexts]
+    return harness_model(ours).generate_until(requests("generate_until", *asked))
+
+
+def test_repeated_requests_draw_different_answers(ours, texts):
+    found = drawn(ours, 2.0, *[texts[0]] * 4)
+    assert len(set(found)) > 1
+
+
+def test_repeated_requests_draw_the_same_in_another_run(ours, texts):
+    asked = [texts[0], texts[1], texts[0], texts[0]]
+    assert drawn(ours, 2.0, *asked) == drawn(ours, 2.0, *asked)
+
+
+def test_first_of_repeated_requests_draws_as_it_does_alone(ours, texts):
+    assert drawn(ours, 2.0, texts[0], texts[0], texts[1])[::2] == drawn(ours, 2.0, *texts[:2])
+
+
+def test_repeated_greedy_requests_are_answered_alike(ours, texts):
+    assert len(set(drawn(ours, 0.0, *[texts[0]] * 3))) == 1
+
+
 # ------------------------------------------------------------------------------------------------------ a whole session
 
 

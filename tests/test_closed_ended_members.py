@@ -60,8 +60,8 @@ def local_attempt(name, row):
 
 
 @pytest.mark.parametrize("row", [{"question": "q", "answer": "a"}, {"subset": "", "question": "q", "answer": "a"}])
-def test_every_third_group_and_tag_loads_or_is_refused_in_one_line(everything, row):
-    names = sorted(name for name, entry in everything.items() if entry.kind.name in ("GROUP", "TAG"))[::3]
+def test_every_seventh_group_and_tag_loads_or_is_refused_in_one_line(everything, row):
+    names = sorted(name for name, entry in everything.items() if entry.kind.name in ("GROUP", "TAG"))[::7]
     told = {}
     for name in names:
         try:
@@ -70,7 +70,7 @@ def test_every_third_group_and_tag_loads_or_is_refused_in_one_line(everything, r
             told[name] = str(error)
             continue
         told[name] = local_attempt(name, row | {"subset": leaf} if "subset" in row else row)
-    assert len(told) > 500 and not [name for name, text in told.items() if "\n" in text]
+    assert len(told) > 200 and not [name for name, text in told.items() if "\n" in text]
 
 
 @pytest.mark.parametrize("name", ["mmlu_pro", "multimedqa", "leaderboard", "anli", "lambada", "pythia"])
@@ -100,12 +100,8 @@ def test_task_by_a_python_class_is_refused_by_name(name, everything):
 @pytest.mark.parametrize(("name", "near"), [("gsm9k", "gsm8k"), ("fiqa_saa", "fiqa_sa")])
 def test_unknown_name_is_told_before_missing_data(name, near, everything, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(examining, "_header", lambda *_: {})
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["fedloom", "evaluate", "tasks", "fedloom-embedded", name]
-        + ["--data-dir", str(tmp_path), "--out", str(tmp_path / "o")],
-    )
+    words = ("evaluate", "tasks", "fedloom-embedded", name, "--data-dir", str(tmp_path), "--out", str(tmp_path / "o"))
+    monkeypatch.setattr(sys, "argv", ["fedloom", *words])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     told = capsys.readouterr().err
@@ -118,7 +114,7 @@ def test_unknown_name_is_an_unknown_name(everything):
         check_name("gsm9k")
 
 
-# --------------------------------------------------------------------------------------------------------- whose a row is
+# ------------------------------------------------------------------------------------------------------- whose a row is
 
 
 def test_row_goes_by_the_name_of_a_member():
@@ -129,6 +125,21 @@ def test_row_goes_by_the_name_of_a_member():
 def test_dataset_name_with_capitals_is_found():
     members = {"easy": SPLIT | {"dataset_name": "ARC-Easy"}, "hard": SPLIT | {"dataset_name": "ARC-Challenge"}}
     assert assigned(members, {"subset": "ARC-Easy", "q": 1}) == {"easy": [1]}
+
+
+def test_members_that_differ_in_case_are_told_apart():
+    assert assigned({"a": SPLIT, "A": SPLIT}, {"subset": "A", "q": 1}) == {"A": [1]}
+
+
+def test_name_of_a_member_goes_before_a_dataset_name():
+    members = {"a": SPLIT, "b": SPLIT | {"dataset_name": "a"}}
+    assert assigned(members, {"subset": "a", "q": 1}) == {"a": [1]}
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, 3])
+def test_member_that_is_no_text_is_refused(value):
+    with pytest.raises(DataError, match=r"row 0: subset: found .* It names the member of 'g'"):
+        assigned({"a": SPLIT, "b": SPLIT}, {"subset": value, "q": 1})
 
 
 @pytest.mark.parametrize("change", [{"dataset_path": "other"}, {"test_split": "other"}])
@@ -150,11 +161,13 @@ def test_row_without_a_member_is_told_the_first_ones():
 
 
 def test_row_of_an_unknown_member_is_told_the_nearest():
-    with pytest.raises(DataError, match=r"subset: found 'anatomi'. Did you mean 'anatomy'\? It names the member of 'g'"):
+    with pytest.raises(
+        DataError, match=r"subset: found 'anatomi'. Did you mean 'anatomy'\? It names the member of 'g'"
+    ):
         assigned({"anatomy": SPLIT, "virology": SPLIT}, {"subset": "anatomi", "q": 1})
 
 
-# --------------------------------------------------------------------------------------------------------------- members
+# -------------------------------------------------------------------------------------------------------------- members
 
 
 @pytest.mark.parametrize(
@@ -187,7 +200,7 @@ def test_group_without_members_by_name_is_refused(children):
         leaves_of(index(a={}, g=children), "g")
 
 
-# ------------------------------------------------------------------------------------------------------------- libraries
+# ------------------------------------------------------------------------------------------------------------ libraries
 
 
 def fails(error):

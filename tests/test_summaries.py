@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedloom.comparing import ALL, direction, gap, joined, pair_rows, rank_rows
+from fedloom.comparing import ALL, gap, joined, pair_rows, rank_rows
 from fedloom.errors import DataError, RunError
+from fedloom.per_client import direction
 from fedloom.statistics import Interval
 from fedloom.summaries import (
     client_rows,

@@ -9,6 +9,7 @@ from datasets import Dataset
 from sklearn.metrics import f1_score
 
 from fedloom import closed_ended
+from fedloom.closed_ended.code_answers import program_of
 from fedloom.closed_ended.harness import hub_tasks, local_tasks, own_harness_task, set_shots
 from fedloom.closed_ended.local_data import local_data
 from fedloom.closed_ended.scores import F1, Labels, f1_difference, f1_scores, mean_score, verdict
@@ -108,6 +109,29 @@ def test_label_is_the_first_that_the_first_line_names(answer, label):
     assert the_label(answer, LABELS) == label
 
 
+@pytest.mark.parametrize(
+    ("answer", "labels", "label"),
+    [
+        ("NEGATİVE", LABELS, "negative"),
+        ("po\u017fitive", LABELS, "positive"),
+        ("\uff4e\uff45utral", LABELS, "neutral"),
+        ("iyi", ("İyi", "Kötü"), "İyi"),
+        ("İYİ", ("iyi", "kötü"), "iyi"),
+        ("KOTÜ ya da KÖTÜ", ("iyi", "kötü"), "kötü"),
+        ("it is very good", ("very", "very good"), "very good"),
+        ("it is very bad", ("very", "very good"), "very"),
+        ("very goodness", ("very", "very good"), "very"),
+        ("这是正面的", ("正面", "负面"), "正面"),
+        ("非常に肯定的です", ("肯定", "否定"), "肯定"),
+        ("answer是positive的", LABELS, "positive"),
+        ("10 or 1", ("0", "1"), "1"),
+        ("non_negative", LABELS, ""),
+    ],
+)
+def test_label_is_found_in_any_case_length_and_script(answer, labels, label):
+    assert the_label(answer, labels) == label
+
+
 def test_answer_without_a_label_is_wrong_and_counted(folder):
     task = own_harness_task(own_task("tfns"), local_data(folder, "tfns")).tasks["tfns"]
     assert task.process_results({"answer": "neutral"}, ["I do not know"]) == {"acc": 0.0, "unparsed": 1.0}
@@ -171,6 +195,11 @@ def test_completion_stands_where_the_program_says():
             {"kind": "label", "labels": ("a", "b"), "cuts": (1.0, 2.0)},
             r"cuts: found \[1.0, 2.0\], allowed are 1 rising",
         ),
+        (
+            {"kind": "label", "labels": ("a", " ")},
+            r"labels: found ' ' at place 1, allowed are texts that are not empty",
+        ),
+        ({"kind": "label", "labels": ("a", "b", "A")}, r"labels: found 'A' at place 2, .* differ in more than case"),
         ({"kind": "label", "labels": ("a",), "values": {"0": "c"}}, r"values: found the label 'c', allowed are a"),
     ],
 )
@@ -310,6 +339,57 @@ def test_test_part_of_too_few_rows_is_refused(tmp_path):
 def test_hub_out_of_reach_says_what_to_fetch(tmp_path):
     with pytest.raises(MissingFileError, match=r"neither a local file nor the hub has its data .* DIR/gsm8k.jsonl"):
         hub_tasks("gsm8k", HARNESS["gsm8k"], tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- programs in answers
+
+HEAD = "import math\n\n\ndef g(x):\n    return x\n\n\ndef f(x):\n    #"
+WHOLE = "def f(x):\n    return g(x) + math.floor(1)"
+STOP = ("\ndef", "\n#", "\nprint")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (" one\n    return 2\n", f"{HEAD} one\n    return 2\n"),
+        ("\n    return 2\n\ndef h():\n    pass", f"{HEAD}\n    return 2\n"),
+        (f"Here:\n```python\n{WHOLE}\n```\nIt adds 1.", HEAD[: HEAD.index("def f")] + WHOLE + "\n"),
+        ("```\n\n    return 2\n```\n```\nno\n```", f"{HEAD}\n    return 2\n"),
+        ("```py\n\n    return 2\n", f"{HEAD}\n    return 2\n"),
+        (f"\n{WHOLE}\n\nprint(f(1))", f"{HEAD[: HEAD.index('def f')]}\n{WHOLE}\n"),
+        (f"```python\n{WHOLE}\n\n# a\ny = 1\n```", f"{HEAD[: HEAD.index('def f')]}{WHOLE}\n\n# a\ny = 1\n"),
+        ("\n    return `2`\n", f"{HEAD}\n    return `2`\n"),
+    ],
+)
+def test_program_of_an_answer_is_what_was_written(answer, code):
+    assert program_of(HEAD, answer, "\nassert f(0) == 1", STOP) == f"{code}\nassert f(0) == 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("humaneval", "Sure:\n\n```python\ndef f(x):\n    return 1\n```\n"),
+        ("humaneval", "\ndef f(x):\n    return 1\n"),
+        ("mbpp", "```python\nx = 1\n```\n"),
+    ],
+)
+def test_answers_of_chats_pass(name, answer, folder):
+    (task,) = load(folder, name).tasks.values()
+    assert task.process_results(task.eval_docs[0], [answer]) == {"pass@1": 1.0, "stopped": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "chat", "until"),
+    [
+        ("humaneval", False, ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]),
+        ("humaneval", True, []),
+        ("mbpp", True, ["[DONE]"]),
+        ("tfns", True, ["\n"]),
+    ],
+)
+def test_lines_end_no_program_in_a_chat(name, chat, until, folder):
+    (task,) = own_harness_task(own_task(name), local_data(folder, name), chat=chat).tasks.values()
+    assert task.get_config("generation_kwargs")["until"] == until
 
 
 # -------------------------------------------------------------------------------------------------------------- scores

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from fedloom.comparing import ALL, direction, gap
+from fedloom.comparing import ALL, gap
 from fedloom.errors import DataError, RunError
 from fedloom.evaluation import Scored
 from fedloom.outcomes import Asked, Outcome, Selection
+from fedloom.per_client import direction
 from fedloom.statistics import LEVEL, Interval
 from fedloom.suites import BASE, Claim, SuiteOutcome
 from fedloom.summaries import Summary, languages_of_models, plain, summarise

@@ -36,7 +36,6 @@ __all__ = [
     "Chooser",
     "PairRow",
     "RankRow",
-    "direction",
     "gap",
     "joined",
     "over_seeds",

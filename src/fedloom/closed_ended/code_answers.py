@@ -14,17 +14,17 @@ _FUNCTION = re.compile(r"^(?:async )?def (\w+)", re.MULTILINE)
 
 
 def program_of(before: str, answer: str, after: str, stop: Sequence[str] = ()) -> str:
-    """Return the program between what the task puts before and after an answer.
+    r"""Return the program between what the task puts before and after an answer.
 
     A text of `stop` ends an answer that is in no fence; of a function written out again, behind its first line.
 
-    >>> program_of("import math\\ndef f(x):\\n", "So:\\n```python\\ndef f(x):\\n    return x\\n```", "f(1)")
-    'import math\\ndef f(x):\\n    return x\\nf(1)'
+    >>> program_of("import math\ndef f(x):\n", "So:\n```python\ndef f(x):\n    return x\n```", "f(1)")
+    'import math\ndef f(x):\n    return x\nf(1)'
     """
     fence = _FENCE.search(answer)
     code = fence[1] if fence else answer
     heads = list(_FUNCTION.finditer(before))
-    again = heads and re.search(rf"^(?:async )?def {heads[-1][1]}\b", code, re.MULTILINE)
+    again = re.search(rf"^(?:async )?def {heads[-1][1]}\b", code, re.MULTILINE) if heads else None
     if not fence:
         begin = again.end() if again else 0
         code = code[: min((place for text in stop if (place := code.find(text, begin)) >= 0), default=len(code))]

@@ -5,6 +5,7 @@ same part of the same data share such rows; a dataset_name of several data is no
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -55,7 +56,9 @@ def _of_group(index: Mapping[str, Any], children: Any, above: tuple[str, ...]) -
     for child in children if isinstance(children, list) else [children]:
         settings: dict[str, Any] = child if isinstance(child, dict) else {"task": child}
         named = settings.get("group", settings.get("task"))
-        if isinstance(named, str) and named in index and named not in above:
+        if named in above:
+            continue  # a group within itself adds nothing
+        if isinstance(named, str) and named in index:
             changed = bool(settings.keys() - _LABELS)
             yield from ((leaf, changed or inner) for leaf, inner in _leaves(index, named, (*above, named)))
         elif isinstance(settings.get("task"), list):  # a group within the group
@@ -68,17 +71,16 @@ def rows_by_member(
     name: str, data: LocalData, column: str, members: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, LocalData]:
     """Return the rows of each member, of which the settings are given; members without a question are left out."""
-    named = {_plain(leaf): [leaf] for leaf in members}
-    shared = _by_dataset_name(members)
+    known = _names(members)
     questions: dict[str, list[Record]] = {}
     shots: dict[str, list[Record]] = {}
     for rows, parts in ((data.questions, questions), (data.shots, shots)):
         for record in rows:
             value = record.values.get(column)
-            key = _plain(value)
-            if value is None or not (key in named or key in shared):
-                raise _unknown(name, record, column, members, shared)
-            for leaf in named.get(key) or _of_one_data(record, column, shared[key], members):
+            leaves = [value] if value in known.exact else known.close.get(_plain(value), [])
+            if value is None or not leaves:
+                raise _unknown(name, record, column, known)
+            for leaf in _of_one_data(record, column, leaves, members):
                 parts.setdefault(leaf, []).append(record)
     return {
         leaf: LocalData(tuple(questions[leaf]), tuple(shots.get(leaf, ())), data.sha256)
@@ -87,12 +89,23 @@ def rows_by_member(
     }
 
 
-def _by_dataset_name(members: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class _Names:
+    """What a row may call the members."""
+
+    exact: tuple[str, ...]
+    close: Mapping[str, Sequence[str]]
+    """Members by their names and by dataset_name, in small letters; a member's name goes before a dataset_name."""
+
+
+def _names(members: Mapping[str, Mapping[str, Any]]) -> _Names:
+    own: dict[str, list[str]] = {}
     shared: dict[str, list[str]] = {}
     for leaf, settings in members.items():
+        own.setdefault(_plain(leaf), []).append(leaf)
         if settings.get("dataset_name") is not None:
             shared.setdefault(_plain(settings["dataset_name"]), []).append(leaf)
-    return shared
+    return _Names(tuple(members), shared | own)
 
 
 def _of_one_data(
@@ -108,20 +121,14 @@ def _of_one_data(
     )
 
 
-def _unknown(
-    name: str, record: Record, column: str, members: Mapping[str, Any], shared: Mapping[str, Any]
-) -> DataError:
+def _unknown(name: str, record: Record, column: str, known: _Names) -> DataError:
     value = record.values.get(column)
-    if value is None:
-        found = f"no column '{column}'"
-        hint = ""
-    else:
-        found = f"{column}: found {value!r}"
-        near = suggest(_plain(value), {**members, **shared}).partition(" Known:")[0]
-        hint = f" {near}" if near.startswith("Did") else ""
+    near = suggest(_plain(value), known.close).partition(" Known:")[0]
+    hint = f" {near}" if value is not None and near.startswith("Did") else ""
+    found = f"no column '{column}'" if value is None else f"{column}: found {value!r}"
     return DataError(
         f"{record.where}: {found}.{hint} It names the member of '{name}' that a row belongs to, allowed are "
-        f"{_few(members)}; name it in every row, or ask the members one by one."
+        f"{_few(known.exact)}; name it in every row, or ask the members one by one."
     )
 
 

@@ -183,7 +183,7 @@ def the_label(answer: str, labels: Sequence[str]) -> str:
 def _folded(text: str) -> str:
     """Return a text without differences of case and width; the dotted and the dotless i of Turkish are one letter."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return unicodedata.normalize("NFC", folded.replace("i\u0307", "i").replace("ı", "i"))
+    return unicodedata.normalize("NFC", folded.replace("i\u0307", "i").replace("\u0131", "i"))
 
 
 def _is_word(line: str, start: int, end: int) -> bool:

@@ -53,6 +53,9 @@ def bench(
     except KeyboardInterrupt:
         _say("stopped; the same command goes on, and finished cells stay as they are.")
         raise typer.Exit(130) from None
+    if problems and not any(folder.glob("*/*/report.md")):
+        problems.append("no cell has ended: mend that, and the same command starts them again.")
+        _end(problems, all_hold=False)
     told = conclude_directory(folder)
     if as_json:
         lines([json.dumps(told.record(), allow_nan=False)])
@@ -64,9 +67,13 @@ def bench(
         lines([] if quiet or as_json else [str(page)])
     except FedloomError as error:
         problems.append(f"report.html: {error}")
+    _end(problems, all_hold=all(one.state == "holds" for one in told.decisions))
+
+
+def _end(problems: list[str], *, all_hold: bool) -> None:
     for problem in problems:
         _say(problem)
-    if problems or not all(one.state == "holds" for one in told.decisions):
+    if problems or not all_hold:
         raise typer.Exit(2 if problems else 1)
 
 
@@ -86,7 +93,19 @@ def _carry_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list
                 ended.append(one)
                 if not silent:
                     _progress(ended, waiting, jobs)
-    return [f"{one.cell.folder}: {one.problem}" for one in ended if one.problem]
+    return _told_once(ended)
+
+
+def _told_once(ended: "Iterable[Ended]") -> list[str]:
+    """Return each problem once, with the cells that it stopped: a missing file stops all that read it."""
+    stopped: dict[str, list[str]] = {}
+    for one in ended:
+        if one.problem:
+            stopped.setdefault(one.problem, []).append(one.cell.folder)
+    return [
+        f"{cells[0]}{f' and {len(cells) - 1} more cells' * (len(cells) > 1)}: {problem}"
+        for problem, cells in stopped.items()
+    ]
 
 
 def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:

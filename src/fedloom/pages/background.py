@@ -114,10 +114,11 @@ def _unmeasured(data: str, run: Path, folder: Path) -> list[Block]:
     inside = os.path.relpath(run.resolve(), folder.resolve())
     out = shown if inside == "." else shown / data
     command = shlex.join(["fedloom", "data", "describe", str(shown / inside / "run.toml"), "--out", str(out)])
+    where = " (DIR: the folder of this page)" if folder.is_absolute() else ""
     told = (
-        f"{data}: the seven diversities have not been measured. Where the runs were started, before this page is made "
+        f"{data}: the seven diversities have not been measured. To have them here, run this where the runs were started"
+        f"{where} and then make the page anew:"
     )
-    told += f"again{', DIR being the folder of this page' if folder.is_absolute() else ''}:"
     return [Text(told, "muted", code=command)]
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from fedloom.comparing import direction
 from fedloom.pages.blocks import Block, Column, Figure, Section, Table, Text
 from fedloom.pages.figures import heat_map
 from fedloom.pages.findings import Findings, OwnScores
 from fedloom.pages.words import NONE, bounds, capital, score_name, value
+from fedloom.per_client import direction
 from fedloom.statistics import Interval
 from fedloom.summaries import ClientRow
 

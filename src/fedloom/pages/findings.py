@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedloom.claims import Conclusion, Decision
-from fedloom.comparing import ALL, PairRow, RankRow, direction, gap
+from fedloom.comparing import ALL, PairRow, RankRow, gap
 from fedloom.outcomes import Outcome
 from fedloom.pages.words import plural
-from fedloom.per_client import per_client
+from fedloom.per_client import direction, per_client
 from fedloom.statistics import Interval
 from fedloom.suites import BASE, SuiteOutcome
 from fedloom.summaries import ClientRow, Summary

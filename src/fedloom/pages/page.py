@@ -20,8 +20,8 @@ __all__ = ["page", "write_report"]
 def write_report(folder: Path, out: Path | None = None, *, told: Conclusion | None = None) -> Path:
     """Write the page of a directory and return its path, `report.html` in the directory if no other is given.
 
-    `told` is what the directory holds, for whoever knows it already. The same directory gives the same bytes. Refused:
-    a folder without a finished run, damaged files, no matplotlib.
+    `told` is what the directory holds, for whoever knows it already. The same directory, given alike, gives the same
+    bytes. Refused: a folder without a finished run, damaged files, no matplotlib.
     """
     text = page(folder, told)
     path = out or folder / "report.html"

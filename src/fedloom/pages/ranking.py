@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedloom.comparing import ALL, direction, joined
+from fedloom.comparing import ALL, joined
 from fedloom.outcomes import Asked
 from fedloom.pages import figures, logs
 from fedloom.pages.blocks import Block, Cell, Column, Figure, Section, Table, Text
 from fedloom.pages.findings import Findings, Gap
 from fedloom.pages.words import NONE, bounds, capital, decided, minus, place, score_name, signed, value
+from fedloom.per_client import direction
 from fedloom.statistics import Interval, student_interval
 from fedloom.suites import BASE
 from fedloom.summaries import GroupRow, ScoreRow

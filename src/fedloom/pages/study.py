@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fedloom import config
-from fedloom.comparing import direction
 from fedloom.errors import MissingFileError, RunError
 from fedloom.outcomes import Outcome, outcome
+from fedloom.per_client import direction
 from fedloom.runs import RunDirectory
 from fedloom.suites import BASE, Key, Suite, SuiteOutcome, load_suite_directory
 
