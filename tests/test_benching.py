@@ -147,6 +147,19 @@ def test_failing_cell_is_told_with_its_reason(failed):
     assert "fedloom: d/broken_s1: clients_per_round: found 99, the data have 4 clients." in failed[3]
 
 
+def test_described_data_stand_on_the_page_and_are_measured_once(tmp_path, capsys):
+    file = write_suite(tmp_path, {"fedavg": {}})
+    words = {"out": tmp_path / "out", "jobs": 1, "as_json": False, "quiet": True}
+    bench(file, [], describe=True, **words)
+    told = tmp_path / "out" / "d" / "diversity.json"
+    before = (told.stat().st_mtime_ns, told.read_bytes())
+    bench(file, [], describe=True, **words)
+    assert (told.stat().st_mtime_ns, told.read_bytes()) == before
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "seven diversities, 0 where a client is like the pool" in page and "have not been measured" not in page
+    assert not capsys.readouterr().err
+
+
 def test_what_stops_every_cell_is_told_once(tmp_path, capsys):
     file = write_suite(tmp_path, {"one": BROKEN, "other": BROKEN})
     with pytest.raises(typer.Exit) as left:

@@ -19,13 +19,22 @@ from typing import cast
 
 from fedloom import api, config
 from fedloom.claims import Conclusion, conclude
+from fedloom.describing import describe_run, write
 from fedloom.errors import FedloomError, RunError
 from fedloom.files import disk_errors, write_atomic
 from fedloom.protocols.tuning import TuningRun
 from fedloom.runs import RunDirectory
 from fedloom.suites import Cell, Suite, cells_of, check_directory, load_suite_directory
 
-__all__ = ["Ended", "carry_out", "conclude_directory", "opened_directory", "remaining_s", "waiting_cells"]
+__all__ = [
+    "Ended",
+    "carry_out",
+    "conclude_directory",
+    "describe_data",
+    "opened_directory",
+    "remaining_s",
+    "waiting_cells",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,23 @@ def conclude_directory(folder: Path) -> Conclusion:
     told = conclude(load_suite_directory(folder))
     write_atomic(folder / "summary.json", json.dumps(told.record(), indent=1, allow_nan=False) + "\n")
     return told
+
+
+def describe_data(suite: Suite, folder: Path) -> list[str]:
+    """Measure the diversities of each data set with a finished run, unless they are there; return what was refused.
+
+    They are those of the suite's first seed, with the model of its first method.
+    """
+    problems: list[str] = []
+    for data in suite.data:
+        cell = next(cell for cell in cells_of(suite) if cell.data == data)
+        if not RunDirectory(folder / cell.folder).complete or (folder / data / "diversity.json").is_file():
+            continue
+        try:
+            write(describe_run(cell.run, with_model=True), folder / data)
+        except FedloomError as error:
+            problems.append(f"{data}: its diversities were not measured: {error}")
+    return problems
 
 
 @contextlib.contextmanager

@@ -34,6 +34,9 @@ def bench(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Worker processes; left out: as the file says.", show_default=False)
     ] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Measure the seven diversities of each data set for the page, once.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but claims and errors.")] = False,
 ) -> None:
@@ -41,7 +44,7 @@ def bench(
 
     Exit code 0: all claims hold; 1: one does not, or is not decided; 2: refused, or a run failed.
     """
-    from fedloom.benching import conclude_directory
+    from fedloom.benching import conclude_directory, describe_data
     from fedloom.console import lines, print_tables
     from fedloom.pages import write_report
     from fedloom.suites import load_suite
@@ -56,6 +59,7 @@ def bench(
     if problems and not any(folder.glob("*/*/report.md")):
         problems.append("no cell has ended: mend that, and the same command starts them again.")
         _end(problems, all_hold=False)
+    problems += describe_data(suite, folder) if describe else []
     told = conclude_directory(folder)
     if as_json:
         lines([json.dumps(told.record(), allow_nan=False)])
