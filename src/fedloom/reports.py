@@ -35,6 +35,7 @@ __all__ = [
     "show_table",
 ]
 
+
 @dataclass(frozen=True)
 class Table:
     """A titled table of texts."""
