@@ -72,6 +72,36 @@ def overall(out, score, model="candidate"):
     return next(row for row in record(out)["scores"][model] if row["score"] == score and row["group"] == "")
 
 
+# -------------------------------------------------------------------------------------------------------- a completer
+
+
+def completer_file(folder, **table):
+    path = folder / "served.toml"
+    path.write_text(tomli_w.dumps({"completer": table}))
+    return path
+
+
+def test_a_served_model_is_examined_by_a_file_that_names_it(run, tmp_path, openai_server):
+    served = completer_file(
+        tmp_path, name="openai", url=openai_server(Judge(lambda _: "w4"), model="mine").url, model="mine"
+    )
+    file = exam_file(tmp_path, judge={"name": "canned", "patterns": {".": "Grade: [[8]]"}})
+    assert fedloom("evaluate", "exam", served, file, "--out", tmp_path / "out", "--against", run) == 0
+    assert (overall(tmp_path / "out", "quality")["value"], overall(tmp_path / "out", "quality")["n"]) == (8, 6)
+    assert set(record(tmp_path / "out")["models"]) == {"candidate", "against"}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [({"name": "opnai"}, "opnai"), ({"name": "openai", "url": "http://localhost/v1", "modle": "x"}, "modle")],
+)
+def test_a_completer_file_with_a_wrong_word_is_refused(tmp_path, capsys, table, said):
+    file = exam_file(tmp_path, judge={"name": "canned", "patterns": {".": "Grade: [[8]]"}})
+    assert fedloom("evaluate", "exam", completer_file(tmp_path, **table), file, "--out", tmp_path / "out") == 2
+    told = capsys.readouterr().err.strip()
+    assert said in told and "\n" not in told and not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------------------------------------------------- a server
 
 

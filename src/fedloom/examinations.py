@@ -72,7 +72,23 @@ class _Wanted:
 # -------------------------------------------------------------------------------------------------------------- models
 
 
-def examinee(folder: Path, template: Template | None = None) -> LocalModel:
+@dataclass(frozen=True, kw_only=True)
+class _CompleterFile:
+    """What a TOML file that stands for a model holds."""
+
+    completer: Completer
+
+
+def examinee(place: Path, template: Template | None = None) -> Completer:
+    """Return who answers: the completer that a TOML file names, else the model of a folder in its template."""
+    if place.suffix != ".toml":
+        return _model_in(place, template)
+    if template is not None:
+        raise ConfigError(f"template: found one beside {place}; a completer has its own: leave it out.")
+    return config.build(_CompleterFile, config.read_toml(place), str(place)).completer
+
+
+def _model_in(folder: Path, template: Template | None) -> LocalModel:
     """Return the model of a run directory, an adapter folder or a model folder, with the template it was trained in.
 
     The template of a run is that of its run file, and another one is refused: an answer in another template than that
@@ -204,7 +220,7 @@ def _cost(asker: Asker) -> str:
 # ------------------------------------------------------------------------------------------------------------- results
 
 
-def _result(examination: Examination, who: Mapping[str, LocalModel], graded: Mapping[str, Sequence[Graded]]) -> Result:
+def _result(examination: Examination, who: Mapping[str, Completer], graded: Mapping[str, Sequence[Graded]]) -> Result:
     resamples = examination.resamples
     scored = {name: rows(found, resamples=resamples) for name, found in graded.items()}
     compared = beyond_half(scored["candidate"])
@@ -212,7 +228,7 @@ def _result(examination: Examination, who: Mapping[str, LocalModel], graded: Map
         compared += differences(graded["candidate"], graded["against"], resamples=resamples)
     told = warnings(graded["candidate"])
     record = {
-        "models": {name: {"identity": one.identity(), "template": one.template.name} for name, one in who.items()},
+        "models": {name: {"identity": one.identity(), "template": _template(one)} for name, one in who.items()},
         "judge": _identity(examination.judge),
         "seeds": list(examination.seeds),
         "resamples": resamples,
@@ -223,6 +239,10 @@ def _result(examination: Examination, who: Mapping[str, LocalModel], graded: Map
     }
     tables = [_table(name, found) for name, found in scored.items()]
     return Result(record, (*tables, *([_difference_table(compared)] if compared else [])))
+
+
+def _template(completer: Completer) -> str:
+    return completer.template.name if isinstance(completer, LocalModel) else ""
 
 
 def _identity(completer: Completer | None) -> str:

@@ -11,7 +11,8 @@ __all__ = ["exam"]
 
 def exam(
     model: Annotated[
-        Path, typer.Argument(help="A run directory, an adapter folder or a model folder.", show_default=False)
+        Path,
+        typer.Argument(help="A run directory, an adapter or model folder, or a completer (TOML).", show_default=False),
     ],
     file: Annotated[Path, typer.Argument(help="What is asked and who judges (TOML).", show_default=False)],
     out: Annotated[Path, typer.Option(help="The directory to make or to go on with.", show_default=False)],
