@@ -24,6 +24,7 @@ from fedloom.plugin import lookup
 from fedloom.protocols.corpus import corpus_means
 from fedloom.protocols.execute import execute, run_files
 from fedloom.protocols.prepared import prepare
+from fedloom.reports import outcome, show_record, show_table
 from fedloom.runs import RunDirectory
 from small_runs import small_run
 
@@ -280,8 +281,8 @@ def test_texts_of_clients_are_left_out():
 
 
 @pytest.fixture(scope="module")
-def lines(tmp_path_factory):
-    """The lines of metrics.jsonl of a run with a common test and two corpus metrics."""
+def directory(tmp_path_factory):
+    """A run with a common test and two corpus metrics."""
     folder = tmp_path_factory.mktemp("run")
     test = [{"instruction": f"w{index + 3} w5", "output": "w4 w5"} for index in range(5)]
     (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in test))
@@ -289,7 +290,12 @@ def lines(tmp_path_factory):
     directory = RunDirectory.create(folder / "out", run_files(run, ""))
     for _ in execute(run, directory):
         pass
-    return [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
+    return directory
+
+
+@pytest.fixture(scope="module")
+def lines(directory):
+    return directory.lines("metrics.jsonl")
 
 
 def _run(folder, **data):
@@ -297,6 +303,17 @@ def _run(folder, **data):
     evaluation = {"max_new_tokens": 3, "resamples": 20, "corpus_metrics": ["distinct_1", {"name": "corpus_bleu"}]}
     shared = {"data": table | data, "evaluation": evaluation, "partition": "iid", "clients": 3}
     return small_run(folder, rounds=1, **shared)
+
+
+@pytest.mark.parametrize("name", ["distinct_1", "corpus_bleu"])
+def test_a_run_shows_each_corpus_metric_without_an_interval(directory, lines, name):
+    found = outcome(directory)
+    (row,) = [row for row in show_record(found)["rows"] if row["score"] == name]
+    (line,) = [line for line in lines if line["name"] == f"test/{name}" and line["phase"] == "final"]
+    assert (row["final"]["value"], row["n"]) == (pytest.approx(line["total"] / line["weight"]), 5)
+    assert row["final"]["low"] is None and row["final"]["standard_error"] is None
+    (shown,) = [row for row in show_table(found).rows if row[1] == name]
+    assert shown[3] == f"{line['total'] / line['weight']:.3f}" and shown[4] == ""
 
 
 @pytest.mark.parametrize("name", ["test/distinct_1", "test/corpus_bleu"])

@@ -11,6 +11,7 @@ from typing import Any
 from fedloom import config
 from fedloom.errors import FedloomError, RunError
 from fedloom.evaluation import Scored, score_table
+from fedloom.mean import Mean
 from fedloom.runs import RunDirectory
 from fedloom.statistics import ScoreTable
 
@@ -52,6 +53,8 @@ class Outcome:
     """The partition card with `data_sha256` of all examples and the `base_id` of the base weights."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The resolved run file."""
+    corpus: Mapping[str, Mapping[str, Mean]] = field(default_factory=dict[str, Mapping[str, Mean]])
+    """Scores of all answers to the common test together by name and phase, weighing as many texts."""
 
     def part(self, chosen: Selection) -> "Outcome":
         """Return the run with the chosen scored examples alone; asked again, the same object."""
@@ -117,6 +120,7 @@ def outcome(directory: RunDirectory) -> Outcome:
         privacy=_privacy(directory),
         card=_card(directory),
         settings=table,
+        corpus=_corpus(directory, table),
     )
 
 
@@ -204,6 +208,17 @@ def _scored(record: Any, where: str) -> Scored:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def _corpus(directory: RunDirectory, table: Mapping[str, Any]) -> dict[str, dict[str, Mean]]:
+    """Return the corpus metrics before and after training; of several models their mean."""
+    names = [metric["name"] for metric in table["evaluation"].get("corpus_metrics", ())]
+    found: dict[str, dict[str, Mean]] = {name: {} for name in names}
+    for line in _numbers(directory, "metrics.jsonl", (), ("total", "weight")) if names else ():
+        told, phase = str(line.get("name", "")).removeprefix("test/"), line.get("phase")
+        if told in found and phase in ("base", "final"):
+            found[told][phase] = found[told].get(phase, Mean()) + Mean(line["total"], line["weight"])
+    return found
 
 
 def _cost(directory: RunDirectory) -> dict[str, float]:

@@ -92,7 +92,22 @@ def _rows(found: Outcome) -> list[_Row]:
                 rows.append(_Row(group, score, base, final, told.n))
             if told and score == "loss" and _is_per_token(found):
                 rows.append(_Row(group, "perplexity", _perplexity(base), _perplexity(final), told.n))
+    return [*rows, *_corpus_rows(found)]
+
+
+def _corpus_rows(found: Outcome) -> list[_Row]:
+    """Return the scores of many answers together, which have no interval: no mean over answers is such a score."""
+    rows: list[_Row] = []
+    for name, means in found.corpus.items():
+        base, final = (_bare(means[phase]) if phase in means else None for phase in ("base", "final"))
+        told = final or base
+        if told:
+            rows.append(_Row("test, all together", name, base, final, told.n))
     return rows
+
+
+def _bare(mean: Mean) -> Interval:
+    return Interval(mean.value, math.nan, math.nan, int(mean.weight))
 
 
 def _is_per_token(found: Outcome) -> bool:
@@ -155,11 +170,13 @@ def show_record(found: Outcome) -> dict[str, Any]:
 
 
 def _cell(interval: Interval | None, spec: str = ".3f") -> str:
+    if interval and math.isnan(interval.low):
+        return f"{interval.value:{spec}}"
     return f"{interval:{spec}}" if interval else ""
 
 
 def _error(interval: Interval | None) -> str:
-    return f"{interval.standard_error:.3f}" if interval else ""
+    return f"{interval.standard_error:.3f}" if interval and math.isfinite(interval.standard_error) else ""
 
 
 def _json(interval: Interval | None) -> dict[str, float | None] | None:
