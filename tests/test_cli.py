@@ -118,3 +118,13 @@ def test_world_sample_prints_json_lines(monkeypatch, capsys):
 
 def test_unknown_command_exits_with_2(monkeypatch, capsys):
     assert fedloom(monkeypatch, "fly") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["bench", "x.toml", "--jobs", "0"], "'--jobs'"), (["run"], "'file'"), (["show", "--frobnicate"], "--frobnicate")],
+)
+def test_wrong_words_are_told_by_their_option_in_one_line(monkeypatch, capsys, words, said):
+    assert fedloom(monkeypatch, *words) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.endswith("see `fedloom --help`.\n") and told.count("\n") == 1

@@ -249,7 +249,7 @@ app.command()(bench)
 app.command()(report)
 
 # typer carries its own copy of click in some versions and not in others: the parent of its own error is in both.
-_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 
 
 def main() -> None:
@@ -259,7 +259,7 @@ def main() -> None:
     except FedloomError as error:
         _refuse(str(error))
     except _UsageError as error:
-        _refuse(f"{error} See `fedloom --help`.")
+        _refuse(f"{error.format_message().rstrip('.')}; see `fedloom --help`.")
     except typer.Abort:
         print("fedloom: stopped; `fedloom resume DIR` goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)

@@ -80,12 +80,10 @@ class _CompleterFile:
 
 
 def examinee(place: Path, template: Template | None = None) -> Completer:
-    """Return who answers: the completer that a TOML file names, else the model of a folder in its template."""
-    if place.suffix != ".toml":
-        return _model_in(place, template)
-    if template is not None:
-        raise ConfigError(f"template: found one beside {place}; a completer has its own: leave it out.")
-    return config.build(_CompleterFile, config.read_toml(place), str(place)).completer
+    """Return who answers: the completer that a TOML file names, with its own template, else the model of a folder."""
+    if place.suffix == ".toml":
+        return config.build(_CompleterFile, config.read_toml(place), str(place)).completer
+    return _model_in(place, template)
 
 
 def _model_in(folder: Path, template: Template | None) -> LocalModel:
