@@ -254,4 +254,4 @@ def test_option_out_of_range_is_told_with_its_value(monkeypatch, tmp_path, capsy
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert "--limit: found 0, allowed is a number >= 1" in capsys.readouterr().err
+    assert "Invalid value for '--limit'" in capsys.readouterr().err

@@ -59,8 +59,9 @@ def describe_data(suite: Suite, folder: Path) -> list[str]:
     They are those of the suite's first seed, with the model of its first method.
     """
     problems: list[str] = []
+    first = {cell.data: cell for cell in reversed(cells_of(suite))}
     for data in suite.data:
-        cell = next(cell for cell in cells_of(suite) if cell.data == data)
+        cell = first[data]
         if not RunDirectory(folder / cell.folder).complete or (folder / data / "diversity.json").is_file():
             continue
         try:
