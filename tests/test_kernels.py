@@ -239,7 +239,7 @@ def test_mixed_ranks_give_the_gradients_of_models_of_those_ranks():
 # ---------------------------------------------------------------------------------------------------- the private step
 
 
-ONE_STEP = {**PLAIN_SGD, "steps": 1, "batch": 4}
+ONE_STEP = {**PLAIN_SGD, "steps": 1, "batch": 4, "normalise": "examples"}
 NO_CLIP = 1e9
 
 
@@ -257,12 +257,26 @@ def moves(this, **more):
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_without_noise_and_clip_a_step_is_that_of_plain_sgd(rank):
-    lengths = [[5, 9, 7, 4], [6, 6, 3, 8]]
-    this = private(lengths, learnt=1, rank=rank)
-    plain = work(this.model, this.shards, local=ONE_STEP)
-    found, expected = moves(this), moves(plain)
-    assert max(distance(found[client], expected[client]) for client in expected) < 1e-5
+@pytest.mark.parametrize("normalise", ["tokens", "examples"])
+def test_without_noise_and_clip_a_step_is_that_of_plain_sgd(normalise, rank):
+    for lengths in ([5, 9, 7, 4], [6, 6, 3, 8]):
+        items = private([lengths]).shards["client0"].items
+        tokens = sum(int(item.supervised_T[1:].sum()) for item in items)  # nothing predicts the first one
+        local = {**ONE_STEP, "normalise": normalise, "tokens_per_example": tokens / 4}
+        this = private([lengths], rank=rank, local=local)
+        plain = work(this.model, this.shards, local=local)
+        assert distance(moves(this)["client0"], moves(plain)["client0"]) < 1e-5
+
+
+def test_the_two_normalisations_are_different_steps():
+    one, other = (moves(private([[5, 9, 7, 4]], local={**ONE_STEP, "normalise": n})) for n in ("tokens", "examples"))
+    assert distance(one["client0"] / one["client0"].norm(), other["client0"] / other["client0"].norm()) > 0.01
+
+
+def test_a_plain_step_over_examples_is_the_mean_of_their_mean_gradients():
+    model, shards = tiny(rank=2), shards_of([[5, 9, 7, 4]], "examples")
+    alone = mean_gradients_alone(tiny(rank=2, attention="eager"), [model.trainable], [shards["client0"].items])
+    assert distance(moves(work(model, shards, local=ONE_STEP))["client0"], sum(alone) / 4) < 1e-5
 
 
 def test_a_clipped_step_is_the_sum_of_clipped_gradients_over_their_expected_number():

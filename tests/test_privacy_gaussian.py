@@ -119,19 +119,24 @@ def test_release_adds_the_noise_to_the_sum():
 
 
 def test_rate_is_expected_over_population():
-    assert Gaussian().guard(population=500, expected=5, uses=3).rate == 0.01
+    assert Gaussian(delta=1e-3).guard(population=500, expected=5, uses=3).rate == 0.01
 
 
 def test_rate_of_a_client_smaller_than_the_batch_is_one():
-    assert Gaussian().guard(population=3, expected=16, uses=3).rate == 1
+    assert Gaussian(delta=1e-3).guard(population=3, expected=16, uses=3).rate == 1
 
 
 def test_local_noise_is_not_amplified_by_sampling():
-    assert Gaussian(unit="client_local").guard(population=100, expected=5, uses=3).rate == 1
+    assert Gaussian(unit="client_local", delta=1e-3).guard(population=100, expected=5, uses=3).rate == 1
 
 
 def test_default_delta_is_n_to_the_minus_1_1():
-    assert Gaussian().guard(population=500, expected=5, uses=3).delta == 500**-1.1
+    assert Gaussian().guard(population=534, expected=5, uses=3).delta == 534**-1.1
+
+
+def test_default_delta_above_a_thousandth_has_to_be_asked_for():
+    with pytest.raises(ConfigError, match=r"n\^-1\.1 = 0\.001001, the default, for 533 records.*smaller one, for instance 2e-04"):
+        Gaussian().guard(population=533, expected=5, uses=3)
 
 
 def test_delta_that_is_set_is_kept():
@@ -141,7 +146,7 @@ def test_delta_that_is_set_is_kept():
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
 @pytest.mark.parametrize("unit", ["example", "client", "client_local"])
 def test_all_planned_uses_keep_to_the_budget(accountant, unit):
-    mechanism = Gaussian(epsilon=2, accountant=accountant, unit=unit)
+    mechanism = Gaussian(epsilon=2, accountant=accountant, unit=unit, delta=1e-3)
     guard = mechanism.guard(population=100, expected=5, uses=40)
     assert 1.98 < mechanism.spent(guard, 40)[accountant] <= 2
 
@@ -163,21 +168,21 @@ def test_budget_for_25_steps_allows_25():
 
 
 def test_calibrated_budget_for_25_steps_allows_25():
-    assert Gaussian(epsilon=3).guard(population=100, expected=10, uses=25).allowed == 25
+    assert Gaussian(epsilon=3, delta=1e-3).guard(population=100, expected=10, uses=25).allowed == 25
 
 
 def test_use_beyond_the_budget_would_pass_it():
-    mechanism = Gaussian(epsilon=3)
+    mechanism = Gaussian(epsilon=3, delta=1e-3)
     guard = mechanism.guard(population=100, expected=10, uses=25)
     assert mechanism.spent(guard, guard.allowed + 1)["pld"] > 3
 
 
 def test_multiplier_without_epsilon_never_stops():
-    assert Gaussian(noise_multiplier=1.0, epsilon=0).guard(population=100, expected=10, uses=5).allowed == sys.maxsize
+    assert Gaussian(noise_multiplier=1.0, epsilon=0, delta=1e-3).guard(population=100, expected=10, uses=5).allowed == sys.maxsize
 
 
 def test_multiplier_that_is_set_is_kept():
-    assert Gaussian(noise_multiplier=1.3).guard(population=100, expected=10, uses=5).noise_multiplier == 1.3
+    assert Gaussian(noise_multiplier=1.3, delta=1e-3).guard(population=100, expected=10, uses=5).noise_multiplier == 1.3
 
 
 def test_two_rounds_of_10_steps_cost_what_20_cost_by_rdp():
@@ -390,7 +395,7 @@ def test_budget_below_one_use_is_refused():
     with pytest.raises(
         ConfigError, match=r"^privacy\.noise_multiplier: found 0\.1, with which one use alone costs more"
     ):
-        Gaussian(noise_multiplier=0.1, epsilon=1).guard(population=100, expected=50, uses=3)
+        Gaussian(noise_multiplier=0.1, epsilon=1, delta=1e-3).guard(population=100, expected=50, uses=3)
 
 
 def test_budget_out_of_reach_is_refused():
@@ -410,7 +415,7 @@ def test_adaptive_norm_with_local_noise_is_refused():
 
 
 def test_adaptive_norm_under_too_much_noise_is_refused():
-    mechanism = Gaussian(noise_multiplier=2.0, clip_quantile=0.5)
+    mechanism = Gaussian(noise_multiplier=2.0, clip_quantile=0.5, delta=1e-3)
     with pytest.raises(ConfigError, match=r"^privacy\.clip_quantile: found a noise multiplier of 2, .* is < 1;"):
         mechanism.guard(population=100, expected=10, uses=3)
 

@@ -265,16 +265,30 @@ def test_a_client_takes_no_more_steps_than_its_budget_allows():
 @pytest.mark.parametrize("left", [1, 2, 3])
 def test_the_budget_of_a_clients_rows_does_not_shorten_its_rounds(left):
     """A use is a row there: with one left, the last round has all its steps."""
-    shards = shards_of([[5, 9, 7]], "budget")
-    guards = {"client0": guard(allowed=left)}
+    one, other = (
+        work(
+            tiny(),
+            shards_of([[5, 9, 7]], "budget"),
+            local={**PLAIN_SGD, "steps": 3},
+            guards={"client0": guard(allowed=allowed)},
+            mechanism=Gaussian(unit="client_local", noise_multiplier=1.0),
+        )
+        for allowed in (left, 1000)
+    )
+    assert torch.equal(row(one, trained(one)["client0"]), row(other, trained(other)["client0"]))
+
+
+def test_a_protected_clients_report_tells_no_steps_though_they_follow_from_its_size():
+    guards = {"client0": guard(allowed=5)}
     mechanism = Gaussian(unit="client_local", noise_multiplier=1.0)
-    this = work(tiny(), shards, local={**PLAIN_SGD, "steps": 3}, guards=guards, mechanism=mechanism)
-    assert trained(this)["client0"].steps == 3
+    this = work(tiny(), shards_of([[5, 9, 7]], "told"), local=PLAIN_SGD, guards=guards, mechanism=mechanism)
+    report = trained(replace(this, steps={"client0": 7}))["client0"]
+    assert (report.steps, report.samples_seen, report.n_examples) == (0, 0, 0)
 
 
 # ------------------------------------------------------------------------------------------------------- whole runs
 
-EXAMPLES = {"name": "gaussian", "unit": "example", "epsilon": 8.0, "clip": 0.5}
+EXAMPLES = {"name": "gaussian", "unit": "example", "epsilon": 8.0, "delta": 1e-2, "clip": 0.5}
 PRIVATE = {"weighting": "uniform", "privacy": EXAMPLES}
 
 
@@ -330,7 +344,7 @@ def test_what_was_lost_is_added_to_the_next_row():
 
 
 def test_a_run_ends_when_all_budgets_are_spent(folder, tmp_path):
-    privacy = {"name": "gaussian", "unit": "example", "epsilon": 9.0, "noise_multiplier": 0.9, "clip": 0.5}
+    privacy = {"name": "gaussian", "unit": "example", "epsilon": 9.0, "delta": 1e-2, "noise_multiplier": 0.9, "clip": 0.5}
     evaluation = {"holdout": 0.1, "metrics": [], "resamples": 20}
     run = small_run(folder, weighting="uniform", privacy=privacy, rounds=40, evaluation=evaluation)
     ledger = lines_of(finished(run, tmp_path / "run"), "ledger.jsonl")

@@ -8,7 +8,7 @@ from typing import Any
 from fedloom import rng
 from fedloom.contracts import Encoded, Model, Partition, Shard, Source, Task
 from fedloom.data.card import partition_card
-from fedloom.data.holdout import hold_out, normalised
+from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
 from fedloom.errors import DataError
 from fedloom.examples import Example
 
@@ -25,10 +25,13 @@ class Division:
     card: Mapping[str, Any]
 
 
-def divide(source: Source, partition: Partition, *, n_clients: int, holdout: float, seed: int) -> Division:
+def divide(
+    source: Source, partition: Partition, *, n_clients: int, holdout: float, seed: int, by_text: bool = False
+) -> Division:
     """Return every client's training and validation examples, and the common test examples.
 
-    A source without a validation split gives up the share `holdout` of each client's examples for it.
+    A source without a validation split gives up the share `holdout` of each client's examples for it: a number of
+    them, or with `by_text` each by a coin of its own, so that no record decides about another.
     """
     splits = source.load()
     examples = splits.get("train", ())
@@ -40,7 +43,10 @@ def divide(source: Source, partition: Partition, *, n_clients: int, holdout: flo
     card = partition_card(examples, indices, seed)
     train, held = indices, {client: list[int]() for client in indices}
     if "validation" not in splits and holdout > 0:
-        split = hold_out(indices, examples, fraction=holdout, minimum=1, seed=seed)
+        if by_text:
+            split = hold_out_by_text(indices, examples, fraction=holdout, seed=seed)
+        else:
+            split = hold_out(indices, examples, fraction=holdout, minimum=1, seed=seed)
         train, held = split.train, split.held
         card["without_validation"] = list(split.too_small)
     validation = {client: tuple(_owned(examples[i], client) for i in chosen) for client, chosen in held.items()}

@@ -23,7 +23,7 @@ from fedloom.asking import CorpusMetric, Metric
 from fedloom.examples import Chat, Document, Example, Turn
 from fedloom.mean import LossSum, Mean
 from fedloom.mechanism import Mechanism, Noise
-from fedloom.messages import Frame, Guard, Job, Local, Report
+from fedloom.messages import Earlier, Frame, Guard, Job, Local, Report
 from fedloom.model import Batch, Encoded, Flow, Model, Piece, Prediction, Shard
 from fedloom.plugin import Family
 from fedloom.settings import LocalSettings
@@ -36,6 +36,7 @@ __all__ = [
     "Carrier",
     "Codec",
     "CorpusMetric",
+    "Earlier",
     "Encoded",
     "Engine",
     "Flow",
@@ -273,6 +274,14 @@ class Source(Family):
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the examples of each split, in a fixed order."""
 
+    def brings_in(self) -> str:
+        """Return the setting by which a record that leaves lets others in, such as a limit; "" if there is none.
+
+        With it, data sets that differ in one record of the files differ in several of the training data, which no
+        mechanism accounts for: privacy refuses it.
+        """
+        return ""
+
 
 class Partition(Family):
     """An exact cover of examples by clients: every index goes to one client, and no client is empty."""
@@ -282,6 +291,10 @@ class Partition(Family):
     @abstractmethod
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client by its name, in client order."""
+
+    def brings_in(self, n_clients: int) -> str:
+        """Return the setting by which an owner that leaves lets others in; "" if there is none."""
+        return ""
 
 
 # ------------------------------------------------------------------------------------------------------------ engines

@@ -18,11 +18,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedloom.contracts import Batch, Encoded, Model, Task
 from fedloom.errors import ConfigError
+from fedloom.mean import LossSum
 from fedloom.tree import Tree
 
 __all__ = ["Gradients", "client_gradients", "example_gradients"]
 
 Parts = Sequence[Sequence[Encoded]]
+Per = float | None
+"""What an example's summed loss is divided by before it is differentiated; None: by its own weight, its mean loss."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,16 @@ class Gradients:
     weight_K: Tensor
 
 
-def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gradients:
-    """Return the gradient of each client's summed loss; `leaves` carry the client axis [K, ...]."""
+def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts, *, per: Per = 1.0) -> Gradients:
+    """Return the gradient of each client's loss, summed over its examples; `leaves` carry the client axis [K, ...]."""
     if not model.stackable and len(parts) > 1:
-        return _whole_models(model, task, leaves, parts)
+        return _whole_models(model, task, leaves, parts, per)
     batch = task.collate(parts, model)
     model.flow.batch = batch
     params = leaves if model.stackable else {name: leaf[0] for name, leaf in leaves.items()}
     losses = task.loss(model, params, batch)
     # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
-    grads = torch.autograd.grad(losses.total_B.sum(), list(leaves.values()))
+    grads = torch.autograd.grad(_value(losses, per).sum(), list(leaves.values()))
     sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
     total_K, weight_K = sums.new_zeros(2, len(parts)).index_add_(1, batch.owner_X, sums)
     return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
@@ -55,25 +58,33 @@ def example_gradients(
     leaves: Tree,
     parts: Parts,
     scales: Callable[[Tensor], Tensor],
+    *,
+    per: Per = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return each client's sum [K, P] of scaled gradients of its examples' mean losses, and the scales [L, E].
+    """Return each client's sum [K, P] of scaled gradients of its examples' losses, and the scales [L, E].
 
     `scales` turns the norms [L, E] of the examples' gradients by tensor into factors [L, E]; examples are in the order
     of the parts. Sorted from long to short they are fastest, because their gradients need not be moved.
     """
     if not model.stackable:
-        return _examples_of_whole_models(model, task, leaves, parts, scales)
+        return _examples_of_whole_models(model, task, leaves, parts, scales, per)
     batch = task.collate(parts, model)
     slots = {name: _slots(leaf, batch) for name, leaf in leaves.items()}
     model.flow.batch, model.flow.per_example = batch, True
     try:
         losses = task.loss(model, slots, batch)
-        grads = torch.autograd.grad((losses.total_B / losses.weight_B).sum(), list(slots.values()))
+        grads = torch.autograd.grad(_value(losses, per).sum(), list(slots.values()))
     finally:
         model.flow.per_example = False
     if batch.sequences > 1:  # an example's gradient is that of all its sequences
         grads = [part.unflatten(0, (-1, batch.sequences)).sum(1) for part in grads]
     return _scaled_sum(grads, batch.owner_X, len(parts), scales)
+
+
+def _value(losses: LossSum, per: Per) -> Tensor:
+    """Return what is differentiated of each example: its summed loss over `per`, or its mean loss."""
+    # An example that weighs nothing has no loss either.
+    return losses.total_B / (losses.weight_B.clamp(min=torch.finfo().tiny) if per is None else per)
 
 
 def _slots(leaf: Tensor, batch: Batch) -> Tensor:
@@ -99,11 +110,11 @@ def _scaled_sum(
 Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gradients:
+def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per) -> Gradients:
     _refuse_other_attention(model)
     batches = [task.collate([part], model) for part in parts]
     fields, shape = _stacked(batches)
-    slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, mean=False), has_aux=True)
+    slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, per=per), has_aux=True)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no rule for vmap
         grads, (total_KE, weight_KE) = vmap(slope)(_detached(leaves), *fields)
     row_KP = torch.cat([grads[name].flatten(1) for name in leaves], dim=1)
@@ -111,7 +122,7 @@ def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gradi
 
 
 def _examples_of_whole_models(
-    model: Model, task: Task, leaves: Tree, parts: Parts, scales: Callable[[Tensor], Tensor]
+    model: Model, task: Task, leaves: Tree, parts: Parts, scales: Callable[[Tensor], Tensor], per: Per
 ) -> tuple[Tensor, Tensor]:
     """One client after another: every example of one has the same parameters, which then need no copies."""
     _refuse_other_attention(model)
@@ -120,7 +131,7 @@ def _examples_of_whole_models(
         batches = [task.collate([[item]], model) for item in part]
         fields, shape = _stacked(batches)
         own = {name: leaf[client] for name, leaf in _detached(leaves).items()}
-        slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, mean=True), has_aux=True)
+        slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, per=per), has_aux=True)
         with sdpa_kernel(SDPBackend.MATH):
             grads, _ = vmap(slope, in_dims=(None, 0, 0, 0, 0, 0, 0))(own, *fields)
         alone_E = torch.zeros(len(part), dtype=torch.int64, device=model.device)
@@ -143,7 +154,7 @@ def _detached(leaves: Mapping[str, Tensor]) -> Tree:
 
 
 def _summed_loss(
-    model: Model, task: Task, shape: tuple[int, int], *, sequences: int, mean: bool
+    model: Model, task: Task, shape: tuple[int, int], *, sequences: int, per: Per
 ) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
     """Return the loss of one slice of stacked batches as a function of parameters and the fields of a batch."""
     n_examples, length = shape
@@ -178,8 +189,7 @@ def _summed_loss(
             in_order=True,
         )
         losses = task.loss(model, params, batch)
-        value_E = losses.total_B / losses.weight_B if mean else losses.total_B
-        return value_E.sum(), (losses.total_B, losses.weight_B)
+        return _value(losses, per).sum(), (losses.total_B, losses.weight_B)
 
     return loss
 

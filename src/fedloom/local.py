@@ -162,13 +162,18 @@ def _gradient(
     """Return the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
     leaves = space.leaves(len(going))
     work.model.flow.scaling_K = _scaling(going)
-    found = [client_gradients(work.model, work.task, leaves, micros) for micros in zip(*parts, strict=True)]
+    tokens = work.local.normalise == "tokens"
+    found = [
+        client_gradients(work.model, work.task, leaves, micros, per=1.0 if tokens else None)
+        for micros in zip(*parts, strict=True)
+    ]
     grad_KP, loss_2K = found[0].sum_KP, torch.stack((found[0].total_K, found[0].weight_K))
     for more in found[1:]:
         grad_KP += more.sum_KP
         loss_2K += torch.stack((more.total_K, more.weight_K))
-    # Once, by what was supervised in all micro-batches: no mean of means.
-    return grad_KP.div_(loss_2K[1][:, None]), loss_2K
+    # Once, over all micro-batches: no mean of means.
+    counts_K = loss_2K[1] if tokens else loss_2K.new_tensor([sum(map(len, micros)) for micros in parts])
+    return grad_KP.div_(counts_K[:, None]), loss_2K
 
 
 def _private_gradient(
@@ -183,6 +188,7 @@ def _private_gradient(
     A client that drew no example takes the step all the same, on noise alone.
     """
     mechanism, flow, device = work.mechanism, work.model.flow, space.rows_KP.device
+    per = work.local.tokens_per_example if work.local.normalise == "tokens" else None
     sum_KP = torch.zeros_like(space.rows_KP[: len(going)])
     inside, total = [0.0] * len(going), [0] * len(going)
     for turn in range(max(len(micros) for micros in parts)):
@@ -193,7 +199,7 @@ def _private_gradient(
         flow.scaling_K, flow.generators = _scaling(present), tuple(client.generator for client in present)
         kept = _by_example([client.kept for client in present], [len(micro) for micro in micros], device)
         part_KP, scales_LE = example_gradients(
-            work.model, work.task, leaves, micros, lambda norms_LE, kept=kept: mechanism.scales(norms_LE, kept)
+            work.model, work.task, leaves, micros, lambda norms_LE, kept=kept: mechanism.scales(norms_LE, kept), per=per
         )
         sum_KP[at] += part_KP
         whole = (scales_LE >= 1).float().mean(0).split([len(micro) for micro in micros])
@@ -261,7 +267,9 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
     packet, sent = _sent(work, client, layout.row(upload).cpu())
     n_examples, private = len(client.shard.items), protects != "nothing"
     expected = client.guard.rate * n_examples if protects == "example" else work.local.accumulation * work.local.batch
-    seen = round(client.steps * expected)
+    # Steps follow from the client's number of examples where epochs are asked for: a protected client tells neither.
+    steps = 0 if protects.startswith("client") else client.steps
+    seen = round(steps * expected)
     return Report(
         client=job.client,
         packet=packet,
@@ -271,7 +279,7 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
         samples_seen=seen,
         loss=Mean() if private else loss,
         memory=_slots_on(memory | sent | _own_memory(work, client, space, place), CPU),
-        steps=client.steps,
+        steps=steps,
     )
 
 

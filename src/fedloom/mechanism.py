@@ -3,14 +3,14 @@
 Shape letters as in `contracts`: P numbers in a row, E contributions, L blocks of parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedloom.errors import ConfigError
-from fedloom.messages import Guard
+from fedloom.messages import Earlier, Guard
 from fedloom.plugin import Family
 from fedloom.tree import Tree
 
@@ -37,8 +37,11 @@ class Mechanism(Family):
         """Return the guard of data of `population` records, `expected` of them in each of `uses` planned uses."""
         return Guard(1.0, 0.0, 1.0, uses)
 
-    def spent(self, guard: Guard, uses: int) -> dict[str, float]:
-        """Return the epsilon spent after so many uses, by accountant; the first one is the one that counts."""
+    def spent(self, guard: Guard, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
+        """Return the epsilon spent after so many uses, by accountant; the first one is the one that counts.
+
+        What was spent `before` on the same data is composed with them; infinite where it cannot be.
+        """
         return {}
 
     def start(self) -> Tree:

@@ -7,7 +7,7 @@ from torch import Tensor
 from fedloom.mean import Mean
 from fedloom.tree import Layout, Slots, Tree
 
-__all__ = ["Frame", "Guard", "Job", "Local", "Report"]
+__all__ = ["Earlier", "Frame", "Guard", "Job", "Local", "Report"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Report:
     """All that a client sends back; `memory` stays with the client and is only carried here in simulation.
 
     Where a client's examples are protected, weight, counts and loss say nothing of them: 1, 0, the expected number
-    of samples, and no loss.
+    of samples, and no loss; where the client is, samples and steps are 0 too.
     """
 
     client: str
@@ -78,3 +78,13 @@ class Guard:
     delta: float
     allowed: int
     """Uses after which the budget would be passed by one more."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Uses of a mechanism on the same data before this run began, of which the run's start is made."""
+
+    unit: str
+    rate: float
+    noise_multiplier: float
+    uses: int

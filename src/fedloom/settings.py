@@ -29,6 +29,12 @@ class LocalSettings:
     """Examples of a micro-batch."""
     accumulation: AtLeast = 1
     """Micro-batches of a step."""
+    normalise: Literal["tokens", "examples"] = "tokens"
+    """What a step's loss is a mean over: all supervised tokens of its examples alike, or its examples, each by the mean
+    over its own tokens. With privacy of examples the same is meant, over the expected number instead of the real one."""
+    tokens_per_example: Positive = 1.0
+    """Supervised tokens that a private example is taken to have where tokens are counted, a number that may be public:
+    an example's summed loss is divided by it before its gradient is clipped."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999

@@ -149,17 +149,17 @@ def test_releasing_leaves_what_was_kept_alone(name, settings):
 @every
 def test_guard_is_a_function_of_its_arguments(name, settings):
     mechanism = make(name, settings)
-    assert mechanism.guard(population=100, expected=20, uses=5) == mechanism.guard(population=100, expected=20, uses=5)
+    assert mechanism.guard(population=1000, expected=20, uses=5) == mechanism.guard(population=1000, expected=20, uses=5)
 
 
 @every
 def test_guard_lets_the_planned_uses_pass(name, settings):
-    assert make(name, settings).guard(population=100, expected=20, uses=5).allowed >= 5
+    assert make(name, settings).guard(population=1000, expected=20, uses=5).allowed >= 5
 
 
 @every
 def test_sampling_rate_is_a_probability(name, settings):
-    assert 0 < make(name, settings).guard(population=10, expected=20, uses=5).rate <= 1
+    assert 0 < make(name, settings).guard(population=1000, expected=2000, uses=5).rate <= 1
 
 
 @every

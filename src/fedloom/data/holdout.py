@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fedloom.data._measure import text_of
 from fedloom.errors import ConfigError
 from fedloom.examples import Example, Preference
-from fedloom.rng import python_random
+from fedloom.rng import python_random, seed_of
 
-__all__ = ["HoldOut", "hold_out", "normalised"]
+__all__ = ["HoldOut", "hold_out", "hold_out_by_text", "normalised"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,27 @@ def hold_out(
         held[client] = chosen if len(chosen) >= minimum else []
     train = {client: sorted(set(owned) - set(held[client])) for client, owned in indices.items()}
     return HoldOut(train, held, tuple(client for client, chosen in held.items() if not chosen))
+
+
+def hold_out_by_text(
+    indices: Mapping[str, Sequence[int]], examples: Sequence[Example], *, fraction: float, seed: int
+) -> HoldOut:
+    """Return a split in which each text is held out with probability `fraction` by a coin of its own.
+
+    The coin is a hash of the seed and the text, the same at every client. So a record that leaves or joins changes
+    nothing about the others, at its client or elsewhere, which privacy rests on; shares are met on average only. A
+    client all of whose texts fall out trains on none.
+    """
+    held = {
+        client: [index for index in owned if _coin(seed, normalised(examples[index])) < fraction]
+        for client, owned in indices.items()
+    }
+    train = {client: sorted(set(owned) - set(held[client])) for client, owned in indices.items()}
+    return HoldOut(train, held, tuple(client for client, chosen in held.items() if not chosen))
+
+
+def _coin(seed: int, text: str) -> float:
+    return seed_of(seed, "hold_out", text) / 2**63
 
 
 def _shared(texts_of: Mapping[str, set[str]]) -> set[str]:

@@ -22,17 +22,31 @@ import logging
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, reduce
 from typing import Any, Literal
 
 from fedloom.errors import ConfigError
 
-__all__ = ["LARGEST_MULTIPLIER", "ORDERS", "Accountant", "calibrate", "epsilon", "uses_within"]
+__all__ = [
+    "LARGEST_MULTIPLIER",
+    "ORDERS",
+    "SMALLEST_MULTIPLIER",
+    "Accountant",
+    "Spending",
+    "calibrate",
+    "composed",
+    "epsilon",
+    "uses_within",
+]
 
 Accountant = Literal["pld", "rdp"]
 
 LARGEST_MULTIPLIER = 1000.0
 """The most noise that calibration tries: a thousand times the clipping norm hides any contribution."""
+
+SMALLEST_MULTIPLIER = 1e-4
+"""The least noise that is accounted for: one use of less costs an epsilon of some 10^8, which no number here holds."""
 
 ORDERS = (*(1 + tenths / 10 for tenths in range(1, 100)), *(float(order) for order in range(12, 64)))
 
@@ -40,15 +54,28 @@ _ROUGH_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 63.0)  #
 _TOLERANCE = 1e-3  # of calibration, relative to the multiplier
 
 
+@dataclass(frozen=True)
+class Spending:
+    """Uses of one subsampled Gaussian mechanism."""
+
+    rate: float
+    noise_multiplier: float
+    uses: int
+
+
 def epsilon(accountant: Accountant, *, rate: float, noise_multiplier: float, uses: int, delta: float) -> float:
     """Return the epsilon of so many uses: an upper bound at that delta; infinite without noise."""
-    if uses == 0 or rate == 0:
+    return composed(accountant, [Spending(rate, noise_multiplier, uses)], delta=delta)
+
+
+def composed(accountant: Accountant, parts: Sequence[Spending], *, delta: float) -> float:
+    """Return the epsilon of all parts on the same data together: an upper bound at that delta; infinite without noise."""
+    parts = [part for part in parts if part.uses and part.rate]
+    if not parts:
         return 0.0
-    if noise_multiplier == 0:
+    if any(part.noise_multiplier < SMALLEST_MULTIPLIER for part in parts):
         return math.inf
-    if accountant == "rdp":
-        return _rdp(rate, noise_multiplier, uses, delta)
-    return _pld(rate, noise_multiplier, uses, delta)
+    return _rdp(parts, delta) if accountant == "rdp" else _pld(parts, delta)
 
 
 def calibrate(accountant: Accountant, target: float, *, rate: float, uses: int, delta: float) -> float:
@@ -64,7 +91,7 @@ def calibrate(accountant: Accountant, target: float, *, rate: float, uses: int, 
         return math.log(max(found, 1e-9) / target)
 
     def rough_excess(log_multiplier: float) -> float:
-        found, _ = _rdp_at(_ROUGH_ORDERS, rate, math.exp(log_multiplier), uses, delta)
+        found, _ = _rdp_at(_ROUGH_ORDERS, [Spending(rate, math.exp(log_multiplier), uses)], delta)
         return math.log(max(found, 1e-9) / target)
 
     top = math.log(LARGEST_MULTIPLIER)
@@ -128,35 +155,49 @@ def _edge(excess: Callable[[float], float], fits: float, fails: float, step: flo
     return fits
 
 
-def _rdp(rate: float, noise_multiplier: float, uses: int, delta: float) -> float:
-    coarse = ORDERS[::8]
-    _, best = _rdp_at(coarse, rate, noise_multiplier, uses, delta)
+def _rdp(parts: Sequence[Spending], delta: float) -> float:
+    _, best = _rdp_at(ORDERS[::8], parts, delta)
     place = ORDERS.index(best)
     around = ORDERS[max(0, place - 7) : place + 8]
-    return _rdp_at(around, rate, noise_multiplier, uses, delta)[0]
+    return _rdp_at(around, parts, delta)[0]
 
 
-def _rdp_at(
-    orders: Sequence[float], rate: float, noise_multiplier: float, uses: int, delta: float
-) -> tuple[float, float]:
+def _rdp_at(orders: Sequence[float], parts: Sequence[Spending], delta: float) -> tuple[float, float]:
     """Return epsilon and the order at which it is least."""
     library = _library("dp_accounting")
     with _quiet():
         accountant = library.rdp.RdpAccountant(orders)
-        accountant.compose(library.PoissonSampledDpEvent(rate, library.GaussianDpEvent(noise_multiplier)), uses)
+        for part in parts:
+            event = library.PoissonSampledDpEvent(part.rate, library.GaussianDpEvent(part.noise_multiplier))
+            accountant.compose(event, part.uses)
         found, order = accountant.get_epsilon_and_optimal_order(delta)
     return float(found), float(order)
 
 
-def _pld(rate: float, noise_multiplier: float, uses: int, delta: float) -> float:
+def _pld(parts: Sequence[Spending], delta: float) -> float:
     losses = _library("dp_accounting.pld.privacy_loss_distribution")
-    if rate == 1:  # Gaussians without sampling compose to a Gaussian
-        noise_multiplier, uses = noise_multiplier / math.sqrt(uses), 1
-    rough, _ = _rdp_at(_ROUGH_ORDERS, rate, noise_multiplier, uses, delta)
-    rough = max(rough, 1e-3)
+    parts = [_one_use(part) if part.rate == 1 else part for part in parts]
+    rough = max(_rdp_at(_ROUGH_ORDERS, parts, delta)[0], 1e-3)
+    uses = sum(part.uses for part in parts)
     width = min(math.sqrt(1e-3 * rough * min(1, rough) / uses), rough / 200)
-    one_use = losses.from_gaussian_mechanism(noise_multiplier, sampling_prob=rate, value_discretization_interval=width)
-    return float(one_use.self_compose(uses).get_epsilon_for_delta(delta))
+    try:
+        composed_parts = [
+            losses.from_gaussian_mechanism(
+                part.noise_multiplier, sampling_prob=part.rate, value_discretization_interval=width
+            ).self_compose(part.uses)
+            for part in parts
+        ]
+        return float(reduce(lambda one, other: one.compose(other), composed_parts).get_epsilon_for_delta(delta))
+    except (OverflowError, MemoryError) as error:
+        raise ConfigError(
+            f"privacy: the accountant 'pld' cannot hold an epsilon of about {rough:.3g} ({error}); raise "
+            "privacy.noise_multiplier."
+        ) from error
+
+
+def _one_use(part: Spending) -> Spending:
+    """Return the one Gaussian that so many without sampling compose to."""
+    return Spending(1.0, part.noise_multiplier / math.sqrt(part.uses), 1)
 
 
 def _library(name: str) -> Any:

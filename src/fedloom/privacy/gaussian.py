@@ -20,21 +20,23 @@ multiplier. See docs/privacy.md.
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedloom import rng
-from fedloom.contracts import Guard, Mechanism, Noise
+from fedloom.contracts import Earlier, Guard, Mechanism, Noise
 from fedloom.errors import ConfigError
 from fedloom.plugin import Fraction, NonNegative, Positive, plugin
 from fedloom.privacy import _accounting as accounting
 from fedloom.tree import Tree
 
 __all__ = ["Gaussian"]
+
+_WEAKEST_DELTA = 1e-3  # that a run gets without having asked for it: n^-1.1 of 534 records
 
 
 @plugin("gaussian")
@@ -52,7 +54,8 @@ class Gaussian(Mechanism):
     noise_multiplier: NonNegative = 0.0
     """Standard deviation of the noise over `clip`; 0 calibrates it, so that all planned uses cost `epsilon`."""
     delta: Fraction = 0.0
-    """Probability with which the guarantee may fail; 0 stands for n^-1.1, n being the number of records."""
+    """Probability with which the guarantee may fail; 0 stands for n^-1.1, n being the number of records, and is refused
+    where that is above 1e-3."""
     accountant: Literal["pld", "rdp"] = "pld"
     """Which accountant counts; both are reported."""
     noise: Literal["seeded", "system"] = "seeded"
@@ -68,6 +71,11 @@ class Gaussian(Mechanism):
         """Refuse a run without noise, and an adaptive norm where no server sees the count."""
         if self.epsilon == 0 and self.noise_multiplier == 0:
             raise ConfigError("epsilon: found 0 beside noise_multiplier = 0, allowed is one of them > 0; set epsilon.")
+        if 0 < self.noise_multiplier < accounting.SMALLEST_MULTIPLIER:
+            raise ConfigError(
+                f"noise_multiplier: found {self.noise_multiplier:g}, allowed is 0 (calibrated) or a number >= "
+                f"{accounting.SMALLEST_MULTIPLIER:g}: less is no noise that an accountant could count."
+            )
         if self.clip_quantile > 0 and self.unit == "client_local":
             raise ConfigError(
                 "clip_quantile: an adaptive norm needs a count over clients, which unit = 'client_local' does not "
@@ -97,6 +105,7 @@ class Gaussian(Mechanism):
             return Guard(rate, least * self._reach(), delta, uses)
         guard = Guard(rate, self.noise_multiplier, delta, sys.maxsize)
         if self.epsilon == 0:
+            self.spent(guard, uses)  # what cannot be accounted for is refused before it is spent
             return guard
         seen = self.noise_multiplier / self._reach()
         allowed = accounting.uses_within(
@@ -109,14 +118,26 @@ class Gaussian(Mechanism):
             )
         return replace(guard, allowed=allowed)
 
-    def spent(self, guard: Guard, uses: int) -> dict[str, float]:
-        """Return epsilon by both accountants, the one that counts first."""
-        seen = guard.noise_multiplier / self._reach()
+    def spent(self, guard: Guard, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
+        """Return epsilon by both accountants, the one that counts first; infinite beside what bounds no such record."""
         kinds: tuple[accounting.Accountant, ...] = ("pld", "rdp") if self.accountant == "pld" else ("rdp", "pld")
-        return {
-            kind: accounting.epsilon(kind, rate=guard.rate, noise_multiplier=seen, uses=uses, delta=guard.delta)
-            for kind in kinds
-        }
+        own = accounting.Spending(guard.rate, guard.noise_multiplier / self._reach(), uses)
+        parts = [own, *(part for one in before if (part := self._seen(one)))]
+        if len(parts) <= len(before):
+            return dict.fromkeys(kinds, math.inf)
+        return {kind: accounting.composed(kind, parts, delta=guard.delta) for kind in kinds}
+
+    def _seen(self, earlier: Earlier) -> accounting.Spending | None:
+        """Return what earlier uses let out of a record of this unit; None where their unit does not bound it.
+
+        One example changes a client's row to another row, 2 C away at most; that is bounded by half the multiplier
+        without sampling, as a draw that left the client out would have let out nothing.
+        """
+        if earlier.unit == self.unit:
+            return accounting.Spending(earlier.rate, earlier.noise_multiplier / self._reach(), earlier.uses)
+        if self.unit == "example" and earlier.unit in ("client", "client_local"):
+            return accounting.Spending(1.0, earlier.noise_multiplier / 2, earlier.uses)
+        return None
 
     def start(self) -> Tree:
         """Return the clipping norm if it adapts."""
@@ -153,14 +174,19 @@ class Gaussian(Mechanism):
         """Return a source of noise, seeded by the names in a simulation."""
         if self.noise == "system":
             return rng.system_normal
-        return partial(torch.randn, generator=rng.generator(*names))
+        return rng.named_normal(*names)
 
     def _delta(self, population: int) -> float:
         delta = self.delta or population**-1.1
-        if delta * population >= 1:
-            found = f"{delta:.3g}" if self.delta else f"n^-1.1 = {delta:.3g}, the default,"
+        if not self.delta and delta > _WEAKEST_DELTA:
             raise ConfigError(
-                f"privacy.delta: found {found} for {population} records, allowed is < 1/n = {1 / population:.3g}: "
+                f"privacy.delta: found n^-1.1 = {delta:.4g}, the default, for {population} records, allowed without being "
+                f"asked for is at most {_WEAKEST_DELTA:g}: it is the chance that the promise fails; set a smaller one, "
+                f"for instance {min(1e-3, 0.1 / population):.0e}."
+            )
+        if delta * population >= 1:
+            raise ConfigError(
+                f"privacy.delta: found {delta:.3g} for {population} records, allowed is < 1/n = {1 / population:.3g}: "
                 "else a record may be published whole; set a smaller one."
             )
         return delta

@@ -43,7 +43,14 @@ class Prepared:
 
 def prepare(run: TuningRun) -> Prepared:
     """Return a run with its model and data loaded, all of it checked before the first step."""
-    division = divide(run.data, run.partition, n_clients=run.clients, holdout=run.evaluation.holdout, seed=run.seed)
+    division = divide(
+        run.data,
+        run.partition,
+        n_clients=run.clients,
+        holdout=run.evaluation.holdout,
+        seed=run.seed,
+        by_text=run.evaluation.by_text(private=run.privacy.protects() != "nothing"),
+    )
     n_clients = len(division.train)
     if run.clients_per_round > n_clients:
         raise ConfigError(f"clients_per_round: found {run.clients_per_round}, the data have {n_clients} clients.")

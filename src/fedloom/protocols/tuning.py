@@ -58,6 +58,9 @@ class EvaluationSettings:
     max_new_tokens: AtLeast = 16
     holdout: Holdout = 0.1
     """Share of each client's examples held out where the data have no validation split."""
+    holdout_by: Literal["auto", "count", "text"] = "auto"
+    """How: `count` draws that share of a client's records; `text` tosses a coin of its own for each text, so that no
+    record decides about another. auto takes `text` with privacy, which needs it, and `count` elsewhere."""
     limit: Count = 0
     """Test examples used, the first ones; 0 uses all."""
     samples: Count = 8
@@ -76,6 +79,10 @@ class EvaluationSettings:
                 f"corpus_metrics: found '{self.corpus_metrics[0].name}' with an empty metrics list, which writes no "
                 "answers; name a metric, for instance metrics = ['empty_answer']."
             )
+
+    def by_text(self, *, private: bool) -> bool:
+        """Return whether each held-out text is chosen by itself."""
+        return self.holdout_by == "text" or (self.holdout_by == "auto" and private)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +208,21 @@ def _refuse_unprotected(run: TuningRun) -> None:
         raise ConfigError(
             f"weighting: found '{run.weighting}' with privacy, which would tell the sizes of clients and unbound their "
             "influence; allowed is 'uniform'."
+        )
+    if protects != "nothing" and (setting := run.data.brings_in() or run.partition.brings_in(run.clients)):
+        raise ConfigError(
+            f"privacy: found {setting} with it: where one record leaves, another comes in, so that data sets which "
+            "differ by one record train on more than one other; leave it out, or write the chosen records to a file."
+        )
+    if protects != "nothing" and not run.evaluation.by_text(private=True):
+        raise ConfigError(
+            "evaluation.holdout_by: found 'count' with privacy, where one record less changes which others are held "
+            "out; allowed is 'text'."
+        )
+    if protects == "client" and len(set(run.ranks)) > 1:
+        raise ConfigError(
+            "ranks: found several with privacy of clients, where they are dealt by the client's place: one that leaves "
+            "changes the others'; give all one rank."
         )
     if protects.startswith("client") and run.rule.uniform_slots:
         raise ConfigError(

@@ -37,3 +37,7 @@ class ByKey(Partition):
             )
         largest = set(sorted(groups, key=lambda key: -len(groups[key]))[:n_clients])
         return {key: indices for key, indices in groups.items() if key in largest}
+
+    def brings_in(self, n_clients: int) -> str:
+        """Return `keep` if it chooses: where one of the largest leaves or shrinks, the next one takes its place."""
+        return f'partition.keep = "largest" with clients = {n_clients}' if self.keep == "largest" and n_clients else ""

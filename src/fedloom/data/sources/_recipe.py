@@ -10,7 +10,7 @@ from fedloom.data.sources._records import Record
 from fedloom.errors import DataError
 from fedloom.examples import Example
 
-__all__ = ["FormName", "Malformed", "Recipe"]
+__all__ = ["FormName", "Malformed", "Recipe", "brings_in"]
 
 FormName = Literal[
     "auto",
@@ -78,6 +78,11 @@ class Recipe:
             "%s: %d of %d records repeat a '%s'", records[0].where, len(records) - len(first), len(records), self.unique
         )
         return first.values()
+
+
+def brings_in(unique: str) -> str:
+    """Return what makes the second of two like records come in when the first one leaves; "" where all are kept."""
+    return f"data.unique = '{unique}'" if unique else ""
 
 
 def _checked(kept: list[Example], dropped: list[str], where: str) -> list[Example]:

@@ -73,6 +73,10 @@ class FedllmBench(Source):
             splits["test"] = self._test(users, languages)
         return splits
 
+    def brings_in(self) -> str:
+        """Return `clients` where it takes the first users of the file: the next one follows on one that leaves."""
+        return f"data.clients = {self.clients}" if self.clients else ""
+
     def _users(self) -> dict[str, list[Record]]:
         users = groups_of(self.path, where_from(self.path))
         if self.clients > len(users):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fedloom.contracts import Source
 from fedloom.data.sources._forms import check_columns
-from fedloom.data.sources._recipe import FormName, Malformed, Recipe
+from fedloom.data.sources._recipe import FormName, Malformed, Recipe, brings_in
 from fedloom.data.sources._records import find_files, read_records
 from fedloom.examples import Example
 from fedloom.plugin import plugin
@@ -42,6 +42,10 @@ class File(Source):
         """Return the examples of the paths given; refusals name file and line, or file and record."""
         paths = {"train": self.path, "validation": self.validation_path, "test": self.test_path}
         return {split: self._read(path) for split, path in paths.items() if path or split == "train"}
+
+    def brings_in(self) -> str:
+        """Return `unique` where it is set."""
+        return brings_in(self.unique)
 
     def _read(self, path: str) -> list[Example]:
         recipe = Recipe(self.form, self.columns, self.tags, self.unique, self.malformed)

@@ -6,7 +6,7 @@ from dataclasses import field
 from fedloom.contracts import Source
 from fedloom.data.sources._forms import check_columns
 from fedloom.data.sources._hub import hub_records
-from fedloom.data.sources._recipe import FormName, Malformed, Recipe
+from fedloom.data.sources._recipe import FormName, Malformed, Recipe, brings_in
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Example
 from fedloom.plugin import plugin
@@ -43,6 +43,10 @@ class Hub(Source):
             raise ConfigError("path: found none; give the hub name of a data set or a local folder.")
         splits = {"train": self.split, "validation": self.validation_split, "test": self.test_split}
         return {name: self._read(split) for name, split in splits.items() if split or name == "train"}
+
+    def brings_in(self) -> str:
+        """Return `unique`, or a split that is a slice of another, where there is one."""
+        return brings_in(self.unique) or (f"data.split = '{self.split}'" if "[" in self.split else "")
 
     def _read(self, split: str) -> list[Example]:
         records = hub_records(self.path, subset=self.subset, split=split, revision=self.revision)

@@ -45,6 +45,11 @@ class PresetSource(Source):
             splits["test"] = self._read(row, self.test_path, row.test_split or "test")
         return splits
 
+    def brings_in(self) -> str:
+        """Return the column by which the set keeps the first of like records, where it does."""
+        column = PRESETS[self.preset].unique
+        return f"data.preset = '{self.preset}', which keeps the first record of each '{column}'," if column else ""
+
     def _read(self, row: Preset, path: str, split: str) -> list[Example]:
         records = self._records(row, path, split)
         if not records:
