@@ -135,7 +135,9 @@ def test_default_delta_is_n_to_the_minus_1_1():
 
 
 def test_default_delta_above_a_thousandth_has_to_be_asked_for():
-    with pytest.raises(ConfigError, match=r"n\^-1\.1 = 0\.001001, the default, for 533 records.*smaller one, for instance 2e-04"):
+    with pytest.raises(
+        ConfigError, match=r"n\^-1\.1 = 0\.001001, the default, for 533 records.*smaller one, for instance 2e-04"
+    ):
         Gaussian().guard(population=533, expected=5, uses=3)
 
 
@@ -178,7 +180,10 @@ def test_use_beyond_the_budget_would_pass_it():
 
 
 def test_multiplier_without_epsilon_never_stops():
-    assert Gaussian(noise_multiplier=1.0, epsilon=0, delta=1e-3).guard(population=100, expected=10, uses=5).allowed == sys.maxsize
+    assert (
+        Gaussian(noise_multiplier=1.0, epsilon=0, delta=1e-3).guard(population=100, expected=10, uses=5).allowed
+        == sys.maxsize
+    )
 
 
 def test_multiplier_that_is_set_is_kept():

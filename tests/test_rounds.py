@@ -344,7 +344,14 @@ def test_what_was_lost_is_added_to_the_next_row():
 
 
 def test_a_run_ends_when_all_budgets_are_spent(folder, tmp_path):
-    privacy = {"name": "gaussian", "unit": "example", "epsilon": 9.0, "delta": 1e-2, "noise_multiplier": 0.9, "clip": 0.5}
+    privacy = {
+        "name": "gaussian",
+        "unit": "example",
+        "epsilon": 9.0,
+        "delta": 1e-2,
+        "noise_multiplier": 0.9,
+        "clip": 0.5,
+    }
     evaluation = {"holdout": 0.1, "metrics": [], "resamples": 20}
     run = small_run(folder, weighting="uniform", privacy=privacy, rounds=40, evaluation=evaluation)
     ledger = lines_of(finished(run, tmp_path / "run"), "ledger.jsonl")

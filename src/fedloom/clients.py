@@ -1,7 +1,9 @@
 """Who owns what: load examples, divide them among clients, hold some out, encode the rest once, count everything."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -23,6 +25,11 @@ class Division:
     validation: Mapping[str, tuple[Example, ...]]
     test: tuple[Example, ...]
     card: Mapping[str, Any]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each client's training examples, by which a lineage knows them again."""
+        return {client: hashlib.sha256(repr(examples).encode()).hexdigest() for client, examples in self.train.items()}
 
 
 def divide(

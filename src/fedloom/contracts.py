@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fedloom.asking import CorpusMetric, Metric
 from fedloom.examples import Chat, Document, Example, Turn
+from fedloom.lineage import Lineage
 from fedloom.mean import LossSum, Mean
 from fedloom.mechanism import Mechanism, Noise
 from fedloom.messages import Earlier, Frame, Guard, Job, Local, Report
@@ -199,6 +200,10 @@ class ModelFamily(Family):
     @abstractmethod
     def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
         """Return the model, all parameters frozen; `train` is a pattern that selects the trainable names."""
+
+    def lineage(self) -> Lineage:
+        """Return how the weights that `build` starts from were trained, as far as fedloom trained them."""
+        return ()
 
     @abstractmethod
     def save(self, model: Model, params: Tree, folder: str) -> None:

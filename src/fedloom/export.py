@@ -1,6 +1,5 @@
 """The result of a run as a folder for others: an adapter or a whole model, its tokenizer and a model card."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +7,14 @@ from typing import Any, Literal
 
 import torch
 
+from fedloom.accounts import is_private, spent_text, stated_privacy
 from fedloom.config import read_toml
 from fedloom.errors import MissingFileError, ModelError, RunError
 from fedloom.files import atomic_folder
+from fedloom.lineage import Lineage, read_lineage, read_stated, unnamed, write_lineage
 from fedloom.models._checkpoint import EMBEDDED
 from fedloom.models.causal_lm import CausalLM
+from fedloom.runs import RunDirectory
 
 __all__ = ["Form", "export"]
 
@@ -49,12 +51,20 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunError(f"{out}: exists and is not an empty folder; give a new folder to export to.")
     result, run = _result_in(folder), _run_of(folder)
+    lineage, stated = read_lineage(result), read_stated(result)
+    if run and _contradicts(folder, run, lineage, stated):
+        raise RunError(
+            f"{result}: lineage.json is missing or states another privacy than the run's records; restore it, or "
+            "export nothing of this run."
+        )
     with atomic_folder(out) as new:
         if (result / "adapter_config.json").is_file():
             facts = _write_from_adapter(result, new, form)
         else:
             facts = _write_whole(result, run, new, form)
-        (new / "README.md").write_text(_card(facts, run, form, _beside(folder, "privacy.json")), encoding="utf-8")
+        (new / "README.md").write_text(_card(facts, run, form, stated), encoding="utf-8")
+        if lineage is not None:
+            write_lineage(new, unnamed(lineage), stated)
 
 
 def _result_in(folder: Path) -> Path:
@@ -106,7 +116,14 @@ def _write_whole(result: Path, run: Mapping[str, Any], new: Path, form: Form) ->
     return base | {"Trained": "all parameters"}
 
 
-def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, privacy: Path | None) -> str:
+def _contradicts(folder: Path, run: Mapping[str, Any], lineage: Lineage | None, stated: Mapping[str, Any]) -> bool:
+    """Return whether the records of the run around an adapter state another privacy than the adapter does."""
+    where = _beside(folder, "run.toml")
+    told = stated_privacy(RunDirectory.open(where.parent), run) if where else {}
+    return told != stated or (lineage is None and is_private(run))
+
+
+def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, stated: Mapping[str, Any]) -> str:
     licence = facts.get("Licence of the base", "unknown: see the base model")
     front = [f"library_name: {_LIBRARY[form]}", "pipeline_tag: text-generation", "tags: [fedloom]"]
     front += [] if licence.startswith("unknown") else [f"license: {licence}"]
@@ -117,22 +134,26 @@ def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, privacy:
     lines += ["", "## Training", ""]
     lines += _table(training) if training else ["Not recorded: no run.toml lay beside the adapter."]
     lines += ["", "## Privacy", ""]
-    lines += _privacy(privacy) if privacy else ["Not differentially private: training data may be recoverable."]
+    lines += _privacy(stated) if stated else ["Not differentially private: training data may be recoverable."]
     use = _USE[form]
     if form == "adapter" and facts.get("Base model") == EMBEDDED:
         use = _BASE_IN_THE_PACKAGE + use
     return "\n".join([*lines, "", "## Use", "", "```python", use, "```", ""])
 
 
-def _privacy(path: Path) -> list[str]:
-    card = json.loads(path.read_text(encoding="utf-8"))
+def _privacy(card: Mapping[str, Any]) -> list[str]:
+    if "not_private" in card:
+        return [f"{spent_text(card)}. Training data may be recoverable."]
     facts = {f"Epsilon ({name})": f"{value:.3f}" for name, value in card["epsilon"].items()}
+    if "epsilon_of_this_run" in card:
+        facts["Epsilon covers"] = "the last run and those that trained what it started from"
     facts |= {"Delta": f"{card['delta']:.3g}", "Protected": f"one {card['unit'].removesuffix('_local')}"}
     facts |= {"Mechanism": card["mechanism"], "Noise multiplier": f"{card['smallest_noise_multiplier']:.3f}"}
     noise = card.get("settings", {}).get("noise", "")
     if noise == "seeded":
         facts["Noise"] = "seeded, a simulation: no guarantee against anyone who knows the seed"
-    return _table(facts | {"Uses of the data": str(card["uses"]), "Whose": "the client's who fares worst"})
+    facts |= {"Uses of the data": str(card["uses"]), "Whose": "the client's who fares worst"}
+    return _table(facts | {"Not covered": "the base model, whatever it was trained on"})
 
 
 def _table(facts: Mapping[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from fedloom import config
+from fedloom.accounts import stated_privacy
 from fedloom.errors import FedloomError, RunError
 from fedloom.evaluation import Scored, score_table
 from fedloom.mean import Mean
@@ -117,25 +118,11 @@ def outcome(directory: RunDirectory) -> Outcome:
         complete=directory.complete,
         results=results,
         cost=_cost(directory),
-        privacy=_privacy(directory),
+        privacy=stated_privacy(directory, table),
         card=_card(directory),
         settings=table,
         corpus=_corpus(directory, table),
     )
-
-
-def _privacy(directory: RunDirectory) -> dict[str, Any]:
-    where = directory.path / "privacy.json"
-    if not where.is_file():
-        return {}
-    try:
-        card = json.loads(where.read_text(encoding="utf-8"))
-        numbers = [*card["epsilon"].values(), card["delta"], card["smallest_noise_multiplier"]]
-        if not all(type(number) in (int, float) for number in numbers) or not isinstance(card["unit"], str):
-            raise TypeError("a number is missing")
-        return card
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{where}: is not what fedloom wrote ({error}); the run directory is damaged.") from error
 
 
 def _label(table: Mapping[str, Any], where: str) -> str:

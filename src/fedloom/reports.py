@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fedloom.accounts import spent_text
 from fedloom.errors import DataError, RunError
 from fedloom.evaluation import Scored
 from fedloom.ifd import perplexity
@@ -145,11 +146,10 @@ def privacy_line(found: Outcome) -> str:
     if not found.privacy:
         return ""
     card = found.privacy
-    spent = ", ".join(f"{value:.3f} ({name})" for name, value in card["epsilon"].items())
     return (
-        f"privacy, unit {card['unit']}: epsilon {spent} at delta {card['delta']:.2g}, noise multiplier "
-        f"{card['smallest_noise_multiplier']:.3f}, {card['uses']} uses; the worst client's; held-out scores not covered"
-        + ("; seeded noise, a simulation" if card.get("settings", {}).get("noise") == "seeded" else "")
+        f"privacy, unit {card['unit']}: {spent_text(card)} at delta {card['delta']:.2g}, noise multiplier "
+        f"{card['smallest_noise_multiplier']:.3f}, {card['uses']} uses; the worst client's; base model and held-out "
+        "scores not covered" + ("; seeded noise, a simulation" if card["settings"].get("noise") == "seeded" else "")
     )
 
 

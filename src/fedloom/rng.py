@@ -52,10 +52,10 @@ def python_random(*names: str | int) -> random.Random:
 
 
 def named_normal(*names: str | int) -> Callable[[int], torch.Tensor]:
-    """Return a stream of standard normal numbers, float32, told apart from all others by 128 bits of the names' hash.
+    """Return a stream of standard normal numbers, float32, told apart from others by 128 bits of the names' hash.
 
-    The bits are those of Philox-4x64 (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405) in counter mode under
-    a key of 128 bits; each call goes on where the last one ended.
+    The bits are those of Philox-4x64 (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405) in counter mode
+    under a key of 128 bits; each call goes on where the last one ended.
     """
     random = np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(names)[:16], "big")))
     return lambda count: torch.from_numpy(random.standard_normal(count, dtype=np.float32))

@@ -30,10 +30,10 @@ class LocalSettings:
     accumulation: AtLeast = 1
     """Micro-batches of a step."""
     normalise: Literal["tokens", "examples"] = "tokens"
-    """What a step's loss is a mean over: all supervised tokens of its examples alike, or its examples, each by the mean
-    over its own tokens. With privacy of examples the same is meant, over the expected number instead of the real one."""
+    """What a step's loss is a mean over: all supervised tokens of its examples alike, or its examples, each by the
+    mean over its own tokens. With privacy of examples it is the same, over the expected number instead of the real."""
     tokens_per_example: Positive = 1.0
-    """Supervised tokens that a private example is taken to have where tokens are counted, a number that may be public:
+    """Supervised tokens that a private example is taken to have where tokens are counted, a number fit to be public:
     an example's summed loss is divided by it before its gradient is clipped."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     beta1: Fraction = 0.9

@@ -149,7 +149,9 @@ def test_releasing_leaves_what_was_kept_alone(name, settings):
 @every
 def test_guard_is_a_function_of_its_arguments(name, settings):
     mechanism = make(name, settings)
-    assert mechanism.guard(population=1000, expected=20, uses=5) == mechanism.guard(population=1000, expected=20, uses=5)
+    assert mechanism.guard(population=1000, expected=20, uses=5) == mechanism.guard(
+        population=1000, expected=20, uses=5
+    )
 
 
 @every

@@ -20,6 +20,7 @@ from fedloom.config import table_of
 from fedloom.contracts import Flow, Model, ModelFamily
 from fedloom.errors import ConfigError, ModelError, suggest
 from fedloom.files import atomic_folder
+from fedloom.lineage import UNKNOWN, Lineage, joined, read_lineage
 from fedloom.models import _attention as packed
 from fedloom.models._apart import refuse_mixing
 from fedloom.models._checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
@@ -77,6 +78,14 @@ class CausalLM(ModelFamily):
         settings = {key: value for key, value in table_of(self).items() if key not in ("path", "adapter")}
         files = {"weights": source.base_id.rpartition(" ")[2], "files": source.files_sha256, "adapter": adapter}
         return json.dumps(files | settings, sort_keys=True)
+
+    def lineage(self) -> Lineage:
+        """Return the lineage of the base and of the adapter; an adapter that tells none is of unknown origin."""
+        base = read_lineage(Checkpoint.find(self.path).folder) or ()
+        if not self.adapter:
+            return base
+        own = read_lineage(Path(self.adapter))
+        return joined(base, (UNKNOWN,) if own is None else own)
 
     def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
         """Return the model; `train` is a regular expression found anywhere in the names to train.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedloom.accounts import largest_epsilon, spent_text
 from fedloom.errors import RunError
 from fedloom.outcomes import Outcome
 from fedloom.pages import figures, logs
@@ -220,8 +221,8 @@ def _spent(private: Sequence[_Kind]) -> Table:
     rows: list[list[str | Cell]] = []
     for data, method, runs in private:
         cards = [found.privacy for found in runs]
-        worst = max(cards, key=lambda card: next(iter(card["epsilon"].values())))
-        epsilon = ", ".join(f"{number:.3f} ({name})" for name, number in worst["epsilon"].items())
+        worst = max(cards, key=largest_epsilon)
+        epsilon = spent_text(worst).removeprefix("epsilon ")
         seeded = worst.get("settings", {}).get("noise") == "seeded"
         source = Cell("a seed: a simulation, no protection", "bad") if seeded else Cell("the system")
         noise = value(worst["smallest_noise_multiplier"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fedloom.accounts import epsilons
 from fedloom.comparing import ALL
 from fedloom.pages.findings import Findings, Gap
 from fedloom.pages.words import bounds, duration, plural, score_name, signed, size, value
@@ -109,7 +110,7 @@ def facts(found: Findings) -> list[tuple[str, str]]:
     if len(own) == 1:
         n = max(map(len, own[0].clients.values()))
         told.append((f"worst tenth of its {n} clients", value(own[0].measures["worst_decile"].value)))
-    spent = [max(one.privacy["epsilon"].values()) for one in cells if one.privacy]
+    spent = [max(epsilons(one.privacy).values()) for one in cells if one.privacy]
     return [
         *told,
         ("finished runs", f"{len(cells)} of {len(cells) + len(found.study.missing)}"),

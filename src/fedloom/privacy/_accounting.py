@@ -69,7 +69,7 @@ def epsilon(accountant: Accountant, *, rate: float, noise_multiplier: float, use
 
 
 def composed(accountant: Accountant, parts: Sequence[Spending], *, delta: float) -> float:
-    """Return the epsilon of all parts on the same data together: an upper bound at that delta; infinite without noise."""
+    """Return an upper bound on the epsilon of all parts on the same data together; infinite without noise."""
     parts = [part for part in parts if part.uses and part.rate]
     if not parts:
         return 0.0

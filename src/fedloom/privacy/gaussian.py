@@ -180,9 +180,9 @@ class Gaussian(Mechanism):
         delta = self.delta or population**-1.1
         if not self.delta and delta > _WEAKEST_DELTA:
             raise ConfigError(
-                f"privacy.delta: found n^-1.1 = {delta:.4g}, the default, for {population} records, allowed without being "
-                f"asked for is at most {_WEAKEST_DELTA:g}: it is the chance that the promise fails; set a smaller one, "
-                f"for instance {min(1e-3, 0.1 / population):.0e}."
+                f"privacy.delta: found n^-1.1 = {delta:.4g}, the default, for {population} records, allowed without "
+                f"being asked for is at most {_WEAKEST_DELTA:g}: it is the chance that the promise fails; set a "
+                f"smaller one, for instance {min(1e-3, 0.1 / population):.0e}."
             )
         if delta * population >= 1:
             raise ConfigError(

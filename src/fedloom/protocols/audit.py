@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from fedloom import rng
+from fedloom.accounts import SPENDING
 from fedloom.auditing import (
     exposure,
     guess_counts,
@@ -51,7 +52,7 @@ from fedloom.protocols.execute import RoundDone, plan_of, run_files, work_of
 from fedloom.protocols.guards import guards_of
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.prepared import Prepared, prepare, refuse_dropout
-from fedloom.protocols.privacy import privacy_card, privacy_lines
+from fedloom.protocols.privacy import privacy_lines, worst_account
 from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import State, begin, exhausted, step
 from fedloom.runs import RunDirectory
@@ -116,7 +117,7 @@ def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
 
 def audit_files(run: TuningRun, source: str) -> dict[str, str]:
     """Return the files that an audit's directory starts with; without `run.toml`, so that no run resumes in it."""
-    files = run_files(run, source)
+    files = {name: text for name, text in run_files(run, source).items() if name != SPENDING}
     return {"audited.toml" if name == "run.toml" else name: text for name, text in files.items()}
 
 
@@ -136,7 +137,7 @@ def audit(
         state = done
         yield event
     final = _losses(setup, state)
-    lines = privacy_lines(replace(plan_of(setup.leg), guards=setup.stated), state)
+    lines = privacy_lines(replace(plan_of(setup.leg), guards=setup.stated), state, {})
     found = _found(setup, lines, base, final, noise)
     directory.append("ledger.jsonl", lines)
     write_atomic(directory.path / "canaries.jsonl", _canary_lines(setup.canaries, base, final))
@@ -254,7 +255,7 @@ def _found(
     noise: NoiseChoice,
 ) -> dict[str, Any]:
     plan = plan_of(setup.leg)
-    stated = json.loads(privacy_card(plan, lines)) if lines else None
+    stated = worst_account(plan, lines) if lines else None
     included_M = np.array([canary.included for canary in setup.canaries])
     scores = {
         "loss difference": reference_scores(final["canaries"], base["canaries"]),

@@ -12,15 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedloom import config
+from fedloom.accounts import SPENDING, Spending
 from fedloom.contracts import Carrier, Engine, Job, Report, Work
 from fedloom.environment import dirty_diff, environment
 from fedloom.errors import FedloomError, MemoryExceededError, RunError
 from fedloom.files import file_name, write_atomic
+from fedloom.lineage import lineage_table, write_lineage
 from fedloom.protocols.copies import copied
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.measure import Evaluated, measure, models_of
 from fedloom.protocols.prepared import Prepared, prepare
-from fedloom.protocols.privacy import privacy_card, privacy_lines, with_lost_uses, write_ahead
+from fedloom.protocols.privacy import (
+    lineage_of_result,
+    privacy_lines,
+    with_lost_uses,
+    worst_account,
+    write_ahead,
+)
 from fedloom.protocols.states import load_state, save_state
 from fedloom.protocols.tuning import TuningRun
 from fedloom.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhausted, step
@@ -47,6 +55,8 @@ def run_files(run: TuningRun, source: str) -> dict[str, str]:
     """Return the files that a run directory starts with."""
     files = {"run.toml": config.dump(run), "source.toml": source}
     files["environment.json"] = json.dumps(environment(), indent=1)
+    if run.privacy.protects() != "nothing":
+        files[SPENDING] = Spending.new(repeats=run.privacy.repeats()).text
     diff = dirty_diff()
     return files | ({"dirty.diff": diff} if diff else {})
 
@@ -84,26 +94,31 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
     else:
-        _check_unchanged(run, directory, saved, card)
+        _check_unchanged(ready, directory, saved, card)
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", _division_ledger(ready))
-        clock, first, state = _Clock(0.0), 0, begin(plan_of(ready.legs[0]), initial_P)
+        plan = plan_of(ready.legs[0])
+        clock, first, state = _Clock(0.0), 0, begin(plan, initial_P)
+        with_lost_uses(directory, plan, state, saved=False)
+        _account(directory, ready, plan, state)
         yield measure(ready, directory, state, ready.legs[0], phase="base", wall_s=clock.wall_s)
         _save(directory, ready, first, state, clock)
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
-        state = with_lost_uses(directory, ready.run.privacy, state)
+        state = with_lost_uses(directory, plan_of(ready.legs[0]), state, saved=True)
     for index in range(first, len(ready.legs)):
         yield from _train_leg(ready, directory, index, state, clock, on_report)
         state = begin(plan_of(ready.legs[index]), initial_P)
         _save(directory, ready, index + 1, state, clock)
 
 
-def _check_unchanged(run: TuningRun, directory: RunDirectory, saved: Checkpoint, card: str) -> None:
-    """Refuse to go on with other settings or other data than the checkpoint was made with."""
-    if saved.values.get("run_sha256") != _digest(run):
+def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint, card: str) -> None:
+    """Refuse to go on with other settings, another start or other data than the checkpoint was made with."""
+    if saved.values.get("run_sha256") != _digest(ready.run):
         raise RunError(f"{directory.path / 'run.toml'}: changed since the checkpoint; undo that or start a new run.")
+    if saved.values.get("start", []) != lineage_table(ready.lineage):
+        raise RunError(f"{directory.path}: the model that the run starts from tells another lineage; restore it.")
     if directory.read("partition.json") != card:
         raise RunError(f"{directory.path}: the data have changed since the run began; restore them or start a new run.")
 
@@ -137,24 +152,29 @@ def _train_leg(
         last = state.round == plan.rounds or exhausted(plan, state)
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
-            _account(directory, plan, state)
+            _account(directory, ready, plan, state)
             yield measure(ready, directory, state, leg, phase=phase, wall_s=clock.wall_s)
         if state.round % run.checkpoint_every == 0 or last:
             _save(directory, ready, index, state, clock)
         yield RoundDone(index, len(ready.legs), record, clock.wall_s)
-    _account(directory, plan, state)
+    stated = _account(directory, ready, plan, state)
     yield measure(ready, directory, state, leg, phase="final", wall_s=clock.wall_s)
+    lineage = lineage_of_result(directory, ready, leg, plan, state)
     for owner, params in models_of(ready, state, leg):
-        folder = f"adapters/{file_name(owner)}" if owner else "adapter"
-        run.model.save(ready.model, params, str(directory.path / folder))
+        folder = directory.path / (f"adapters/{file_name(owner)}" if owner else "adapter")
+        run.model.save(ready.model, params, str(folder))
+        write_lineage(folder, lineage, stated)
 
 
-def _account(directory: RunDirectory, plan: Plan, state: State) -> None:
-    """Write down what has been spent of the clients' privacy, where something protects it."""
-    if plan.guards:
-        lines = privacy_lines(plan, state)
-        directory.append("ledger.jsonl", lines)
-        write_atomic(directory.path / "privacy.json", privacy_card(plan, lines))
+def _account(directory: RunDirectory, ready: Prepared, plan: Plan, state: State) -> dict[str, Any]:
+    """Write down what has been spent of the clients' privacy, where something protects it, and return the card."""
+    if not plan.guards:
+        return {}
+    lines = privacy_lines(plan, state, ready.origins)
+    card = worst_account(plan, lines)
+    directory.append("ledger.jsonl", lines)
+    write_atomic(directory.path / "privacy.json", json.dumps(card, indent=1))
+    return card
 
 
 def _engine(directory: RunDirectory, leg: Leg, work: Work) -> Engine:
@@ -236,7 +256,11 @@ def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:
 def _save(directory: RunDirectory, ready: Prepared, leg: int, state: State, clock: _Clock) -> None:
     number = leg * (ready.run.rounds + 1) + state.round
     checkpoint = save_state(state, ready.layout, leg=leg, wall_s=clock.wall_s)
-    directory.save(number, replace(checkpoint, values={**checkpoint.values, "run_sha256": _digest(ready.run)}))
+    values = {**checkpoint.values, "run_sha256": _digest(ready.run), "start": lineage_table(ready.lineage)}
+    if leg < len(ready.legs):  # the state of a leg, not the end of the last one
+        own = ready.legs[leg]
+        values["lineage"] = lineage_table(lineage_of_result(directory, ready, own, plan_of(own), state))
+    directory.save(number, replace(checkpoint, values=values))
 
 
 def _metrics(record: RoundRecord, leg: Leg, wall_s: float) -> list[dict[str, Any]]:

@@ -12,10 +12,12 @@ from fedloom.clients import Division, count_encoded, divide, encode_shards
 from fedloom.contracts import Frame, Mechanism, Model, Shard
 from fedloom.errors import ConfigError
 from fedloom.evaluation import HeldOut, held_out
+from fedloom.lineage import Lineage
 from fedloom.protocols import centralised, clustered, federated, local_only
 from fedloom.protocols.corpus import refuse_few_texts
 from fedloom.protocols.guards import guards_of
 from fedloom.protocols.legs import Leg
+from fedloom.protocols.origins import Origin, origin_of
 from fedloom.protocols.tuning import TuningRun
 from fedloom.ranks import full_rank
 from fedloom.tree import Layout, Tree, flatten
@@ -39,6 +41,19 @@ class Prepared:
     layout: Layout
     shared: Tree
     private: Tree
+    lineage: Lineage
+    """How the weights that the run starts from were trained."""
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """What came before the run for each guard's data."""
+        names = {name for leg in self.legs for name in leg.guards}
+        data, elsewhere = self.division.fingerprints, self.run.start_data == "other"
+        mechanism = self.run.privacy.name
+        return {
+            name: origin_of(self.lineage, mechanism=mechanism, data=data.get(name, ""), elsewhere=elsewhere)
+            for name in names
+        }
 
 
 def prepare(run: TuningRun) -> Prepared:
@@ -82,7 +97,8 @@ def prepare(run: TuningRun) -> Prepared:
         run.aggregator.accumulator(Frame(Layout.of({"delta": shared}), flatten(shared)))
     held = tuple(part for part, _ in sets.values())
     refuse_few_texts(run.evaluation.corpus_metrics, held)
-    return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private)
+    lineage = run.model.lineage()
+    return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private, lineage)
 
 
 def _legs(run: TuningRun, shards: Mapping[str, Shard], card: Mapping[str, Any]) -> list[Leg]:

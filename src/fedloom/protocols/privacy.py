@@ -1,75 +1,97 @@
-"""What a run has spent of its clients' privacy: a line of the ledger per client, and the same for tables and cards."""
+"""What a run has spent of its clients' privacy: accounts for the ledger, the card, and the lineage of its result."""
 
-import json
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedloom.contracts import Guard, Mechanism
-from fedloom.files import write_atomic
+from fedloom.accounts import account_line, privacy_card, read_spending, write_spending
+from fedloom.config import table_of
+from fedloom.contracts import Guard
+from fedloom.errors import RunError
+from fedloom.lineage import NONE, Lineage, Owner, Training, joined
+from fedloom.protocols.legs import Leg
+from fedloom.protocols.origins import Origin
+from fedloom.protocols.prepared import Prepared
 from fedloom.rounds import Plan, State, spent_at_most
 from fedloom.runs import RunDirectory
 
-__all__ = ["privacy_card", "privacy_lines", "with_lost_uses", "write_ahead"]
+__all__ = ["lineage_of_result", "privacy_lines", "with_lost_uses", "worst_account", "write_ahead"]
 
 
-def privacy_lines(plan: Plan, state: State) -> list[dict[str, Any]]:
-    """Return what each guard has let pass so far, epsilon by both accountants; computed from uses alone.
+def privacy_lines(plan: Plan, state: State, origins: Mapping[str, Origin]) -> list[dict[str, Any]]:
+    """Return what each guard has let pass so far and before the run, epsilon by both accountants; from uses alone.
 
     Uses are exact after a resume. With seeded noise they lie in the checkpoint, since a round that is done again sends
     the very same rows. With noise of the system it would send others: see `write_ahead`.
     """
-    found: dict[tuple[Guard, int], dict[str, float]] = {}  # many clients are alike, and accounting takes a moment
+    found: dict[tuple[Guard, int, Origin], dict[str, Any]] = {}  # many clients are alike, and accounting takes a moment
     lines: list[dict[str, Any]] = []
     for name, guard in plan.guards.items():
-        uses = state.spent.get(name, 0)
-        if (guard, uses) not in found:
-            found[guard, uses] = plan.mechanism.spent(guard, uses)
-        lines.append(
-            {
-                "round": state.round,
-                "client": name,
-                "what": f"privacy spent on {'all clients' if plan.protects == 'client' else 'this client'}",
-                "sampling_rate": guard.rate,
-                "noise_multiplier": guard.noise_multiplier,
-                "settings": dict(vars(plan.mechanism)),
-                "delta": guard.delta,
-                "uses": uses,
-                "uses_allowed": guard.allowed,
-                "epsilon": found[guard, uses],
-            }
-        )
+        key = guard, state.spent.get(name, 0), origins.get(name, Origin())
+        if key not in found:
+            _, uses, origin = key
+            found[key] = account_line(
+                plan.mechanism, name, guard, uses, round=state.round, before=origin.before, broken=origin.broken
+            )
+        lines.append(found[key] | {"client": name})
     return lines
 
 
-def privacy_card(plan: Plan, lines: list[dict[str, Any]]) -> str:
-    """Return the JSON that tables and model cards read: the unit, and the largest epsilon over all clients."""
-    worst = max(lines, key=lambda line: next(iter(line["epsilon"].values())))
-    return json.dumps(
-        {
-            "mechanism": plan.mechanism.name,
-            "settings": dict(vars(plan.mechanism)),
-            "unit": plan.protects,
-            "epsilon": worst["epsilon"],
-            "delta": max(line["delta"] for line in lines),
-            "smallest_noise_multiplier": min(line["noise_multiplier"] for line in lines),
-            "uses": max(line["uses"] for line in lines),
-            "guards": len(lines),
-        },
-        indent=1,
-    )
+def worst_account(plan: Plan, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the card of the accounts: the unit, and the largest epsilon over all clients."""
+    return privacy_card(plan.mechanism.name, plan.protects, lines)
 
 
 def write_ahead(directory: RunDirectory, plan: Plan, state: State) -> None:
     """Write down what the coming round may spend before any row leaves: a round that is lost was spent all the same."""
-    if plan.guards and not plan.mechanism.repeats():
-        write_atomic(directory.path / "spending.json", json.dumps(spent_at_most(plan, state)))
+    if plan.guards:
+        write_spending(directory, spent_at_most(plan, state))
 
 
-def with_lost_uses(directory: RunDirectory, mechanism: Mechanism, state: State) -> State:
-    """Return the state of a checkpoint with the uses of rounds that were begun after it and have to be done again."""
-    path = directory.path / "spending.json"
-    if mechanism.repeats() or not path.is_file():
+def with_lost_uses(directory: RunDirectory, plan: Plan, state: State, *, saved: bool) -> State:
+    """Return the state with the uses of rounds that were begun after it and have to be done again.
+
+    Raises RunError where checkpoints or `spending.json` tell of less than the other does: then uses were forgotten.
+    """
+    if not plan.guards:
         return state
-    begun = json.loads(path.read_text(encoding="utf-8"))
-    names = {**state.spent, **begun}
-    return replace(state, spent={name: max(state.spent.get(name, 0), begun.get(name, 0)) for name in names})
+    begun = read_spending(directory).uses
+    if begun and not saved:
+        raise RunError(
+            f"{directory.path / 'checkpoints'}: missing, but spending.json says that rounds were begun; restore it, or "
+            "start a new run, which spends anew."
+        )
+    if any(begun.get(name, 0) < uses for name, uses in state.spent.items()):
+        raise RunError(
+            f"{directory.path / 'spending.json'}: counts fewer uses of the clients' data than the checkpoint; restore "
+            "it, or start a new run."
+        )
+    return state if plan.mechanism.repeats() else replace(state, spent=dict(begun))
+
+
+def lineage_of_result(directory: RunDirectory, ready: Prepared, leg: Leg, plan: Plan, state: State) -> Lineage:
+    """Return the lineage of what the leg has trained so far: that of its start, and its own."""
+    data = ready.division.fingerprints
+    if plan.guards:
+        owners = tuple(
+            Owner(name, data.get(name, ""), one.rate, one.noise_multiplier, one.delta, state.spent.get(name, 0))
+            for name, one in plan.guards.items()
+        )
+    else:
+        owners = tuple(Owner(client, data[client]) for client in _trained_on(ready, leg))
+    kind = (plan.mechanism.name, plan.protects) if plan.guards else (NONE, "nothing")
+    return joined(ready.lineage, (Training(_identity(directory, ready, leg), *kind, owners),))
+
+
+def _trained_on(ready: Prepared, leg: Leg) -> list[str]:
+    """Return the clients whose data the leg trains on; one in a single place has them all."""
+    data = ready.division.fingerprints
+    return [client for client in leg.shards if client in data] or list(data)
+
+
+def _identity(directory: RunDirectory, ready: Prepared, leg: Leg) -> str:
+    """Return what tells this training from all others: runs that would release the same share it."""
+    private = read_spending(directory).id if leg.guards else ""
+    parts = table_of(ready.run), sorted(ready.division.fingerprints.items()), leg.name, private
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

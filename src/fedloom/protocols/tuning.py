@@ -109,6 +109,9 @@ class TuningRun:
     """Pattern of the trained names that are shared; the others stay private to each client."""
     ranks: tuple[AtLeast, ...] = ()
     """Ranks of the clients' adapters, dealt to them in turn; empty: all have model.lora_rank."""
+    start_data: Literal["same", "other"] = "same"
+    """What model.adapter, or a base that fedloom trained, was trained on, as far as privacy is concerned: perhaps some
+    of this run's records, or `other` ones, for which whoever writes the file vouches."""
     plugins: tuple[str, ...] = ()
     """Modules to import for plug-ins that fedloom does not ship."""
 

@@ -1,0 +1,147 @@
+"""How weights were trained, in a file beside them: each training's mechanism, and how often it used whose data.
+
+A run that starts from weights goes on with their lineage, so that what it states covers all that is in its result.
+Weights without the file are a base model from outside, about which nothing is claimed, or an adapter of which nothing
+is known. `Lineage` is a tuple of trainings, the oldest first.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedloom.errors import ModelError
+from fedloom.files import write_atomic
+
+__all__ = [
+    "NONE",
+    "UNKNOWN",
+    "Lineage",
+    "Owner",
+    "Training",
+    "joined",
+    "lineage_of_table",
+    "lineage_table",
+    "read_lineage",
+    "read_stated",
+    "unnamed",
+    "write_lineage",
+]
+
+_FILE = "lineage.json"
+NONE = "none"
+"""The mechanism of a training without privacy."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What one training did with one owner's data; without a mechanism only whose they are is told."""
+
+    client: str = ""
+    """The client; "" for all together, or where it is not to be told."""
+    data: str = ""
+    """SHA-256 of its training examples; "" where it is not to be told."""
+    rate: float = 0.0
+    noise_multiplier: float = 0.0
+    delta: float = 0.0
+    uses: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training that is in the weights."""
+
+    id: str
+    """What tells it from every other training, so that it counts once by whichever way it is met."""
+    mechanism: str
+    unit: str
+    owners: tuple[Owner, ...]
+
+
+Lineage = tuple[Training, ...]
+
+UNKNOWN = Training("", "unknown", "nothing", ())
+"""Stands for whatever made an adapter that says nothing of it."""
+
+
+def joined(one: Lineage, other: Lineage) -> Lineage:
+    """Return the trainings of both, each once."""
+    return one + tuple(training for training in other if training not in one)
+
+
+def unnamed(lineage: Lineage) -> Lineage:
+    """Return the lineage for others: of trainings with privacy without clients' names and hashes of their data.
+
+    A hash tells whoever knows all examples but one which one that is, so that no mechanism covers it.
+    """
+    return tuple(
+        training
+        if training.mechanism == NONE
+        else replace(
+            training, owners=tuple(dict.fromkeys(replace(owner, client="", data="") for owner in training.owners))
+        )
+        for training in lineage
+    )
+
+
+def lineage_table(lineage: Lineage) -> list[dict[str, Any]]:
+    """Return the lineage as JSON values."""
+    return [asdict(training) for training in lineage]
+
+
+def lineage_of_table(table: Sequence[Mapping[str, Any]]) -> Lineage:
+    """Return the lineage that JSON values stand for; TypeError or KeyError if they are none."""
+    return tuple(
+        Training(str(one["id"]), str(one["mechanism"]), str(one["unit"]), tuple(Owner(**o) for o in one["owners"]))
+        for one in table
+    )
+
+
+def write_lineage(folder: Path, lineage: Lineage, stated: Mapping[str, Any]) -> None:
+    """Write down beside the weights how they were trained, and what is stated of their privacy (empty: nothing)."""
+    record = {"weights": _weights_sha256(folder), "trainings": lineage_table(lineage), "stated": dict(stated)}
+    write_atomic(folder / _FILE, json.dumps(record, indent=1))
+
+
+def read_lineage(folder: Path) -> Lineage | None:
+    """Return how the weights in a folder were trained; None if it does not say.
+
+    A file that cannot be read, or that belongs to other weights, raises ModelError.
+    """
+    record = _record(folder)
+    return None if record is None else lineage_of_table(record["trainings"])
+
+
+def read_stated(folder: Path) -> dict[str, Any]:
+    """Return what is stated of the privacy of the weights in a folder; empty if nothing is."""
+    return (_record(folder) or {"stated": {}})["stated"]
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    path = folder / _FILE
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        lineage_of_table(record["trainings"])
+        weights, _ = str(record["weights"]), dict(record["stated"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: is not what fedloom wrote ({error}); fetch the folder again.") from error
+    if weights != _weights_sha256(folder):
+        raise ModelError(
+            f"{path}: tells of other weights than lie beside it; fetch the folder again, or delete the file, and the "
+            "weights count as of unknown origin."
+        )
+    return record
+
+
+def _weights_sha256(folder: Path) -> str:
+    hasher = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        hasher.update(f"{path.name}\0".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                hasher.update(chunk)
+    return hasher.hexdigest()
