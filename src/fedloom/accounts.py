@@ -132,7 +132,9 @@ def privacy_card(mechanism: str, unit: str, lines: Sequence[Mapping[str, Any]]) 
         "uses": max(line["uses"] for line in lines),
         "guards": len(lines),
     }
-    return card | {name: worst[name] for name in ("epsilon_of_this_run", "not_private") if name in worst}
+    own = [line["epsilon_of_this_run"] for line in lines if "epsilon_of_this_run" in line]
+    card |= {"epsilon_of_this_run": max(own, key=lambda found: next(iter(found.values())))} if own else {}
+    return card | ({"not_private": worst["not_private"]} if "not_private" in worst else {})
 
 
 def epsilons(record: Mapping[str, Any]) -> dict[str, float]:

@@ -143,6 +143,11 @@ class RunDirectory:
         for old in self._checkpoints()[:-_KEEP]:
             shutil.rmtree(old)
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything to go on from."""
+        return bool(self._checkpoints())
+
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("round_*"), key=_number)
 

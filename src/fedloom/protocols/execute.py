@@ -25,6 +25,7 @@ from fedloom.protocols.prepared import Prepared, prepare
 from fedloom.protocols.privacy import (
     lineage_of_result,
     privacy_lines,
+    refuse_forgotten,
     with_lost_uses,
     worst_account,
     write_ahead,
@@ -86,6 +87,8 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None]) -> Generator[Event]:
+    if run.privacy.protects() != "nothing":
+        refuse_forgotten(directory)
     ready = prepare(run)
     saved = directory.restore()
     card = json.dumps({**ready.division.card, "encoded": ready.counts})
@@ -100,13 +103,12 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         directory.append("ledger.jsonl", _division_ledger(ready))
         plan = plan_of(ready.legs[0])
         clock, first, state = _Clock(0.0), 0, begin(plan, initial_P)
-        with_lost_uses(directory, plan, state, saved=False)
         _account(directory, ready, plan, state)
         yield measure(ready, directory, state, ready.legs[0], phase="base", wall_s=clock.wall_s)
         _save(directory, ready, first, state, clock)
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
-        state = with_lost_uses(directory, plan_of(ready.legs[0]), state, saved=True)
+        state = with_lost_uses(directory, plan_of(ready.legs[0]), state)
     for index in range(first, len(ready.legs)):
         yield from _train_leg(ready, directory, index, state, clock, on_report)
         state = begin(plan_of(ready.legs[index]), initial_P)

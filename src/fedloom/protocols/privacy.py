@@ -16,7 +16,7 @@ from fedloom.protocols.prepared import Prepared
 from fedloom.rounds import Plan, State, spent_at_most
 from fedloom.runs import RunDirectory
 
-__all__ = ["lineage_of_result", "privacy_lines", "with_lost_uses", "worst_account", "write_ahead"]
+__all__ = ["lineage_of_result", "privacy_lines", "refuse_forgotten", "with_lost_uses", "worst_account", "write_ahead"]
 
 
 def privacy_lines(plan: Plan, state: State, origins: Mapping[str, Origin]) -> list[dict[str, Any]]:
@@ -49,19 +49,23 @@ def write_ahead(directory: RunDirectory, plan: Plan, state: State) -> None:
         write_spending(directory, spent_at_most(plan, state))
 
 
-def with_lost_uses(directory: RunDirectory, plan: Plan, state: State, *, saved: bool) -> State:
-    """Return the state with the uses of rounds that were begun after it and have to be done again.
-
-    Raises RunError where checkpoints or `spending.json` tell of less than the other does: then uses were forgotten.
-    """
-    if not plan.guards:
-        return state
-    begun = read_spending(directory).uses
-    if begun and not saved:
+def refuse_forgotten(directory: RunDirectory) -> None:
+    """Raise RunError if rounds were begun and no checkpoint is left: a new start would forget what they spent."""
+    if read_spending(directory).uses and not directory.has_checkpoint:
         raise RunError(
             f"{directory.path / 'checkpoints'}: missing, but spending.json says that rounds were begun; restore it, or "
             "start a new run, which spends anew."
         )
+
+
+def with_lost_uses(directory: RunDirectory, plan: Plan, state: State) -> State:
+    """Return the state with the uses of rounds that were begun after it and have to be done again.
+
+    Raises RunError if `spending.json` tells of fewer uses than the checkpoint.
+    """
+    if not plan.guards:
+        return state
+    begun = read_spending(directory).uses
     if any(begun.get(name, 0) < uses for name, uses in state.spent.items()):
         raise RunError(
             f"{directory.path / 'spending.json'}: counts fewer uses of the clients' data than the checkpoint; restore "
