@@ -9,7 +9,8 @@ import pytest
 
 from fedloom import api, cli
 from fedloom.errors import ConfigError, MissingFileError, ModelError
-from fedloom.protocols.audit import Audited, audit, audit_files, check_audit, make_canaries, summary
+from fedloom.protocols.audit import Audited, audit, audit_files, check_audit, make_canaries
+from fedloom.protocols.audit_summary import summary
 from fedloom.protocols.prepared import prepare
 from fedloom.runs import RunDirectory
 from models_for_tests import tokenizer
@@ -36,7 +37,7 @@ def private_run(folder, **changes):
 
 def audited(run, folder, **choices):
     directory = RunDirectory.create(folder, audit_files(run, ""))
-    *_, last = audit(run, directory, n_canaries=CANARIES, **choices)
+    *_, last = audit(run, directory, n_canaries=CANARIES, **{"n_releases": 0} | choices)
     assert isinstance(last, Audited)
     return last.record
 
@@ -195,14 +196,62 @@ def test_tokenizer_without_words_is_refused(monkeypatch):
         make_canaries(wordless, ("a",), 20, 0)
 
 
+# ----------------------------------------------------------------------------------------------------------- releases
+
+UNITS = ("example", "client", "client_local")
+units = pytest.mark.parametrize("unit", UNITS)
+
+
+@pytest.fixture(scope="module")
+def releases(folder):
+    """What was found in the releases of a whole run of each unit, with its noise and without."""
+    made = {}
+    for unit in UNITS:
+        privacy = PRIVATE["privacy"] | {"unit": unit, "delta": 1e-3}
+        run = private_run(
+            folder, privacy=privacy, rounds=2, local={"lr": 0.01, "steps": 2, "batch": 12, "clip_norm": 0.0}
+        )
+        for noise in ("kept", "removed"):
+            made[unit, noise] = audited(
+                run, folder / f"{unit}_{noise}", noise=noise, n_releases=400 if unit == "example" else 120
+            )
+    return made
+
+
+@units
+def test_releases_of_a_whole_run_do_not_refute_it(releases, unit):
+    found = releases[unit, "kept"]
+    assert not found["releases"]["refuted"] and found["releases"]["stated"] == pytest.approx(1.0, rel=2e-3)
+
+
+@units
+def test_releases_refute_a_run_without_its_noise(releases, unit):
+    found = releases[unit, "removed"]
+    assert found["refuted"] and found["releases"]["bounds"]["many trials"]["epsilon"] > 2
+
+
+@units
+def test_the_power_of_an_audit_is_told(releases, unit):
+    found = releases[unit, "kept"]
+    assert 0 < found["releases"]["power"]["noise"] < 1 < found["releases"]["power"]["epsilon"]
+    assert any("would likely have refuted a true epsilon of" in line for line in summary(found))
+
+
+def test_clients_are_audited_in_as_many_trainings_as_trials_need(releases):
+    # Four clients: eight canaries a training, of which about half join.
+    assert [releases[unit, "kept"]["releases"]["trainings"] for unit in UNITS] == [1, 15, 15]
+
+
+def test_file_of_an_audit_of_clients_holds_what_was_found(folder, releases):
+    assert json.loads((folder / "client_kept" / "audit.json").read_text()) == releases["client", "kept"]
+
+
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
     ("changes", "choices", "message"),
     [
-        ({"privacy": {"name": "gaussian", "unit": "client"}}, {}, r"unit is 'client', canaries are examples"),
-        ({"privacy": {"name": "gaussian", "unit": "client_local"}}, {}, r"unit is 'client_local', canaries are"),
         (
             {"protocol": "local_only", "privacy": {"name": "none"}},
             {},

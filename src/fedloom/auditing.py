@@ -7,6 +7,7 @@ that was tried. A lower bound above a stated epsilon proves the statement wrong;
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,13 @@ __all__ = [
     "Estimate",
     "LowerBound",
     "Membership",
+    "Shape",
+    "best_thresholds",
     "exposure",
     "guess_counts",
+    "least_leak",
     "loss_scores",
+    "many_trials_bound",
     "membership",
     "one_run_bound",
     "one_run_p_value",
@@ -145,6 +150,112 @@ def _binomial(count: int, epsilon: float) -> Array:
     successes_R = np.arange(count + 1)
     log_right = -math.log1p(math.exp(-epsilon))
     return np.exp(log_choices_R + successes_R * log_right + (count - successes_R) * (log_right - epsilon))
+
+
+# -------------------------------------------------------------------------------------------- audit from many trials
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How scores of canaries lie under an honest Gaussian mechanism, over the deviation of its noise.
+
+    Summed over the uses and divided by their root, a canary that is not included scores N(0, 1).
+    """
+
+    signal: float
+    """What an included canary moves one use by."""
+    rate: float
+    uses: int
+    opposite: bool = False
+    """Whether a canary that is not included sends the opposite."""
+
+    def laws(self, noise: float = 1.0) -> tuple[NormalDist, NormalDist]:
+        """Return the laws of included and other canaries if the noise is `noise` times what it should be."""
+        mean = self.signal * self.rate * math.sqrt(self.uses)
+        spread = math.hypot(noise, self.signal * math.sqrt(self.rate * (1 - self.rate)))
+        return NormalDist(mean, spread), NormalDist(-mean, spread) if self.opposite else NormalDist(0.0, noise)
+
+
+def many_trials_bound(
+    scores_M: Array,
+    included_M: NDArray[np.bool_],
+    *,
+    thresholds: Sequence[float],
+    delta: float,
+    confidence: float = 0.95,
+) -> LowerBound:
+    """Return a lower bound on epsilon from M independent trials, each with a coin of its own.
+
+    Scores of at least a threshold are guessed included; with several `thresholds`, which must be chosen beforehand,
+    each is tested at an equal part of 1 - `confidence` (Bonferroni), and the best counts. A private mechanism has
+    P[guessed | included] <= exp(epsilon) P[guessed | not] + delta (Kairouz et al. 2015,
+    https://arxiv.org/abs/1311.0776); either probability is bounded by Clopper and Pearson at half the error (Nasr et
+    al. 2021, https://arxiv.org/abs/2101.04535, section IV).
+
+    `correct` counts included canaries among the guesses. Trials are independent where they come from runs of their own,
+    or from canaries of one run in orthogonal directions with noise that is independent in each.
+    """
+    _check("canaries", scores_M)
+    included, others = int(included_M.sum()), int((~included_M).sum())
+    found: list[LowerBound] = []
+    for guessed_M in (scores_M >= threshold for threshold in thresholds):
+        correct, wrong = int((guessed_M & included_M).sum()), int((guessed_M & ~included_M).sum())
+        epsilon = _separation_bound(included, correct, others, wrong, delta, (1 - confidence) / len(thresholds))
+        found.append(LowerBound(epsilon, correct + wrong, correct, len(scores_M)))
+    return max(found, key=lambda bound: bound.epsilon)
+
+
+def _separation_bound(included: int, correct: int, others: int, wrong: int, delta: float, level: float) -> float:
+    least = _least_rate(correct, included, level / 2)
+    most = 1 - _least_rate(others - wrong, others, level / 2)
+    return max(0.0, math.log((least - delta) / most)) if least > delta else 0.0
+
+
+def _least_rate(hits: int, count: int, error: float) -> float:
+    """Return the lower limit of Clopper & Pearson (1934): the rate at which so many hits or more have that chance."""
+    if hits == 0:
+        return 0.0
+    low, high = 0.0, hits / count
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at_least(hits, count, middle) < error else (low, middle)
+    return low
+
+
+def _at_least(hits: int, count: int, rate: float) -> float:
+    """Return the probability of `hits` or more of `count` trials at that rate."""
+    k = np.arange(hits, count + 1)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    log_choices = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
+    return float(np.exp(log_choices + k * math.log(rate) + (count - k) * math.log1p(-rate)).sum()) if rate < 1 else 1.0
+
+
+def best_thresholds(shape: Shape, count: int, *, delta: float) -> tuple[float, ...]:
+    """Return the thresholds at which half and a tenth of the noise would be told best, found without any score."""
+    return tuple(_best_threshold(shape, count, delta, noise) for noise in (0.5, 0.1))
+
+
+def least_leak(shape: Shape, count: int, *, stated: float, delta: float) -> float:
+    """Return the largest share of the stated noise at which the trials would likely refute; 0 if there is none."""
+    thresholds = best_thresholds(shape, count, delta=delta)
+    shares = [2 ** (-step / 16) for step in range(1, 161)]
+    told = (
+        share for share in shares if max(_likely_bound(shape, count, at, delta, share) for at in thresholds) > stated
+    )
+    return next(told, 0.0)
+
+
+def _best_threshold(shape: Shape, count: int, delta: float, noise: float) -> float:
+    with_it, without = shape.laws(noise)
+    grid = [without.mean + share * (with_it.mean + 3 - without.mean) / 100 for share in range(101)]
+    return max(grid, key=lambda at: _likely_bound(shape, count, at, delta, noise))
+
+
+def _likely_bound(shape: Shape, count: int, threshold: float, delta: float, noise: float) -> float:
+    """Return the bound of `count` trials, half of them included, that hit as often as is likely under that noise."""
+    half = count // 2
+    correct, wrong = (round(half * (1 - law.cdf(threshold))) for law in shape.laws(noise))
+    return _separation_bound(half, correct, half, wrong, delta, 0.025)
 
 
 # ----------------------------------------------------------------------------------------------- membership inference

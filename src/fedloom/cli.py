@@ -141,6 +141,7 @@ def audit(
     file: RunFile,
     overrides: Overrides = None,
     canaries: Annotated[int, typer.Option(help="Secrets to plant; half of them, by coins, are trained on.")] = 128,
+    releases: Annotated[int, typer.Option(help="Canaries in gradient space, for what a step releases.")] = 2000,
     out: Annotated[Path | None, typer.Option(help="The directory to make.", show_default=False)] = None,
     no_noise: Annotated[
         bool, typer.Option("--no-noise", help="Multiply the noise by 0, for comparison: NOT PRIVATE.")
@@ -152,6 +153,7 @@ def audit(
     from fedloom import api
     from fedloom.console import Display, lines
     from fedloom.protocols import audit as auditor
+    from fedloom.protocols.audit_summary import summary
     from fedloom.runs import RunDirectory
 
     given = overrides or []
@@ -162,10 +164,10 @@ def audit(
     source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
     directory = RunDirectory.create(folder, auditor.audit_files(wanted, source))
     with directory.held(), Display(wanted, style="quiet" if quiet or as_json else "full") as display:
-        for event in auditor.audit(wanted, directory, n_canaries=canaries, noise=noise):
+        for event in auditor.audit(wanted, directory, n_canaries=canaries, noise=noise, n_releases=releases):
             if isinstance(event, auditor.Audited):
                 found = event.record
-                lines([json.dumps(found)] if as_json else [] if quiet else [*auditor.summary(found), str(folder)])
+                lines([json.dumps(found)] if as_json else [] if quiet else [*summary(found), str(folder)])
             else:
                 display.event(event)
 

@@ -3,6 +3,7 @@
 Shape letters as in `contracts`: P numbers in a row, E contributions, L blocks of parameters.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -47,6 +48,10 @@ class Mechanism(Family):
     def start(self) -> Tree:
         """Return what is kept before the first use."""
         return {}
+
+    def bound(self) -> float:
+        """Return the largest norm that a contribution has after it was scaled, at the start."""
+        return math.inf
 
     def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
         """Return factors [L, E] from the norms of E contributions in L blocks of parameters."""

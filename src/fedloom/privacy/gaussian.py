@@ -139,6 +139,10 @@ class Gaussian(Mechanism):
             return accounting.Spending(1.0, earlier.noise_multiplier / 2, earlier.uses)
         return None
 
+    def bound(self) -> float:
+        """Return the clipping norm."""
+        return self.clip
+
     def start(self) -> Tree:
         """Return the clipping norm if it adapts."""
         return {"clip": torch.tensor(self.clip)} if self.clip_quantile > 0 else {}

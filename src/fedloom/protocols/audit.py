@@ -20,6 +20,7 @@ An audit is not resumed: it keeps no checkpoint, and begins anew in a new direct
 
 import json
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +49,11 @@ from fedloom.evaluation import Examinee, HeldOut, evaluate, held_out
 from fedloom.examples import Chat, Example, chat
 from fedloom.files import write_atomic
 from fedloom.plugin import lookup
+from fedloom.protocols.audit_releases import audit_releases
 from fedloom.protocols.execute import RoundDone, plan_of, run_files, work_of
 from fedloom.protocols.guards import guards_of
 from fedloom.protocols.legs import Leg
+from fedloom.protocols.planted import Stage
 from fedloom.protocols.prepared import Prepared, prepare, refuse_dropout
 from fedloom.protocols.privacy import privacy_lines, worst_account
 from fedloom.protocols.tuning import TuningRun
@@ -58,10 +61,13 @@ from fedloom.rounds import State, begin, exhausted, step
 from fedloom.runs import RunDirectory
 from fedloom.tree import flatten
 
-__all__ = ["Audited", "Canary", "audit", "audit_files", "check_audit", "make_canaries", "summary"]
+__all__ = ["RELEASES", "Audited", "Canary", "audit", "audit_files", "check_audit", "make_canaries"]
 
 NoiseChoice = Literal["kept", "removed"]
 Losses = NDArray[np.float64]
+
+RELEASES = 2000
+"""Canaries in gradient space that an audit plants by default."""
 
 _FEWEST = 16  # canaries: with fewer, no bound can pass 1.2
 _WORDS = 6  # of a canary's question, and of its answer
@@ -101,10 +107,6 @@ class _Setup:
 def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
     """Refuse, before anything is loaded, what cannot be audited."""
     unit = run.privacy.protects()
-    if unit not in ("example", "nothing"):
-        raise ConfigError(
-            f"audit: privacy.unit is '{unit}', canaries are examples; allowed are 'example' and runs without privacy."
-        )
     if run.protocol != "federated":
         raise ConfigError(f"audit: protocol is '{run.protocol}', allowed is 'federated'; override it.")
     if run.share != ".*":
@@ -122,14 +124,28 @@ def audit_files(run: TuningRun, source: str) -> dict[str, str]:
 
 
 def audit(
-    run: TuningRun, directory: RunDirectory, *, n_canaries: int, noise: NoiseChoice = "kept"
+    run: TuningRun,
+    directory: RunDirectory,
+    *,
+    n_canaries: int,
+    noise: NoiseChoice = "kept",
+    n_releases: int = RELEASES,
 ) -> Iterator[RoundDone | Audited]:
     """Train the run with canaries, yielding each round and at last what was found, which `audit.json` keeps.
 
-    `noise` "removed" multiplies the noise on gradients by 0: the same run for comparison, and not private at all (the
-    count behind an adaptive clipping norm keeps its noise).
+    A private run is trained apart with `n_releases` canaries in gradient space, which are looked for in every release
+    (`audit_releases`); 0 leaves that out. With privacy of clients that is all, since the secrets are examples.
+
+    `noise` "removed" multiplies the noise by 0: the same run for comparison, and not private at all (the count behind
+    an adaptive clipping norm keeps its noise).
     """
     check_audit(run, n_canaries=n_canaries, noise=noise)
+    releases = _releases(run, n_releases, noise) if n_releases and run.privacy.protects() != "nothing" else None
+    if run.privacy.protects().startswith("client"):
+        yield Audited(
+            _written(directory, {"noise": noise, "refuted": bool(releases and releases["refuted"])}, releases)
+        )
+        return
     setup = _planted(run, n_canaries, noise)
     state = begin(plan_of(setup.leg), flatten(setup.ready.shared).cpu())
     base = _losses(setup, state)
@@ -139,10 +155,34 @@ def audit(
     final = _losses(setup, state)
     lines = privacy_lines(replace(plan_of(setup.leg), guards=setup.stated), state, {})
     found = _found(setup, lines, base, final, noise)
+    if releases:
+        found["refuted"] = found["refuted"] or releases["refuted"]
     directory.append("ledger.jsonl", lines)
     write_atomic(directory.path / "canaries.jsonl", _canary_lines(setup.canaries, base, final))
+    yield Audited(_written(directory, found, releases))
+
+
+def _written(directory: RunDirectory, found: dict[str, Any], releases: dict[str, Any] | None) -> dict[str, Any]:
+    found |= {"releases": releases} if releases else {}
     write_atomic(directory.path / "audit.json", json.dumps(found, indent=1))
-    yield Audited(found)
+    return found
+
+
+def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, Any]:
+    """Return what canaries in gradient space tell of the run's releases."""
+    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")(), ranks=()))  # guards follow when n is known
+    refuse_dropout(bare.model, run.privacy)
+    leg = replace(bare.legs[0], run=run)
+    n_clients = len(bare.shards)
+    # Half of the canaries join: as clients they then are as many as the real ones, and are drawn as often.
+    per_training = n_trials if run.privacy.protects() == "example" else 2 * n_clients
+    stage = Stage(
+        replace(plan_of(leg), clients_per_round=run.clients_per_round or sys.maxsize),
+        work_of(bare, leg),
+        lambda sizes: guards_of(run, sizes),
+        noise=1.0 if noise == "kept" else 0.0,
+    )
+    return audit_releases(stage, n_trials=n_trials, per_training=per_training, seed=run.seed)
 
 
 # ----------------------------------------------------------------------------------------------------------- planting
@@ -299,60 +339,3 @@ def _memberships(
         by_reference = membership(*(reference_scores(a, b) for a, b in zip(after, before, strict=True)))
         rows += [{"of": kind, "by": "loss"} | asdict(by_loss), {"of": kind, "by": "reference"} | asdict(by_reference)]
     return rows
-
-
-def summary(found: Mapping[str, Any]) -> list[str]:
-    """Return what an audit has found as lines of text."""
-    bits, planted = found["exposure_bits"], found["canaries"]
-    return [
-        *_loudly(found["noise"]),
-        f"canaries    {planted['included']} of {planted['all']} included, in {planted['clients']} clients",
-        f"stated      {_stated(found['stated'])}",
-        *(_bound(name, bound) for name, bound in found["bounds"].items()),
-        f"            {_verdict(found)}",
-        f"exposure    mean {bits['mean']:.2f} bits (1.44 by chance), max {bits['max']:.2f} of {bits['most']:.2f}",
-        *map(_membership, found["membership"]),
-    ]
-
-
-def _loudly(noise: str) -> list[str]:
-    if noise == "removed":
-        return [
-            "NOT PRIVATE: the noise was multiplied by 0; the epsilon stated below is that of the run with its noise."
-        ]
-    return ["NOT PRIVATE: the run has no privacy."] if noise == "none" else []
-
-
-def _stated(card: Mapping[str, Any] | None) -> str:
-    if card is None:
-        return "epsilon infinity: nothing is protected"
-    spent = ", ".join(f"{value:.3f} ({name})" for name, value in card["epsilon"].items())
-    return (
-        f"epsilon {spent} at delta {card['delta']:.2g}, the largest of {card['guards']} clients; noise multiplier "
-        f"{card['smallest_noise_multiplier']:.3f}, {card['uses']} uses"
-    )
-
-
-def _verdict(found: Mapping[str, Any]) -> str:
-    if not found["refuted"]:
-        return "the stated epsilon is not refuted"
-    if found["noise"] == "removed":
-        return "above the stated epsilon, which does not hold without the noise"
-    return "ABOVE THE STATED EPSILON: once in twenty audits by chance, more often by a fault of the implementation"
-
-
-def _bound(name: str, bound: Mapping[str, Any]) -> str:
-    right = f"{bound['correct']} of {bound['guesses']} guesses right"
-    return f"found       epsilon >= {bound['epsilon']:.3f} at 95 % confidence by {name} ({right})"
-
-
-def _membership(row: Mapping[str, Any]) -> str:
-    auc, rate = row["auc"], row["true_positive_rate"]
-    return (
-        f"membership  of {row['of']} by {row['by']}: AUC {_interval(auc)}, true positives at "
-        f"{row['false_positive_rate']:.0%} false ones {_interval(rate)} ({row['n_members']} against {row['n_others']})"
-    )
-
-
-def _interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
