@@ -14,10 +14,10 @@ PACKAGE = ROOT / "src" / "fedloom"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
-    {"tree", "mean", "plugin", "files", "precision", "texts"},
+    {"tree", "mean", "plugin", "files", "precision", "pretrained", "texts"},
     {"embedding", "examples", "config", "settings", "token_loss"},
     {"model", "messages", "world", "example_texts"},
-    {"asking", "diversity", "mechanism"},
+    {"asking", "diversity", "mechanism", "packing"},
     {"contracts", "spans"},
     {"generation"},
     {

@@ -29,7 +29,7 @@ from fedloom.models._attention import packed_attention
 from fedloom.models._checkpoint import quiet
 from fedloom.models._lora import lora_layers
 from fedloom.models.causal_lm import CausalLM
-from fedloom.tasks._packing import LEAST_SLACK, least_slack, pack
+from fedloom.packing import LEAST_SLACK, least_slack, pack
 from models_for_tests import ARCHITECTURES, SIZES, VOCABULARY, tokenizer
 
 # Lengths of the examples of each client. Groups of like length form from eight examples on.
@@ -56,7 +56,7 @@ def clients_params(model, n_clients):
 
 def packed_logits(model, params, parts):
     model.flow.batch = batch = TASK.collate(parts, model)
-    return model._call(model.module, params, batch, {"logits_to_keep": batch.asked_S}).logits[0]
+    return model.token_logits(params, batch)
 
 
 def furthest(found_SV, expected_SV):

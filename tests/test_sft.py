@@ -27,8 +27,8 @@ from fedloom.contracts import Flow, Model, Prediction, Template
 from fedloom.errors import ConfigError, DataError, ModelError
 from fedloom.examples import Chat, Document, Preference, Turn, chat
 from fedloom.generation import complete, prompt_tokens
+from fedloom.packing import pack
 from fedloom.plugin import lookup
-from fedloom.tasks._packing import pack
 from fedloom.tasks.sft import Sft
 from tokenizers_for_tests import CHAT_TEMPLATE, KINDS, LOSSLESS, ROLE_TEMPLATE, prefixed, random_text, tokenizer
 
@@ -55,7 +55,7 @@ def _task(template="alpaca", **fields):
 
 
 def _record(module, trainable, made):
-    return Model(module, trainable, made, Flow(), "test", stackable=False, packs=False)
+    return Model(module, trainable, made, Flow(), "test", stackable=False, passage="row")
 
 
 def _model(kind="qwen", architecture="llama", made=None):

@@ -22,7 +22,7 @@ from fedloom.errors import ConfigError, DataError, ModelError
 from fedloom.examples import Turn
 from fedloom.generation import complete_tokens, context_size, stop_tokens
 from fedloom.model import Batch, Encoded
-from fedloom.tasks._packing import least_slack, pack
+from fedloom.packing import least_slack, pack
 from fedloom.token_loss import LARGE
 from fedloom.tree import Tree
 

@@ -25,11 +25,11 @@ from fedloom.contracts import Batch, Encoded, Model, Prediction, Task, Template
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Chat, Example, Preference, Turn
 from fedloom.mean import LossSum, Mean
+from fedloom.packing import least_slack, pack
 from fedloom.plugin import AtLeast, Positive, Range, lookup, plugin
 from fedloom.spans import pieces_to_tokens
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import passes
-from fedloom.tasks._packing import least_slack, pack
 from fedloom.token_loss import LARGE
 from fedloom.tree import Tree
 

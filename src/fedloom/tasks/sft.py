@@ -18,11 +18,11 @@ from fedloom.contracts import Batch, Encoded, Model, Piece, Prediction, Task, Te
 from fedloom.errors import DataError, ModelError
 from fedloom.examples import Chat, Document, Example
 from fedloom.mean import LossSum, Mean
+from fedloom.packing import least_slack, pack
 from fedloom.plugin import AtLeast, lookup, plugin
 from fedloom.spans import pieces_to_tokens
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import losses
-from fedloom.tasks._packing import least_slack, pack
 from fedloom.tree import Tree
 
 __all__ = ["Sft"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedloom.contracts import Batch, Encoded
+from fedloom.model import Batch, Encoded
 
 __all__ = ["LEAST_SLACK", "least_slack", "pack"]
 
@@ -64,7 +64,8 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slac
     )
     first = (tokens_N.to(device), positions_N.to(device), sizes, client_E.to(device), groups)
     in_order = order_E.tolist() == list(range(len(lengths)))
-    return Batch(*first, *(tensor.to(device) for tensor in rest), sequences=n_sequences, in_order=in_order)
+    lines = tuple(zip(start_E.tolist(), lengths, strict=True))
+    return Batch(*first, *(tensor.to(device) for tensor in rest), lines=lines, sequences=n_sequences, in_order=in_order)
 
 
 def least_slack(width: int) -> int:
