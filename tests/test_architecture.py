@@ -193,7 +193,7 @@ PARTS = {
     },
     "world": {"world", "pretrain"},
 }
-BUDGET = {"core": 15_000, "evaluation": 7_000, "benchmark": 6_000, "world": 3_000}
+BUDGET = {"core": 15_600, "evaluation": 7_000, "benchmark": 6_000, "world": 3_000}
 
 
 def part_of(path):

@@ -71,8 +71,7 @@ def example_gradients(
         grads = _slopes((losses.total_B / losses.weight_B).sum(), slots)
     finally:
         model.flow.per_example = False
-    if batch.sequences > 1:  # an example's gradient is that of all its sequences
-        grads = [part.unflatten(0, (-1, batch.sequences)).sum(1) for part in grads]
+    grads = [batch.by_example(part) for part in grads]  # an example's gradient is that of all its sequences
     return _scaled_sum(grads, batch.owner_X, len(parts), scales)
 
 
@@ -113,7 +112,7 @@ def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts) -> Gradi
         return None
     batches = [task.collate([part], model) for part in parts]
     fields, shape = _stacked(batches)
-    slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, mean=False), has_aux=True)
+    slope = grad(_summed_loss(model, task, shape, items=(), mean=False), has_aux=True)
     found = _vmapped(model, slope, _detached(leaves), fields, in_dims=0)
     if found is None:
         return None
@@ -147,11 +146,11 @@ def _examples_of_whole_models(
 
 def _examples_side_by_side(model: Model, task: Task, own: Tree, part: Sequence[Encoded]) -> list[Tensor] | None:
     """Return the gradients [E, ...] of the mean loss of each example, None where `vmap` cannot give them."""
-    if not _side_by_side(model, [part]):
+    if not _side_by_side(model, [part]) or len({len(item.lengths) for item in part}) > 1:
         return None
     batches = [task.collate([[item]], model) for item in part]
     fields, shape = _stacked(batches)
-    slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, mean=True), has_aux=True)
+    slope = grad(_summed_loss(model, task, shape, items=batches[0].items, mean=True), has_aux=True)
     found = _vmapped(model, slope, own, fields, in_dims=(None, 0, 0, 0, 0, 0, 0))
     return None if found is None else [found[0][name] for name in own]
 
@@ -193,7 +192,7 @@ def _detached(leaves: Mapping[str, Tensor]) -> Tree:
 
 
 def _summed_loss(
-    model: Model, task: Task, shape: tuple[int, int], *, sequences: int, mean: bool
+    model: Model, task: Task, shape: tuple[int, int], *, items: tuple[int, ...], mean: bool
 ) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
     """Return the loss of one slice of stacked batches as a function of parameters and the fields of a batch."""
     n_examples, length = shape
@@ -224,7 +223,7 @@ def _summed_loss(
             targets_S=targets_S,
             example_S=example_S,
             reference_E=reference_E,
-            sequences=sequences,
+            items=items,
             in_order=True,
         )
         losses = task.loss(model, params, batch)

@@ -4,9 +4,10 @@ Shape letters as in `contracts`: K stacked clients, E sequences (an example is o
 N tokens of a packed row, S supervised tokens, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -35,16 +36,15 @@ class Encoded:
     empty_answer: bool = False
     prompt_too_long: bool = False
     same_answers: bool = False
-    second: int = 0
-    """Where the second sequence of an example of two begins in its tokens; 0 where there is one."""
+    cuts: tuple[int, ...] = ()
+    """Where the second sequence of an example, and further ones, begin in its tokens; empty where there is one."""
     reference: tuple[float, ...] = ()
     """The summed log-probability that a reference model gives each sequence; empty where none was asked."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each sequence."""
-        whole = len(self.tokens_T)
-        return (self.second, whole - self.second) if self.second else (whole,)
+        return tuple(stop - start for start, stop in pairwise((0, *self.cuts, len(self.tokens_T))))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Batch:
     is none between them, and none at all where parts are multiplied one by one. Nothing of one sequence reaches
     another: positions start anew, and attention works on the sequences side by side: in groups of like
     length, each E' x T' places with a sequence a line, M places in all. Four index tensors lead from one arrangement
-    to the other and name what is padding in each. An example is a sequence, or `sequences` neighbouring ones.
+    to the other and name what is padding in each. An example is a sequence, or several neighbouring ones.
     """
 
     tokens_N: Tensor  # int64
@@ -88,15 +88,26 @@ class Batch:
     reference_E: Tensor  # float32: what the reference model gives each sequence; empty where none was asked
     lines: tuple[tuple[int, int], ...] = ()
     """Where each sequence begins among N, and how many tokens it has."""
-    sequences: int = 1
-    """Sequences of an example, which are neighbours."""
+    items: tuple[int, ...] = ()
+    """How many neighbouring sequences each example is; empty where each is one."""
     in_order: bool = False
     """Whether `order_E` is the order of the sequences."""
 
     @property
     def owner_X(self) -> Tensor:
         """The part in which each of the X examples lies."""
-        return self.client_E[:: self.sequences]
+        if not self.items:
+            return self.client_E
+        counts_X = torch.tensor(self.items, device=self.client_E.device)
+        return self.client_E[counts_X.cumsum(0) - counts_X]
+
+    def by_example(self, values: Tensor) -> Tensor:
+        """Return sums [X, ...] over the sequences of each example, of values [E, ...] by sequence."""
+        if not self.items:
+            return values
+        counts_X = torch.tensor(self.items, device=values.device)
+        whose_E = torch.arange(len(self.items), device=values.device).repeat_interleave(counts_X)
+        return values.new_zeros(len(self.items), *values.shape[1:]).index_add(0, whose_E, values)
 
     @property
     def equal_parts(self) -> bool:
@@ -140,7 +151,7 @@ class Flow:
     """Whether whole models may still be tried under `torch.func.vmap`; False once that has failed."""
 
     @contextmanager
-    def alone(self, client: int) -> Iterator[None]:
+    def alone(self, client: int) -> Generator[None]:
         """Be the flow of one sequence of a client, whose factors carry no leading axis."""
         kept = self.batch, self.generators, self.per_example, self.scaling_K
         self.batch, self.per_example = None, False

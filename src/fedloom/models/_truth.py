@@ -67,7 +67,10 @@ class Truth:
 
     @classmethod
     def of(cls, twin: Twin) -> "Truth":
-        """Return the truth about a twin; raises what its code raises where it cannot run, ModelError if it looks ahead."""
+        """Return the truth about a twin.
+
+        Raises what its code raises where it cannot run, ModelError if it looks ahead.
+        """
         module, attention = _built(twin)
         first, second, third = (max(4, twin.end * share // 32) for share in (14, 29, 21))
         examples = [example(length, twin.vocabulary) for length in (first, second, third)]
@@ -77,7 +80,7 @@ class Truth:
         weights = {f"{name}.weight": layer.get_parameter("weight").clone() for name, layer in layers.items()}
         weights = {name: weight.requires_grad_() for name, weight in weights.items()}
         total = torch.cat([made.losses(weights, item) for item in examples]).sum()
-        slopes = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+        slopes: Any = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
         used = frozenset(pattern(name) for name, slope in zip(layers, slopes, strict=True) if slope is not None)
         return cls(twin, module, attention, made.parts, used)
 

@@ -37,9 +37,11 @@ _IS_WINDOW = re.compile(r"window|chunk|floor_scale")
 _IS_NO_LENGTH = re.compile(r"layers|pattern|use_|period|freq")
 _HEADS = {"num_attention_heads": 4, "n_head": 4, "n_heads": 4}
 _GROUPS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads")
-_WIDTHS = {"hidden_size": 64, "n_embd": 64, "d_model": 64, "head_dim": 16, "rotary_dim": 8, "word_embed_proj_dim": 64}
-_WIDTHS |= {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16}
-_WIDTHS |= {"qk_head_dim": 32, "global_head_dim": 16, "vocab_size": 384, "vocab_size_per_layer_input": 384}
+_WIDTHS = {
+    **{"hidden_size": 64, "n_embd": 64, "d_model": 64, "head_dim": 16, "rotary_dim": 8, "word_embed_proj_dim": 64},
+    **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16},
+    **{"qk_head_dim": 32, "global_head_dim": 16, "vocab_size": 384, "vocab_size_per_layer_input": 384},
+}
 _INNER = re.compile(r"intermediate_size|^ffn_dim$|^n_inner$|^ffn_hidden_size$|^d_ff$")
 
 

@@ -158,12 +158,12 @@ class CausalLM(ModelFamily):
     def _add_adapter(
         self, module: nn.Module, source: Checkpoint, flow: Flow, seed: int, patterns: frozenset[str] | None
     ) -> None:
-        usual = patterns is not None and not self.lora_targets
+        targets = self.lora_targets
+        if patterns is not None and not targets:
+            targets = [name for name in usual_layers(module) if pattern(name) in patterns]
         install(
             module,
-            targets=[name for name in usual_layers(module) if pattern(name) in patterns]
-            if usual
-            else self.lora_targets,
+            targets=targets,
             rank=self.lora_rank,
             alpha=self.lora_alpha,
             dropout=self.lora_dropout,
@@ -244,8 +244,8 @@ class CausalLM(ModelFamily):
         taken = taken_for_experts(module.config.model_type, list(lora_layers(module)))
         if taken:
             raise ModelError(
-                f"'{taken[0]}', as {len(taken)} layers in all: peft takes them by their names for experts and would drop "
-                "their factors; export the run with --merged, or train with model.lora_targets without them."
+                f"'{taken[0]}', as {len(taken)} layers in all: peft takes their names for those of experts and would "
+                "drop their factors; export the run with --merged, or train with model.lora_targets without them."
             )
         write_adapter(module, {}, folder, base=self.path or EMBEDDED, base_id=source.base_id)
         tokenizer.save_pretrained(folder)
