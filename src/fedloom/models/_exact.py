@@ -27,7 +27,7 @@ from fedloom.model import Batch, Flow, Model, Passage
 from fedloom.models import _attention as packed
 from fedloom.models._checkpoint import one_line, quiet
 from fedloom.models._lora import install, pattern, targeted_layers, usual_layers
-from fedloom.models._peft_files import taken_for_experts
+from fedloom.models._peft_files import lost_in_peft
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
 from fedloom.packing import pack
@@ -142,7 +142,7 @@ def _targets(truth: Truth, wish: Wish) -> tuple[str, ...]:
     if wish.targets:
         return tuple(targeted_layers(truth.module, wish.targets))
     usual = [name for name in usual_layers(truth.module) if pattern(name) in truth.used]
-    left_out = taken_for_experts(truth.module.config.model_type, usual)
+    left_out = lost_in_peft(truth.module.config.model_type, usual)
     return tuple(name for name in usual if name not in left_out) or tuple(usual)
 
 

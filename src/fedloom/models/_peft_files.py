@@ -26,7 +26,7 @@ from fedloom.models._checkpoint import EMBEDDED, checked_tensors, one_line
 from fedloom.models._lora import LoraLinear, factor_names, lora_layers
 from fedloom.tree import Tree
 
-__all__ = ["AdapterFile", "read_adapter", "taken_for_experts", "write_adapter"]
+__all__ = ["AdapterFile", "read_adapter", "lost_in_peft", "write_adapter"]
 
 _CONFIG, _WEIGHTS, _PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"
@@ -59,15 +59,19 @@ _EXPERTS = {  # what experts were called before transformers fused them, by the 
 }
 
 
-def taken_for_experts(model_type: str, layers: Sequence[str]) -> list[str]:
-    """Return those of the layers that PEFT takes for experts by the last part of their name.
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 
-    It moves adapters of that name to the fused experts of transformers 5, and drops those of dense layers and shared
-    experts that are called so too; the table by which it goes is transformers' own.
+
+def lost_in_peft(model_type: str, layers: Sequence[str]) -> list[str]:
+    """Return those of the layers whose adapters PEFT does not load as they are, told by the last part of their name.
+
+    It moves adapters with the old names of experts to the fused experts of transformers 5, and drops those of dense
+    layers and shared experts that are called so too; the table by which it goes is transformers' own. In models with
+    Mamba layers it refuses `out_proj`.
     """
     kinds: dict[str, str] = {**vars(conversion_mapping).get("_MODEL_TO_CONVERSION_PATTERN", {}), "mixtral": "mixtral"}
-    taken = _EXPERTS.get(kinds.get(model_type, ""), ())
-    return [name for name in layers if name.rpartition(".")[2] in taken]
+    lost = ("out_proj",) if model_type in _MAMBA else _EXPERTS.get(kinds.get(model_type, ""), ())
+    return [name for name in layers if name.rpartition(".")[2] in lost]
 
 
 def _on_disk(name: str) -> str:
