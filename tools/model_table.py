@@ -30,7 +30,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor
 from torch.func import functional_call
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.pytorch_utils import Conv1D
 
@@ -50,21 +50,26 @@ EXACT = 1e-4
 RANK, ALPHA = 2, 4.0
 
 FAMILIES = (
-    "afmoe apertus arcee bamba biogpt bitnet bloom codegen cohere cohere2 cohere2_moe cwm dbrx deepseek_v2 deepseek_v3 "
-    "diffllama doge dots1 ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon falcon_h1 falcon_mamba flex_olmo gemma "
-    "gemma2 gemma3 gemma3_text gemma3n_text glm glm4 glm4_moe glm4_moe_lite gpt2 gpt_bigcode gpt_neo gpt_neox gpt_oss "
-    "gptj granite granitemoe granitemoehybrid granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe jamba jetmoe lfm2 "
-    "llama llama4_text longcat_flash mamba mamba2 minicpm3 minimax ministral ministral3 mistral mixtral "
-    "modernbert-decoder mpt nanochat nemotron nemotron_h olmo olmo2 olmo3 olmo_hybrid olmoe opt persimmon phi phi3 "
-    "phimoe qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next recurrent_gemma rwkv seed_oss smollm3 solar_open stablelm "
-    "starcoder2 vaultgemma xglm zamba zamba2 bert"
-).split()
+    *("afmoe", "apertus", "arcee", "bamba", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2"),
+    *("cohere2_moe", "cwm", "dbrx", "deepseek_v2", "deepseek_v3", "diffllama", "doge", "dots1", "ernie4_5"),
+    *("ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "falcon_h1", "falcon_mamba", "flex_olmo", "gemma"),
+    *("gemma2", "gemma3", "gemma3_text", "gemma3n_text", "glm", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2"),
+    *("gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "granitemoehybrid"),
+    *("granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "jamba", "jetmoe", "lfm2", "llama"),
+    *("llama4_text", "longcat_flash", "mamba", "mamba2", "minicpm3", "minimax", "ministral", "ministral3"),
+    *("mistral", "mixtral", "modernbert-decoder", "mpt", "nanochat", "nemotron", "nemotron_h", "olmo", "olmo2"),
+    *("olmo3", "olmo_hybrid", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3"),
+    *("qwen3_moe", "qwen3_next", "recurrent_gemma", "rwkv", "seed_oss", "smollm3", "solar_open", "stablelm"),
+    *("starcoder2", "vaultgemma", "xglm", "zamba", "zamba2", "bert"),
+)
 
 # What a configuration may call its sizes; a family takes those that it knows.
 _SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "attention_hidden_size"), 32),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "intermediate_size_mlp", "dense_intermediate_size"), 48),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_dim", "n_inner", "intermediate_size_mlp", "dense_intermediate_size"), 48
+    ),
     **dict.fromkeys(("ffn_hidden_size", "expert_ffn_hidden_size", "shared_intermediate_size"), 48),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 3),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), 4),
@@ -73,19 +78,36 @@ _SIZES: dict[str, Any] = {
     **dict.fromkeys(("head_dim", "qk_nope_head_dim", "v_head_dim", "query_pre_attn_scalar", "attention_head_dim"), 8),
     **dict.fromkeys(("qk_rope_head_dim", "rotary_dim"), 4),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"), 24),
+    **dict.fromkeys(
+        ("moe_intermediate_size", "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"), 24
+    ),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk", "num_experts_per_token"), 2),
     **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace", "zero_expert_num"), 1),
     **dict.fromkeys(("num_shared_experts", "moe_num_shared_experts", "moe_layer_start_index", "num_dense_layers"), 1),
     **dict.fromkeys(("sliding_window", "attention_window_size", "window_size", "attention_chunk_size"), 8),
-    **dict.fromkeys(("mamba_chunk_size", "chunk_size", "mamba_d_state", "state_size", "mamba_headdim", "ssm_state_size"), 8),
+    **dict.fromkeys(
+        ("mamba_chunk_size", "chunk_size", "mamba_d_state", "state_size", "mamba_headdim", "ssm_state_size"), 8
+    ),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
     **{"linear_num_key_heads": 2, "linear_num_value_heads": 4, "lru_width": 32, "dim_model_base": 8},
-    **{"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_ssm": 64, "mamba_n_groups": 1, "mamba_expand": 2, "mamba_dt_rank": 4},
+    **{
+        "mamba_n_heads": 8,
+        "mamba_d_head": 8,
+        "mamba_d_ssm": 64,
+        "mamba_n_groups": 1,
+        "mamba_expand": 2,
+        "mamba_dt_rank": 4,
+    },
     **{"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1, "mamba_ngroups": 1, "n_mamba_heads": 2},
     **{"kv_channels": 8, "use_sliding_window": True, "max_window_layers": 1, "conv_L_cache": 3, "num_heads": 8},
-    **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False, "router_aux_loss_coef": 0.0},
+    **{
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": False,
+        "router_aux_loss_coef": 0.0,
+    },
     **{"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8, "laurel_rank": 4, "cls_token_id": 1},
 }
 _OTHER: dict[str, dict[str, Any]] = {
@@ -97,14 +119,19 @@ _OTHER: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_key_value_heads": 4, "topk_method": "greedy", "head_dim": 4},
     "deepseek_v3": {"num_key_value_heads": 4, "head_dim": 4},
     "falcon": {"alibi": True, "new_decoder_architecture": False},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * 3, "intermediate_size": [48] * 3},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": [0.0] * 3,
+        "intermediate_size": [48] * 3,
+    },
     "glm4_moe_lite": {"num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse", "sparse"]},
     "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]]},
     "gptj": {"n_ctx": 64},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
     "llama4_text": {"no_rope_layers": [1, 1, 0], "moe_layers": [1]},
-    "longcat_flash": {"num_key_value_heads": 4, "num_layers": 2, "num_hidden_layers": 4},
+    "longcat_flash": {"num_key_value_heads": 4, "num_layers": 2, "num_hidden_layers": 4, "head_dim": 4},
     "mamba2": {"head_dim": 8, "num_heads": 8, "expand": 2},
     "minicpm3": {"num_key_value_heads": 4},
     "mpt": {"expansion_ratio": 2},
@@ -112,7 +139,14 @@ _OTHER: dict[str, dict[str, Any]] = {
     "olmo_hybrid": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     "qwen3_next": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"], "num_key_value_heads": 1},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba"], "num_mem_blocks": 1, "hybrid_layer_ids": [1]},
+    "zamba": {"layers_block_type": ["mamba", "hybrid", "mamba"], "attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba2": {
+        "n_mamba_heads": 8,
+        "attention_head_dim": 16,
+        "layers_block_type": ["mamba", "hybrid", "mamba"],
+        "num_mem_blocks": 1,
+        "attention_hidden_size": 64,
+    },
 }
 
 
@@ -145,9 +179,13 @@ def make(family: str, folder: Path) -> PreTrainedModel:
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
     module.eval().save_pretrained(folder)
-    backend = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, 90)}, unk_token="<pad>"))
+    backend = Tokenizer(
+        WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, 90)}, unk_token="<pad>")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    ).save_pretrained(folder)
     return module
 
 
@@ -155,7 +193,9 @@ def loaded(folder: Path) -> PreTrainedModel:
     """Return the model as a user of transformers has it, with the attention that is written out where there is one."""
     for attention in ("eager", None):
         try:
-            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, attn_implementation=attention
+            ).eval()
         except (ValueError, KeyError):
             continue
     raise ValueError(f"{folder}: no attention suits")
@@ -185,12 +225,14 @@ class Oracle:
 
 
 def some_examples(seed: int, lengths: Sequence[int]) -> list[Encoded]:
+    """Return examples of random tokens whose last two thirds are supervised."""
     draw = torch.Generator().manual_seed(seed)
     tokens = [torch.randint(3, 90, (length,), generator=draw).int() for length in lengths]
     return [Encoded(one, torch.arange(len(one)) > len(one) // 3) for one in tokens]
 
 
 def relative(found: Tensor, right: Tensor) -> float:
+    """Return how far a tensor is from the right one, in its norm."""
     return float((found - right).norm() / right.norm())
 
 
@@ -245,7 +287,9 @@ def examined(name: str) -> dict[str, Any]:
         except FedloomError as error:
             return row | {"refused": _plain(error, folder)}
         draw = torch.Generator().manual_seed(4)
-        clients = [{n: t + 0.1 * torch.randn(t.shape, generator=draw) for n, t in model.trainable.items()} for _ in "ab"]
+        clients = [
+            {n: t + 0.1 * torch.randn(t.shape, generator=draw) for n, t in model.trainable.items()} for _ in "ab"
+        ]
         attention = vars(model.module.config).get("_attn_implementation_internal")
         row |= {"passage": model.passage, "attention": attention, "positions": model.positions}
         row |= {"exact_up_to": model.exact_up_to, "notes": [_plain(note, folder) for note in model.notes]}
@@ -264,6 +308,7 @@ _PASSAGE = {"packed": "packed", "row": "{} over the row", "alone": "{}, one at a
 
 
 def cell(value: Any) -> str:
+    """Return what the table says of a figure, or of what is there in its place."""
     if isinstance(value, float):
         return "exact" if value < EXACT else f"**{value:.1g}**"
     return "refused" if str(value).startswith("refused") else str(value)

@@ -167,6 +167,8 @@ def _tried(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, p
     try:
         model = _assembled(truth, wish, targets, attention, passage)
         return _unequal(truth, model) or ("" if passage == "alone" else _leak(truth, model)) or model
+    except ModelError as error:
+        return str(error).rstrip(".")
     except TROUBLE as error:
         return one_line(error)
 
@@ -230,8 +232,9 @@ def _leak(truth: Truth, model: Model) -> str:
     parts = truth.parts if model.stackable else [[item for part in truth.parts for item in part]]
     batch = pack(parts, _CPU)
     model.flow.batch = batch
-    with Embedding(cast("PreTrainedModel", model.module)) as watched:
-        losses_S = model.token_losses(stack(clients) if model.stackable else clients[0], batch)
+    params = stack(clients) if model.stackable else clients[0]
+    with Embedding(cast("PreTrainedModel", model.module), params) as watched:
+        losses_S = model.token_losses(params, batch)
     if watched.leaf is None or watched.leaf.shape[-2] != len(batch.tokens_N):
         return "what reaches an example from another cannot be told"
     for place, (start, length) in enumerate(batch.lines):

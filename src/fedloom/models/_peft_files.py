@@ -26,7 +26,7 @@ from fedloom.models._checkpoint import EMBEDDED, checked_tensors, one_line
 from fedloom.models._lora import LoraLinear, factor_names, lora_layers
 from fedloom.tree import Tree
 
-__all__ = ["AdapterFile", "read_adapter", "lost_in_peft", "write_adapter"]
+__all__ = ["AdapterFile", "lost_in_peft", "read_adapter", "write_adapter"]
 
 _CONFIG, _WEIGHTS, _PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"

@@ -38,17 +38,22 @@ def example(length: int, vocabulary: int, *names: str | int) -> Encoded:
 
 
 class Embedding(TorchFunctionMode):
-    """Adds a tensor of zeros to what the input embedding gives, so that a gradient by each token can be taken."""
+    """Adds a tensor of zeros to what the input embedding gives, so that a gradient by each token can be taken.
 
-    def __init__(self, module: PreTrainedModel) -> None:
+    `params` are tensors that take the place of the module's own.
+    """
+
+    def __init__(self, module: PreTrainedModel, params: Tree) -> None:
         super().__init__()
-        self._weight: Tensor = module.get_input_embeddings().get_parameter("weight")
+        own = module.get_input_embeddings().get_parameter("weight")
+        names = [name for name, parameter in module.named_parameters() if parameter is own]
+        self._weights = {weight.data_ptr() for weight in (own, *(params[name] for name in names if name in params))}
         self.leaf: Tensor | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and let the first look-up in the embedding pass the tensor."""
         out = func(*args, **(kwargs or {}))
-        if self.leaf is not None or func is not functional.embedding or args[1].data_ptr() != self._weight.data_ptr():
+        if self.leaf is not None or func is not functional.embedding or args[1].data_ptr() not in self._weights:
             return out
         self.leaf = torch.zeros_like(out, requires_grad=True)
         return out + self.leaf
@@ -91,7 +96,7 @@ class Truth:
 
     def _refuse_looking_ahead(self) -> None:
         item = self.parts[0][1]
-        with Embedding(self.module) as watched:
+        with Embedding(self.module, {}) as watched:
             losses_S = self.losses({}, item)
         if watched.leaf is None or not losses_S.requires_grad:
             return

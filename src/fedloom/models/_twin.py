@@ -40,9 +40,18 @@ _GROUPS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads")
 _WIDTHS = {
     **{"hidden_size": 64, "n_embd": 64, "d_model": 64, "head_dim": 16, "rotary_dim": 8, "word_embed_proj_dim": 64},
     **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16},
-    **{"qk_head_dim": 32, "global_head_dim": 16, "vocab_size": 384, "vocab_size_per_layer_input": 384},
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 32),
+    **{
+        "attention_hidden_size": 128,
+        "attention_head_dim": 32,
+        "qk_head_dim": 32,
+        "global_head_dim": 16,
+        "vocab_size": 384,
+        "vocab_size_per_layer_input": 384,
+    },
 }
-_INNER = re.compile(r"intermediate_size|^ffn_dim$|^n_inner$|^ffn_hidden_size$|^d_ff$")
+_INNER = re.compile(r"intermediate_size|ffn_hidden_size$|^ffn_dim$|^n_inner$|^d_ff$")
+_STATE_HEADS = (("mamba_n_heads", "mamba_d_head"), ("n_mamba_heads", "mamba_headdim"), ("num_heads", "head_dim"))
 
 
 @dataclass(frozen=True)
@@ -137,8 +146,12 @@ def _make_shallow(own: dict[str, Any]) -> None:
     lists = {key: value for key, value in own.items() if isinstance(value, list) and len(value) == depth}
     kinds = [repr([value[place] for value in lists.values()]) for place in range(depth)]
     kept = sorted({*range(min(4 if lists else 8, depth)), *(kinds.index(kind) for kind in set(kinds))})
+    if own.get("num_kv_shared_layers"):  # the last layers use what layers of their kind before them keep
+        kept = [*range(max(map(kinds.index, kinds)) + 1)]
+        own["num_kv_shared_layers"] = len(kept)
+        kept = [*kept, *kept]
     own |= {key: [value[place] for place in kept] for key, value in lists.items()}
-    own[name] = len(kept)
+    own |= {key: own[key] * len(kept) // depth for key in _DEPTHS if type(own.get(key)) is int}
 
 
 def _make_narrow(own: dict[str, Any]) -> None:
@@ -150,6 +163,14 @@ def _make_narrow(own: dict[str, Any]) -> None:
         small = (_WIDTHS | _HEADS).get(name, 96 if _INNER.search(name) else None)
         if small is not None and type(value) is int and value:
             own[name] = min(value, small)
+        elif small is not None and isinstance(value, list):
+            own[name] = [min(each, small) for each in value]
+    expand = own.get("mamba_expand", own.get("expand"))
+    for heads_name, width_name in _STATE_HEADS:
+        # Heads of a state-space layer make up its inner width, unless that has a name of its own.
+        if type(expand) is int and "mamba_d_ssm" not in own and type(own.get(heads_name)) is int:
+            own[heads_name] = min(8, own[heads_name])
+            own |= {width_name: expand * 64 // own[heads_name]} if width_name in own else {}
     _cut_factors(own)
 
 

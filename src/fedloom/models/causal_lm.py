@@ -24,7 +24,7 @@ from fedloom.models import _attention as packed
 from fedloom.models._checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
 from fedloom.models._exact import Exact, Wish, examine, keeps_logits, plain_head
 from fedloom.models._lora import factor_names, install, lora_layers, pattern, place, usual_layers
-from fedloom.models._peft_files import AdapterFile, read_adapter, lost_in_peft, write_adapter
+from fedloom.models._peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.plugin import Fraction, Positive, Range, plugin
 from fedloom.precision import bfloat16_gain
 from fedloom.tree import Tree
@@ -244,8 +244,8 @@ class CausalLM(ModelFamily):
         lost = lost_in_peft(module.config.model_type, list(lora_layers(module)))
         if lost:
             raise ModelError(
-                f"'{lost[0]}', as {len(lost)} layers in all: peft does not load an adapter on a layer of that name in this "
-                "architecture; export the run with --merged, or train with model.lora_targets without them."
+                f"'{lost[0]}', as {len(lost)} layers in all: peft does not load an adapter on a layer of that name "
+                "in this architecture; export the run with --merged, or train with model.lora_targets without them."
             )
         write_adapter(module, {}, folder, base=self.path or EMBEDDED, base_id=source.base_id)
         tokenizer.save_pretrained(folder)
