@@ -7,6 +7,7 @@ example, over examples padded to one length. Either agrees with micro-batches of
 Shapes: K clients, E examples of all of them, P numbers in a row, L trained tensors.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,11 +179,12 @@ def _vmapped(model: Model, slope: Callable[..., Any], own: Tree, fields: Fields,
     Control flow that depends on data (routing to experts, for one) cannot run over several models at once.
     """
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no rule for vmap
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # the fused kernels have no rule for vmap
+            warnings.filterwarnings("error", "There is a performance drop")  # one by one is faster then
             return vmap(slope, in_dims=in_dims)(own, *fields)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError:
+    except (RuntimeError, UserWarning):
         model.flow.side_by_side = False
         return None
 
