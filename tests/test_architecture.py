@@ -162,6 +162,17 @@ def test_forbidden_constructs_are_absent(path):
     assert not found
 
 
+def test_everything_pretrained_is_loaded_through_one_door_without_code_of_its_own():
+    calls = [
+        (home(path), node.lineno)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "from_pretrained"
+    ]
+    assert [name for name, _ in calls] == ["pretrained"]
+    assert "trust_remote_code=False" in (PACKAGE / "pretrained.py").read_text()
+
+
 def functions(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -4,9 +4,7 @@ The oracle is transformers' own forward on each example alone, the adapter added
 tools/model_table.py.
 """
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +26,7 @@ from transformers import (
 )
 
 from clients_for_tests import TASK, distance, examples, gradient_alone, loss_alone, random_params, tiny
+from families_for_tests import table
 from fedloom import tree
 from fedloom.errors import ConfigError, ModelError
 from fedloom.export import export
@@ -45,15 +44,6 @@ CPU = torch.device("cpu")
 MOE = {"moe_intermediate_size": 24, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
 LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
 OLD = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2}
-
-
-def table():
-    spec = importlib.util.spec_from_file_location(
-        "model_table", Path(__file__).resolve().parents[1] / "tools" / "model_table.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def saved(config, folder):
