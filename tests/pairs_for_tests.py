@@ -19,12 +19,12 @@ def pair(prompt, chosen, rejected, *names, reference=(-3.0, -4.0)):
     start = tokens(prompt)
     parts = [torch.cat((start, tokens(n))) for n in (chosen, rejected)]
     learnt = [torch.arange(len(part)) >= prompt for part in parts]
-    return Encoded(torch.cat(parts), torch.cat(learnt), second=len(parts[0]), reference=reference)
+    return Encoded(torch.cat(parts), torch.cat(learnt), cuts=(len(parts[0]),), reference=reference)
 
 
 def sequences(item):
     """The two sequences of a pair as examples of their own."""
-    cut = item.second
+    cut = item.cuts[0]
     spans = (slice(0, cut), slice(cut, len(item.tokens_T)))
     return [Encoded(item.tokens_T[span], item.supervised_T[span]) for span in spans]
 

@@ -14,10 +14,10 @@ PACKAGE = ROOT / "src" / "fedloom"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
-    {"tree", "mean", "plugin", "files", "precision", "texts"},
+    {"tree", "mean", "plugin", "files", "precision", "pretrained", "texts"},
     {"embedding", "examples", "config", "settings", "token_loss"},
     {"model", "messages", "lineage", "world", "example_texts"},
-    {"asking", "diversity", "mechanism"},
+    {"asking", "diversity", "mechanism", "packing"},
     {"contracts", "spans"},
     {"generation"},
     {
@@ -159,6 +159,17 @@ def test_forbidden_constructs_are_absent(path):
     ):
         found.append("hook, pickle, remote code or leftover")
     assert not found
+
+
+def test_everything_pretrained_is_loaded_through_one_door_without_code_of_its_own():
+    calls = [
+        (home(path), node.lineno)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "from_pretrained"
+    ]
+    assert [name for name, _ in calls] == ["pretrained"]
+    assert "trust_remote_code=False" in (PACKAGE / "pretrained.py").read_text()
 
 
 def functions(path):

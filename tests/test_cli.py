@@ -7,6 +7,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from families_for_tests import table
 from fedloom import cli
 from small_runs import write_records, write_run_file
 
@@ -103,6 +104,16 @@ def test_doctor_measures_a_step_of_a_run(runs, monkeypatch, capsys):
     fedloom(monkeypatch, "doctor", runs / "run.toml")
     out = capsys.readouterr().out
     assert "one step: " in out and "clients: 4" in out
+
+
+def test_a_way_of_training_that_is_not_the_wanted_one_is_told_first(tmp_path, monkeypatch, capsys):
+    file = write_run_file(tmp_path, rounds=1)
+    table().make("bloom", tmp_path / "model")
+    note = "BloomForCausalLM: attention 'packed' is not exact"
+    fedloom(monkeypatch, "run", file, "sinks=[{name='tensorboard'}]", "--out", tmp_path / "run")
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"note: {note}")
+    fedloom(monkeypatch, "doctor", file)
+    assert note in capsys.readouterr().out
 
 
 def test_resuming_a_finished_run_shows_its_table(runs, monkeypatch, capsys):

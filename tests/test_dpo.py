@@ -231,7 +231,7 @@ def encoded_of(inputs):
         rows.append((tokens[mask == 1].int(), answer[mask == 1].bool()))
     half = len(rows) // 2
     return [
-        Encoded(torch.cat((c[0], r[0])), torch.cat((c[1], r[1])), second=len(c[0]))
+        Encoded(torch.cat((c[0], r[0])), torch.cat((c[1], r[1])), cuts=(len(c[0]),))
         for c, r in zip(rows[:half], rows[half:], strict=True)
     ]
 
@@ -347,7 +347,7 @@ def preference(prompt, chosen, rejected):
 
 def text_of(item, model):
     """The supervised text of either answer."""
-    spans = (slice(0, item.second), slice(item.second, len(item.tokens_T)))
+    spans = (slice(0, item.cuts[0]), slice(item.cuts[0], len(item.tokens_T)))
     return [model.tokenizer.decode(item.tokens_T[s][item.supervised_T[s]].tolist()) for s in spans]
 
 
@@ -360,10 +360,10 @@ def test_answers_that_begin_alike_stay_whole():
 def test_both_sequences_begin_with_the_prompt():
     model = tiny()
     item = TASK.encode(preference("w3 w4", "w5", "w6 w7"), model)
-    first, second = item.tokens_T[: item.second], item.tokens_T[item.second :]
+    first, second = item.tokens_T[: item.cuts[0]], item.tokens_T[item.cuts[0] :]
     same = min(len(first), len(second)) - 3
     assert torch.equal(first[:same], second[:same])
-    assert not item.supervised_T[: item.second - 2].any()
+    assert not item.supervised_T[: item.cuts[0] - 2].any()
 
 
 def test_only_the_last_answer_of_a_dialogue_is_supervised():
@@ -383,8 +383,8 @@ def test_a_longer_prompt_keeps_its_end_and_is_counted():
     model = tiny()
     item = replace(TASK, max_prompt_length=5).encode(preference("w3 w4 w5 w6 w7 w8", "w9", "w10"), model)
     whole = TASK.encode(preference("w3 w4 w5 w6 w7 w8", "w9", "w10"), model)
-    assert item.second == 5 + 2
-    assert torch.equal(item.tokens_T[: item.second], whole.tokens_T[whole.second - 7 : whole.second])
+    assert item.cuts[0] == 5 + 2
+    assert torch.equal(item.tokens_T[: item.cuts[0]], whole.tokens_T[whole.cuts[0] - 7 : whole.cuts[0]])
     assert item.truncated
 
 
@@ -481,7 +481,7 @@ def test_clients_side_by_side_are_clients_in_turn(tmp_path):
 
 
 def test_private_steps_over_pairs_move_the_model_and_tell_no_loss(tmp_path):
-    privacy = {"name": "gaussian", "unit": "example", "epsilon": 50.0}
+    privacy = {"name": "gaussian", "unit": "example", "epsilon": 50.0, "delta": 1e-3}
     run = read_run(pair_table(tmp_path, rounds=2, weighting="uniform", privacy=privacy))
     ready = prepare(run)
     state, records = train(run, ready=ready)
@@ -536,6 +536,6 @@ def test_clients_of_a_run_take_their_own_steps(tmp_path):
 
 
 def test_epochs_with_privacy_of_examples_are_refused(tmp_path):
-    words = {"weighting": "uniform", "privacy": {"name": "gaussian", "unit": "example", "epsilon": 8.0}}
+    words = {"weighting": "uniform", "privacy": {"name": "gaussian", "unit": "example", "epsilon": 8.0, "delta": 1e-3}}
     with pytest.raises(ConfigError, match=r"local.epochs: found 3 with privacy of examples"):
         read_run(pair_table(tmp_path, local={"epochs": 3}, **words))

@@ -631,6 +631,18 @@ def test_a_missing_folder_is_refused(tmp_path):
         embedded(["a"], str(tmp_path / "none"))
 
 
+def test_code_that_comes_with_an_encoder_is_not_run(tmp_path, monkeypatch):
+    folder, trace = tmp_path / "encoder", tmp_path / "was_run"
+    encoder_folder(folder)
+    (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').close()")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(own))
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    with pytest.raises(ModelError, match="holds no sentence encoder with its tokenizer"):
+        embedded(["a"], str(folder))
+    assert not trace.exists()
+
+
 @pytest.mark.parametrize("config", [None, {}, {"model_type": "no such type"}])
 def test_a_folder_without_an_encoder_is_refused(tmp_path, config):
     if config is not None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, OPTConfig
 
 from clients_for_tests import (
     CPU,
@@ -26,11 +25,9 @@ from fedloom.contracts import Encoded
 from fedloom.errors import ModelError
 from fedloom.kernels import client_gradients
 from fedloom.models._attention import packed_attention
-from fedloom.models._checkpoint import quiet
 from fedloom.models._lora import lora_layers
-from fedloom.models.causal_lm import CausalLM
-from fedloom.tasks._packing import LEAST_SLACK, least_slack, pack
-from models_for_tests import ARCHITECTURES, SIZES, VOCABULARY, tokenizer
+from fedloom.packing import LEAST_SLACK, least_slack, pack
+from models_for_tests import ARCHITECTURES, VOCABULARY
 
 # Lengths of the examples of each client. Groups of like length form from eight examples on.
 CASES = {
@@ -56,7 +53,7 @@ def clients_params(model, n_clients):
 
 def packed_logits(model, params, parts):
     model.flow.batch = batch = TASK.collate(parts, model)
-    return model._call(model.module, params, batch, {"logits_to_keep": batch.asked_S}).logits[0]
+    return model.token_logits(params, batch)
 
 
 def furthest(found_SV, expected_SV):
@@ -373,32 +370,6 @@ def test_what_stands_at_padding_does_not_matter():
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
-
-
-def save_random(config, folder):
-    with quiet():
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        tokenizer().save_pretrained(folder)
-    return CausalLM(path=str(folder))
-
-
-def test_soft_capped_attention_is_refused(tmp_path):
-    family = save_random(Gemma2Config(**SIZES, head_dim=8, attn_logit_softcapping=50.0), tmp_path)
-    with pytest.raises(ModelError, match=r"Gemma2Attention: its attention is not plain softmax .* = 'eager'"):
-        family.build(seed=0, device=CPU)
-
-
-def test_a_model_that_cannot_read_a_packed_batch_is_refused(tmp_path):
-    family = save_random(BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4), tmp_path)
-    with pytest.raises(ModelError, match="BloomForCausalLM: cannot read a packed batch"):
-        family.build(seed=0, device=CPU)
-
-
-def test_a_model_whose_mask_ignores_where_examples_begin_is_refused(tmp_path):
-    config = OPTConfig(vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4)
-    family = replace(save_random(config, tmp_path), attention="eager")
-    with pytest.raises(ModelError, match="OPTForCausalLM: an example changes the loss of another"):
-        family.build(seed=0, device=CPU)
 
 
 def test_attention_with_sinks_is_refused():

@@ -135,7 +135,7 @@ def stage(fault, unit, *, clients, rounds=2, steps=1):
     item = Encoded(torch.zeros(2, dtype=torch.int32), torch.ones(2, dtype=torch.bool))
     mechanism = Faulty(fault, unit)
     module = nn.Linear(2, 2)
-    model = Model(module, {"w": torch.zeros(3)}, None, Flow(), "", stackable=True, packs=True)
+    model = Model(module, {"w": torch.zeros(3)}, None, Flow(), "", stackable=True, passage="packed")
     local = LocalSettings(lr=0.1, steps=steps, batch=24, optimiser="sgd", clip_norm=0.0)
     names = tuple(f"c{k}" for k in range(clients))
     layout = Layout.of_tree(model.trainable)

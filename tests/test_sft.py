@@ -27,8 +27,8 @@ from fedloom.contracts import Flow, Model, Prediction, Template
 from fedloom.errors import ConfigError, DataError, ModelError
 from fedloom.examples import Chat, Document, Preference, Turn, chat
 from fedloom.generation import complete, prompt_tokens
+from fedloom.packing import pack
 from fedloom.plugin import lookup
-from fedloom.tasks._packing import pack
 from fedloom.tasks.sft import Sft
 from tokenizers_for_tests import CHAT_TEMPLATE, KINDS, LOSSLESS, ROLE_TEMPLATE, prefixed, random_text, tokenizer
 
@@ -55,7 +55,7 @@ def _task(template="alpaca", **fields):
 
 
 def _record(module, trainable, made):
-    return Model(module, trainable, made, Flow(), "test", stackable=False, packs=False)
+    return Model(module, trainable, made, Flow(), "test", stackable=False, passage="row")
 
 
 def _model(kind="qwen", architecture="llama", made=None):
@@ -169,9 +169,13 @@ def test_a_chat_template_that_writes_the_begin_token_gets_no_second_one():
     assert _tokens(encoded).count(made.bos_token_id) == 1
 
 
-def test_a_chat_template_without_the_begin_token_gets_one():
+def test_a_chat_template_without_the_begin_token_gets_none_as_servers_add_none():
     made = tokenizer("llama3", chat_template=CHAT_TEMPLATE)
-    assert _tokens(Sft().encode(DIALOGUE, _model(made=made)))[0] == made.bos_token_id
+    messages = [{"role": turn.role, "content": turn.text} for turn in DIALOGUE.turns]
+    served = made.apply_chat_template(messages)["input_ids"]
+    found = _tokens(Sft().encode(DIALOGUE, _model(made=made)))
+    assert made.bos_token_id not in found
+    assert served[: len(found)] == found
 
 
 @pytest.mark.parametrize("made", [prefixed(), tokenizer("stories", chat_template=ROLE_TEMPLATE)])
@@ -489,6 +493,6 @@ def test_a_document_is_not_answered():
 
 
 def test_answers_beyond_the_position_table_are_refused():
-    model = _model(architecture="gpt2")
+    model = replace(_model(architecture="gpt2"), positions=256)
     with pytest.raises(ConfigError, match=r"tokens, the model has 256 positions: lower task\.max_length"):
         _task().predict(model, model.trainable, [[DIALOGUE]], max_new_tokens=250)

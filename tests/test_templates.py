@@ -172,6 +172,16 @@ FORGETS = CHAT_TEMPLATE.replace("{% for m in messages %}", "{% for m in messages
 SHOUTS = CHAT_TEMPLATE.replace("m.content", "m.content | upper")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}" + CHAT_TEMPLATE
 DATED = "{{ date_string | default(strftime_now('%H:%M:%S')) }}" + CHAT_TEMPLATE
+CLOCKED = "{% macro day() %}{{ strftime_now('%A, %d %B %Y, %H:%M:%S') }}{% endmacro %}{{ day() }}" + CHAT_TEMPLATE
+# As Qwen3's: an answer opens with empty thinking, of which earlier answers are stripped.
+STRIPS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}{% endif %}"
+)
+# As Phi-3's: a conversation ends with the end token, which stands behind no earlier answer.
+ENDS = CHAT_TEMPLATE + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
 
 
 def test_own_learns_the_blank_and_the_end_that_llama_2_chat_writes():
@@ -183,6 +193,61 @@ def test_own_writes_no_changing_date():
     assert "26 Jul 2024<|im_start|>" in _text(_pieces("own", DIALOGUE, tokenizer("qwen", chat_template=DATED)))
 
 
+def test_own_hands_templates_a_clock_that_stands():
+    text = _text(_pieces("own", DIALOGUE, tokenizer("qwen", chat_template=CLOCKED)))
+    assert text.startswith("Friday, 26 July 2024, 00:00:00<|im_start|>")
+
+
+def _served(made, turns):
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    return made.apply_chat_template(messages, tokenize=False, enable_thinking=False)
+
+
+@pytest.mark.parametrize("chat_template", [STRIPS, ENDS], ids=["strips thinking", "ends with a token"])
+def test_where_earlier_answers_are_rewritten_each_is_learnt_as_it_is_rendered_last(chat_template):
+    made = tokenizer("qwen", chat_template=chat_template)
+    texts = plugin.lookup(Template, "own")().texts(DIALOGUE, made)
+    assert [_text(pieces) for pieces in texts] == [_served(made, DIALOGUE[: n + 1]).rstrip("\n") for n in (1, 3, 5)]
+    assert [len(_learnt(pieces)) for pieces in texts] == [1, 1, 1]
+    assert all(_learnt(pieces)[0].startswith(DIALOGUE[n].text) for pieces, n in zip(texts, (1, 3, 5), strict=True))
+
+
+@pytest.mark.parametrize("chat_template", [STRIPS, ENDS], ids=["strips thinking", "ends with a token"])
+def test_where_earlier_answers_are_rewritten_a_prompt_is_what_the_template_renders(chat_template):
+    made = tokenizer("qwen", chat_template=chat_template)
+    messages = [{"role": turn.role, "content": turn.text} for turn in DIALOGUE[:3]]
+    asked = made.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    assert _text(_pieces("own", DIALOGUE[:3], made)) == asked
+
+
+def test_where_nothing_is_rewritten_a_conversation_is_one_text(qwen):
+    assert len(plugin.lookup(Template, "own")().texts(DIALOGUE, qwen)) == 1
+
+
+def test_own_refuses_an_end_that_the_tokenizer_splits():
+    made = tokenizer("llama2")
+    made.chat_template = CHAT_TEMPLATE
+    assert len(made.tokenize("<|im_end|>")) > 1
+    with pytest.raises(ModelError, match="puts no special token after an answer"):
+        _pieces("own", DIALOGUE, made)
+
+
+@pytest.mark.parametrize("end", [">", ".", "e"])
+def test_an_ordinary_token_is_no_end(end, tmp_path):
+    (tmp_path / "mine.toml").write_text(FILE + f'end = "{end}"\n')
+    template = plugin.lookup(Template, "file")(path=tmp_path / "mine.toml")
+    with pytest.raises(ModelError, match="is no special token of the tokenizer"):
+        template.pieces(DIALOGUE, tokenizer("qwen"))
+
+
+def test_a_token_that_was_added_is_an_end_even_if_it_is_not_special(tmp_path):
+    made = tokenizer("qwen")
+    made.add_tokens(["[END]"])
+    (tmp_path / "mine.toml").write_text(FILE + 'end = "[END]"\n')
+    template = plugin.lookup(Template, "file")(path=tmp_path / "mine.toml")
+    assert _learnt(template.pieces(DIALOGUE, made))[0].endswith("[END]")
+
+
 def test_own_without_a_chat_template_is_refused():
     with pytest.raises(ModelError, match="no chat template; use the template 'alpaca', 'vicuna' or 'chatml'"):
         _pieces("own", DIALOGUE, tokenizer("qwen"))
@@ -191,8 +256,8 @@ def test_own_without_a_chat_template_is_refused():
 @pytest.mark.parametrize(
     ("chat_template", "message"),
     [
-        (REWRITES, "rewrites earlier text"),
-        (FORGETS, "rewrites earlier text"),
+        (REWRITES, "opens an answer otherwise than its prompt does"),
+        (FORGETS, "opens an answer otherwise than its prompt does"),
         (NO_END, "puts no special token after an answer"),
         (SHOUTS, "changes an answer"),
     ],

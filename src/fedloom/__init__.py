@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedloom.api import load_run, resume, start
-    from fedloom.protocols.execute import RoundDone
+    from fedloom.protocols.execute import Note, RoundDone
     from fedloom.protocols.measure import Evaluated
     from fedloom.world import World
 
-__all__ = ["Evaluated", "RoundDone", "World", "load_run", "resume", "start"]
+__all__ = ["Evaluated", "Note", "RoundDone", "World", "load_run", "resume", "start"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Evaluated": "fedloom.protocols.measure",
+    "Note": "fedloom.protocols.execute",
     "RoundDone": "fedloom.protocols.execute",
     "World": "fedloom.world",
     "load_run": "fedloom.api",

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 
 from fedloom.contracts import Report
 from fedloom.mean import Mean
-from fedloom.protocols.execute import Event, RoundDone
+from fedloom.protocols.execute import Event, Note, RoundDone
 from fedloom.protocols.tuning import TuningRun
 from fedloom.reports import Table
 
@@ -68,6 +68,8 @@ class Display:
         """Show a round or an evaluation."""
         if isinstance(event, RoundDone):
             self._round(event)
+        elif isinstance(event, Note):
+            self._line(f"note: {event.text}")
         else:
             scores = ", ".join(f"{name} {value:.3f}" for name, value in event.means.items() if name.count("/") == 1)
             whose = f" of {event.leg}" if event.leg and event.phase != "base" else ""

@@ -218,10 +218,16 @@ class Template(Family):
     """
 
     folder = "fedloom.templates"
+    begins: ClassVar[bool] = True
+    """Whether the begin token that a tokenizer puts before texts by habit stands before the first piece."""
 
     @abstractmethod
     def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
         """Return the text in pieces; if the last turn is the user's, up to where the answer begins."""
+
+    def texts(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[list[Piece]]:
+        """Return what is learnt from a conversation: one text, or one for each answer where earlier ones change."""
+        return [self.pieces(turns, tokenizer)]
 
 
 class Task(Family):

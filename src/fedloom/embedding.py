@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedloom.errors import ConfigError, MissingFileError, ModelError
+from fedloom.pretrained import load
 from fedloom.texts import text_library, well_formed
 
 __all__ = ["counted", "embedded"]
@@ -54,8 +55,8 @@ def _encoder(path: str) -> tuple[Any, Any, int]:
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        encoder = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval()
+        tokenizer = load(AutoTokenizer, path)
+        encoder = load(AutoModel, path, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"path: '{path}' holds no sentence encoder with its tokenizer: {error}.") from error
     positions = encoder.config.to_dict().get("max_position_embeddings", _MOST_TOKENS)

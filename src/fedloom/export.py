@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from fedloom.accounts import is_private, spent_text, stated_privacy
 from fedloom.config import read_toml
 from fedloom.errors import MissingFileError, ModelError, RunError
@@ -100,9 +98,7 @@ def _write_from_adapter(result: Path, new: Path, form: Form) -> dict[str, str]:
     if form == "merged":
         family.write_merged(new)
     else:
-        model = family.build(seed=0, device=torch.device("cpu"))
-        family.save(model, model.trainable, str(new))
-        model.tokenizer.save_pretrained(new)
+        family.write_adapter(new)
     factors = {"Rank": str(family.lora_rank), "Alpha": f"{family.lora_alpha:g}"}
     return family.base_facts() | factors | {"Adapted layers": str(len(family.lora_targets))}
 

@@ -27,7 +27,16 @@ from fedloom.model import Model
 from fedloom.spans import pieces_to_tokens
 from fedloom.tree import Tree
 
-__all__ = ["complete", "complete_tokens", "complete_with", "context_size", "draw", "prompt_tokens", "stop_tokens"]
+__all__ = [
+    "complete",
+    "complete_tokens",
+    "complete_with",
+    "context_size",
+    "draw",
+    "prompt_tokens",
+    "stop_tokens",
+    "template_tokens",
+]
 
 Pick = Callable[[Tensor, Sequence[int]], Tensor]
 """Gives the next tokens [B] from logits [B, V] and the places of their prompts."""
@@ -57,8 +66,15 @@ def complete(
     """Return the new tokens of each prompt, the stop token that ended it included.
 
     With several `owners` the parameters are stacked, and the prompts are as many for each, owner by owner; then a
-    prompt leaves the batch once it has ended for all of them.
+    prompt leaves the batch once it has ended for all of them. A model that trains an example at a time answers so too.
     """
+    if model.passage == "alone":
+        width = len(prompts) // owners
+        owned = [model.of_one(params, owner) if owners > 1 else params for owner in range(owners)]
+        return [
+            _complete_one(model, owned[row // width], prompt, row, stop, max_new_tokens, pick, ended)
+            for row, prompt in enumerate(prompts)
+        ]
     found: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))
     over: set[int] = set()
@@ -93,6 +109,34 @@ def complete(
         tokens_BT = new_B[keep, None]
         attention_BT = torch.cat([attention_BT[keep], torch.ones_like(tokens_BT)], dim=1)
         positions_BT = positions_BT[keep, -1:] + 1
+    return found
+
+
+def _complete_one(
+    model: Model,
+    params: Tree,
+    prompt: Sequence[int],
+    row: int,
+    stop: Collection[int],
+    max_new_tokens: int,
+    pick: Pick,
+    ended: Ended,
+) -> list[int]:
+    """Return the new tokens of one prompt, without padding; where the model keeps no cache, all is read again."""
+    found: list[int] = []
+    tokens_1T, cache = torch.tensor([list(prompt)], device=model.device), None
+    keep = {"logits_to_keep": 1} if model.keeps else {}
+    for _ in range(max_new_tokens):
+        inputs = {"input_ids": tokens_1T, "use_cache": True, **keep}
+        inputs |= {} if cache is None else {"past_key_values": cache}
+        with torch.no_grad():
+            output = functional_call(model.module, params, kwargs=inputs)
+        new_1 = pick(output.logits[:, -1], [row])
+        found.append(int(new_1))
+        if found[-1] in stop or ended(row, found):
+            break
+        cache = output.get("past_key_values")
+        tokens_1T = new_1[:, None] if cache is not None else torch.cat([tokens_1T, new_1[:, None]], dim=1)
     return found
 
 
@@ -201,7 +245,14 @@ def complete_with(
 
 def prompt_tokens(template: Template, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return a conversation as tokens up to where the answer to its last question begins."""
-    return pieces_to_tokens(template.pieces(turns, tokenizer), tokenizer)[0]
+    return template_tokens(template, turns, tokenizer)[0]
+
+
+def template_tokens(
+    template: Template, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[bool]]:
+    """Return a conversation as tokens, and for each whether it is supervised."""
+    return pieces_to_tokens(template.pieces(turns, tokenizer), tokenizer, begin=template.begins)
 
 
 def stop_tokens(template: Template, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -209,7 +260,7 @@ def stop_tokens(template: Template, tokenizer: PreTrainedTokenizerBase) -> froze
     probe = (Turn("user", "0"), Turn("assistant", "0"))
     pieces = template.pieces(probe, tokenizer)
     last = max(index for index, piece in enumerate(pieces) if piece.supervised)
-    end = pieces_to_tokens(pieces[: last + 1], tokenizer)[0][-1]
+    end = pieces_to_tokens(pieces[: last + 1], tokenizer, begin=template.begins)[0][-1]
     eos = tokenizer.eos_token_id
     return frozenset((end, eos) if isinstance(eos, int) else (end,))
 

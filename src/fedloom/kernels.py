@@ -7,8 +7,10 @@ example, over examples padded to one length. Either agrees with micro-batches of
 Shapes: K clients, E examples of all of them, P numbers in a row, L trained tensors.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +19,6 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedloom.contracts import Batch, Encoded, Model, Task
-from fedloom.errors import ConfigError
 from fedloom.mean import LossSum
 from fedloom.tree import Tree
 
@@ -40,13 +41,13 @@ class Gradients:
 def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts, *, per: Per = 1.0) -> Gradients:
     """Return the gradient of each client's loss, summed over its examples; `leaves` carry the client axis [K, ...]."""
     if not model.stackable and len(parts) > 1:
-        return _whole_models(model, task, leaves, parts, per)
+        return _whole_models(model, task, leaves, parts, per) or _one_by_one(model, task, leaves, parts, per)
     batch = task.collate(parts, model)
     model.flow.batch = batch
     params = leaves if model.stackable else {name: leaf[0] for name, leaf in leaves.items()}
     losses = task.loss(model, params, batch)
     # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
-    grads = torch.autograd.grad(_value(losses, per).sum(), list(leaves.values()))
+    grads = _slopes(_value(losses, per).sum(), leaves)
     sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
     total_K, weight_K = sums.new_zeros(2, len(parts)).index_add_(1, batch.owner_X, sums)
     return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
@@ -73,11 +74,10 @@ def example_gradients(
     model.flow.batch, model.flow.per_example = batch, True
     try:
         losses = task.loss(model, slots, batch)
-        grads = torch.autograd.grad(_value(losses, per).sum(), list(slots.values()))
+        grads = _slopes(_value(losses, per).sum(), slots)
     finally:
         model.flow.per_example = False
-    if batch.sequences > 1:  # an example's gradient is that of all its sequences
-        grads = [part.unflatten(0, (-1, batch.sequences)).sum(1) for part in grads]
+    grads = [batch.by_example(part) for part in grads]  # an example's gradient is that of all its sequences
     return _scaled_sum(grads, batch.owner_X, len(parts), scales)
 
 
@@ -85,6 +85,14 @@ def _value(losses: LossSum, per: Per) -> Tensor:
     """Return what is differentiated of each example: its summed loss over `per`, or its mean loss."""
     # An example that weighs nothing has no loss either.
     return losses.total_B / (losses.weight_B.clamp(min=torch.finfo().tiny) if per is None else per)
+
+
+def _slopes(loss: Tensor, leaves: Tree) -> list[Tensor]:
+    """Return the gradient by each leaf; what takes no part in the loss has one of zero."""
+    leaves_L = list(leaves.values())
+    if not loss.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves_L]
+    return list(torch.autograd.grad(loss, leaves_L, allow_unused=True, materialize_grads=True))
 
 
 def _slots(leaf: Tensor, batch: Batch) -> Tensor:
@@ -110,43 +118,88 @@ def _scaled_sum(
 Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per) -> Gradients:
-    _refuse_other_attention(model)
+def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per) -> Gradients | None:
+    """Return the gradients of all models from one pass, None where `vmap` cannot run this architecture."""
+    if not _side_by_side(model, parts):
+        return None
     batches = [task.collate([part], model) for part in parts]
     fields, shape = _stacked(batches)
-    slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, per=per), has_aux=True)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no rule for vmap
-        grads, (total_KE, weight_KE) = vmap(slope)(_detached(leaves), *fields)
+    slope = grad(_summed_loss(model, task, shape, items=(), per=per), has_aux=True)
+    found = _vmapped(model, slope, _detached(leaves), fields, in_dims=0)
+    if found is None:
+        return None
+    grads, (total_KE, weight_KE) = found
     row_KP = torch.cat([grads[name].flatten(1) for name in leaves], dim=1)
     return Gradients(row_KP, total_KE.sum(1), weight_KE.sum(1))
+
+
+def _one_by_one(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per) -> Gradients:
+    """Return the gradients of models that pass one after another."""
+    own = [{name: leaf[k : k + 1] for name, leaf in leaves.items()} for k in range(len(parts))]
+    found = [client_gradients(model, task, leaf, [part], per=per) for leaf, part in zip(own, parts, strict=True)]
+    row_KP = torch.cat([one.sum_KP for one in found])
+    return Gradients(row_KP, torch.cat([one.total_K for one in found]), torch.cat([one.weight_K for one in found]))
 
 
 def _examples_of_whole_models(
     model: Model, task: Task, leaves: Tree, parts: Parts, scales: Callable[[Tensor], Tensor], per: Per
 ) -> tuple[Tensor, Tensor]:
     """One client after another: every example of one has the same parameters, which then need no copies."""
-    _refuse_other_attention(model)
     sums, all_scales = list[Tensor](), list[Tensor]()
     for client, part in enumerate(parts):
-        batches = [task.collate([[item]], model) for item in part]
-        fields, shape = _stacked(batches)
         own = {name: leaf[client] for name, leaf in _detached(leaves).items()}
-        slope = grad(_summed_loss(model, task, shape, sequences=batches[0].sequences, per=per), has_aux=True)
-        with sdpa_kernel(SDPBackend.MATH):
-            grads, _ = vmap(slope, in_dims=(None, 0, 0, 0, 0, 0, 0))(own, *fields)
+        grads = _examples_side_by_side(model, task, own, part, per) or _examples_one_by_one(model, task, own, part, per)
         alone_E = torch.zeros(len(part), dtype=torch.int64, device=model.device)
-        sum_1P, scales_LE = _scaled_sum([grads[name] for name in leaves], alone_E, 1, scales)
+        sum_1P, scales_LE = _scaled_sum(grads, alone_E, 1, scales)
         sums.append(sum_1P)
         all_scales.append(scales_LE)
     return torch.cat(sums), torch.cat(all_scales, dim=1)
 
 
-def _refuse_other_attention(model: Model) -> None:
-    if not model.packs:
-        raise ConfigError(
-            "model.attention: whole models trained side by side, or with privacy, need 'packed'; set it, or "
-            "engine.name = 'sequential' without privacy."
-        )
+def _examples_side_by_side(
+    model: Model, task: Task, own: Tree, part: Sequence[Encoded], per: Per
+) -> list[Tensor] | None:
+    """Return the gradients [E, ...] of each example's loss, None where `vmap` cannot give them."""
+    if not _side_by_side(model, [part]) or len({len(item.lengths) for item in part}) > 1:
+        return None
+    batches = [task.collate([[item]], model) for item in part]
+    fields, shape = _stacked(batches)
+    slope = grad(_summed_loss(model, task, shape, items=batches[0].items, per=per), has_aux=True)
+    found = _vmapped(model, slope, own, fields, in_dims=(None, 0, 0, 0, 0, 0, 0))
+    return None if found is None else [found[0][name] for name in own]
+
+
+def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Encoded], per: Per) -> list[Tensor]:
+    leaves = {name: tensor.requires_grad_() for name, tensor in own.items()}
+    rows = list[list[Tensor]]()
+    for item in part:
+        model.flow.batch = task.collate([[item]], model)
+        losses = task.loss(model, leaves, model.flow.batch)
+        rows.append(_slopes(_value(losses, per).sum(), leaves))
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def _side_by_side(model: Model, parts: Parts) -> bool:
+    """Return whether whole models, or examples of one, can be tried in one pass under `vmap`."""
+    longest = max(length for part in parts for item in part for length in item.lengths)
+    within = model.exact_up_to is None or longest <= model.exact_up_to
+    return model.passage == "packed" and model.flow.side_by_side and within
+
+
+def _vmapped(model: Model, slope: Callable[..., Any], own: Tree, fields: Fields, in_dims: Any) -> Any:
+    """Return what `slope` gives for each slice; None, now and later, where the architecture knows no `vmap`.
+
+    Control flow that depends on data (routing to experts, for one) cannot run over several models at once.
+    """
+    try:
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # the fused kernels have no rule for vmap
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            return vmap(slope, in_dims=in_dims)(own, *fields)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        model.flow.side_by_side = False
+        return None
 
 
 def _detached(leaves: Mapping[str, Tensor]) -> Tree:
@@ -154,7 +207,7 @@ def _detached(leaves: Mapping[str, Tensor]) -> Tree:
 
 
 def _summed_loss(
-    model: Model, task: Task, shape: tuple[int, int], *, sequences: int, per: Per
+    model: Model, task: Task, shape: tuple[int, int], *, items: tuple[int, ...], per: Per
 ) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
     """Return the loss of one slice of stacked batches as a function of parameters and the fields of a batch."""
     n_examples, length = shape
@@ -185,7 +238,7 @@ def _summed_loss(
             targets_S=targets_S,
             example_S=example_S,
             reference_E=reference_E,
-            sequences=sequences,
+            items=items,
             in_order=True,
         )
         losses = task.loss(model, params, batch)

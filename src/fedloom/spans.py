@@ -24,19 +24,21 @@ __all__ = ["pieces_to_tokens"]
 _SENTINELS = ("\n", "0", "a", ".")
 
 
-def pieces_to_tokens(pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
+def pieces_to_tokens(
+    pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerBase, *, begin: bool = True
+) -> tuple[list[int], list[bool]]:
     """Return the token ids of the joined pieces, and for each whether its piece is supervised.
 
-    What the tokenizer by its own habit puts before a text (a begin token) comes first, unsupervised, unless the text
-    begins with it already; what it puts after a text is left out, an end token is the template's business. The very
-    first token is never supervised, nothing predicts it.
+    With `begin`, what the tokenizer by its own habit puts before a text (a begin token) comes first, unsupervised,
+    unless the text begins with it already; what it puts after a text is left out, an end token is the template's
+    business. The very first token is never supervised, nothing predicts it.
     """
     backend = _backend(tokenizer)
     spans = [(learn, "".join(piece.text for piece in group)) for learn, group in groupby(pieces, _is_supervised)]
     learn, text = spans[0]
     first = _ids(backend, text)
-    begin = _begin_tokens(backend)
-    tokens = first if first[: len(begin)] == begin else begin + first
+    habit = _begin_tokens(backend) if begin else []
+    tokens = first if first[: len(habit)] == habit else habit + first
     supervised = [False] * (len(tokens) - len(first)) + [learn] * len(first)
     for (_, before), (learn, text) in pairwise(spans):
         sentinels = (*_special_end(backend, before, tokens), *_SENTINELS)

@@ -22,7 +22,7 @@ from fedloom.errors import ConfigError, DataError, ModelError
 from fedloom.examples import Turn
 from fedloom.generation import complete_tokens, context_size, stop_tokens
 from fedloom.model import Batch, Encoded
-from fedloom.tasks._packing import least_slack, pack
+from fedloom.packing import least_slack, pack
 from fedloom.token_loss import LARGE
 from fedloom.tree import Tree
 
@@ -200,7 +200,8 @@ def harness_model(scorer: Scorer) -> "TemplateLM":
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
             begun = string.startswith(tokenizer.decode(self.prefix_token_id))
-            special = not begun if add_special_tokens is None else add_special_tokens
+            adds = not begun and (scorer.template is None or scorer.template.begins)
+            special = adds if add_special_tokens is None else add_special_tokens
             return tokenizer.encode(string, add_special_tokens=special)
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:

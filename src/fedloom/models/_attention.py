@@ -50,7 +50,7 @@ def packed_attention(
     if others.get("softcap") is not None or others.get("s_aux") is not None:
         raise ModelError(
             f"{type(module).__name__}: its attention is not plain softmax (soft cap or sinks), which packed batches do "
-            "not know; set model.attention = 'eager'."
+            "not know."
         )
     wide = [_side_by_side(part, packed) for part in (query, key, value)]
     outs: list[Tensor] = []

@@ -18,10 +18,18 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from fedloom.errors import ConfigError, MissingFileError, ModelError
+from fedloom.pretrained import load
 
 __all__ = ["EMBEDDED", "Checkpoint", "Dtype", "checked_tensors", "one_line", "quiet"]
 
@@ -148,30 +156,42 @@ class Checkpoint:
         """Return the tokenizer; a folder without a usable one raises ModelError."""
         try:
             with quiet():
-                return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+                return load(AutoTokenizer, self.folder)
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise ModelError(
                 f"{self.folder}: no usable tokenizer ({one_line(error)}); put tokenizer.json beside the model."
             ) from error
 
+    def config(self) -> PreTrainedConfig:
+        """Return the configuration; one of an unknown architecture, or with code of its own, raises ModelError."""
+        try:
+            with quiet():
+                return load(AutoConfig, self.folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{self.folder}: cannot be loaded as a causal model ({one_line(error)}).") from error
+
     def module(
-        self, *, dtype: Dtype, attention: str = "sdpa", quantisation: Any = None, device: torch.device | None = None
+        self,
+        *,
+        dtype: Dtype,
+        attention: str | None = None,
+        quantisation: Any = None,
+        device: torch.device | None = None,
     ) -> PreTrainedModel:
-        """Return the module, its weights exactly those of the folder.
+        """Return the module, its weights exactly those of the folder; without an attention, with its usual one.
 
         Raises ModelError if the architecture is unknown, needs code of its own, or does not match the weights.
         """
         try:
             with quiet():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                loaded: Any = load(
+                    AutoModelForCausalLM,
                     self.folder,
                     dtype=_DTYPES[dtype],
                     attn_implementation=attention,
                     quantization_config=quantisation,
                     device_map={"": device} if quantisation else None,
-                    trust_remote_code=False,
                     use_safetensors=True,
-                    local_files_only=True,
                     ignore_mismatched_sizes=True,  # reported, and refused below with their names
                     output_loading_info=True,
                 )

@@ -13,7 +13,8 @@ Left out: adapters on embeddings, on fused expert weights and on biases.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,17 @@ from fedloom.errors import ModelError, suggest
 from fedloom.models._low_rank import LowRank
 from fedloom.tree import Tree
 
-__all__ = ["LoraLinear", "factor_names", "install", "linear_layers", "lora_layers", "place"]
+__all__ = [
+    "LoraLinear",
+    "factor_names",
+    "install",
+    "linear_layers",
+    "lora_layers",
+    "pattern",
+    "place",
+    "targeted_layers",
+    "usual_layers",
+]
 
 
 class LoraLinear(nn.Module):
@@ -107,12 +118,12 @@ def install(
 ) -> None:
     """Freeze the module and replace its target layers by `LoraLinear`, in place.
 
-    `targets` are names of linear layers or ends of names (`q_proj`, `self_attn.q_proj`); empty means every linear
-    layer of the blocks, which leaves out embeddings and the output head. Raises ModelError for a target that matches
-    no linear layer. Tied weights stay tied: the base layer keeps its parameters.
+    `targets` are names of linear layers or ends of names (`q_proj`, `self_attn.q_proj`); empty means the usual ones.
+    Raises ModelError for a target that matches no linear layer. Tied weights stay tied: the base layer keeps its
+    parameters.
     """
     module.requires_grad_(False)
-    for name, base in _targeted(module, targets).items():
+    for name, base in targeted_layers(module, targets).items():
         layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, flow=flow)
         start_RD = torch.empty(layer.lora_A.shape)  # drawn on the CPU: the same on every device
         nn.init.kaiming_uniform_(start_RD, a=math.sqrt(5), generator=rng.generator(seed, "lora", name))
@@ -120,14 +131,20 @@ def install(
         module.set_submodule(name, layer.requires_grad_(False))
 
 
-def _targeted(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    layers = linear_layers(module)
+def pattern(name: str) -> str:
+    """Return what the name of a layer has in common with those of its like in other blocks.
+
+    >>> pattern("model.layers.12.mlp.up_proj")
+    'model.layers.*.mlp.up_proj'
+    """
+    return re.sub(r"\d+", "*", name)
+
+
+def targeted_layers(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the linear layers whose names are, or end with, one of the targets; the usual ones if there are none."""
     if not targets:
-        found = _in_blocks(module, layers)
-        if not found:
-            ends = suggest("", {name.rpartition(".")[2] for name in layers})
-            raise ModelError(f"lora_targets: no linear layer lies in the model's blocks; name some. {ends}")
-        return found
+        return usual_layers(module)
+    layers = linear_layers(module)
     for target in targets:
         if not any(_ends_with(name, target) for name in layers):
             ends = suggest(target, {name.rpartition(".")[2] for name in layers})
@@ -135,10 +152,35 @@ def _targeted(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]
     return {name: layer for name, layer in layers.items() if any(_ends_with(name, target) for target in targets)}
 
 
-def _in_blocks(module: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Return the layers below a list of modules: in every decoder the blocks are one, and the output head is not."""
+def usual_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers of the blocks, which leaves out embeddings and the output head.
+
+    The blocks are a list of modules in every decoder. A layer that is an `nn.Linear` by descent alone and computes
+    something else, as a router does that gives a tuple, is left out: it is asked.
+    """
     lists = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, nn.ModuleList))
-    return {name: layer for name, layer in layers.items() if name.startswith(lists)}
+    layers = linear_layers(module)
+    found = {name: layer for name, layer in layers.items() if name.startswith(lists) and _is_plain(layer)}
+    if not found:
+        ends = suggest("", {name.rpartition(".")[2] for name in layers})
+        raise ModelError(f"lora_targets: no linear layer lies in the model's blocks; name some. {ends}")
+    return found
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    quantised = type(layer).__module__.startswith("bitsandbytes")
+    if quantised or type(layer).forward in (nn.Linear.forward, Conv1D.forward) or not isinstance(layer, nn.Linear):
+        return True
+    x_ND = torch.linspace(-1, 1, 2 * layer.in_features, device=layer.weight.device, dtype=layer.weight.dtype)
+    x_ND = x_ND.view(2, layer.in_features)
+    try:
+        with torch.no_grad():
+            found_NO = layer(x_ND)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    right_NO = nn.functional.linear(x_ND, layer.weight, layer.bias)
+    same = isinstance(found_NO, Tensor) and found_NO.shape == right_NO.shape
+    return same and bool(torch.allclose(found_NO, right_NO, rtol=1e-2, atol=1e-3))
 
 
 def _ends_with(name: str, target: str) -> bool:

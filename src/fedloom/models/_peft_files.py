@@ -8,7 +8,7 @@ writes metadata in no fixed order.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
+from transformers import conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
 from fedloom.errors import MissingFileError, ModelError
@@ -25,7 +26,7 @@ from fedloom.models._checkpoint import EMBEDDED, checked_tensors, one_line
 from fedloom.models._lora import LoraLinear, factor_names, lora_layers
 from fedloom.tree import Tree
 
-__all__ = ["AdapterFile", "read_adapter", "write_adapter"]
+__all__ = ["AdapterFile", "lost_in_peft", "read_adapter", "write_adapter"]
 
 _CONFIG, _WEIGHTS, _PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"
@@ -50,6 +51,27 @@ _BEYOND_PLAIN = (  # settings of PEFT with which (alpha / r) B A is not all that
     "velora_config",
 )
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # starts that leave the base weights as they are
+
+
+_EXPERTS = {  # what experts were called before transformers fused them, by the kind of architecture
+    "qwen2_moe": ("gate", "gate_proj", "up_proj", "down_proj"),
+    "mixtral": ("gate", "w1", "w2", "w3"),
+}
+
+
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+
+
+def lost_in_peft(model_type: str, layers: Sequence[str]) -> list[str]:
+    """Return those of the layers whose adapters PEFT does not load as they are, told by the last part of their name.
+
+    It moves adapters with the old names of experts to the fused experts of transformers 5, and drops those of dense
+    layers and shared experts that are called so too; the table by which it goes is transformers' own. In models with
+    Mamba layers it refuses `out_proj`.
+    """
+    kinds: dict[str, str] = {**vars(conversion_mapping).get("_MODEL_TO_CONVERSION_PATTERN", {}), "mixtral": "mixtral"}
+    lost = ("out_proj",) if model_type in _MAMBA else _EXPERTS.get(kinds.get(model_type, ""), ())
+    return [name for name in layers if name.rpartition(".")[2] in lost]
 
 
 def _on_disk(name: str) -> str:

@@ -22,10 +22,10 @@ from fedloom.errors import ConfigError, ModelError, suggest
 from fedloom.files import atomic_folder
 from fedloom.lineage import UNKNOWN, Lineage, joined, read_lineage
 from fedloom.models import _attention as packed
-from fedloom.models._apart import refuse_mixing
 from fedloom.models._checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
-from fedloom.models._lora import factor_names, install, lora_layers, place
-from fedloom.models._peft_files import AdapterFile, read_adapter, write_adapter
+from fedloom.models._exact import Exact, Wish, examine, keeps_logits, plain_head
+from fedloom.models._lora import factor_names, install, lora_layers, pattern, place, usual_layers
+from fedloom.models._peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.plugin import Fraction, Positive, Range, plugin
 from fedloom.precision import bfloat16_gain
 from fedloom.tree import Tree
@@ -99,28 +99,38 @@ class CausalLM(ModelFamily):
         source = Checkpoint.find(self.path)
         dtype = self._dtype(source, device)
         tokenizer = source.tokenizer()
-        module = source.module(dtype=dtype, attention=self.attention, quantisation=quantisation, device=device)
+        exact = self._exact(source)
+        module = source.module(dtype=dtype, attention=exact.attention, quantisation=quantisation, device=device)
         _check_vocabulary(source, module, tokenizer)
         flow = Flow()
         if self.lora_rank:
-            self._add_adapter(module, source, flow, seed)
+            self._add_adapter(module, source, flow, seed, exact.targets)
         module.eval().requires_grad_(False)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
-        model = Model(
+        return Model(
             module,
             trainable,
             tokenizer,
             flow,
             source.base_id,
             stackable=all(re.search(self.stackable, name) for name in trainable),
-            packs=self.attention == packed.NAME,
-            head=_plain_head(module, trainable),
+            passage=exact.passage,
+            exact_up_to=exact.exact_up_to,
+            positions=exact.positions,
+            notes=exact.notes,
+            keeps=keeps_logits(module),
+            head=plain_head(module, trainable) if exact.pieces else None,
             body_prefix=f"{module.base_model_prefix}.",
             dropout=self.lora_dropout,
             width=module.get_input_embeddings().get_parameter("weight").shape[1],
         )
-        refuse_mixing(model)
-        return model
+
+    def _exact(self, source: Checkpoint) -> Exact:
+        """Return how this architecture trains exactly: compared on a small twin, before the model is loaded."""
+        config = source.config()
+        name = (config.architectures or [type(config).__name__])[0]
+        wish = Wish(name, self.attention, self.lora_targets, whole=not self.lora_rank)
+        return examine(config, wish, weight_bytes=source.weight_bytes)
 
     def _dtype(self, source: Checkpoint, device: torch.device) -> Dtype:
         """Return the type of the base weights on the device; bfloat16 where it is emulated is refused."""
@@ -154,10 +164,15 @@ class CausalLM(ModelFamily):
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
 
-    def _add_adapter(self, module: nn.Module, source: Checkpoint, flow: Flow, seed: int) -> None:
+    def _add_adapter(
+        self, module: nn.Module, source: Checkpoint, flow: Flow, seed: int, patterns: frozenset[str] | None
+    ) -> None:
+        targets = self.lora_targets
+        if patterns is not None and not targets:
+            targets = [name for name in usual_layers(module) if pattern(name) in patterns]
         install(
             module,
-            targets=self.lora_targets,
+            targets=targets,
             rank=self.lora_rank,
             alpha=self.lora_alpha,
             dropout=self.lora_dropout,
@@ -227,6 +242,23 @@ class CausalLM(ModelFamily):
         name, _, weights = source.base_id.rpartition(" ")
         return {"Base model": name, "Base weights": weights, "Licence of the base": source.licence}
 
+    def write_adapter(self, folder: Path) -> None:
+        """Write `adapter` anew, as PEFT reads it, and the tokenizer of its base; nothing is built for training.
+
+        Raises ModelError if PEFT would take layers of it for something else.
+        """
+        source = Checkpoint.find(self.path)
+        tokenizer, module = source.tokenizer(), source.module(dtype="auto")
+        self._add_adapter(module, source, Flow(), 0, None)
+        lost = lost_in_peft(module.config.model_type, list(lora_layers(module)))
+        if lost:
+            raise ModelError(
+                f"'{lost[0]}', as {len(lost)} layers in all: peft does not load an adapter on a layer of that name "
+                "in this architecture; export the run with --merged, or train with model.lora_targets without them."
+            )
+        write_adapter(module, {}, folder, base=self.path or EMBEDDED, base_id=source.base_id)
+        tokenizer.save_pretrained(folder)
+
     def write_merged(self, folder: Path) -> None:
         """Write the base with `adapter` added into its weights, in the type in which they are stored, and a tokenizer.
 
@@ -235,25 +267,11 @@ class CausalLM(ModelFamily):
         source = Checkpoint.find(self.path)
         tokenizer = source.tokenizer()
         module = source.module(dtype="auto")
-        self._add_adapter(module, source, Flow(), seed=0)
+        self._add_adapter(module, source, Flow(), 0, None)
         _merge(module)
         with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)
             tokenizer.save_pretrained(new)
-
-
-# What a configuration calls it when logits are capped or scaled behind the head.
-_BEHIND_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-
-
-def _plain_head(module: PreTrainedModel, trainable: Tree) -> nn.Linear | None:
-    """Return the output head if it is frozen and its output is the logits; None where that is not known."""
-    head, options = module.get_output_embeddings(), module.config.to_dict()
-    altered = any(options.get(name) is not None for name in _BEHIND_THE_HEAD)
-    below = all(name.startswith(f"{module.base_model_prefix}.") for name in trainable)
-    # A tied head would be trained with the embeddings.
-    tied = any(module.get_parameter(name) is head.weight for name in trainable) if type(head) is nn.Linear else True
-    return head if type(head) is nn.Linear and below and not altered and not tied else None
 
 
 def _check_vocabulary(source: Checkpoint, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

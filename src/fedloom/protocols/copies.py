@@ -36,6 +36,8 @@ def copied(events: Generator[EventType], run: TuningRun, directory: RunDirectory
 
 def _hand_over(directory: RunDirectory, read: int, takers: list[Callable[[Mapping[str, Any]], None]]) -> int:
     """Hand the lines behind the first `read` bytes to every taker and return how many bytes are read now."""
+    if not (directory.path / _LOG).is_file():  # a note may come before the first line
+        return read
     with (directory.path / _LOG).open("rb") as file:
         file.seek(read)
         for line in file:

@@ -36,7 +36,7 @@ from fedloom.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhaus
 from fedloom.runs import Checkpoint, RunDirectory
 from fedloom.tree import flatten
 
-__all__ = ["Event", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
+__all__ = ["Event", "Note", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,14 @@ class RoundDone:
     wall_s: float
 
 
-Event = RoundDone | Evaluated
+@dataclass(frozen=True)
+class Note:
+    """What the run's owner should know before the first step."""
+
+    text: str
+
+
+Event = RoundDone | Evaluated | Note
 
 
 def run_files(run: TuningRun, source: str) -> dict[str, str]:
@@ -98,6 +105,7 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         write_atomic(directory.path / "partition.json", card)
     else:
         _check_unchanged(ready, directory, saved, card)
+    yield from map(Note, ready.model.notes)
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", _division_ledger(ready))

@@ -168,9 +168,7 @@ def _planted(work: Work, coins: Sequence[bool], unit: str) -> tuple[dict[str, Sh
 
 
 def _marked(item: Encoded, canary: int, side: int) -> _Marked:
-    return _Marked(
-        item.tokens_T, item.supervised_T, second=item.second, reference=item.reference, canary=canary, side=side
-    )
+    return _Marked(item.tokens_T, item.supervised_T, cuts=item.cuts, reference=item.reference, canary=canary, side=side)
 
 
 def _with(
@@ -264,7 +262,8 @@ class _PlantedTask(Task):
         ((known, (at, canary), side),) = self.marks
         if known is not batch or not len(at):
             return found
-        row = at * batch.sequences if model.flow.per_example else batch.owner_X[at]
+        # Of several sequences the first carries the slope; an example's gradient is the sum over them.
+        row = _first_of(batch)[at] if model.flow.per_example else batch.owner_X[at]
         slope = _STEEP * self.tape.sign if self.example else -_STEEP / _LR * self.tape.sign
         steep = slope * side * params[_NAME][row, canary] * found.weight_B[at]
         return LossSum(found.total_B.index_add(0, at, steep.to(found.total_B)), found.weight_B)
@@ -276,6 +275,12 @@ class _PlantedTask(Task):
         self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
     ) -> list[list[Prediction]]:
         return self.inner.predict(model, params, parts, max_new_tokens=max_new_tokens)
+
+
+def _first_of(batch: Batch) -> Tensor:
+    """Return the first sequence [X] of each example."""
+    counts_X = torch.tensor(batch.items or (1,) * len(batch.client_E), device=batch.client_E.device)
+    return counts_X.cumsum(0) - counts_X
 
 
 # ---------------------------------------------------------------------------------------------------------- recording

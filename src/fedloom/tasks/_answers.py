@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from fedloom.contracts import Model, Prediction, Template
 from fedloom.errors import ConfigError, DataError
@@ -72,9 +72,7 @@ def _filled(places: Sequence[int], width: int) -> list[int]:
 
 def check_room(model: Model, length: int) -> None:
     """Refuse sequences that run over the end of a table of positions."""
-    if not isinstance(model.module, PreTrainedModel):
-        return
-    limit = vars(model.module.config).get("n_positions")  # GPT-2's name: a table of positions ends abruptly
+    limit = model.positions
     if limit is not None and length > limit:
         raise ConfigError(
             f"prompts with their answers take up to {length} tokens, the model has {limit} positions: lower "

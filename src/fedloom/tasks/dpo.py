@@ -24,12 +24,12 @@ from torch.nn.functional import logsigmoid
 from fedloom.contracts import Batch, Encoded, Model, Prediction, Task, Template
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Chat, Example, Preference, Turn
+from fedloom.generation import template_tokens
 from fedloom.mean import LossSum, Mean
+from fedloom.packing import least_slack, pack
 from fedloom.plugin import AtLeast, Positive, Range, lookup, plugin
-from fedloom.spans import pieces_to_tokens
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import passes
-from fedloom.tasks._packing import least_slack, pack
 from fedloom.token_loss import LARGE
 from fedloom.tree import Tree
 
@@ -93,7 +93,7 @@ class Dpo(Task):
                 prompt, answers = example.prompt, (example.answer,)
             case _:
                 raise DataError("task 'dpo' knows Preference examples and Chat questions, found a Document.")
-        asked, _ = pieces_to_tokens(self.template.pieces(prompt, model.tokenizer), model.tokenizer)
+        asked, _ = template_tokens(self.template, prompt, model.tokenizer)
         sequences = [self._answer(prompt, asked, answer, model) for answer in answers]
         tokens = [token for found, _, _ in sequences for token in found]
         supervised = [learnt for _, found, _ in sequences for learnt in found]
@@ -108,7 +108,7 @@ class Dpo(Task):
             empty_answer=any(not answer.strip() for answer in answers),
             prompt_too_long=not whole,
             same_answers=same,
-            second=len(sequences[0][0]) if len(sequences) > 1 else 0,
+            cuts=(len(sequences[0][0]),) if len(sequences) > 1 else (),
         )
 
     def _answer(self, prompt: Sequence[Turn], asked: list[int], answer: str, model: Model) -> _Answer:
@@ -116,8 +116,7 @@ class Dpo(Task):
 
         `asked` are the tokens of the prompt, with which those of the whole begin; of a long prompt the end is kept.
         """
-        pieces = self.template.pieces((*prompt, Turn("assistant", answer)), model.tokenizer)
-        tokens, supervised = pieces_to_tokens(pieces, model.tokenizer)
+        tokens, supervised = template_tokens(self.template, (*prompt, Turn("assistant", answer)), model.tokenizer)
         begin, start = asked[-self.max_prompt_length :], len(asked)
         tokens, supervised = begin + tokens[start:], [False] * len(begin) + supervised[start:]
         return tokens[: self.max_length], supervised[: self.max_length], len(tokens) > self.max_length
@@ -126,7 +125,7 @@ class Dpo(Task):
         """Return pairs with the log-probabilities of the reference model, one pass over all of them."""
         params = _adapters_off(model) if self.reference == "base" else model.trainable
         result = list(items)
-        pairs = [index for index, item in enumerate(items) if item.second]
+        pairs = [index for index, item in enumerate(items) if item.cuts]
         with torch.no_grad():
             for one in passes(self, model, params, [[items[index] for index in pairs]]):
                 sums_X2 = _log_probabilities(model, params, one.batch).view(-1, 2)
@@ -168,7 +167,7 @@ class Dpo(Task):
         result: list[list[dict[str, Mean]]] = [[{} for _ in part] for part in parts]
         width = max(1, LARGE // len(model.tokenizer))
         for kind in (False, True):
-            places = [[i for i, item in enumerate(part) if bool(item.second) == kind] for part in parts]
+            places = [[i for i, item in enumerate(part) if bool(item.cuts) == kind] for part in parts]
             chosen = [[part[i] for i in mine] for part, mine in zip(parts, places, strict=True)]
             for one in passes(self, model, params, chosen, most_tokens=width):
                 tell = self._pair_scores if kind else _answer_losses

@@ -10,6 +10,7 @@ tokenizers; several assistant turns are all learnt; raw documents are learnt in 
 
 from collections.abc import Sequence
 from dataclasses import field
+from itertools import accumulate
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,11 +19,11 @@ from fedloom.contracts import Batch, Encoded, Model, Piece, Prediction, Task, Te
 from fedloom.errors import DataError, ModelError
 from fedloom.examples import Chat, Document, Example
 from fedloom.mean import LossSum, Mean
+from fedloom.packing import least_slack, pack
 from fedloom.plugin import AtLeast, lookup, plugin
 from fedloom.spans import pieces_to_tokens
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import losses
-from fedloom.tasks._packing import least_slack, pack
 from fedloom.tree import Tree
 
 __all__ = ["Sft"]
@@ -47,24 +48,27 @@ class Sft(Task):
         """Return the example as at most `max_length` tokens; a Preference is refused."""
         match example:
             case Chat(turns=turns):
-                pieces = self.template.pieces(turns, model.tokenizer)
+                texts, begin = self.template.texts(turns, model.tokenizer), self.template.begins
                 blank = any(turn.role == "assistant" and not turn.text.strip() for turn in turns)
             case Document(text=text):
-                pieces = [Piece(text + _end_of_text(model.tokenizer), supervised=True)]
+                texts, begin = [[Piece(text + _end_of_text(model.tokenizer), supervised=True)]], True
                 blank = not text.strip()
             case _:
                 raise DataError(
                     "task 'sft' learns from Chat and Document examples, found a Preference: choose another task."
                 )
-        tokens, supervised = pieces_to_tokens(pieces, model.tokenizer)
-        check_room(model, min(len(tokens), self.max_length))
-        too_long = not any(supervised[: self.max_length])
+        whole = [pieces_to_tokens(pieces, model.tokenizer, begin=begin) for pieces in texts]
+        check_room(model, max(min(len(tokens), self.max_length) for tokens, _ in whole))
+        learnt = [(tokens, marks) for tokens, marks in whole if any(marks[: self.max_length])]
+        kept = learnt or whole[:1]
+        parts = [(tokens[: self.max_length], marks[: self.max_length]) for tokens, marks in kept]
         return Encoded(
-            tokens_T=torch.tensor(tokens[: self.max_length], dtype=torch.int32),
-            supervised_T=torch.tensor(supervised[: self.max_length], dtype=torch.bool),
-            truncated=len(tokens) > self.max_length and not too_long,
+            tokens_T=torch.tensor([token for tokens, _ in parts for token in tokens], dtype=torch.int32),
+            supervised_T=torch.tensor([mark for _, marks in parts for mark in marks], dtype=torch.bool),
+            truncated=bool(learnt) and any(len(tokens) > self.max_length for tokens, _ in whole),
             empty_answer=blank,
-            prompt_too_long=too_long,
+            prompt_too_long=not learnt,
+            cuts=tuple(accumulate(len(tokens) for tokens, _ in parts[:-1])),
         )
 
     def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
@@ -77,8 +81,9 @@ class Sft(Task):
         sums = torch.stack((losses_S, torch.ones_like(losses_S)))
         n_examples = len(batch.client_E)
         # One column more than there are examples: nobody's tokens fall into it.
-        total_E, weight_E = sums.new_zeros(2, n_examples + 1).index_add(1, batch.example_S, sums)[:, :n_examples]
-        return LossSum(total_E, weight_E)
+        sums_2E = sums.new_zeros(2, n_examples + 1).index_add(1, batch.example_S, sums)[:, :n_examples]
+        total_X, weight_X = batch.by_example(sums_2E.T).T
+        return LossSum(total_X, weight_X)
 
     def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
         """Return each example's loss per supervised token."""

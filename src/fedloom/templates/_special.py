@@ -1,7 +1,10 @@
-"""Which stretches of text are special tokens of a tokenizer, so that they stay whole wherever they stand.
+"""Which stretches of text are added tokens of a tokenizer, special ones among them: they are never split.
 
-The tokenizer is asked to tokenise, because listing its special tokens is slow where it has hundreds.
+How a token behaves between letters tells nothing: the `>` at the end of a marker that a tokenizer does not know stays
+whole there too, and generation would stop at the first one of an answer.
 """
+
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -15,13 +18,14 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def is_special(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether the text is one token wherever it stands, even between letters."""
-    if text == end_of_text(tokenizer):
-        return True
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        return False
-    backend = tokenizer.backend_tokenizer
-    return backend.token_to_id(text) in backend.encode(f"a{text}a", add_special_tokens=False).ids
+    """Return whether the text is the end token or one that was added to the tokenizer, special or not."""
+    return text == end_of_text(tokenizer) or text in _added(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _added(tokenizer: PreTrainedTokenizerBase, _size: int) -> frozenset[str]:
+    """Return the texts of all added tokens, listed once for each size of the vocabulary."""
+    return frozenset(token.content for token in tokenizer.added_tokens_decoder.values())
 
 
 def ends_with_special(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedloom.contracts import Batch, Encoded
+from fedloom.model import Batch, Encoded
 
 __all__ = ["LEAST_SLACK", "least_slack", "pack"]
 
@@ -15,7 +15,7 @@ _FEWEST = 8  # examples of a group: below, one more call costs more than padding
 
 
 def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slack: int = LEAST_SLACK) -> Batch:
-    """Return the examples of each client as one batch on `device`; an example of two sequences is two neighbours.
+    """Return the examples of each client as one batch on `device`; an example of several sequences is neighbours.
 
     The longest part sets the length of all, unless that would pad the others by `least_slack` tokens in the mean: then,
     on the CPU, parts stay as they are. A token is asked for if it is supervised and not the first of its example, which
@@ -24,10 +24,10 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slac
     items = [item for part in parts for item in part]
     sizes = tuple(sum(len(item.tokens_T) for item in part) for part in parts)
     lengths = [length for item in items for length in item.lengths]
-    n_sequences = len(items[0].lengths)
+    sequences = [len(item.lengths) for item in items]
     ragged = device.type == "cpu" and max(sizes) * len(sizes) - sum(sizes) >= least_slack * len(sizes)
     lengths_E = torch.tensor(lengths)
-    counts_K = torch.tensor([len(part) * n_sequences for part in parts])
+    counts_K = torch.tensor([sum(len(item.lengths) for item in part) for part in parts])
     client_E = torch.arange(len(parts)).repeat_interleave(counts_K)
     slack_K = torch.zeros(len(parts), dtype=torch.int64) if ragged else max(sizes) - torch.tensor(sizes)
     # Where a sequence starts: behind all sequences before it and the padding of the parts before its own.
@@ -64,7 +64,9 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slac
     )
     first = (tokens_N.to(device), positions_N.to(device), sizes, client_E.to(device), groups)
     in_order = order_E.tolist() == list(range(len(lengths)))
-    return Batch(*first, *(tensor.to(device) for tensor in rest), sequences=n_sequences, in_order=in_order)
+    several = tuple(sequences) if max(sequences) > 1 else ()
+    lines = tuple(zip(start_E.tolist(), lengths, strict=True))
+    return Batch(*first, *(tensor.to(device) for tensor in rest), lines=lines, items=several, in_order=in_order)
 
 
 def least_slack(width: int) -> int:
