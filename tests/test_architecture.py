@@ -14,6 +14,7 @@ PACKAGE = ROOT / "src" / "fedloom"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
+    {"extras"},
     {"tree", "mean", "plugin", "files", "precision", "pretrained", "texts"},
     {"embedding", "examples", "config", "settings", "token_loss"},
     {"model", "messages", "lineage", "world", "example_texts"},

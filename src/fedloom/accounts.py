@@ -25,6 +25,7 @@ __all__ = [
     "Spending",
     "account_line",
     "epsilons",
+    "has_spent",
     "is_private",
     "largest_epsilon",
     "privacy_card",
@@ -77,6 +78,11 @@ def read_spending(directory: RunDirectory) -> Spending:
             "stated: restore the file, or start a new run."
         ) from error
     return found
+
+
+def has_spent(directory: RunDirectory) -> bool:
+    """Return whether a round of a private run was begun, after which something may have been let out."""
+    return (directory.path / SPENDING).is_file() and bool(read_spending(directory).uses)
 
 
 def write_spending(directory: RunDirectory, uses: Mapping[str, int]) -> None:

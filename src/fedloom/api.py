@@ -1,13 +1,15 @@
 """Running from Python: load a run file, start it, go on with it."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedloom import config
+from fedloom.accounts import has_spent
 from fedloom.contracts import Report
-from fedloom.errors import RunError
+from fedloom.errors import FedloomError, RunError
 from fedloom.files import write_atomic
-from fedloom.protocols.execute import Event, execute, run_files
+from fedloom.protocols.execute import Event, RoundDone, execute, run_files
 from fedloom.protocols.tuning import TuningRun, read_run
 from fedloom.reports import outcome, privacy_line, show_table
 from fedloom.runs import RunDirectory
@@ -35,7 +37,7 @@ def start(run: TuningRun, out: str | Path, *, source: str = "", on_report: Obser
     `source` is kept as `source.toml`: the text of the run file and its overrides.
     """
     directory = RunDirectory.create(Path(out), run_files(run, source))
-    return _to_the_end(run, directory, on_report)
+    return _or_nothing(directory, _to_the_end(run, directory, on_report))
 
 
 def resume(
@@ -51,6 +53,22 @@ def resume(
         keys = ", ".join(config.differing_keys(config.table_of(run), config.table_of(expected)))
         raise RunError(f"{out}: the run differs from its directory in {keys}; undo that or start a new run.")
     return run, iter(()) if directory.complete else _to_the_end(run, directory, on_report)
+
+
+def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Event]:
+    """Yield the events of a new run; one that is refused before its first round leaves no directory behind.
+
+    The command as it is meant to be then finds its place free.
+    """
+    begun = False
+    try:
+        for event in events:
+            begun = begun or isinstance(event, RoundDone)
+            yield event
+    except FedloomError:
+        if not begun and not has_spent(directory):
+            shutil.rmtree(directory.path)
+        raise
 
 
 def _to_the_end(run: TuningRun, directory: RunDirectory, on_report: Observer) -> Iterator[Event]:

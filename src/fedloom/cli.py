@@ -152,6 +152,7 @@ def audit(
     """Train a run with planted secrets and measure what gets out, beside what its privacy states. Not resumable."""
     from fedloom import api
     from fedloom.console import Display, lines
+    from fedloom.files import removed_if_refused
     from fedloom.protocols import audit as auditor
     from fedloom.protocols.audit_summary import summary
     from fedloom.runs import RunDirectory
@@ -163,7 +164,11 @@ def audit(
     folder = out or Path("runs") / f"{day}_{file.stem}_s{wanted.seed}_audit{'_no_noise' if no_noise else ''}"
     source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
     directory = RunDirectory.create(folder, auditor.audit_files(wanted, source))
-    with directory.held(), Display(wanted, style="quiet" if quiet or as_json else "full") as display:
+    with (
+        removed_if_refused(folder),
+        directory.held(),
+        Display(wanted, style="quiet" if quiet or as_json else "full") as display,
+    ):
         for event in auditor.audit(wanted, directory, n_canaries=canaries, noise=noise, n_releases=releases):
             if isinstance(event, auditor.Audited):
                 found = event.record

@@ -14,7 +14,10 @@ from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
 from fedloom.errors import DataError
 from fedloom.examples import Example
 
-__all__ = ["Division", "count_encoded", "divide", "encode_shards", "pooled"]
+__all__ = ["Division", "count_encoded", "cut_and_dropped", "divide", "encode_shards", "pooled"]
+
+
+_TOLERABLE = 0.2  # share of examples cut or dropped beyond which a run warns
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,20 @@ def count_encoded(items: Sequence[Encoded]) -> dict[str, int]:
         "prompts_too_long": sum(item.prompt_too_long for item in items),
         "same_answers": sum(item.same_answers for item in items),
     }
+
+
+def cut_and_dropped(encoded: Mapping[str, Mapping[str, int]]) -> tuple[str, bool]:
+    """Return what share of the training examples was cut or dropped, as a line, and whether it calls for a warning.
+
+    `encoded` holds the counts of `count_encoded` by client; sets in brackets are held out and not counted.
+    """
+    trained = [counts for name, counts in encoded.items() if not name.startswith("(")]
+    n, kept, cut = (sum(counts[name] for counts in trained) for name in ("examples", "kept", "truncated"))
+    line = (
+        f"{n:,} training examples of {len(trained)} client{'s' * (len(trained) != 1)}: {cut / n:.1%} cut at "
+        f"task.max_length, {(n - kept) / n:.1%} dropped because nothing in them is left to learn"
+    )
+    return line, cut + n - kept > _TOLERABLE * n
 
 
 def pooled(shards: Mapping[str, Shard]) -> Shard:

@@ -1,6 +1,5 @@
 """One plot per axis of diversity, as SVG text, from the aggregates that the clients sent."""
 
-import importlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.diversity import Aggregate, Diversity
-from fedloom.errors import ConfigError
+from fedloom.extras import require
 
 __all__ = ["check_matplotlib", "plot"]
 
@@ -20,12 +19,7 @@ _LEVELS = (0.1, 0.5, 0.9)
 
 def check_matplotlib() -> None:
     """Refuse to go on without matplotlib."""
-    try:
-        importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise ConfigError(
-            "describe: plots need matplotlib; leave out --out, or pip install fedloom[report]."
-        ) from error
+    require("plots of --out", "matplotlib")
 
 
 def plot(axis: Diversity, sent: Mapping[str, Aggregate]) -> str:

@@ -38,11 +38,8 @@ def examine_run(run: TuningRun) -> list[str]:
     n_numbers, base = ready.layout.size, sum(p.nbytes for p in ready.model.module.parameters())
     step_s = _step_seconds(ready)
     steps = sum(leg.run.rounds * leg.per_round * _mean_steps(leg) for leg in ready.legs)
-    truncated = sum(counts["truncated"] for counts in ready.counts.values())
     return [
-        f"clients: {len(ready.shards)} with {sum(len(shard.items) for shard in ready.shards.values())} examples",
-        f"truncated examples: {truncated}",
-        *ready.model.notes,
+        *ready.notes,
         f"model: {base / 2**20:.1f} MiB; shared numbers: {n_numbers:,} ({4 * n_numbers / 2**20:.2f} MiB a row)",
         f"one step: {1000 * step_s:.1f} ms; {steps:,.0f} steps in all: {steps * step_s / 60:.1f} min, evaluation apart",
         f"memory: {_peak_bytes() / 2**30:.2f} GiB at the peak, {memory_bytes()[0] / 2**30:.1f} GiB left: the run fits",

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from safetensors import SafetensorError
 
-from fedloom.errors import RunError
+from fedloom.errors import FedloomError, RunError
 
-__all__ = ["atomic_folder", "disk_errors", "file_name", "sync", "write_atomic"]
+__all__ = ["atomic_folder", "disk_errors", "file_name", "removed_if_refused", "sync", "write_atomic"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
@@ -75,6 +75,16 @@ def atomic_folder(path: Path) -> Generator[Path]:
             temporary.replace(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def removed_if_refused(path: Path) -> Generator[None]:
+    """Remove a folder that the block has begun to fill if it ends with a refusal."""
+    try:
+        yield
+    except FedloomError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def sync(file: IO[Any]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from fedloom.errors import ConfigError, UnknownNameError, suggest
+from fedloom.extras import require
 
 __all__ = [
     "AtLeast",
@@ -76,12 +77,16 @@ def check_ranges(record: Any) -> None:
 
 
 class Family:
-    """The root of all families: construction checks the ranges of the fields, then calls `check`."""
+    """The root of all families: construction asks for libraries, checks the fields' ranges, then calls `check`."""
 
     folder: ClassVar[str]
     name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Libraries that the plug-in uses and fedloom does not install by itself; without them it is refused."""
 
     def __post_init__(self) -> None:
+        if self.needs:
+            require(f"'{self.name}'", *self.needs)
         if is_dataclass(self):
             check_ranges(self)
         self.check()

@@ -46,9 +46,11 @@ def bench(
     """
     from fedloom.benching import conclude_directory, describe_data
     from fedloom.console import lines, print_tables
+    from fedloom.extras import require
     from fedloom.pages import write_report
     from fedloom.suites import load_suite
 
+    require("bench, which ends with a page,", "matplotlib")
     suite = load_suite(file, overrides or [], quick=quick)
     folder = out or Path("runs") / f"{file.stem}{'_quick' * quick}"
     try:
@@ -96,6 +98,7 @@ def _carry_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list
             for one in carried:
                 ended.append(one)
                 if not silent:
+                    _tell_data(one.cell, ended, folder)
                     _progress(ended, waiting, jobs)
     return _told_once(ended)
 
@@ -110,6 +113,17 @@ def _told_once(ended: "Iterable[Ended]") -> list[str]:
         f"{cells[0]}{f' and {len(cells) - 1} more cells' * (len(cells) > 1)}: {problem}"
         for problem, cells in stopped.items()
     ]
+
+
+def _tell_data(cell: "Cell", ended: "list[Ended]", folder: Path) -> None:
+    """Say once for each data set what share of its examples was cut or dropped."""
+    from fedloom.clients import cut_and_dropped
+    from fedloom.console import lines
+
+    card = folder / cell.folder / "partition.json"
+    if [one.cell.data for one in ended].count(cell.data) == 1 and card.is_file():
+        line, warns = cut_and_dropped(json.loads(card.read_text(encoding="utf-8"))["encoded"])
+        lines([f"{'WARNING: ' * warns}{cell.data}: {line}"])
 
 
 def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:

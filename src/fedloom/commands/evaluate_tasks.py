@@ -47,11 +47,13 @@ def evaluate_tasks(
     from fedloom.completers.model import LocalModel
     from fedloom.console import lines, print_tables
     from fedloom.errors import ModelError
+    from fedloom.extras import require
     from fedloom.models._checkpoint import EMBEDDED
 
     if not tasks:
         lines(_listing())
         return
+    require("evaluate tasks", "lm_eval", "datasets")
     found = LocalModel() if model == EMBEDDED else candidate(Path(model))
     built = found.model.build(seed=0, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     scorer = Scorer(built, built.trainable, None if plain else found.template)

@@ -19,7 +19,9 @@ def report(
 ) -> None:
     """Write one page that says who wins, by how much, how sure and for which clients; it loads nothing."""
     from fedloom.console import lines
+    from fedloom.extras import require
     from fedloom.pages import write_report
 
+    require("report", "matplotlib")
     path = write_report(folder, out)
     lines([] if quiet else [str(path)])

@@ -5,7 +5,7 @@ https://aclanthology.org/W18-6319; extra `text`), whose figure this is.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedloom.contracts import CorpusMetric
 from fedloom.corpus_metrics._checks import with_reference
@@ -18,6 +18,8 @@ __all__ = ["CorpusBleu"]
 @plugin("corpus_bleu")
 class CorpusBleu(CorpusMetric):
     """BLEU of a corpus, 0 to 100."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     high = 100.0
 

@@ -5,6 +5,7 @@ this is.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from fedloom.contracts import CorpusMetric
 from fedloom.corpus_metrics._checks import with_reference
@@ -17,6 +18,8 @@ __all__ = ["CorpusChrf"]
 @plugin("corpus_chrf")
 class CorpusChrf(CorpusMetric):
     """chrF2 of a corpus, 0 to 100."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     high = 100.0
 

@@ -7,6 +7,7 @@ unless `asian_support` is set.
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from fedloom.contracts import CorpusMetric
 from fedloom.corpus_metrics._checks import with_reference
@@ -19,6 +20,8 @@ __all__ = ["CorpusTer"]
 @plugin("corpus_ter")
 class CorpusTer(CorpusMetric):
     """Edits per hundred words of the references."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     high = math.inf
     higher_is_better = False

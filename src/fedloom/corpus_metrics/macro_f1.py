@@ -6,6 +6,7 @@ https://arxiv.org/abs/2402.06954), computed by `sklearn.metrics.f1_score` (extra
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from fedloom.contracts import CorpusMetric
 from fedloom.corpus_metrics._labels import check_labels, label_f1
@@ -17,6 +18,8 @@ __all__ = ["MacroF1"]
 @plugin("macro_f1")
 class MacroF1(CorpusMetric):
     """The mean F of the labels, 0 to 1."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
 
     labels: tuple[str, ...] = ("negative", "neutral", "positive")
 

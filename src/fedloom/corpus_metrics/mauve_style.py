@@ -10,6 +10,7 @@ refused: with few, the area is biased and its spread hides what it measures.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ __all__ = ["MauveStyle"]
 @plugin("mauve_style")
 class MauveStyle(CorpusMetric):
     """The area, 0 to 1."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
 
     least = 500
 

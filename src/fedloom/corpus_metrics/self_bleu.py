@@ -9,7 +9,7 @@ Deviations: sacrebleu's tokens and smoothing in place of nltk's. Two answers wit
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fedloom.contracts import CorpusMetric
 from fedloom.corpus_metrics._checks import check_count
@@ -25,6 +25,8 @@ Counts = Counter[tuple[str, ...]]
 @plugin("self_bleu")
 class SelfBleu(CorpusMetric):
     """0 if answers share no word, 100 if all are alike."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     high = 100.0
     higher_is_better = False

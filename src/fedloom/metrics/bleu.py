@@ -6,7 +6,7 @@ it (Post, 2018, https://aclanthology.org/W18-6319; extra `text`): effective orde
 A mean of these is not the BLEU of a corpus, which `corpus_bleu` is.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedloom.contracts import Metric, Prediction
 from fedloom.examples import Example
@@ -21,6 +21,8 @@ __all__ = ["Bleu"]
 @plugin("bleu")
 class Bleu(Metric):
     """BLEU of a sentence, 0 to 100."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     high = 100.0
 

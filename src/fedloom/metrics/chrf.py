@@ -4,6 +4,8 @@ Source: Popovic, 2015, https://aclanthology.org/W15-3049, section 2 with beta 2,
 it (extra `text`); white space does not count. It needs no words, so it suits all scripts alike.
 """
 
+from typing import ClassVar
+
 from fedloom.contracts import Metric, Prediction
 from fedloom.examples import Example
 from fedloom.mean import Mean
@@ -17,6 +19,8 @@ __all__ = ["Chrf"]
 @plugin("chrf")
 class Chrf(Metric):
     """chrF2 of a sentence, 0 to 100."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     high = 100.0
 

@@ -4,6 +4,8 @@ Source: Reimers & Gurevych, 2019, https://arxiv.org/abs/1908.10084: mean pooling
 figure holds for one encoder; compare only figures of the same one.
 """
 
+from typing import ClassVar
+
 from fedloom.contracts import Metric, Prediction
 from fedloom.embedding import embedded
 from fedloom.examples import Example
@@ -17,6 +19,8 @@ __all__ = ["EmbeddingSimilarity"]
 @plugin("embedding_similarity")
 class EmbeddingSimilarity(Metric):
     """The cosine, -1 to 1."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
 
     low = -1.0
 

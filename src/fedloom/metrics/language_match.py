@@ -8,6 +8,8 @@ The weight is 0 where the rule cannot tell: where it does not know the language,
 itself, as in a bare number or a single name.
 """
 
+from typing import ClassVar
+
 from fedloom.contracts import Metric, Prediction
 from fedloom.examples import Document, Example
 from fedloom.mean import Mean
@@ -22,6 +24,8 @@ __all__ = ["LanguageMatch"]
 @plugin("language_match")
 class LanguageMatch(Metric):
     """1 if the answer is in the language asked for, else 0; an answer without words is in none."""
+
+    needs: ClassVar[tuple[str, ...]] = ("langdetect",)
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return 0 or 1; a Document asks nothing and weighs 0."""

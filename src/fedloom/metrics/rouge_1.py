@@ -6,6 +6,8 @@ Deviations: F in place of recall, as the library reports it; no stemming; words 
 ASCII only, so that figures of ASCII texts equal the library's.
 """
 
+from typing import ClassVar
+
 from fedloom.contracts import Metric, Prediction
 from fedloom.examples import Example
 from fedloom.mean import Mean
@@ -18,6 +20,8 @@ __all__ = ["Rouge1"]
 @plugin("rouge_1")
 class Rouge1(Metric):
     """The F of ROUGE-1, 0 to 1."""
+
+    needs: ClassVar[tuple[str, ...]] = ("rouge_score",)
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return the F; weight 0 without a reference, or if it has no word."""

@@ -7,6 +7,8 @@ Deviations: the whole text is one sentence; no stemming; words of any script whe
 that figures of ASCII texts equal the library's.
 """
 
+from typing import ClassVar
+
 from fedloom.contracts import Metric, Prediction
 from fedloom.examples import Example
 from fedloom.mean import Mean
@@ -19,6 +21,8 @@ __all__ = ["RougeL"]
 @plugin("rouge_l")
 class RougeL(Metric):
     """The F of ROUGE-L, 0 to 1."""
+
+    needs: ClassVar[tuple[str, ...]] = ("rouge_score",)
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return the F; weight 0 without a reference, or if it has no word."""

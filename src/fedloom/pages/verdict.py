@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fedloom.accounts import epsilons
+from fedloom.clients import cut_and_dropped
 from fedloom.comparing import ALL
 from fedloom.pages.findings import Findings, Gap
 from fedloom.pages.words import bounds, duration, plural, score_name, signed, size, value
@@ -86,9 +87,10 @@ def _whose(found: Findings, total: int) -> str:
 
 
 def remarks(found: Findings) -> list[str]:
-    """Return what a reader should know beside the sentence: undecided rivals, and the bound of centralised data."""
+    """Return what a reader should know beside the sentence: data left out, undecided rivals, the centralised bound."""
+    lost = _left_out(found)
     if not found.ranks or found.single:
-        return []
+        return lost
     gaps = found.gaps[found.whole]
     open_ones = [g.other for g in gaps if g.verdict == "undecided" and not found.is_centralised(g.other)]
     told = [f"Not decided: {found.best} against {', '.join(open_ones)}."] if open_ones else []
@@ -96,7 +98,18 @@ def remarks(found: Findings) -> list[str]:
         if found.is_centralised(row.method) and row.method != found.best:
             reached = f"{value(row.value.value)} ({bounds(row.value)})"
             told.append(f"With all data in one place, {row.method} reaches {reached}.")
-    return told
+    return lost + told
+
+
+def _left_out(found: Findings) -> list[str]:
+    """Return the share of each data set's training examples that was cut or dropped; a warning where it is large."""
+    first = {data: one for (data, _, _), one in reversed(list(found.study.cells.items()))}
+    lines: list[str] = []
+    for data, one in first.items():
+        if encoded := one.card.get("encoded"):
+            line, warns = cut_and_dropped(encoded)
+            lines.append(f"{'Warning: ' * warns}{data}: {line}.")
+    return lines
 
 
 def facts(found: Findings) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ _WEAKEST_DELTA = 1e-3  # that a run gets without having asked for it: n^-1.1 of 
 @plugin("gaussian")
 class Gaussian(Mechanism):
     """Gaussian noise for examples or for whole clients."""
+
+    needs: ClassVar[tuple[str, ...]] = ("dp_accounting",)
 
     unit: Literal["example", "client", "client_local"] = "example"
     """Whose contribution is protected: an example's, a client's from readers of the result, or from the server too."""

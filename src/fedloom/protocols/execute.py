@@ -105,7 +105,7 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         write_atomic(directory.path / "partition.json", card)
     else:
         _check_unchanged(ready, directory, saved, card)
-    yield from map(Note, ready.model.notes)
+    yield from map(Note, ready.notes)
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", _division_ledger(ready))

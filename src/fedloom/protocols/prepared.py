@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fedloom.clients import Division, count_encoded, divide, encode_shards
+from fedloom.clients import Division, count_encoded, cut_and_dropped, divide, encode_shards
 from fedloom.contracts import Frame, Mechanism, Model, Shard
 from fedloom.errors import ConfigError
 from fedloom.evaluation import HeldOut, held_out
@@ -43,6 +43,12 @@ class Prepared:
     private: Tree
     lineage: Lineage
     """How the weights that the run starts from were trained."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the run's owner should know before the first step, a line each."""
+        line, warns = cut_and_dropped(self.counts)
+        return (f"WARNING: {line}; raise task.max_length" if warns else line, *self.model.notes)
 
     @property
     def origins(self) -> dict[str, Origin]:

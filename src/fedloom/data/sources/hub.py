@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from typing import ClassVar
 
 from fedloom.contracts import Source
 from fedloom.data.sources._forms import check_columns
@@ -17,6 +18,8 @@ __all__ = ["Hub"]
 @plugin("hub")
 class Hub(Source):
     """Examples of a hub data set; form, columns, tags, unique and malformed as in the source `file`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("datasets",)
 
     path: str = ""
     """Hub name such as openai/gsm8k, or a local folder."""
