@@ -248,14 +248,12 @@ def test_one_at_a_time_answers_are_those_of_a_batch():
     assert found[0] == found[1]
 
 
-def test_a_model_without_a_cache_reads_all_again():
-    row = table().configuration("rwkv")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = AutoModelForCausalLM.from_config(row).eval()
-    model = replace(tiny(), module=module, passage="alone", trainable={}, keeps=False)
+@pytest.mark.parametrize("family", ["rwkv", "falcon_h1", "bloom"])  # without a cache, with a state, with ALiBi
+def test_answers_of_models_that_pass_alone_are_greedy(family, tmp_path):
+    module = table().make(family, tmp_path)
+    model = replace(tiny(), module=module, passage="alone", trainable={}, keeps=family != "rwkv")
     tokens = [5, 9, 33]
-    for token in complete(model, {}, [[5, 9, 33]], stop=(), max_new_tokens=6)[0]:
+    for token in complete(model, {}, [[5, 9, 33], [7]], stop=(), max_new_tokens=6)[0]:
         with torch.no_grad():
             assert token == int(module(torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax())
         tokens.append(token)
