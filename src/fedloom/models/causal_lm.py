@@ -56,8 +56,8 @@ class CausalLM(ModelFamily):
     device computes it faster, and float32 elsewhere."""
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
     """How attention is computed: `packed` handles each example by itself with PyTorch's fused kernel; the others are
-    transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none). What is not
-    exact for an architecture gives way to what is, down to one example at a time, and a note says so: docs/models.md."""
+    transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none). What is
+    not exact for an architecture gives way to what is, down to one example at a time, and a note says so."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
 
