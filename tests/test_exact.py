@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from transformers import (
+    AttentionInterface,
     AutoModelForCausalLM,
     BertConfig,
     DbrxConfig,
@@ -33,7 +34,7 @@ from fedloom.export import export
 from fedloom.generation import complete
 from fedloom.kernels import client_gradients, example_gradients
 from fedloom.model import Encoded
-from fedloom.models import _exact
+from fedloom.models import _attention, _exact
 from fedloom.models._checkpoint import quiet
 from fedloom.models.causal_lm import CausalLM
 from fedloom.packing import pack
@@ -103,14 +104,37 @@ def test_a_family_trains_as_its_own_forward_pass_and_its_adapter_is_read_so(fami
     assert max(row["loss"], row["gradient"], row["peft"], row["merged"]) < 1e-4
 
 
-def test_a_note_says_what_is_used_and_why(tmp_path):
-    config = Qwen2MoeConfig(
+def qwen2_moe(window):
+    return Qwen2MoeConfig(
         **SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, shared_expert_intermediate_size=24,
-        use_sliding_window=True, sliding_window=4, max_window_layers=1,
+        use_sliding_window=True, sliding_window=window, max_window_layers=1,
     )  # fmt: skip
-    (note,) = built(config, tmp_path).notes
+
+
+def test_a_note_says_what_is_used_and_why(tmp_path):
+    (note,) = built(qwen2_moe(4), tmp_path).notes
     assert "attention 'packed' is not exact (packed: losses differ" in note
     assert note.endswith("used is sdpa over the whole row.")
+
+
+def test_a_window_longer_than_any_text_of_the_comparison_is_seen(tmp_path):
+    assert built(qwen2_moe(4096), tmp_path).passage == "row"
+
+
+def test_a_leak_far_below_what_losses_show_is_seen(monkeypatch, tmp_path):
+    def leaky(module, query, key, value, mask, **others):
+        out, _ = _attention.packed_attention(module, query, key, value, mask, **others)
+        return out + 1e-9 * out.mean(1, keepdim=True), None
+
+    monkeypatch.setattr(_exact, "_known", {})
+    monkeypatch.setattr(_attention, "register", lambda: AttentionInterface.register("packed", leaky))
+    try:
+        model = built(LlamaConfig(**SIZES), tmp_path)
+    finally:
+        monkeypatch.undo()
+        _attention.register()
+    assert model.passage == "row"
+    assert "(packed: an example reaches the losses of another)" in model.notes[0]
 
 
 def test_an_encoder_is_refused_with_the_cause(tmp_path):
@@ -248,14 +272,12 @@ def test_one_at_a_time_answers_are_those_of_a_batch():
     assert found[0] == found[1]
 
 
-def test_a_model_without_a_cache_reads_all_again():
-    row = table().configuration("rwkv")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = AutoModelForCausalLM.from_config(row).eval()
-    model = replace(tiny(), module=module, passage="alone", trainable={}, keeps=False)
+@pytest.mark.parametrize("family", ["rwkv", "falcon_h1", "bloom"])  # without a cache, with a state, with ALiBi
+def test_answers_of_models_that_pass_alone_are_greedy(family, tmp_path):
+    module = table().make(family, tmp_path)
+    model = replace(tiny(), module=module, passage="alone", trainable={}, keeps=family != "rwkv")
     tokens = [5, 9, 33]
-    for token in complete(model, {}, [[5, 9, 33]], stop=(), max_new_tokens=6)[0]:
+    for token in complete(model, {}, [[5, 9, 33], [7]], stop=(), max_new_tokens=6)[0]:
         with torch.no_grad():
             assert token == int(module(torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax())
         tokens.append(token)

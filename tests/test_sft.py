@@ -178,6 +178,19 @@ def test_a_chat_template_without_the_begin_token_gets_none_as_servers_add_none()
     assert served[: len(found)] == found
 
 
+def test_answers_that_a_template_rewrites_are_learnt_from_the_tokens_that_servers_send():
+    strips = "{% if m.role == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}{{ m.content }}"
+    rewrites = CHAT_TEMPLATE.replace("{{ m.content }}", strips).replace("assistant\n{%", "assistant\n<think></think>{%")
+    made = tokenizer("llama3", chat_template=rewrites)
+    encoded = Sft(max_length=10_000).encode(DIALOGUE, _model(made=made))
+    parts = [part.tolist() for part in encoded.tokens_T.split(encoded.lengths)]
+    messages = [{"role": turn.role, "content": turn.text} for turn in DIALOGUE.turns]
+    places = [place for place, turn in enumerate(DIALOGUE.turns) if turn.role == "assistant"]
+    served = [made.apply_chat_template(messages[: place + 1])["input_ids"] for place in places]
+    assert parts == [tokens[: len(part)] for tokens, part in zip(served, parts, strict=True)]
+    assert not encoded.truncated and len(parts) > 1
+
+
 @pytest.mark.parametrize("made", [prefixed(), tokenizer("stories", chat_template=ROLE_TEMPLATE)])
 def test_an_answer_right_after_a_special_token_has_the_tokens_it_has_in_the_whole_text(made):
     made.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|end|>"]})

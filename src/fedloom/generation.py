@@ -267,6 +267,8 @@ def stop_tokens(template: Template, tokenizer: PreTrainedTokenizerBase) -> froze
 
 def context_size(model: Model) -> int | None:
     """Return the tokens that prompt and answer may have together; None where the model's configuration is silent."""
+    if model.positions is not None:
+        return model.positions
     if not isinstance(model.module, PreTrainedModel):
         return None
     options = model.module.config.get_text_config().to_dict()

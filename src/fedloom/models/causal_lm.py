@@ -50,13 +50,15 @@ class CausalLM(ModelFamily):
     lora_dropout: Fraction = 0.0
     """Share of an adapter's inputs that training drops."""
     lora_targets: tuple[str, ...] = ()
-    """Names, or ends of names, of the linear layers with an adapter; empty takes all in the model's blocks."""
+    """Names, or ends of names, of the linear layers with an adapter; empty takes all in the model's blocks that
+    text passes, save layers of which an adapter is not what its layer computes, or not what `peft` reads."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the base weights; what is trained is float32. `auto` takes bfloat16 for weights above 200 MB where the
     device computes it faster, and float32 elsewhere."""
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
     """How attention is computed: `packed` handles each example by itself with PyTorch's fused kernel; the others are
-    transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none)."""
+    transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none). What is
+    not exact for an architecture gives way to what is, down to one example at a time, and a note says so."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
 
