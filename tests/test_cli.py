@@ -103,7 +103,7 @@ def test_export_writes_a_merged_model(runs, tmp_path, monkeypatch):
 def test_doctor_measures_a_step_of_a_run(runs, monkeypatch, capsys):
     fedloom(monkeypatch, "doctor", runs / "run.toml")
     out = capsys.readouterr().out
-    assert "one step: " in out and "clients: 4" in out
+    assert "one step: " in out and "training examples of 4 clients" in out
 
 
 def test_a_way_of_training_that_is_not_the_wanted_one_is_told_first(tmp_path, monkeypatch, capsys):
@@ -111,7 +111,7 @@ def test_a_way_of_training_that_is_not_the_wanted_one_is_told_first(tmp_path, mo
     table().make("bloom", tmp_path / "model")
     note = "BloomForCausalLM: attention 'packed' is not exact"
     fedloom(monkeypatch, "run", file, "sinks=[{name='tensorboard'}]", "--out", tmp_path / "run")
-    assert capsys.readouterr().out.splitlines()[0].startswith(f"note: {note}")
+    assert any(line.startswith(f"note: {note}") for line in capsys.readouterr().out.splitlines()[:3])
     fedloom(monkeypatch, "doctor", file)
     assert note in capsys.readouterr().out
 

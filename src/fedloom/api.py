@@ -65,6 +65,8 @@ def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Ev
         for event in events:
             begun = begun or isinstance(event, RoundDone)
             yield event
+    except RunError:  # the disk, or the directory itself: mended, `resume` goes on
+        raise
     except FedloomError:
         if not begun and not has_spent(directory):
             shutil.rmtree(directory.path)
