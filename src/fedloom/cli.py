@@ -14,6 +14,7 @@ from fedloom.commands.data_describe import data_describe
 from fedloom.commands.evaluate_exams import exam
 from fedloom.commands.evaluate_tasks import compare_tasks, evaluate_tasks
 from fedloom.commands.report import report
+from fedloom.commands.sweep import sweep
 from fedloom.errors import FedloomError, UnknownNameError, suggest
 
 if TYPE_CHECKING:
@@ -246,6 +247,7 @@ def pretrain(
 
 
 app.command()(bench)
+app.command()(sweep)
 app.command()(report)
 
 # typer carries its own copy of click in some versions and not in others: the parent of its own error is in both.

@@ -1,24 +1,20 @@
 """What a run directory says, as numbers and as tables: one run by itself, several side by side and in pairs."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedloom.errors import DataError, RunError
+from fedloom.config import differing_keys
+from fedloom.errors import RunError
 from fedloom.evaluation import Scored
 from fedloom.ifd import perplexity
 from fedloom.mean import Mean
 from fedloom.outcomes import Asked, Outcome, Selection, outcome
 from fedloom.per_client import per_client, score_names
-from fedloom.statistics import (
-    LEVEL,
-    Interval,
-    ScoreTable,
-    bootstrap,
-    bootstrap_difference,
-    student_interval,
-)
+from fedloom.repetitions import Repetition, mean_interval
+from fedloom.statistics import LEVEL, Interval, ScoreTable
 
 __all__ = [
     "Comparison",
@@ -29,8 +25,10 @@ __all__ = [
     "compare_table",
     "difference",
     "outcome",
+    "over_seeds",
     "paired",
     "privacy_line",
+    "repetition",
     "show_record",
     "show_table",
 ]
@@ -77,8 +75,7 @@ def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
 
 
 def _value(found: Outcome, chosen: Selection, score: str, phase: str) -> Interval | None:
-    table = found.part(chosen).table(score, phase)
-    return None if math.isnan(table.value) else bootstrap(table, resamples=found.resamples)
+    return over_seeds([found.part(chosen)], score, phase)
 
 
 def _rows(found: Outcome) -> list[_Row]:
@@ -126,17 +123,26 @@ def _perplexity(loss: Interval | None) -> Interval | None:
 def show_table(found: Outcome) -> Table:
     """Return base and final scores of one run with 95 % intervals over questions and clients.
 
-    Rows `per client` tell how the clients fare: on their own held-out questions, and, where every client has a model
-    of its own, with it on the common ones. `show_record` has every client's value.
+    The effective n is the number of independent questions that would tell as much as the n that were asked. Rows `per
+    client` tell how the clients fare: on their own held-out questions, and, where every client has a model of its own,
+    with it on the common ones. `show_record` has every client's value.
     """
     rows = [
-        (row.questions, row.score, _cell(row.base), _cell(row.final), _error(row.final), str(row.n))
+        (
+            row.questions,
+            row.score,
+            _cell(row.base),
+            _cell(row.final),
+            _error(row.final),
+            str(row.n),
+            _effective(row.final),
+        )
         for row in _rows(found)
     ]
     for per in per_client(found):
         cell = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
-        rows.append((f"per client ({per.questions})", per.score, "", cell, "", str(len(per.values))))
-    header = ("questions", "score", "base", "final", "standard error", "n")
+        rows.append((f"per client ({per.questions})", per.score, "", cell, "", str(len(per.values)), ""))
+    header = ("questions", "score", "base", "final", "standard error", "n", "effective n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
 
 
@@ -156,7 +162,7 @@ def privacy_line(found: Outcome) -> str:
 def show_record(found: Outcome) -> dict[str, Any]:
     """Return one run as JSON values: the rows of `show_table` as numbers, and every client's own score.
 
-    Intervals are `{"value", "low", "high", "standard_error"}`; null stands for what was not scored.
+    Intervals are `{"value", "low", "high", "standard_error", "effective_n"}`; null stands for what was not scored.
     """
     rows = [vars(row) | {"base": _json(row.base), "final": _json(row.final)} for row in _rows(found)]
     clients = [
@@ -177,6 +183,10 @@ def _cell(interval: Interval | None, spec: str = ".3f") -> str:
 
 def _error(interval: Interval | None) -> str:
     return f"{interval.standard_error:.3f}" if interval and math.isfinite(interval.standard_error) else ""
+
+
+def _effective(interval: Interval | None) -> str:
+    return f"{interval.effective_n:.0f}" if interval and math.isfinite(interval.effective_n) else ""
 
 
 def _json(interval: Interval | None) -> dict[str, float | None] | None:
@@ -225,23 +235,61 @@ class Comparison:
 
 
 def compare(outcomes: Sequence[Outcome]) -> Comparison:
-    """Return runs grouped by kind; unfinished ones, ones without scores and two of a kind and seed are refused."""
+    """Return runs grouped by configuration: those that differ in nothing but seeds are seeds of one kind.
+
+    A kind is called by its method, and where several have one method, by the keys in which these differ besides.
+    Unfinished runs, ones without scores and two of a kind and seed are refused.
+    """
     groups: dict[str, dict[int, Outcome]] = {}
     for found in outcomes:
-        if not found.complete:
-            raise RunError(f"{found.path}: the run is not complete; `fedloom resume {found.path}` first.")
-        if "final" not in found.results:
-            raise RunError(
-                f"{found.path}: the run has no held-out examples, so it has no scores; set evaluation.holdout above 0 "
-                "or give the data a test file, and run it anew."
-            )
-        seeds = groups.setdefault(found.label, {})
+        _refuse_incomparable(found)
+        seeds = groups.setdefault(json.dumps(_configuration(found), sort_keys=True), {})
         if found.seed in seeds:
             raise RunError(
                 f"{found.path}: another '{found.label}' run of seed {found.seed} is {seeds[found.seed].path}."
             )
         seeds[found.seed] = found
-    return Comparison(groups)
+    names = _kinds([next(iter(seeds.values())) for seeds in groups.values()])
+    return Comparison(dict(zip(names, groups.values(), strict=True)))
+
+
+def _refuse_incomparable(found: Outcome) -> None:
+    if not found.complete:
+        raise RunError(f"{found.path}: the run is not complete; `fedloom resume {found.path}` first.")
+    if "final" not in found.results:
+        raise RunError(
+            f"{found.path}: the run has no held-out examples, so it has no scores; set evaluation.holdout above 0 "
+            "or give the data a test file, and run it anew."
+        )
+
+
+def _configuration(found: Outcome) -> dict[str, Any]:
+    """Return what makes two runs one kind: method, settings without seeds, and base weights."""
+    return {"method": found.label, "base": found.card.get("base_id", ""), **_without_seeds(found.settings)}
+
+
+def _without_seeds(table: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in table.items() if key != "seed"}
+    return {key: _without_seeds(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+
+
+def _kinds(first: Sequence[Outcome]) -> list[str]:
+    """Return what each kind is called, by one run of each."""
+    tables = [_configuration(found) for found in first]
+    names: list[str] = []
+    for found, table in zip(first, tables, strict=True):
+        alike = [other for other in tables if other["method"] == found.label]
+        keys = dict.fromkeys(key for other in alike for key in differing_keys(table, other))
+        told = [f"{key}={_at(table, key)}" for key in keys]
+        names.append(" ".join([found.label, *told]))
+    return names
+
+
+def _at(table: Mapping[str, Any], path: str) -> Any:
+    value: Any = table
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def difference(
@@ -253,18 +301,26 @@ def difference(
 ) -> Interval:
     """Return the mean score of the first runs less that of the second; `phases` says which scores of either.
 
-    Of some questions alone: take the runs' parts.
-    One pair: bootstrap interval over questions and clients. Several (seeds): Student's interval over the pairs.
+    Of some questions alone: take the runs' parts. The interval is that of `mean_interval` over the pairs, the seeds.
     Refused: pairs that were asked different questions, or whose models are those of different clients.
     """
-    if len(pairs) == 1:
-        first, second = paired(*pairs[0], score, phases)
-        return bootstrap_difference(first, second, resamples=pairs[0][0].resamples, level=level)
-    tables = [paired(*pair, score, phases) for pair in pairs]
-    values = [first.value - second.value for first, second in tables]
-    if any(map(math.isnan, values)):
-        raise DataError(f"'{score}': a run has it on 0 of the questions; evaluate at least one.")
-    return student_interval(values, level=level)
+    seeds = [repetition(*pair, score, phases) for pair in pairs]
+    return mean_interval([seeds], resamples=pairs[0][0].resamples, level=level)
+
+
+def repetition(
+    one: Outcome, other: Outcome | None, score: str, phases: tuple[str, str] = ("final", "final")
+) -> Repetition:
+    """Return a score of a run, or its difference to another, as one of several seeds."""
+    tables = paired(one, other, score, phases) if other else (one.table(score, phases[0]), None)
+    return Repetition(*tables, questions=one.asked(phases[0]), data=one.data_id)
+
+
+def over_seeds(runs: Sequence[Outcome], score: str, phase: str = "final") -> Interval | None:
+    """Return the value of a score over runs that differ in their seeds; None where one of them has none."""
+    if not runs or any(math.isnan(run.table(score, phase).value) for run in runs):
+        return None
+    return mean_interval([[repetition(run, None, score, (phase, phase)) for run in runs]], resamples=runs[0].resamples)
 
 
 def paired(
@@ -290,9 +346,10 @@ def _compared(compared: Comparison) -> tuple[list[_Side], list[_Pair]]:
     pairs: list[_Pair] = []
     for group, chosen in _selections(final).items():
         for score in score_names(final):
-            values = {label: _over_seeds(seeds, chosen, score) for label, seeds in compared.groups.items()}
+            parts = {label: [run.part(chosen) for run in seeds.values()] for label, seeds in compared.groups.items()}
+            values = {label: over_seeds(runs, score) for label, runs in parts.items()}
             if any(values.values()):
-                base = _over_seeds(compared.groups[compared.labels[0]], chosen, score, "base")
+                base = over_seeds(parts[compared.labels[0]], score, "base")
                 sides.append(_Side(group, score, base, values))
                 pairs += _pairs(compared, group, chosen, [label for label in values if values[label]], score)
     return sides, pairs
@@ -305,18 +362,10 @@ def _pairs(compared: Comparison, group: str, chosen: Selection, having: Sequence
     return [_Pair(group, score, first, other, difference(pairs, score)) for other, pairs in parts.items() if pairs]
 
 
-def _over_seeds(seeds: Mapping[int, Outcome], chosen: Selection, score: str, phase: str = "final") -> Interval | None:
-    """Return the value over all seeds; None where one of them has none."""
-    values = [value for found in seeds.values() if (value := _value(found, chosen, score, phase))]
-    if len(values) < len(seeds):
-        return None
-    return values[0] if len(values) == 1 else student_interval([value.value for value in values])
-
-
 def compare_table(compared: Comparison) -> list[Table]:
     """Return the scores of all kinds side by side, and each kind's paired difference to the first.
 
-    One seed: bootstrap intervals over questions and clients. Several: Student's interval over the seeds.
+    One seed: bootstrap intervals over questions and clients. Several: intervals over seeds and what they share.
     """
     sides, pairs = _compared(compared)
     labels = [f"{label} ({_seeds(seeds)})" for label, seeds in compared.groups.items()]
@@ -330,7 +379,7 @@ def compare_table(compared: Comparison) -> list[Table]:
 
 
 def compare_record(compared: Comparison) -> dict[str, Any]:
-    """Return `compare_table` as JSON values, intervals as `{"value", "low", "high", "standard_error"}`."""
+    """Return `compare_table` as JSON values, intervals as those of `show_record`."""
     sides, pairs = _compared(compared)
     rows = [
         vars(side) | {"base": _json(side.base), "values": {name: _json(value) for name, value in side.values.items()}}

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fedloom.comparing import PairRow, RankRow, over_seeds, pair_rows, rank_rows
+from fedloom.comparing import PairRow, RankRow, pair_rows, rank_rows
 from fedloom.errors import DataError, RunError
 from fedloom.outcomes import Asked, Outcome
 from fedloom.per_client import direction, models_of_clients, per_client
 from fedloom.protocols.clustered import most_frequent
+from fedloom.reports import over_seeds
 from fedloom.rng import numpy_random
 from fedloom.statistics import Array, Interval, student_interval
 from fedloom.suites import SuiteOutcome
@@ -166,14 +167,14 @@ def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
             parts = [run.part(chosen) for run in runs]
             final = [one for part in parts for one in part.results["final"]]
             for score in dict.fromkeys(name for one in final for name in one.scores):
-                value = over_seeds(runs, chosen, score)
+                value = over_seeds(parts, score)
                 if value:
                     yield ScoreRow(
                         data=data,
                         method=method,
                         questions=questions,
                         score=score,
-                        base=over_seeds(runs, chosen, score, "base"),
+                        base=over_seeds(parts, score, "base"),
                         final=value,
                         n_questions=len(parts[0].questions("final")),
                         seeds=tuple(run.seed for run in runs),
@@ -287,7 +288,8 @@ def _group_row(
 ) -> Iterator[GroupRow]:
     data, method, models = names
     chosen, score = Asked("test", ((tag, value),)), found.suite.headline(data)
-    interval = over_seeds(runs, chosen, score)
+    parts = [run.part(chosen) for run in runs]
+    interval = over_seeds(parts, score)
     if interval:
-        count = len(runs[0].part(chosen).questions("final"))
+        count = len(parts[0].questions("final"))
         yield GroupRow(data, method, models, value, score, interval, count)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedloom.suites import Cell, Suite
     from fedloom.summaries import GroupRow, Summary
 
-__all__ = ["bench"]
+__all__ = ["bench", "carried_out"]
 
 
 def bench(
@@ -52,7 +52,7 @@ def bench(
     suite = load_suite(file, overrides or [], quick=quick)
     folder = out or Path("runs") / f"{file.stem}{'_quick' * quick}"
     try:
-        problems = _carry_out(suite, folder, jobs=jobs or suite.jobs, silent=quiet or as_json)
+        problems = carried_out(suite, folder, jobs=jobs or suite.jobs, silent=quiet or as_json)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on, and finished cells stay as they are.")
         raise typer.Exit(130) from None
@@ -85,7 +85,7 @@ def _say(text: str) -> None:
     sys.stderr.write(f"fedloom: {' '.join(text.split())}\n")
 
 
-def _carry_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list[str]:
+def carried_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list[str]:
     """Run the cells that have not ended well, a line for each; return what went wrong."""
     from fedloom.benching import carry_out, opened_directory, waiting_cells
 

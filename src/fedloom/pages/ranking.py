@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedloom.comparing import ALL, joined
-from fedloom.outcomes import Asked
+from fedloom.comparing import ALL, mean_value
 from fedloom.pages import figures, logs
 from fedloom.pages.blocks import Block, Cell, Column, Figure, Section, Table, Text
 from fedloom.pages.findings import Findings, Gap
 from fedloom.pages.words import NONE, bounds, capital, decided, minus, place, score_name, signed, value
 from fedloom.per_client import direction
-from fedloom.statistics import Interval, student_interval
+from fedloom.statistics import Interval
 from fedloom.suites import BASE
 from fedloom.summaries import GroupRow, ScoreRow
 
@@ -71,12 +70,8 @@ def _mean_base(found: Findings, base: Mapping[str, Interval]) -> Interval | None
     study = found.study
     if ALL not in found.ranks or not all(data in base for data in study.data):
         return None
-    if len(study.seeds) == 1:
-        return joined([base[data] for data in study.data])
-    method = found.ranks[ALL][0].method  # ranked there, so none of its runs is missing
-    runs = [(study.suite.headline(data), study.runs(data, method)) for data in study.data]
-    values = [[run[seed].part(Asked("test")).table(score, "base").value for score, run in runs] for seed in study.seeds]
-    return student_interval([sum(seed) / len(seed) for seed in values])
+    # The first one is ranked, so none of its runs is missing.
+    return mean_value(study, study.data, found.ranks[ALL][0].method, "base")
 
 
 def _ranks(found: Findings) -> Table:

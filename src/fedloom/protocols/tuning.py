@@ -58,6 +58,10 @@ class EvaluationSettings:
     max_new_tokens: AtLeast = 16
     holdout: Holdout = 0.1
     """Share of each client's examples held out where the data have no validation split."""
+    split: Literal["report", "tune"] = "report"
+    """Which held-out examples are asked: those that are reported, or others, by which settings are chosen."""
+    cluster: str = "fact"
+    """Tag of the questions that stand or fall together, as wordings of one fact do; intervals draw them as one."""
     limit: Count = 0
     """Test examples used, the first ones; 0 uses all."""
     samples: Count = 8
