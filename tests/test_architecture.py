@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "fedloom"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
-    {"tree", "mean", "plugin", "files", "precision", "texts"},
+    {"tree", "mean", "plugin", "files", "precision", "texts", "intervals"},
     {"embedding", "examples", "config", "settings", "token_loss"},
     {"model", "messages", "world", "example_texts"},
     {"asking", "diversity", "mechanism"},
@@ -44,7 +44,7 @@ LEVELS = [
         "batching",
         "ranks",
     },
-    {"answering", "candidates"},
+    {"answering", "candidates", "repetitions"},
     {
         "local",
         "clients",

@@ -79,7 +79,7 @@ def test_claim_is_about_questions_with_its_tags():
 
 def test_claim_may_be_about_the_clients_questions():
     cells = {
-        key: made([*run.results["final"], *answers([0.0], name="validation", client="a")], seed=key[2])
+        key: made([*run.results["final"], *answers([0.1], name="validation", client="a")], seed=key[2])
         for key, run in by_seed(CLEAR).items()
     }
     assert state(cells, kind="not_above", set="validation") == "holds"

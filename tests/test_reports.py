@@ -123,9 +123,9 @@ def test_runs_of_different_metrics_are_paired_in_what_both_have():
 
 
 def test_score_that_one_run_lacks_leaves_its_cell_empty():
-    both = [Scored("test", 0, "", {}, {"loss": Mean(1, 1), "exact_match": Mean(1, 1)}, "q0", "answer")]
+    both = [Scored("test", 0, "", {}, {"loss": Mean(1, 1), "f1": Mean(0.5, 1)}, "q0", "answer")]
     table = compare_table(compare([found([scored(0)]), found(both, label="other")]))[0]
-    assert next(row for row in table.rows if row[1] == "exact_match")[2:] == ("", "", "1.000 [1.000, 1.000]")
+    assert next(row for row in table.rows if row[1] == "f1")[2:] == ("", "", "0.500 [0.500, 0.500]")
 
 
 def test_unfinished_run_is_not_compared_even_with_final_results():

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from fedloom.errors import DataError
+from fedloom.intervals import student_quantile
+from fedloom.repetitions import student_interval
 from fedloom.statistics import (
     ScoreTable,
     bootstrap,
@@ -14,8 +16,6 @@ from fedloom.statistics import (
     holm,
     resampled,
     sign_flip,
-    student_interval,
-    student_quantile,
     worst_share,
 )
 

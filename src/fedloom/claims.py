@@ -232,10 +232,9 @@ class _Chooser:
             tags[self.group.tag] = self.group.value
         asked = Asked(claim.set, tuple(sorted(tags.items())))
         known = run if claim.facts == "all" else by_knowledge(run, claim.facts)
-        own = (
-            _OwnModels(asked, claim.groups, languages_of_models(run, claim.groups)) if claim.models == "own" else asked
-        )
-        return known.part(own)
+        if claim.models == "own":
+            return known.part(_OwnModels(asked, claim.groups, languages_of_models(run, claim.groups)))
+        return known.part(asked)
 
 
 @dataclass(frozen=True)

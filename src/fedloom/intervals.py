@@ -68,7 +68,7 @@ def _student_inside(t: float, freedom: int) -> float:
 def satterthwaite(parts: Sequence[tuple[float, int]]) -> int:
     """Return the degrees of freedom, rounded down, of a sum of variances with theirs (Satterthwaite, 1946)."""
     total, squares = sum(v for v, _ in parts), sum(v * v / freedom for v, freedom in parts)
-    return max(1, int(total * total / squares)) if squares > 0 else max(1, *(freedom for _, freedom in parts), 1)
+    return max(1, int(total * total / squares + 1e-9)) if squares > 0 else max(1, *(freedom for _, freedom in parts), 1)
 
 
 def bounded_share(value: float, variance: float, n_units: int, t: float) -> tuple[float, float]:

@@ -54,9 +54,12 @@ class Repetition:
         return [table.merged() for table in (self.one, self.other) if table]
 
 
-def student_interval(values: Sequence[float], *, level: float = LEVEL) -> Interval:
-    """Return the mean of repetitions (seeds) with Student's interval; it needs at least two."""
-    return _interval(values, [], level)
+def student_interval(values: Sequence[float], *, shared: Sequence[Part] = (), level: float = LEVEL) -> Interval:
+    """Return the mean of repetitions (seeds) with Student's interval; it needs at least two.
+
+    `shared` are variances of what all repetitions have in common, with their degrees of freedom.
+    """
+    return _interval(values, shared, level)
 
 
 def joined(intervals: Sequence[Interval]) -> Interval:

@@ -25,6 +25,7 @@ __all__ = [
     "ScoreTable",
     "bootstrap",
     "bootstrap_difference",
+    "drawn_interval",
     "holm",
     "question_units",
     "resampled",
@@ -133,21 +134,32 @@ def _interval(tables: Sequence[ScoreTable], values_RM: Array, level: float) -> I
     t = student_quantile(level, freedom)
     if all(table.is_share for table in tables) and not math.isnan(variance):
         n_units = [_n_units(table) for table in tables]
-        ends = [
-            bounded_share(*told, t)
-            for told in zip(values, np.cov(known_RM.T).ravel()[:: len(tables) + 1], n_units, strict=True)
-        ]
+        variances = np.atleast_2d(np.cov(known_RM.T)).diagonal().tolist()
+        ends = [bounded_share(*told, t) for told in zip(values, variances, n_units, strict=True)]
         correlation = _correlation(known_RM) if len(ends) > 1 else 0.0
         low, high = ends[0] if len(ends) == 1 else bounded_difference(values, ends, correlation)
     else:
-        tail = 100 * NormalDist().cdf(-t * math.sqrt((freedom + 1) / freedom))
-        low, high = map(float, np.percentile(draws_R, [tail, 100 - tail]))
+        low, high = _percentiles(draws_R, t, freedom)
     return Interval(value, low, high, n, math.sqrt(variance), _effective(tables, variance, n))
 
 
+def drawn_interval(value: float, draws_R: Array, n_units: int) -> Interval:
+    """Return a value with its percentile interval over resamples of so many units."""
+    freedom = max(1, n_units - 1)
+    low, high = _percentiles(draws_R, student_quantile(LEVEL, freedom), freedom)
+    return Interval(value, low, high, n_units, float(draws_R.std(ddof=1)))
+
+
+def _percentiles(draws_R: Array, t: float, freedom: int) -> tuple[float, float]:
+    tail = 100 * NormalDist().cdf(-t * math.sqrt((freedom + 1) / freedom))
+    low, high = np.percentile(draws_R, [tail, 100 - tail])
+    return float(low), float(high)
+
+
 def _correlation(values_RM: Array) -> float:
-    spread = values_RM.std(axis=0)
-    return float(np.corrcoef(values_RM.T)[0, 1]) if (spread > 0).all() else 0.0
+    one_R, other_R = values_RM.T
+    spread = float(one_R.std() * other_R.std())
+    return float(np.corrcoef(one_R, other_R)[0, 1]) if spread > 0 else 0.0
 
 
 def _influences(tables: Sequence[ScoreTable]) -> tuple[Array, list[Array]]:

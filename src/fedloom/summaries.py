@@ -13,9 +13,10 @@ from fedloom.errors import DataError, RunError
 from fedloom.outcomes import Asked, Outcome
 from fedloom.per_client import direction, models_of_clients, per_client
 from fedloom.protocols.clustered import most_frequent
+from fedloom.repetitions import student_interval
 from fedloom.reports import over_seeds
 from fedloom.rng import numpy_random
-from fedloom.statistics import Array, Interval, student_interval
+from fedloom.statistics import Array, Interval, drawn_interval
 from fedloom.suites import SuiteOutcome
 
 __all__ = [
@@ -191,7 +192,8 @@ def client_rows(found: SuiteOutcome) -> Iterator[ClientRow]:
             clients = {seed: rows[questions, score] for seed, rows in told.items() if (questions, score) in rows}
             if score in (found.suite.headline(data), "loss") and len(clients) == len(runs):
                 values = [list(each.values()) for each in clients.values()]
-                measures = _measures(values, direction(score) or 1, runs[0].resamples)
+                alike = len({run.data_id for run in runs}) == 1
+                measures = _measures(values, direction(score) or 1, runs[0].resamples, alike=alike)
                 yield ClientRow(data, method, questions, score, clients, measures)
 
 
@@ -215,19 +217,26 @@ def fairness(values_RN: Array, sign: int) -> dict[str, Array]:
     }
 
 
-def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int) -> dict[str, Interval]:
-    """Return `fairness` with intervals: over the seeds, or of one seed over resampled clients."""
+def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int, *, alike: bool) -> dict[str, Interval]:
+    """Return `fairness` with intervals: of one seed over resampled clients, else over the seeds.
+
+    Seeds whose clients are alike (`alike`) do not tell how other clients would fare: there, the variance over resamples
+    of the same clients in all seeds adds to that over the seeds.
+    """
     told = [{name: float(v[0]) for name, v in fairness(np.array([each]), sign).items()} for each in values]
+    drawn = _drawn_measures(values, sign, resamples) if alike else {}
     if len(told) > 1:
-        return {name: student_interval([each[name] for each in told]) for name in told[0]}
+        shared = {name: [(float(drawn_R.var(ddof=1)), len(values[0]) - 1)] for name, drawn_R in drawn.items()}
+        return {name: student_interval([each[name] for each in told], shared=shared.get(name, ())) for name in told[0]}
+    return {name: drawn_interval(value, drawn[name], len(values[0])) for name, value in told[0].items()}
+
+
+def _drawn_measures(values: Sequence[Sequence[float]], sign: int, resamples: int) -> dict[str, Array]:
+    """Return the mean of the measures over the seeds, over resamples of the clients [R]."""
     n = len(values[0])
     drawn_RN = numpy_random("fairness").integers(n, size=(resamples, n))
-    drawn = fairness(np.array(values[0])[drawn_RN], sign)
-    ends = {name: np.percentile(found_R, [2.5, 97.5]) for name, found_R in drawn.items()}
-    return {
-        name: Interval(value, float(ends[name][0]), float(ends[name][1]), n, float(drawn[name].std(ddof=1)))
-        for name, value in told[0].items()
-    }
+    seeds = [fairness(np.array(each)[drawn_RN], sign) for each in values]
+    return {name: np.mean([drawn[name] for drawn in seeds], axis=0) for name in seeds[0]}
 
 
 def languages_of_models(run: Outcome, tag: str) -> dict[str, frozenset[str]]:
