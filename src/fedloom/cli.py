@@ -126,15 +126,18 @@ def compare(
 ) -> None:
     """Print several runs side by side and their paired differences."""
     from fedloom.console import lines, print_tables
+    from fedloom.knowledge import knowledge, knowledge_record
     from fedloom.reports import compare as compare_outcomes
     from fedloom.reports import compare_record, compare_table, outcome
     from fedloom.runs import RunDirectory
 
     compared = compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])
     if as_json:
-        lines([json.dumps(compare_record(compared))])
+        lines([json.dumps(compare_record(compared) | {"facts": knowledge_record(compared)})])
     else:
-        print_tables(compare_table(compared))
+        tables, sentences = knowledge(compared)
+        print_tables([*compare_table(compared), *tables])
+        lines(sentences)
 
 
 @app.command()

@@ -162,11 +162,22 @@ def _label(table: Mapping[str, Any], where: str) -> str:
     if protocol in ("local_only", "centralised"):
         return protocol
     settings = table["server_opt"]
-    label = rule
-    if server != "sgd" or settings.get("momentum"):
-        variant = f" {settings['variant']}" if "variant" in settings else ""
-        label = f"{rule}+{server}{variant} lr={settings.get('lr')}"
+    kind = f"{server} with momentum" if settings.get("momentum") else server
+    label = _METHODS.get((rule, kind), f"{rule}+{kind}")
+    label += f" {settings['variant']}" if "variant" in settings and kind != "sgd" else ""
     return " ".join([*_clusters(table, protocol), label, *_additions(table, where)])
+
+
+_METHODS = {
+    ("plain", "sgd"): "FedAvg",
+    ("plain", "sgd with momentum"): "FedAvgM",
+    ("plain", "adagrad"): "FedAdagrad",
+    ("plain", "yogi"): "FedYogi",
+    ("plain", "adam"): "FedAdam",
+    ("prox", "sgd"): "FedProx",
+    ("scaffold", "sgd"): "SCAFFOLD",
+}
+"""Names of published methods by rule and server step."""
 
 
 def _clusters(table: Mapping[str, Any], protocol: str) -> list[str]:

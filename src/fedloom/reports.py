@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedloom.config import differing_keys
 from fedloom.errors import RunError
 from fedloom.evaluation import Scored
 from fedloom.ifd import perplexity
+from fedloom.kinds import configuration, kinds
 from fedloom.mean import Mean
 from fedloom.outcomes import Asked, Outcome, Selection, outcome
 from fedloom.per_client import per_client, score_names
@@ -20,6 +20,8 @@ __all__ = [
     "Comparison",
     "Outcome",
     "Table",
+    "as_json",
+    "cell",
     "compare",
     "compare_record",
     "compare_table",
@@ -117,7 +119,7 @@ def _perplexity(loss: Interval | None) -> Interval | None:
     if loss is None:
         return None
     value, low, high = (perplexity(Mean(end, 1.0)) for end in (loss.value, loss.low, loss.high))
-    return Interval(value, low, high, loss.n, value * loss.standard_error)
+    return Interval(value, low, high, loss.n, value * loss.standard_error, loss.effective_n)
 
 
 def show_table(found: Outcome) -> Table:
@@ -131,8 +133,8 @@ def show_table(found: Outcome) -> Table:
         (
             row.questions,
             row.score,
-            _cell(row.base),
-            _cell(row.final),
+            cell(row.base),
+            cell(row.final),
             _error(row.final),
             str(row.n),
             _effective(row.final),
@@ -140,8 +142,8 @@ def show_table(found: Outcome) -> Table:
         for row in _rows(found)
     ]
     for per in per_client(found):
-        cell = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
-        rows.append((f"per client ({per.questions})", per.score, "", cell, "", str(len(per.values)), ""))
+        told = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
+        rows.append((f"per client ({per.questions})", per.score, "", told, "", str(len(per.values)), ""))
     header = ("questions", "score", "base", "final", "standard error", "n", "effective n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
 
@@ -164,7 +166,7 @@ def show_record(found: Outcome) -> dict[str, Any]:
 
     Intervals are `{"value", "low", "high", "standard_error", "effective_n"}`; null stands for what was not scored.
     """
-    rows = [vars(row) | {"base": _json(row.base), "final": _json(row.final)} for row in _rows(found)]
+    rows = [vars(row) | {"base": as_json(row.base), "final": as_json(row.final)} for row in _rows(found)]
     clients = [
         {"questions": per.questions, "score": per.score, "values": dict(per.values)}
         | {"mean": per.mean, "worst_decile": per.worst_decile}
@@ -175,7 +177,8 @@ def show_record(found: Outcome) -> dict[str, Any]:
     return head | {"rows": rows, "clients": clients}
 
 
-def _cell(interval: Interval | None, spec: str = ".3f") -> str:
+def cell(interval: Interval | None, spec: str = ".3f") -> str:
+    """Return an interval as text; nothing of None, the value alone where it has no ends."""
     if interval and math.isnan(interval.low):
         return f"{interval.value:{spec}}"
     return f"{interval:{spec}}" if interval else ""
@@ -189,7 +192,8 @@ def _effective(interval: Interval | None) -> str:
     return f"{interval.effective_n:.0f}" if interval and math.isfinite(interval.effective_n) else ""
 
 
-def _json(interval: Interval | None) -> dict[str, float | None] | None:
+def as_json(interval: Interval | None) -> dict[str, float | None] | None:
+    """Return an interval as JSON values, null where it has none."""
     if interval is None:
         return None
     values = {name: value for name, value in asdict(interval).items() if name != "n"}
@@ -243,13 +247,13 @@ def compare(outcomes: Sequence[Outcome]) -> Comparison:
     groups: dict[str, dict[int, Outcome]] = {}
     for found in outcomes:
         _refuse_incomparable(found)
-        seeds = groups.setdefault(json.dumps(_configuration(found), sort_keys=True), {})
+        seeds = groups.setdefault(json.dumps(configuration(found), sort_keys=True), {})
         if found.seed in seeds:
             raise RunError(
                 f"{found.path}: another '{found.label}' run of seed {found.seed} is {seeds[found.seed].path}."
             )
         seeds[found.seed] = found
-    names = _kinds([next(iter(seeds.values())) for seeds in groups.values()])
+    names = kinds([next(iter(seeds.values())) for seeds in groups.values()])
     return Comparison(dict(zip(names, groups.values(), strict=True)))
 
 
@@ -261,35 +265,6 @@ def _refuse_incomparable(found: Outcome) -> None:
             f"{found.path}: the run has no held-out examples, so it has no scores; set evaluation.holdout above 0 "
             "or give the data a test file, and run it anew."
         )
-
-
-def _configuration(found: Outcome) -> dict[str, Any]:
-    """Return what makes two runs one kind: method, settings without seeds, and base weights."""
-    return {"method": found.label, "base": found.card.get("base_id", ""), **_without_seeds(found.settings)}
-
-
-def _without_seeds(table: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in table.items() if key != "seed"}
-    return {key: _without_seeds(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
-
-
-def _kinds(first: Sequence[Outcome]) -> list[str]:
-    """Return what each kind is called, by one run of each."""
-    tables = [_configuration(found) for found in first]
-    names: list[str] = []
-    for found, table in zip(first, tables, strict=True):
-        alike = [other for other in tables if other["method"] == found.label]
-        keys = dict.fromkeys(key for other in alike for key in differing_keys(table, other))
-        told = [f"{key}={_at(table, key)}" for key in keys]
-        names.append(" ".join([found.label, *told]))
-    return names
-
-
-def _at(table: Mapping[str, Any], path: str) -> Any:
-    value: Any = table
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 def difference(
@@ -369,10 +344,10 @@ def compare_table(compared: Comparison) -> list[Table]:
     """
     sides, pairs = _compared(compared)
     labels = [f"{label} ({_seeds(seeds)})" for label, seeds in compared.groups.items()]
-    rows = [(side.questions, side.score, _cell(side.base), *map(_cell, side.values.values())) for side in sides]
+    rows = [(side.questions, side.score, cell(side.base), *map(cell, side.values.values())) for side in sides]
     tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), tuple(rows))]
     if pairs:
-        cells = [(p.questions, p.score, f"{p.first} - {p.second}", _cell(p.difference, "+.3f")) for p in pairs]
+        cells = [(p.questions, p.score, f"{p.first} - {p.second}", cell(p.difference, "+.3f")) for p in pairs]
         header = ("questions", "score", "pair", "difference")
         tables.append(Table("Paired differences with 95 % intervals", header, tuple(cells)))
     return tables
@@ -382,12 +357,13 @@ def compare_record(compared: Comparison) -> dict[str, Any]:
     """Return `compare_table` as JSON values, intervals as those of `show_record`."""
     sides, pairs = _compared(compared)
     rows = [
-        vars(side) | {"base": _json(side.base), "values": {name: _json(value) for name, value in side.values.items()}}
+        vars(side)
+        | {"base": as_json(side.base), "values": {name: as_json(value) for name, value in side.values.items()}}
         for side in sides
     ]
     differences = [
         {"questions": pair.questions, "score": pair.score, "first": pair.first, "second": pair.second}
-        | (_json(pair.difference) or {})
+        | (as_json(pair.difference) or {})
         for pair in pairs
     ]
     return {

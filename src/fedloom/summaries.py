@@ -10,6 +10,7 @@ import numpy as np
 
 from fedloom.comparing import PairRow, RankRow, pair_rows, rank_rows
 from fedloom.errors import DataError, RunError
+from fedloom.knowledge import FACTS, facts_told, of_facts
 from fedloom.outcomes import Asked, Outcome
 from fedloom.per_client import direction, models_of_clients, per_client
 from fedloom.protocols.clustered import most_frequent
@@ -17,7 +18,7 @@ from fedloom.repetitions import student_interval
 from fedloom.reports import over_seeds
 from fedloom.rng import numpy_random
 from fedloom.statistics import Array, Interval, drawn_interval
-from fedloom.suites import SuiteOutcome
+from fedloom.suites import BASE, SuiteOutcome
 
 __all__ = [
     "ClientRow",
@@ -26,6 +27,7 @@ __all__ = [
     "Summary",
     "client_rows",
     "domain_rows",
+    "fact_rows",
     "fairness",
     "language_rows",
     "languages_of_models",
@@ -97,6 +99,8 @@ class Summary:
     clients: tuple[ClientRow, ...]
     languages: tuple[GroupRow, ...]
     domains: tuple[GroupRow, ...]
+    facts: tuple[GroupRow, ...]
+    """By whose facts are asked for: those a client's own records are about, others', all."""
     missing: tuple[str, ...]
     """Cells that have not ended."""
 
@@ -136,6 +140,7 @@ def summarise(found: SuiteOutcome) -> Summary:
         clients=tuple(client_rows(found)),
         languages=tuple(language_rows(found)),
         domains=tuple(domain_rows(found)),
+        facts=tuple(fact_rows(found)),
         missing=tuple(f"{data}/{method}_s{seed}" for data, method, seed in found.missing),
     )
 
@@ -290,6 +295,21 @@ def domain_rows(found: SuiteOutcome) -> Iterator[GroupRow]:
     for data, method, runs in _methods(found):
         for domain in _values(runs, "domain"):
             yield from _group_row(found, (data, method, "all"), runs, "domain", domain)
+
+
+def fact_rows(found: SuiteOutcome) -> Iterator[GroupRow]:
+    """Yield the headline score by whose facts are asked for, before training and of each method."""
+    for data in found.data:
+        runs = {method: list(found.runs(data, method).values()) for method in found.methods}
+        told = {method: each for method, each in runs.items() if each and facts_told(each)}
+        score = found.suite.headline(data)
+        for method, phase in [(BASE, "base")] * bool(told) + [(method, "final") for method in told]:
+            for name in FACTS:
+                parts = of_facts(told.get(method) or next(iter(told.values())), name)
+                interval = over_seeds(parts, score, phase)
+                if interval:
+                    count = len(parts[0].questions(phase))
+                    yield GroupRow(data, method, "each client's", name, score, interval, count)
 
 
 def _group_row(

@@ -151,6 +151,7 @@ def _tables(summary: "Summary") -> "list[Table]":
         *_client_tables(summary),
         *_matrix("language", summary.languages),
         *_matrix("domain", summary.domains),
+        *_facts(summary),
     ]
 
 
@@ -187,4 +188,22 @@ def _matrix(what: str, rows: "Iterable[GroupRow]") -> "list[Table]":
         kinds = dict.fromkeys((row.method, row.models) for row in mine)
         lines = tuple((*kind, *(cells.get((*kind, group), "") for group in groups)) for kind in kinds)
         tables.append(Table(f"{data} by {what} of the question, {mine[0].score}", ("method", "models", *groups), lines))
+    return tables
+
+
+def _facts(summary: "Summary") -> "list[Table]":
+    """Return a table per data set: methods by whose facts are asked for, with intervals."""
+    from fedloom.knowledge import FACTS
+    from fedloom.reports import Table
+
+    tables: list[Table] = []
+    for data in dict.fromkeys(row.data for row in summary.facts):
+        mine = [row for row in summary.facts if row.data == data]
+        cells = {(row.method, row.group): f"{row.value:.3f}" for row in mine}
+        rows = [
+            (method, *(cells.get((method, name), "") for name in FACTS))
+            for method in dict.fromkeys(r.method for r in mine)
+        ]
+        title = f"{data}: {mine[0].score} by whose facts are asked for, with 95 % intervals"
+        tables.append(Table(title, ("method", *FACTS), tuple(rows)))
     return tables
