@@ -129,10 +129,7 @@ def _bounded(seeds: Sequence[Repetition], plain: Interval, level: float) -> Inte
     sides = [[Repetition(one.one, None, one.questions, one.data) for one in seeds]]
     sides += [[Repetition(one.other, None, one.questions, one.data) for one in seeds if one.other]]
     told = [_moments([one.value for one in side], _shared([side])) for side in sides if side]
-    ends = [
-        bounded_share(mean, variance, _n_units(side), student_quantile(level, freedom))
-        for (mean, variance, freedom), side in zip(told, sides, strict=False)
-    ]
+    ends = [_share(*moments, _n_units(side), level) for moments, side in zip(told, sides, strict=False)]
     if len(ends) == 1:
         return Interval(plain.value, *ends[0], plain.n, plain.standard_error)
     (one, other) = (variance for _, variance, _ in told)
@@ -140,6 +137,12 @@ def _bounded(seeds: Sequence[Repetition], plain: Interval, level: float) -> Inte
     correlation = max(-1.0, min(1.0, both / (2 * math.sqrt(one * other)))) if one and other else 0.0
     low, high = bounded_difference([mean for mean, *_ in told], ends, correlation)
     return Interval(plain.value, low, high, plain.n, plain.standard_error)
+
+
+def _share(mean: float, variance: float, freedom: int, n_units: int, level: float) -> tuple[float, float]:
+    """Return the ends of a share over seeds; where no seed and no question differ, the questions alone say how sure."""
+    freedom = freedom if variance > 0 else max(1, n_units - 1)
+    return bounded_share(mean, variance, n_units, student_quantile(level, freedom))
 
 
 def _n_units(seeds: Sequence[Repetition]) -> int:
