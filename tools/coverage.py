@@ -1,6 +1,6 @@
 """How often the intervals of the package hold the true value, and how often its verdicts err: by simulation.
 
-    python tools/coverage.py [--out runs/coverage] [--replicates 1000] [--only WORD]
+    python tools/coverage.py [--out runs/coverage] [--replicates 500] [--only WORD]
 
 Answers are drawn from a population in which facts, clients, trainings and wordings differ, all of it known; what the
 package says of a sample is compared with the truth. An interval of 95 % should hold it in 95 % of the samples, and a
@@ -435,7 +435,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Print every line, those that are known from their file; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/coverage"), help="folder of what was found")
-    parser.add_argument("--replicates", type=int, default=1000, help="samples of each line (default: 1000)")
+    parser.add_argument("--replicates", type=int, default=500, help="samples of each line (default: 500)")
     parser.add_argument("--only", default="", help="lines that have this word")
     given = parser.parse_args(words)
     given.out.mkdir(parents=True, exist_ok=True)

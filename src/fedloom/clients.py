@@ -60,6 +60,8 @@ def divide(
     validation = {client: tuple(_owned(examples[i], client) for i in chosen) for client, chosen in held.items()}
     if "validation" in splits and not aside:
         validation = _by_client(splits["validation"], indices)
+    if split == "tune" and not any(validation.values()):
+        raise DataError("data: found no validation examples to tune by; set evaluation.holdout above 0.")
     _refuse_overlap(examples, indices, splits)
     return Division(
         {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()},

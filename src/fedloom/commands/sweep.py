@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedloom.statistics import Interval
     from fedloom.suites import Suite, SuiteOutcome
 
-__all__ = ["sweep"]
+__all__ = ["edges", "points_of", "sweep"]
 
 _DATA = "validation"
 
@@ -51,7 +51,7 @@ def sweep(
     from fedloom.console import lines, print_tables
     from fedloom.suites import load_suite_directory
 
-    given, points = overrides or [], list(product(*map(_words, grid or [])))
+    given, points = overrides or [], points_of(grid or [])
     suite = _suite(file, given, points, seed or [], score)
     folder = out or Path("runs") / f"{file.stem}_sweep"
     try:
@@ -68,7 +68,7 @@ def sweep(
         lines([json.dumps(_record(rows, best, suite.score))])
         return
     print_tables([] if quiet else [_table(rows, best, suite)])
-    lines([" ".join(best.words), *([] if quiet else [*_edges(points, best), str(folder / "best.toml")])])
+    lines([" ".join(best.words), *([] if quiet else [*edges(points, best.words), str(folder / "best.toml")])])
 
 
 def _suite(
@@ -105,6 +105,15 @@ def _suite(
         raise ConfigError(f"--score: found '{suite.score}', allowed: {', '.join(told)}.")
     cells_of(suite)  # for its refusals
     return suite
+
+
+def points_of(grid: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the points of a grid as overrides.
+
+    >>> points_of(["local.lr=1e-2,2e-2", "rounds=4"])
+    [('local.lr=1e-2', 'rounds=4'), ('local.lr=2e-2', 'rounds=4')]
+    """
+    return list(product(*map(_words, grid)))
 
 
 def _words(option: str) -> list[str]:
@@ -179,10 +188,10 @@ def _record(rows: Sequence[_Row], best: _Row, score: str) -> dict[str, Any]:
     return {"score": score, "best": list(best.words), "rows": told}
 
 
-def _edges(points: Sequence[Sequence[str]], best: _Row) -> list[str]:
+def edges(points: Sequence[Sequence[str]], best: Sequence[str]) -> list[str]:
     """Return a warning for each number that won at an end of what was tried."""
     found: list[str] = []
-    for at, word in enumerate(best.words):
+    for at, word in enumerate(best):
         key, _, text = word.partition("=")
         tried = [_number(point[at].partition("=")[2]) for point in points]
         value = _number(text)
