@@ -212,7 +212,7 @@ def test_language_without_a_model_of_its_own_decides_nothing():
     assert "asked different questions" in decide(suite_of(cells), wanted).reason
 
 
-# ------------------------------------------------------------------------------------------------ which side is corrected
+# ---------------------------------------------------------------------------------------------- which side is corrected
 
 
 def noisy(methods, *, shift=0.0, seeds=3, draw=0):

@@ -15,7 +15,7 @@ from fedloom.summaries import GroupRow, ScoreRow
 __all__ = ["claims", "curves", "differences", "groups", "ranking", "tables"]
 
 _MEAN = "mean of all data sets"
-_UNBOUNDED = "Student's intervals are not bounded by the range of a score: those of shares may end below 0 or above 1."
+_UNBOUNDED = "Those of a mean of data sets are not bounded by the range of a score: they may end below 0 or above 1."
 
 
 def _called(data: str) -> str:
@@ -98,7 +98,8 @@ def _how(found: Findings) -> str:
     told = f"{capital(' and '.join(moved))}: all data in one place, a bound rather than a rival. " if moved else ""
     seeds = len(found.study.seeds)
     if seeds > 1:
-        return f"{told}Intervals: Student's t over {seeds} seeds, each run's score taken as one number. {_UNBOUNDED}"
+        bound = f" {_UNBOUNDED}" if len(found.study.data) > 1 else ""
+        return f"{told}Intervals: over {seeds} seeds, and over the questions and clients that they share.{bound}"
     told += "One seed: intervals by bootstrap over clients and questions; they do not tell how another seed would fare."
     return told + " Intervals of data sets are joined for their mean." * (len(found.study.data) > 1)
 
