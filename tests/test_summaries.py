@@ -277,6 +277,28 @@ def test_measures_of_one_seed_are_resampled_over_clients():
     assert mean.standard_error == pytest.approx(np.std(list(CLIENTS.values())) / math.sqrt(20), rel=0.15)
 
 
+def test_last_clients_of_one_seed_have_no_interval():
+    cells = {("d", "m", 0): made(numbered(own(CLIENTS)))}
+    measures = row(client_rows(suite_of(cells)), questions="validation, own").measures
+    assert [name for name, one in measures.items() if math.isnan(one.low)] == [
+        "worst_decile",
+        "best_decile",
+        "worst_client",
+        "gap",
+    ]
+
+
+def test_mean_over_the_same_clients_in_all_seeds_is_no_surer_than_that_of_one():
+    one, all_seeds = (
+        row(
+            client_rows(suite_of({("d", "m", s): made(numbered(own(CLIENTS)), seed=s) for s in range(count)})),
+            questions="validation, own",
+        ).measures["mean"]
+        for count in (1, 4)
+    )
+    assert all_seeds.standard_error == pytest.approx(one.standard_error, rel=0.1)
+
+
 # ----------------------------------------------------------------------------------------------- languages, domains
 
 ASKED = ["fr", "fr", "pt"]

@@ -226,14 +226,22 @@ def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int, *, a
     """Return `fairness` with intervals: of one seed over resampled clients, else over the seeds.
 
     Seeds whose clients are alike (`alike`) do not tell how other clients would fare: there, the variance over resamples
-    of the same clients in all seeds adds to that over the seeds.
+    of the same clients in all seeds adds to that over the seeds. No resample has a client beyond the last one: for what
+    is about the last ones, the interval is over seeds alone, and of one seed there is none.
     """
     told = [{name: float(v[0]) for name, v in fairness(np.array([each]), sign).items()} for each in values]
     drawn = _drawn_measures(values, sign, resamples) if alike else {}
+    n = len(values[0])
     if len(told) > 1:
-        shared = {name: [(float(drawn_R.var(ddof=1)), len(values[0]) - 1)] for name, drawn_R in drawn.items()}
+        shared = {name: [(float(drawn_R.var(ddof=1)), n - 1)] for name, drawn_R in drawn.items() if name not in _LAST}
         return {name: student_interval([each[name] for each in told], shared=shared.get(name, ())) for name in told[0]}
-    return {name: drawn_interval(value, drawn[name], len(values[0])) for name, value in told[0].items()}
+    return {
+        name: Interval(one, math.nan, math.nan, n) if name in _LAST else drawn_interval(one, drawn[name], n)
+        for name, one in told[0].items()
+    }
+
+
+_LAST = ("worst_decile", "best_decile", "worst_client", "gap")
 
 
 def _drawn_measures(values: Sequence[Sequence[float]], sign: int, resamples: int) -> dict[str, Array]:

@@ -165,12 +165,12 @@ def _seeds(seeds: tuple[int, ...]) -> str:
 
 def _client_tables(summary: "Summary") -> "list[Table]":
     """Return how the clients fare on their own questions by the headline score."""
-    from fedloom.reports import Table
+    from fedloom.reports import Table, cell
 
     own = [row for row in summary.clients if row.questions == "validation, own"]
     rows = [row for row in own if row.score == summary.headline[row.data]]
     names = tuple(rows[0].measures) if rows else ()
-    cells = [(row.data, row.method, row.score, *(f"{row.measures[name]:.3f}" for name in names)) for row in rows]
+    cells = [(row.data, row.method, row.score, *(cell(row.measures[name]) for name in names)) for row in rows]
     header = ("data", "method", "score", *(name.replace("_", " ") for name in names))
     return [Table("Clients on their own held-out questions", header, tuple(cells))] * bool(rows)
 
