@@ -8,7 +8,7 @@ import pytest
 from fedloom import api, config
 from fedloom.cli import main
 from fedloom.clients import divide
-from fedloom.commands.sweep import edges, points_of
+from fedloom.commands.sweep import _spent, _suite, edges, points_of
 from fedloom.contracts import Partition
 from fedloom.errors import DataError
 from fedloom.outcomes import outcome
@@ -100,6 +100,16 @@ def test_several_keys_make_every_combination():
         for rule in ('rule="plain"', 'rule="prox"')
         for ranks in ("ranks=[2, 4]", "ranks=[2]")
     ]
+
+
+def test_private_points_are_warned_of(tmp_path):
+    private = {
+        "weighting": "uniform",
+        "privacy": {"name": "gaussian", "unit": "client", "epsilon": 0.0, "noise_multiplier": 1.0, "delta": 0.1},
+    }
+    file = write_run_file(tmp_path, **QUICK, **private)
+    (line,) = _spent(_suite(file, [], points_of(["local.lr=1e-3,1e-2"]), [0, 1], ""))
+    assert line.startswith("privacy: 4 runs trained on clients' records")
 
 
 @pytest.mark.parametrize(

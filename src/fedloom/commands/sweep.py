@@ -68,7 +68,8 @@ def sweep(
         lines([json.dumps(_record(rows, best, suite.score))])
         return
     print_tables([] if quiet else [_table(rows, best, suite)])
-    lines([" ".join(best.words), *([] if quiet else [*edges(points, best.words), str(folder / "best.toml")])])
+    told = [*edges(points, best.words), *_spent(suite), str(folder / "best.toml")]
+    lines([" ".join(best.words), *([] if quiet else told)])
 
 
 def _suite(
@@ -76,6 +77,7 @@ def _suite(
 ) -> "Suite":
     """Return the grid as a suite: a method for each of its points."""
     from fedloom import config
+    from fedloom.per_client import direction
     from fedloom.protocols.tuning import read_run
     from fedloom.suites import Suite, cells_of
 
@@ -101,8 +103,9 @@ def _suite(
         methods=methods,
     )
     told = [*run.task.tells, *(metric.name for metric in run.evaluation.metrics)]
-    if suite.score not in told:
-        raise ConfigError(f"--score: found '{suite.score}', allowed: {', '.join(told)}.")
+    allowed = [name for name in told if direction(name)]
+    if suite.score not in allowed:
+        raise ConfigError(f"--score: found '{suite.score}', allowed: {', '.join(allowed)}.")
     cells_of(suite)  # for its refusals
     return suite
 
@@ -158,10 +161,7 @@ def _best(rows: Sequence[_Row], score: str) -> _Row:
     """Return the best point; of equal ones the one of least loss, of these the first."""
     from fedloom.per_client import direction
 
-    sign = direction(score)
-    if not sign:
-        raise ConfigError(f"--score: found '{score}', of which neither more nor less is better; choose another.")
-    return max(rows, key=lambda row: (sign * row.value.value, -row.loss.value))
+    return max(rows, key=lambda row: (direction(score) * row.value.value, -row.loss.value))
 
 
 def _table(rows: Sequence[_Row], best: _Row, suite: "Suite") -> "Table":
@@ -199,6 +199,18 @@ def edges(points: Sequence[Sequence[str]], best: Sequence[str]) -> list[str]:
             side = "smallest" if value == min(tried) else "largest"
             found.append(f"{key}: {text} is the {side} that was tried; a wider grid may hold a better one.")
     return found
+
+
+def _spent(suite: "Suite") -> list[str]:
+    """Return a warning where the points are private: who reads of one that won has learnt from all of them."""
+    from fedloom.suites import cells_of
+
+    cells = cells_of(suite)
+    if all(cell.run.privacy.protects() == "nothing" for cell in cells):
+        return []
+    return [
+        f"privacy: {len(cells)} runs trained on clients' records; the choice is covered by no epsilon of one alone."
+    ]
 
 
 def _number(text: str) -> float:
