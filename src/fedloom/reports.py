@@ -288,7 +288,8 @@ def repetition(
 ) -> Repetition:
     """Return a score of a run, or its difference to another, as one of several seeds."""
     tables = paired(one, other, score, phases) if other else (one.table(score, phases[0]), None)
-    return Repetition(*tables, questions=one.asked(phases[0]), data=one.data_id)
+    # A score that some examples lack is over other questions in another seed.
+    return Repetition(*tables, questions=(one.asked(phases[0]), len(tables[0].client_N)), data=one.data_id)
 
 
 def over_seeds(runs: Sequence[Outcome], score: str, phase: str = "final") -> Interval | None:
