@@ -2,7 +2,9 @@
 # make test         install what the tests need and run them
 # make check        lint, types, tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
-# make methods      every federated method of the package on the quickstart task, side by side
+# make methods      every federated method of the package on the quickstart task over five seeds, side by side
+# make tune         the rate of each of them, picked on validation questions of other seeds
+# make coverage     how often the intervals hold the truth and the verdicts err, by simulation; 10 minutes
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
@@ -17,7 +19,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-dev quickstart test lint types check claims methods alignment bench clean
+.PHONY: install install-dev quickstart test lint types check claims methods tune coverage alignment bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -25,11 +27,12 @@ install:
 install-dev:
 	@VENV=$(VENV) EXTRAS=dev tools/install.sh
 
-# One baseline runs beside the others, each on one thread: the whole takes two thirds of the time.
+# One baseline runs beside the others, each on one thread: the whole takes two thirds of the time. Every protocol has the
+# rate that `make tune` picks for it.
 quickstart: install
-	@$(FEDLOOM) run $(FILE) protocol=local_only --quiet --out $(OUT)/local_only & local_only=$$!; \
+	@$(FEDLOOM) run $(FILE) protocol=local_only local.lr=5e-3 --quiet --out $(OUT)/local_only & local_only=$$!; \
 	{ $(FEDLOOM) run $(FILE) --out $(OUT)/federated && \
-	  $(FEDLOOM) run $(FILE) protocol=centralised local.lr=5e-3 --out $(OUT)/centralised; } \
+	  $(FEDLOOM) run $(FILE) protocol=centralised local.lr=1e-3 --out $(OUT)/centralised; } \
 	|| { kill $$local_only; exit 2; }; \
 	wait $$local_only
 	$(FEDLOOM) compare $(OUT)/federated $(OUT)/local_only $(OUT)/centralised
@@ -47,16 +50,28 @@ types: install-dev
 check: lint types test
 
 claims: install
-	$(VENV)/bin/python experiments/claims.py --out runs/claims
-
-METHODS ?= runs/methods
+	$(FEDLOOM) bench experiments/suites/quickstart.toml --out runs/claims
 
 methods: install
-	@for file in experiments/methods/*.toml; do \
-	  name=$$(basename $$file .toml); \
-	  [ -e $(METHODS)/$$name/report.md ] || $(FEDLOOM) run $$file --quiet --out $(METHODS)/$$name || exit 2; \
-	done
-	$(FEDLOOM) compare $(METHODS)/*
+	$(FEDLOOM) bench experiments/suites/methods.toml --out runs/methods
+
+# Rates by validation questions of seeds that no table is about; a sweep that has ended is only printed again.
+SWEEP = $(FEDLOOM) sweep $(FILE) --seed 100 --seed 101
+ADAPTIVE = weighting=uniform local.lr=2e-2
+
+tune: install
+	$(SWEEP) --out runs/tune/fedavg --grid local.lr=5e-3,1e-2,2e-2,3e-2,4e-2
+	$(SWEEP) --out runs/tune/local protocol=local_only --grid local.lr=2e-3,5e-3,1e-2,2e-2,4e-2
+	$(SWEEP) --out runs/tune/centralised protocol=centralised --grid local.lr=5e-4,1e-3,2e-3,5e-3,1e-2
+	$(SWEEP) --out runs/tune/fedprox 'rule={name="prox",mu=0.01}' --grid local.lr=2e-2,3e-2,4e-2
+	$(SWEEP) --out runs/tune/scaffold rule=scaffold --grid local.lr=1e-2,2e-2,4e-2
+	$(SWEEP) --out runs/tune/fedavgm local.lr=2e-2 'server_opt={name="sgd",momentum=0.5,variant="hsu"}' --grid server_opt.lr=0.5,1.0
+	$(SWEEP) --out runs/tune/fedadagrad $(ADAPTIVE) 'server_opt={name="adagrad",tau=1e-3}' --grid server_opt.lr=1e-2,3e-2,1e-1
+	$(SWEEP) --out runs/tune/fedyogi $(ADAPTIVE) 'server_opt={name="yogi",tau=1e-3,variant="reddi"}' --grid server_opt.lr=1e-2,3e-2,1e-1
+	$(SWEEP) --out runs/tune/fedadam $(ADAPTIVE) 'server_opt={name="adam",tau=1e-3,variant="reddi"}' --grid server_opt.lr=1e-2,3e-2,1e-1
+
+coverage: install
+	$(VENV)/bin/python tools/coverage.py --out runs/coverage
 
 alignment: install
 	@[ -e runs/alignment/start/report.md ] || $(FEDLOOM) run experiments/alignment_start.toml --quiet --out runs/alignment/start

@@ -15,7 +15,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
     {"extras"},
-    {"tree", "mean", "plugin", "files", "precision", "pretrained", "texts"},
+    {"tree", "mean", "plugin", "files", "precision", "pretrained", "texts", "intervals"},
     {"embedding", "examples", "config", "settings", "token_loss"},
     {"model", "messages", "lineage", "world", "example_texts"},
     {"asking", "diversity", "mechanism", "packing"},
@@ -45,7 +45,7 @@ LEVELS = [
         "batching",
         "ranks",
     },
-    {"answering", "candidates"},
+    {"answering", "candidates", "repetitions"},
     {
         "local",
         "clients",
@@ -59,9 +59,9 @@ LEVELS = [
     },
     {"rounds", "engines", "instruments", "accounts"},
     {"protocols", "outcomes", "export"},
-    {"per_client"},
+    {"per_client", "kinds"},
     {"reports", "doctor", "describing", "suites"},
-    {"comparing"},
+    {"comparing", "knowledge"},
     {"summaries"},
     {"claims"},
     {"pages"},
@@ -199,7 +199,7 @@ PARTS = {
         *("closed_ended", "metrics", "corpus_metrics", "ifd", "embedding", "texts"),
     },
     "benchmark": {
-        *("suites", "comparing", "summaries", "claims", "benching", "pages", "sinks", "commands"),
+        *("suites", "comparing", "knowledge", "summaries", "claims", "benching", "pages", "sinks", "commands"),
         *("diversity", "diversities", "describing", "diversity_plots", "instruments"),
     },
     "world": {"world", "pretrain"},

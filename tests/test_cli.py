@@ -54,7 +54,7 @@ def test_run_without_a_terminal_prints_a_line_per_round(tmp_path, monkeypatch, c
 def test_show_prints_json_for_programs(runs, monkeypatch, capsys):
     fedloom(monkeypatch, "show", runs / "fed1", "--json")
     shown = json.loads(capsys.readouterr().out)
-    assert shown["label"] == "plain" and shown["complete"] and shown["rows"][0]["score"] == "loss"
+    assert shown["label"] == "FedAvg" and shown["complete"] and shown["rows"][0]["score"] == "loss"
 
 
 def test_show_has_the_worst_decile_of_the_clients(runs, monkeypatch, capsys):
@@ -65,23 +65,23 @@ def test_show_has_the_worst_decile_of_the_clients(runs, monkeypatch, capsys):
 def test_compare_pairs_a_run_with_local_training(runs, monkeypatch, capsys):
     fedloom(monkeypatch, "compare", runs / "fed1", runs / "local1")
     out = capsys.readouterr().out
-    assert "Paired differences" in out and "plain - local_only" in out
+    assert "Paired differences" in out and "FedAvg - local_only" in out
 
 
 def test_compare_takes_several_seeds_of_each_kind(runs, monkeypatch, capsys):
     assert fedloom(monkeypatch, "compare", *(runs / name for name in ("fed1", "fed2", "local1", "local2"))) == 0
-    assert "plain (2 seeds)" in capsys.readouterr().out
+    assert "FedAvg (2 seeds)" in capsys.readouterr().out
 
 
 def test_compare_puts_methods_side_by_side(runs, monkeypatch, capsys):
     fedloom(monkeypatch, "compare", runs / "fed1", runs / "prox")
     out = capsys.readouterr().out
-    assert "plain (seed 1)" in out and "prox (seed 1)" in out
+    assert "FedAvg (seed 1)" in out and "FedProx (seed 1)" in out
 
 
 def test_two_runs_of_one_kind_and_seed_are_refused(runs, monkeypatch, capsys):
     assert fedloom(monkeypatch, "compare", runs / "fed1", runs / "fed1") == 2
-    assert "another 'plain' run of seed 1" in capsys.readouterr().err
+    assert "another 'FedAvg' run of seed 1" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft 0.21 on transformers 5
@@ -118,7 +118,7 @@ def test_a_way_of_training_that_is_not_the_wanted_one_is_told_first(tmp_path, mo
 
 def test_resuming_a_finished_run_shows_its_table(runs, monkeypatch, capsys):
     assert fedloom(monkeypatch, "resume", runs / "fed1") == 0
-    assert "plain, seed 1" in capsys.readouterr().out
+    assert "FedAvg, seed 1" in capsys.readouterr().out
 
 
 def test_world_sample_prints_json_lines(monkeypatch, capsys):

@@ -123,9 +123,9 @@ def test_runs_of_different_metrics_are_paired_in_what_both_have():
 
 
 def test_score_that_one_run_lacks_leaves_its_cell_empty():
-    both = [Scored("test", 0, "", {}, {"loss": Mean(1, 1), "exact_match": Mean(1, 1)}, "q0", "answer")]
+    both = [Scored("test", 0, "", {}, {"loss": Mean(1, 1), "f1": Mean(0.5, 1)}, "q0", "answer")]
     table = compare_table(compare([found([scored(0)]), found(both, label="other")]))[0]
-    assert next(row for row in table.rows if row[1] == "exact_match")[2:] == ("", "", "1.000 [1.000, 1.000]")
+    assert next(row for row in table.rows if row[1] == "f1")[2:] == ("", "", "0.500 [0.500, 0.500]")
 
 
 def test_unfinished_run_is_not_compared_even_with_final_results():
@@ -136,6 +136,40 @@ def test_unfinished_run_is_not_compared_even_with_final_results():
 def test_two_runs_of_a_kind_and_seed_are_refused():
     with pytest.raises(RunError, match="another 'plain' run of seed 0"):
         compare([found([scored(0)]), found([scored(0)])])
+
+
+def kind(seed, *, base="base", examples=10, **settings):
+    """A run whose settings are given, one question each."""
+    card = {"base_id": base, "n_examples": examples}
+    return replace(found([scored(0)], label="FedAvg", seed=seed), card=card, settings={"seed": seed, **settings})
+
+
+def test_runs_that_differ_in_seeds_alone_are_one_kind():
+    runs = [kind(seed, data={"seed": seed, "name": "world"}, local={"lr": 0.1}) for seed in range(3)]
+    assert {label: list(seeds) for label, seeds in compare(runs).groups.items()} == {"FedAvg": [0, 1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "labels"),
+    [
+        ({"local": {"lr": 0.1}}, {"local": {"lr": 0.2}}, ["FedAvg local.lr=0.1", "FedAvg local.lr=0.2"]),
+        ({"model": {"path": "a"}}, {"model": {"path": "b"}}, ["FedAvg model.path=a", "FedAvg model.path=b"]),
+        ({"data": {"path": "a"}}, {"data": {"path": "b"}}, ["FedAvg data.path=a", "FedAvg data.path=b"]),
+        ({"base": "tiny 1"}, {"base": "tiny 2"}, ["FedAvg base=tiny 1", "FedAvg base=tiny 2"]),
+        ({"examples": 5}, {"examples": 6}, ["FedAvg examples=5", "FedAvg examples=6"]),
+        ({"rounds": 3}, {"rounds": 4}, ["FedAvg rounds=3", "FedAvg rounds=4"]),
+    ],
+)
+def test_runs_of_other_settings_have_columns_of_their_own(one, other, labels):
+    compared = compare([kind(0, **one), kind(1, **one), kind(1, **other)])
+    assert {label: list(seeds) for label, seeds in compared.groups.items()} == {labels[0]: [0, 1], labels[1]: [1]}
+
+
+def test_effective_n_stands_beside_n():
+    wordings = [scored(i, total=float(i // 3), score="f1", fact=f"f{i // 3}") for i in range(30)]
+    table = show_table(found(wordings))
+    shown = dict(zip(table.header, table.rows[0], strict=True))
+    assert shown["n"] == "30" and 8 <= int(shown["effective n"]) <= 12
 
 
 def test_score_without_weight_has_no_row():

@@ -1,21 +1,23 @@
 """Intervals cover what they should, and pairs are tighter than their parts."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from fedloom.errors import DataError
+from fedloom.intervals import bounded_difference, bounded_share, satterthwaite, student_p, student_quantile
+from fedloom.repetitions import student_interval
 from fedloom.statistics import (
     ScoreTable,
     bootstrap,
     bootstrap_difference,
+    drawn_interval,
     holm,
     resampled,
     sign_flip,
-    student_interval,
-    student_quantile,
     worst_share,
 )
 
@@ -264,3 +266,104 @@ def test_one_repetition_has_no_interval():
 
 def test_worst_decile_of_twenty_is_the_mean_of_the_two_lowest():
     assert worst_share(list(range(20))) == 0.5
+
+
+# ------------------------------------------------------------------------------------------- questions about one thing
+
+
+def repeated(values, times=3):
+    """A table of facts asked in several wordings, all answered alike."""
+    facts = tuple(f"fact {k}" for k in range(len(values)) for _ in range(times))
+    return replace(table(np.repeat(values, times)), cluster_N=facts)
+
+
+def test_wordings_of_a_fact_are_drawn_as_one():
+    answers = np.random.default_rng(40).random(30)
+    alone, worded = bootstrap(table(answers), resamples=200), bootstrap(repeated(answers), resamples=200)
+    assert (worded.low, worded.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_wordings_that_agree_count_as_one_question():
+    told = bootstrap(repeated(np.random.default_rng(41).random(30)), resamples=4000)
+    assert told.n == 90 and told.effective_n == pytest.approx(30, rel=0.1)
+
+
+def test_questions_by_themselves_count_fully():
+    assert bootstrap(table(np.random.default_rng(42).random(90)), resamples=4000).effective_n == pytest.approx(
+        90, rel=0.1
+    )
+
+
+def test_answers_that_are_all_alike_count_as_their_facts():
+    assert bootstrap(repeated(np.ones(30)), resamples=50).effective_n == 30
+
+
+def test_wordings_of_a_fact_are_swapped_together():
+    one, other = np.random.default_rng(43).random((2, 8))
+    assert sign_flip([(repeated(one), repeated(other))]) == pytest.approx(sign_flip([(table(one), table(other))]))
+
+
+def test_facts_that_all_clients_know_are_drawn_across_them():
+    facts = np.random.default_rng(44).random(6)
+    clients, about = [f"c{c}" for c in range(20) for _ in facts], tuple(f"f{k}" for k in range(6)) * 20
+    told = bootstrap(replace(table(np.tile(facts, 20), clients=clients), cluster_N=about), resamples=4000)
+    assert told.standard_error == pytest.approx(np.std(facts) / np.sqrt(6), rel=0.1)
+
+
+def test_questions_about_one_thing_within_a_client_are_drawn_together():
+    answers, names = (
+        client_answers(np.random.default_rng(45), questions=4),
+        [f"c{c}" for c in range(20) for _ in range(4)],
+    )
+    alone = bootstrap(table(answers + 0.5, clients=names), resamples=300)
+    about = tuple(f"{name} {q}" for name in dict.fromkeys(names) for q in range(4) for _ in range(3))
+    asked = table(np.repeat(answers + 0.5, 3), clients=np.repeat(names, 3).tolist())
+    worded = bootstrap(replace(asked, cluster_N=about), resamples=300)
+    assert (worded.low, worded.high) == pytest.approx((alone.low, alone.high))
+
+
+# ----------------------------------------------------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize(("right", "n"), [(1, 10), (95, 100), (100, 100), (0, 7)])
+def test_interval_of_a_share_is_wilsons_of_scipy(right, n):
+    share = right / n
+    expected = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert bounded_share(share, share * (1 - share) / n, n, stats.norm.ppf(0.975)) == pytest.approx(
+        tuple(expected), abs=1e-9
+    )
+
+
+def test_share_of_1_has_an_interval_of_its_facts():
+    told = bootstrap(repeated(np.ones(40)), resamples=50)
+    t = stats.t.ppf(0.975, 39)
+    assert (told.low, told.high) == pytest.approx((40 / (40 + t * t), 1.0))
+
+
+def test_difference_of_independent_values_adds_their_sides_in_squares():
+    low, high = bounded_difference((0.9, 0.5), ((0.8, 0.95), (0.4, 0.7)), 0.0)
+    assert (low, high) == pytest.approx((0.4 - np.hypot(0.1, 0.2), 0.4 + np.hypot(0.05, 0.1)))
+
+
+def test_difference_of_values_that_move_together_has_the_difference_of_their_sides():
+    low, high = bounded_difference((0.9, 0.5), ((0.8, 0.95), (0.4, 0.7)), 1.0)
+    assert (low, high) == pytest.approx((0.4 - 0.1, 0.4 + 0.05))
+
+
+def test_two_models_that_are_always_right_may_differ():
+    told = bootstrap_difference(repeated(np.ones(40)), repeated(np.ones(40)), resamples=50)
+    assert told.value == 0 and told.low < -0.05 and told.high > 0.05
+
+
+def test_interval_of_few_units_is_as_wide_as_students():
+    draws = np.random.default_rng(46).normal(size=400_000)
+    told = drawn_interval(0.0, draws, 9)
+    assert told.high == pytest.approx(stats.t.ppf(0.975, 8) * np.sqrt(9 / 8), rel=0.02)
+
+
+def test_degrees_of_freedom_of_equal_variances_add_up():
+    assert satterthwaite([(0.5, 4), (0.5, 4)]) == 8
+
+
+def test_p_is_that_of_scipy():
+    assert student_p(2.1, 7) == pytest.approx(2 * stats.t.sf(2.1, 7))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedloom.comparing import ALL, gap, joined, pair_rows, rank_rows
+from fedloom.comparing import ALL, gap, pair_rows, rank_rows
 from fedloom.errors import DataError, RunError
 from fedloom.per_client import direction
+from fedloom.repetitions import joined
 from fedloom.statistics import Interval
 from fedloom.summaries import (
     client_rows,
@@ -186,9 +187,9 @@ def test_worse_is_told_of_the_first():
     assert row(pair_rows(suite_of(cells), ["d"]), first="bad").verdict == "worse"
 
 
-def test_pair_whose_interval_holds_0_is_undecided_however_small_its_p():
+def test_p_of_two_unlike_seeds_is_that_of_the_t_test_however_many_their_questions():
     found = row(pair_rows(suite_of(by_seed({"a": [0.9, 0.3], "b": [0.2, 0.2]}, n=100)), ["d"]), first="a")
-    assert (found.p < 0.001, found.verdict) == (True, "undecided")
+    assert found.p == pytest.approx(stats.ttest_1samp([0.7, 0.1], 0).pvalue) and found.verdict == "undecided"
 
 
 def test_pair_of_few_questions_is_undecided_however_narrow_its_interval():
@@ -274,6 +275,28 @@ def test_measures_of_one_seed_are_resampled_over_clients():
     cells = {("d", "m", 0): made(numbered(own(CLIENTS)))}
     mean = row(client_rows(suite_of(cells)), questions="validation, own").measures["mean"]
     assert mean.standard_error == pytest.approx(np.std(list(CLIENTS.values())) / math.sqrt(20), rel=0.15)
+
+
+def test_last_clients_of_one_seed_have_no_interval():
+    cells = {("d", "m", 0): made(numbered(own(CLIENTS)))}
+    measures = row(client_rows(suite_of(cells)), questions="validation, own").measures
+    assert [name for name, one in measures.items() if math.isnan(one.low)] == [
+        "worst_decile",
+        "best_decile",
+        "worst_client",
+        "gap",
+    ]
+
+
+def test_mean_over_the_same_clients_in_all_seeds_is_no_surer_than_that_of_one():
+    one, all_seeds = (
+        row(
+            client_rows(suite_of({("d", "m", s): made(numbered(own(CLIENTS)), seed=s) for s in range(count)})),
+            questions="validation, own",
+        ).measures["mean"]
+        for count in (1, 4)
+    )
+    assert all_seeds.standard_error == pytest.approx(one.standard_error, rel=0.1)
 
 
 # ----------------------------------------------------------------------------------------------- languages, domains

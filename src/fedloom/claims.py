@@ -2,7 +2,8 @@
 
 That something is so everywhere needs every interval on the right side, and no correction (an intersection of hypotheses
 is rejected only if each is). That it is so somewhere is looked for in many places: there the intervals are those of the
-level 1 - 0.05 / places (Bonferroni), so that all of them together err in at most one of twenty suites.
+level 1 - 0.05 / places (Bonferroni), so that all of them together err in at most one of twenty suites. What holds
+everywhere fails somewhere, and the other way round: the side that needs one place alone is the one corrected.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,8 @@ from typing import Any, Literal
 from fedloom.comparing import ALL, gap
 from fedloom.errors import DataError, RunError
 from fedloom.evaluation import Scored
-from fedloom.outcomes import Asked, Outcome, Selection
-from fedloom.per_client import direction
+from fedloom.outcomes import Asked, Outcome
+from fedloom.per_client import by_knowledge, direction
 from fedloom.statistics import LEVEL, Interval
 from fedloom.suites import BASE, Claim, SuiteOutcome
 from fedloom.summaries import Summary, languages_of_models, plain, summarise
@@ -111,25 +112,33 @@ def _decide(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Decision:
 def _everywhere(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Decision:
     """Decide whether every difference lies above the margin, or below it."""
     places = [data] if claim.over == "mean" else [(one,) for one in data]
-    parts = [
-        Part(
-            f"{method} - {claim.than} on {place[0] if len(place) == 1 else ALL}",
-            gap(found, place, method, claim.than, score=claim.score, choose=_Chooser(claim)),
-        )
-        for method in claim.methods
-        for place in places
-    ]
+    needed = [(method, place) for method in claim.methods for place in places]
+    parts = [_over(found, claim, *each, LEVEL) for each in needed]
+    strict = _level(len(needed))
+    corrected = [_over(found, claim, *each, strict) for each in needed]
     if claim.kind == "above":
         weakest = min(parts, key=lambda part: part.difference.low)
         holds = all(part.difference.low > claim.margin for part in parts)
-        fails = any(part.difference.high <= claim.margin for part in parts)
+        fails = any(part.difference.high <= claim.margin for part in corrected)
     else:
         weakest = max(parts, key=lambda part: part.difference.high)
         holds = all(part.difference.high <= claim.margin for part in parts)
-        fails = any(part.difference.low > claim.margin for part in parts)
+        fails = any(part.difference.low > claim.margin for part in corrected)
     side, which = ("above", "lowest ") if claim.kind == "above" else ("at most", "highest ")
     reason = f"{which * (len(parts) > 1)}{_told(weakest)}, needed {side} {claim.margin:g}"
+    if fails and len(parts) > 1:
+        reason += f"; one lies on the other side ({_corrected(strict)})"
     return Decision(claim.text, _state(holds=holds, fails=fails), reason, tuple(parts))
+
+
+def _over(found: SuiteOutcome, claim: Claim, method: str, place: Sequence[str], level: float) -> Part:
+    difference = gap(found, place, method, claim.than, score=claim.score, choose=_Chooser(claim), level=level)
+    return Part(f"{method} - {claim.than} on {place[0] if len(place) == 1 else ALL}", difference)
+
+
+def _level(n_places: int) -> float:
+    """Return the level of intervals of which none errs in n places together (Bonferroni)."""
+    return 1 - (1 - LEVEL) / n_places
 
 
 def _state(*, holds: bool, fails: bool) -> State:
@@ -143,12 +152,13 @@ def _told(part: Part) -> str:
 def _somewhere(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group]) -> Decision:
     """Decide whether any difference on any group lies above the margin."""
     places = [(method, group) for method in claim.methods for group in groups]
-    level = 1 - (1 - LEVEL) / len(places)
+    level = _level(len(places))
     parts = [_part(found, claim, group, (method, claim.than), level) for method, group in places]
+    plain = [_part(found, claim, group, (method, claim.than), LEVEL) for method, group in places]
     best = max(parts, key=lambda part: part.difference.low)
     state = _state(
         holds=best.difference.low > claim.margin,
-        fails=all(part.difference.high <= claim.margin for part in parts),
+        fails=all(part.difference.high <= claim.margin for part in plain),
     )
     above = sum(part.difference.low > claim.margin for part in parts)
     reason = f"best {_told(best)}, needed above {claim.margin:g}, so on {above} of {len(parts)} ({_corrected(level)})"
@@ -157,26 +167,29 @@ def _somewhere(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group]) -> D
 
 def _none_best(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group]) -> Decision:
     """Decide whether every method is beaten by another one on some group."""
-    level = 1 - (1 - LEVEL) / (len(groups) * (len(claim.methods) - 1))
-    rivals = {
-        method: [
-            # Of a score of which less is better, who beats another has less.
-            _part(found, claim, group, (rival, method) if _sign(found, claim, group) >= 0 else (method, rival), level)
-            for group in groups
-            for rival in claim.methods
-            if rival != method
-        ]
-        for method in claim.methods
-    }
+    level, strict = _level(len(groups) * (len(claim.methods) - 1)), _level(len(claim.methods))
+    rivals = {method: _rivals(found, claim, groups, method, level) for method in claim.methods}
+    best = [_rivals(found, claim, groups, method, strict) for method in claim.methods]
     beaten = {method: max(parts, key=lambda part: part.difference.low) for method, parts in rivals.items()}
     least = min(beaten.values(), key=lambda part: part.difference.low)
     state = _state(
         holds=least.difference.low > 0,
-        fails=any(all(part.difference.high < 0 for part in parts) for parts in rivals.values()),
+        fails=any(all(part.difference.high < 0 for part in parts) for parts in best),
     )
     count = sum(part.difference.low > 0 for part in beaten.values())
     reason = f"{count} of {len(beaten)} are beaten somewhere, least surely {_told(least)} ({_corrected(level)})"
     return Decision(claim.text, state, reason, tuple(beaten.values()))
+
+
+def _rivals(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group], method: str, level: float) -> list[Part]:
+    """Return by how much each other method beats a method on each group."""
+    return [
+        # Of a score of which less is better, who beats another has less.
+        _part(found, claim, group, (rival, method) if _sign(found, claim, group) >= 0 else (method, rival), level)
+        for group in groups
+        for rival in claim.methods
+        if rival != method
+    ]
 
 
 def _sign(found: SuiteOutcome, claim: Claim, group: _Group) -> int:
@@ -200,7 +213,7 @@ def _groups(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Iterator[
             yield _Group(name)
             continue
         run = next(iter(found.runs(name, claim.methods[0]).values()))
-        final = run.part(_Chooser(claim)(run)).results["final"]
+        final = _Chooser(claim)(run).results["final"]
         tagged = [one.tags[claim.groups] for one in final if claim.groups in one.tags]
         yield from (_Group(name, claim.groups, value) for value in dict.fromkeys(tagged))
 
@@ -212,15 +225,16 @@ class _Chooser:
     claim: Claim
     group: _Group | None = None
 
-    def __call__(self, run: Outcome) -> Selection:
-        """Return the selection: the set, the tags, the group, and the models whose own the group is."""
+    def __call__(self, run: Outcome) -> Outcome:
+        """Return the part of the run: the set, the tags, the group, and the models whose own the questions are."""
         claim, tags = self.claim, dict(self.claim.where)
         if self.group and self.group.tag:
             tags[self.group.tag] = self.group.value
         asked = Asked(claim.set, tuple(sorted(tags.items())))
-        return (
-            _OwnModels(asked, claim.groups, languages_of_models(run, claim.groups)) if claim.models == "own" else asked
-        )
+        known = run if claim.facts == "all" else by_knowledge(run, claim.facts)
+        if claim.models == "own":
+            return known.part(_OwnModels(asked, claim.groups, languages_of_models(run, claim.groups)))
+        return known.part(asked)
 
 
 @dataclass(frozen=True)

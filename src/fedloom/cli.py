@@ -14,6 +14,7 @@ from fedloom.commands.data_describe import data_describe
 from fedloom.commands.evaluate_exams import exam
 from fedloom.commands.evaluate_tasks import compare_tasks, evaluate_tasks
 from fedloom.commands.report import report
+from fedloom.commands.sweep import sweep
 from fedloom.errors import FedloomError, UnknownNameError, suggest
 
 if TYPE_CHECKING:
@@ -125,15 +126,18 @@ def compare(
 ) -> None:
     """Print several runs side by side and their paired differences."""
     from fedloom.console import lines, print_tables
+    from fedloom.knowledge import knowledge, knowledge_record
     from fedloom.reports import compare as compare_outcomes
     from fedloom.reports import compare_record, compare_table, outcome
     from fedloom.runs import RunDirectory
 
     compared = compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])
     if as_json:
-        lines([json.dumps(compare_record(compared))])
+        lines([json.dumps(compare_record(compared) | {"facts": knowledge_record(compared)})])
     else:
-        print_tables(compare_table(compared))
+        tables, sentences = knowledge(compared)
+        print_tables([*compare_table(compared), *tables])
+        lines(sentences)
 
 
 @app.command()
@@ -253,6 +257,7 @@ def pretrain(
 
 
 app.command()(bench)
+app.command()(sweep)
 app.command()(report)
 
 # typer carries its own copy of click in some versions and not in others: the parent of its own error is in both.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from fedloom import rng
 from fedloom.contracts import Encoded, Model, Partition, Shard, Source, Task
@@ -36,14 +36,25 @@ class Division:
 
 
 def divide(
-    source: Source, partition: Partition, *, n_clients: int, holdout: float, seed: int, by_text: bool = False
+    source: Source,
+    partition: Partition,
+    *,
+    n_clients: int,
+    holdout: float,
+    seed: int,
+    split: Literal["report", "tune"] = "report",
+    by_text: bool = False,
 ) -> Division:
     """Return every client's training and validation examples, and the common test examples.
 
     A source without a validation split gives up the share `holdout` of each client's examples for it: a number of
-    them, or with `by_text` each by a coin of its own, so that no record decides about another.
+    them, or with `by_text` each by a coin of its own, so that no record decides about another. To tune, no example is
+    used that a report is about: there is no test, and where the validation examples are what is reported, they are set
+    aside and as large a share of the rest is held out in their place.
     """
-    splits = source.load()
+    splits = dict(source.load())
+    reported = splits.pop("test", ()) if split == "tune" else splits.get("test", ())
+    aside = split == "tune" and not reported
     examples = splits.get("train", ())
     if not examples:
         raise DataError("data: the source has no training examples; check its path and split.")
@@ -51,17 +62,21 @@ def divide(
     if "" in indices:
         raise DataError(f"data: {len(indices[''])} records belong to a client without a name; give every client one.")
     card = partition_card(examples, indices, seed)
-    train, held = indices, {client: list[int]() for client in indices}
-    if "validation" not in splits and holdout > 0:
+    train: Mapping[str, Sequence[int]] = indices
+    held: Mapping[str, Sequence[int]] = dict.fromkeys(indices, ())
+    n_times = ("validation" not in splits) + aside
+    for turn in range(n_times if holdout > 0 else 0):
         if by_text:
-            split = hold_out_by_text(indices, examples, fraction=holdout, seed=seed)
+            parts = hold_out_by_text(train, examples, fraction=holdout, seed=seed, turn=turn)
         else:
-            split = hold_out(indices, examples, fraction=holdout, minimum=1, seed=seed)
-        train, held = split.train, split.held
-        card["without_validation"] = list(split.too_small)
+            parts = hold_out(train, examples, fraction=holdout, minimum=1, seed=seed)
+        train, held = parts.train, parts.held
+        card["without_validation"] = list(parts.too_small)
     validation = {client: tuple(_owned(examples[i], client) for i in chosen) for client, chosen in held.items()}
-    if "validation" in splits:
+    if "validation" in splits and not aside:
         validation = _by_client(splits["validation"], indices)
+    if split == "tune" and not any(validation.values()):
+        raise DataError("data: found no validation examples to tune by; set evaluation.holdout above 0.")
     _refuse_overlap(examples, indices, splits)
     return Division(
         {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()},

@@ -8,27 +8,18 @@ interval covers the seeds: `better` needs both.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from fedloom.errors import DataError
-from fedloom.outcomes import Asked, Outcome, Selection
+from fedloom.outcomes import Asked, Outcome
 from fedloom.per_client import direction
-from fedloom.reports import difference, paired
+from fedloom.repetitions import Repetition, mean_interval, repeated_p
+from fedloom.reports import paired, repetition
 from fedloom.rng import numpy_random
-from fedloom.statistics import (
-    LEVEL,
-    Array,
-    Interval,
-    ScoreTable,
-    bootstrap,
-    holm,
-    resampled,
-    sign_flip,
-    student_interval,
-)
+from fedloom.statistics import LEVEL, Array, Interval, ScoreTable, holm, resampled, sign_flip
 from fedloom.suites import BASE, SuiteOutcome
 
 __all__ = [
@@ -37,8 +28,7 @@ __all__ = [
     "PairRow",
     "RankRow",
     "gap",
-    "joined",
-    "over_seeds",
+    "mean_value",
     "pair_rows",
     "rank_rows",
 ]
@@ -49,8 +39,8 @@ ALL = "(mean)"
 _SWAPS = 4_999
 
 Verdict = Literal["better", "worse", "undecided"]
-Chooser = Callable[[Outcome], Selection]
-"""Which questions to which models of a run are compared."""
+Chooser = Callable[[Outcome], Outcome]
+"""Takes the part of a run that is compared: which questions to which models."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class PairRow:
     second: str
     difference: Interval
     p: float
-    """Two-sided, by swapped answers."""
+    """Two-sided: by swapped answers, or of the interval over the seeds, whichever is larger."""
     corrected_p: float
     """Corrected for all pairs of the data set (Holm)."""
     verdict: Verdict
@@ -83,27 +73,6 @@ class RankRow:
 
 
 _TEST = Asked("test")
-
-
-def over_seeds(runs: Sequence[Outcome], chosen: Selection, score: str, phase: str = "final") -> Interval | None:
-    """Return the value of a score over the runs of a method; None where one of them has none."""
-    tables = [run.part(chosen).table(score, phase) for run in runs]
-    values = [table.value for table in tables]
-    if not values or any(map(math.isnan, values)):
-        return None
-    return bootstrap(tables[0], resamples=runs[0].resamples) if len(tables) == 1 else student_interval(values)
-
-
-def joined(intervals: Sequence[Interval]) -> Interval:
-    """Return the mean of independent values: half-widths add up in squares (Zou & Donner, 2008, doi:10.1002/sim.3095).
-
-    Used over data sets, whose questions and clients are others.
-    """
-    value = sum(one.value for one in intervals) / len(intervals)
-    below = math.hypot(*(one.value - one.low for one in intervals)) / len(intervals)
-    above = math.hypot(*(one.high - one.value for one in intervals)) / len(intervals)
-    error = math.hypot(*(one.standard_error for one in intervals)) / len(intervals)
-    return Interval(value, value - below, value + above, min(one.n for one in intervals), error)
 
 
 def _comparable(found: SuiteOutcome, data: Sequence[str]) -> list[str]:
@@ -142,7 +111,7 @@ def rank_rows(found: SuiteOutcome, data: Sequence[str]) -> list[RankRow]:
     resamples = min(run.resamples for name in data for method in methods for run in found.runs(name, method).values())
     values_MR = np.mean([_resampled(found, name, methods, resamples) for name in data], axis=0)
     low_M, high_M = np.percentile(_places(sign * values_MR), [2.5, 97.5], axis=1)
-    values = [_mean_value(found, data, method) for method in methods]
+    values = [mean_value(found, data, method) for method in methods]
     place_M = _places(sign * np.array([[value.value] for value in values]))[:, 0]
     label, score = _label(found, data)
     return [
@@ -151,17 +120,11 @@ def rank_rows(found: SuiteOutcome, data: Sequence[str]) -> list[RankRow]:
     ]
 
 
-def _mean_value(found: SuiteOutcome, data: Sequence[str], method: str) -> Interval:
-    """Return the headline score of a method over the data sets and seeds."""
-    runs = {name: found.runs(name, method) for name in data}
-    if len(found.seeds) == 1:
-        (seed,) = found.seeds
-        tables = [runs[name][seed].part(_TEST).table(found.suite.headline(name)) for name in data]
-        return joined([bootstrap(t, resamples=runs[n][seed].resamples) for t, n in zip(tables, data, strict=True)])
-    values = [
-        [runs[name][seed].part(_TEST).table(found.suite.headline(name)).value for name in data] for seed in found.seeds
-    ]
-    return student_interval([sum(each) / len(each) for each in values])
+def mean_value(found: SuiteOutcome, data: Sequence[str], method: str, phase: str = "final") -> Interval:
+    """Return the headline score of a method on the test, over the data sets and seeds."""
+    runs = {name: [run.part(_TEST) for run in found.runs(name, method).values()] for name in data}
+    seeds = [[repetition(run, None, found.suite.headline(name), (phase, phase)) for run in runs[name]] for name in data]
+    return mean_interval(seeds, resamples=runs[data[0]][0].resamples)
 
 
 def _resampled(found: SuiteOutcome, data: str, methods: Sequence[str], resamples: int) -> Array:
@@ -171,7 +134,7 @@ def _resampled(found: SuiteOutcome, data: str, methods: Sequence[str], resamples
     """
     score = found.suite.headline(data)
     runs = [[found.runs(data, method)[seed].part(_TEST) for method in methods] for seed in found.seeds]
-    shared = all(each[0].questions("final") == runs[0][0].questions("final") for each in runs)
+    shared = len({each[0].asked("final") for each in runs}) == 1
     draws = [data if shared else f"{data} {seed}" for seed in found.seeds]
     values_SRM = np.stack(
         [
@@ -194,8 +157,12 @@ def pair_rows(found: SuiteOutcome, data: Sequence[str]) -> list[PairRow]:
     """Return all pairs of methods on the test, by the headline score, of one data set or by the mean over several."""
     methods, sign = _comparable(found, data), _sign(found, data)
     couples = list(itertools.combinations(methods, 2)) if sign else []
-    gaps = [gap(found, data, first, second) for first, second in couples]
-    p_values = [_swap_test(found, data, first, second) for first, second in couples]
+    paired_seeds = [_seeds(found, data, first, second) for first, second in couples]
+    gaps = [mean_interval(seeds, resamples=_resamples(found, data)) for seeds in paired_seeds]
+    p_values = [
+        max(_swap_test(found, data, *couple), repeated_p(seeds) if len(found.seeds) > 1 else 0.0)
+        for couple, seeds in zip(couples, paired_seeds, strict=True)
+    ]
     label, score = _label(found, data)
     return [
         PairRow(label, score, first, second, difference, p, corrected, _verdict(difference, corrected, sign))
@@ -209,8 +176,8 @@ def _verdict(difference: Interval, corrected_p: float, sign: int) -> Verdict:
     return "better" if sign * difference.value > 0 else "worse"
 
 
-def _on_test(_: Outcome) -> Selection:
-    return _TEST
+def _on_test(run: Outcome) -> Outcome:
+    return run.part(_TEST)
 
 
 def gap(
@@ -227,29 +194,43 @@ def gap(
 
     `score` left out is each data set's headline; `choose` is asked of each run by itself.
     """
+    seeds = _seeds(found, data, first, second, score=score, choose=choose)
+    if not seeds[0]:
+        raise DataError(f"{first} less {second} on {', '.join(data)}: no seed has both.")
+    try:
+        return mean_interval(seeds, resamples=_resamples(found, data), level=level)
+    except DataError as error:
+        raise DataError(f"{first} less {second} on {', '.join(data)}: {error}") from error
+
+
+def _resamples(found: SuiteOutcome, data: Sequence[str]) -> int:
+    return next(run.resamples for (name, *_), run in found.cells.items() if name in data)
+
+
+def _seeds(
+    found: SuiteOutcome,
+    data: Sequence[str],
+    first: str,
+    second: str,
+    *,
+    score: str = "",
+    choose: Chooser = _on_test,
+) -> list[list[Repetition]]:
+    """Return the differences of two methods, or of one and its base, by data set and seed."""
     phases = ("final", "base" if second == BASE else "final")
     scores = [score or found.suite.headline(name) for name in data]
     pairs = [_pairs(found, name, first, second, choose) for name in data]
     seeds = [seed for seed in found.seeds if all(seed in each for each in pairs)]
-    if len(seeds) == 1:
-        parts = zip([each[seeds[0]] for each in pairs], scores, strict=True)
-        return joined([difference([pair], name, phases=phases, level=level) for pair, name in parts])
-    values: list[float] = []
-    for seed in seeds:
-        tables = [paired(*each[seed], name, phases) for each, name in zip(pairs, scores, strict=True)]
-        values.append(sum(one.value - other.value for one, other in tables) / len(tables))
-    if any(map(math.isnan, values)):
-        raise DataError(f"{first} less {second} on {', '.join(data)}: a run was asked 0 such questions; leave it out.")
-    return student_interval(values, level=level)
+    return [[repetition(*each[seed], name, phases) for seed in seeds] for each, name in zip(pairs, scores, strict=True)]
 
 
 def _pairs(
     found: SuiteOutcome, data: str, first: str, second: str, choose: Chooser
 ) -> dict[int, tuple[Outcome, Outcome]]:
     """Return the chosen part of the runs of two methods by seed; of a method and its base the same run twice."""
-    runs = {seed: run.part(choose(run)) for seed, run in found.runs(data, first).items()}
+    runs = {seed: choose(run) for seed, run in found.runs(data, first).items()}
     other = first if second == BASE else second
-    others = {seed: run.part(choose(run)) for seed, run in found.runs(data, other).items()}
+    others = {seed: choose(run) for seed, run in found.runs(data, other).items()}
     return {seed: (run, others[seed]) for seed, run in runs.items() if seed in others}
 
 
@@ -259,8 +240,7 @@ def _swap_test(found: SuiteOutcome, data: Sequence[str], first: str, second: str
     for name in data:
         score, pairs = found.suite.headline(name), list(_pairs(found, name, first, second, _on_test).values())
         seeds = [paired(*pair, score) for pair in pairs]
-        texts = [one.questions("final") for one, _ in pairs]
-        alike = all(each == texts[0] for each in texts)
+        alike = len({one.asked("final") for one, _ in pairs}) == 1
         tables += [(_stacked([one for one, _ in seeds]), _stacked([other for _, other in seeds]))] if alike else seeds
     return sign_flip(tables, resamples=_SWAPS)
 
@@ -269,4 +249,4 @@ def _stacked(tables: Sequence[ScoreTable]) -> ScoreTable:
     """Return the models of several seeds as models that answer the same questions."""
     total_CN = np.concatenate([table.total_CN for table in tables])
     weight_CN = np.concatenate([table.weight_CN for table in tables])
-    return ScoreTable(total_CN, weight_CN, tables[0].client_N)
+    return replace(tables[0], total_CN=total_CN, weight_CN=weight_CN, owner_C=())

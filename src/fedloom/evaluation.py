@@ -157,19 +157,20 @@ def group_means(scored: Sequence[Scored], score: str, key: Callable[[Scored], st
     return groups
 
 
-def score_table(scored: Sequence[Scored], score: str) -> ScoreTable:
+def score_table(scored: Sequence[Scored], score: str, cluster: str = "") -> ScoreTable:
     """Return a score as totals and weights [C, N]: a row per owner, a column per question, both sorted by name.
 
     Sorted, so that the tables of two runs with the same questions and owners lie on each other. Weight 0 stands where
-    an owner was not asked.
+    an owner was not asked. `cluster` is the tag of questions about one thing.
     """
     having = [one for one in scored if score in one.scores]
     owners = sorted({one.owner for one in having})
-    clients = {(one.set, one.index): one.tags.get("client", "") for one in having}
-    questions = sorted(clients)
+    tags = {(one.set, one.index): one.tags for one in having}
+    questions = sorted(tags)
+    clients, clusters = (tuple(tags[at].get(name, "") for at in questions) for name in ("client", cluster))
     row, column = {o: i for i, o in enumerate(owners)}, {q: i for i, q in enumerate(questions)}
     total_CN, weight_CN = np.zeros((len(owners), len(questions))), np.zeros((len(owners), len(questions)))
     for one in having:
         place = row[one.owner], column[one.set, one.index]
         total_CN[place], weight_CN[place] = one.scores[score].total, one.scores[score].weight
-    return ScoreTable(total_CN, weight_CN, tuple(clients[question] for question in questions), tuple(owners))
+    return ScoreTable(total_CN, weight_CN, clients, tuple(owners), clusters)

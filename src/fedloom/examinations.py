@@ -219,11 +219,11 @@ def _cost(asker: Asker) -> str:
 
 
 def _result(examination: Examination, who: Mapping[str, Completer], graded: Mapping[str, Sequence[Graded]]) -> Result:
-    resamples = examination.resamples
-    scored = {name: rows(found, resamples=resamples) for name, found in graded.items()}
+    resamples, cluster = examination.resamples, examination.cluster
+    scored = {name: rows(found, resamples=resamples, cluster=cluster) for name, found in graded.items()}
     compared = beyond_half(scored["candidate"])
     if "against" in graded:
-        compared += differences(graded["candidate"], graded["against"], resamples=resamples)
+        compared += differences(graded["candidate"], graded["against"], resamples=resamples, cluster=cluster)
     told = warnings(graded["candidate"])
     record = {
         "models": {name: {"identity": one.identity(), "template": _template(one)} for name, one in who.items()},

@@ -64,6 +64,8 @@ class Examination:
     """Seeds of the answers; each question is answered once with each."""
     resamples: AtLeast = 2000
     """Resamples of the bootstrap intervals."""
+    cluster: str = "fact"
+    """Tag of the questions that stand or fall together; intervals draw them as one."""
     template: Template | None = None
     """How turns become text; a run has its own, which this must equal, and other models need one."""
     budget: Budget = field(default_factory=Budget)
@@ -261,24 +263,24 @@ class Difference:
         return "worse" if self.interval.high < 0 else "not told apart"
 
 
-def rows(graded: Sequence[Graded], *, resamples: int) -> list[Row]:
+def rows(graded: Sequence[Graded], *, resamples: int, cluster: str = "fact") -> list[Row]:
     """Return every score of every exam: over all questions, by category, by language, over languages alike.
 
-    Intervals are drawn over questions and, where there are several, over seeds. A score without any value, because no
-    verdict could be parsed, has no row.
+    Intervals are drawn over questions, those with one value of the tag `cluster` together, and over seeds where there
+    are several. A score without any value, because no verdict could be parsed, has no row.
     """
     found: list[Row] = []
     for exam, group, score, chosen in _groups(graded):
-        table = _table(chosen, score, alike="language" if group == _OVER_LANGUAGES else "")
+        table = _table(chosen, score, cluster=cluster, alike="language" if group == _OVER_LANGUAGES else "")
         if not math.isnan(table.value):
-            drawn = bootstrap(table, resamples=resamples)
-            n = int((table.weight_CN.sum(axis=0) > 0).sum())
-            one = Interval(drawn.value, math.nan, math.nan, n)
-            found.append(Row(exam, group, score, replace(drawn, n=n) if n > 1 else one))
+            one = bootstrap(table, resamples=resamples)
+            found.append(Row(exam, group, score, one if one.n > 1 else Interval(one.value, math.nan, math.nan, 1)))
     return found
 
 
-def differences(mine: Sequence[Graded], others: Sequence[Graded], *, resamples: int) -> list[Difference]:
+def differences(
+    mine: Sequence[Graded], others: Sequence[Graded], *, resamples: int, cluster: str = "fact"
+) -> list[Difference]:
     """Return the paired differences of two models' scores in all groups; both were asked the same questions.
 
     Only questions on which both have a value are compared.
@@ -289,7 +291,7 @@ def differences(mine: Sequence[Graded], others: Sequence[Graded], *, resamples: 
         alike = "language" if group == _OVER_LANGUAGES else ""
         both = _paired(chosen, beside.get((exam, group, score), []), score)
         if both[0]:
-            one, other = (_table(side, score, alike=alike) for side in both)
+            one, other = (_table(side, score, cluster=cluster, alike=alike) for side in both)
             found.append(Difference(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
     return found
 
@@ -333,16 +335,15 @@ def _groups(graded: Sequence[Graded]) -> Iterable[tuple[str, str, str, Sequence[
                 yield exam, group, score, chosen
 
 
-def _table(graded: Sequence[Graded], score: str, *, alike: str = "") -> ScoreTable:
+def _table(graded: Sequence[Graded], score: str, *, cluster: str, alike: str = "") -> ScoreTable:
     """Return a score as totals and weights: a row per seed, a column per question.
 
     `alike` names a tag whose values count alike, however many questions each has.
     """
     seeds = sorted({one.seed for one in graded})
     places = sorted({one.index for one in graded})
-    shape = len(seeds), len(places)
     row, column = {s: i for i, s in enumerate(seeds)}, {p: i for i, p in enumerate(places)}
-    total_CN, weight_CN = np.zeros(shape), np.zeros(shape)
+    total_CN, weight_CN = np.zeros((2, len(seeds), len(places)))
     sizes: dict[str, float] = {}
     for one in graded:
         key = one.tags.get(alike, "")
@@ -352,7 +353,8 @@ def _table(graded: Sequence[Graded], score: str, *, alike: str = "") -> ScoreTab
         share = 1.0 / max(sizes[one.tags.get(alike, "")], 1e-30) if alike else 1.0
         place = row[one.seed], column[one.index]
         total_CN[place], weight_CN[place] = mean.total * share, mean.weight * share
-    return ScoreTable(total_CN, weight_CN, ("",) * len(places))
+    about = {one.index: one.tags.get(cluster, "") for one in graded}
+    return ScoreTable(total_CN, weight_CN, ("",) * len(places), cluster_N=tuple(map(about.__getitem__, places)))
 
 
 def unparsed(graded: Sequence[Graded]) -> dict[str, Mean]:

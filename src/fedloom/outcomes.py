@@ -67,8 +67,26 @@ class Outcome:
     def table(self, score: str, phase: str = "final") -> ScoreTable:
         """Return a score of a phase by owner and question; empty where it was not told."""
         if (score, phase) not in self._tables:
-            self._tables[score, phase] = score_table(self.results.get(phase, ()), score)
+            self._tables[score, phase] = score_table(self.results.get(phase, ()), score, self.cluster)
         return self._tables[score, phase]
+
+    @property
+    def cluster(self) -> str:
+        """The tag of questions about one thing; older runs do not name it."""
+        return str(self.settings.get("evaluation", {}).get("cluster", "fact"))
+
+    @property
+    def data_id(self) -> str:
+        """Equal for two runs whose clients have the same data."""
+        return str(self.card.get("data_sha256", ""))
+
+    def asked(self, phase: str) -> str:
+        """Return a digest of all questions; clients' own count as others where their data do."""
+        told = self.questions(phase)
+        owned = any("client" in one.tags for one in self.results[phase])
+        return _digest(
+            [*(f"{name} {number} {text}" for (name, number), text in sorted(told.items())), self.data_id * owned]
+        )
 
     def questions(self, phase: str) -> Mapping[tuple[str, int], str]:
         """Return a digest of each question; of a client's own only whose it is, for its text stays with it."""
@@ -131,11 +149,22 @@ def _label(table: Mapping[str, Any], where: str) -> str:
     if protocol in ("local_only", "centralised"):
         return protocol
     settings = table["server_opt"]
-    label = rule
-    if server != "sgd" or settings.get("momentum"):
-        variant = f" {settings['variant']}" if "variant" in settings else ""
-        label = f"{rule}+{server}{variant} lr={settings.get('lr')}"
+    kind = f"{server} with momentum" if settings.get("momentum") else server
+    label = _METHODS.get((rule, kind), f"{rule}+{kind}")
+    label += f" {settings['variant']}" if "variant" in settings and kind != "sgd" else ""
     return " ".join([*_clusters(table, protocol), label, *_additions(table, where)])
+
+
+_METHODS = {
+    ("plain", "sgd"): "FedAvg",
+    ("plain", "sgd with momentum"): "FedAvgM",
+    ("plain", "adagrad"): "FedAdagrad",
+    ("plain", "yogi"): "FedYogi",
+    ("plain", "adam"): "FedAdam",
+    ("prox", "sgd"): "FedProx",
+    ("scaffold", "sgd"): "SCAFFOLD",
+}
+"""Names of published methods by rule and server step."""
 
 
 def _clusters(table: Mapping[str, Any], protocol: str) -> list[str]:

@@ -1,7 +1,8 @@
 """How the clients of a run fare: each on its own questions, and each model on those put to all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from fedloom.plugin import lookup, names
 from fedloom.protocols.clustered import clusters_of
 from fedloom.statistics import worst_share
 
-__all__ = ["PerClient", "direction", "models_of_clients", "per_client", "score_names"]
+__all__ = ["PerClient", "by_knowledge", "direction", "models_of_clients", "per_client", "score_names"]
 
 _LOWER_IS_BETTER = ("loss", "answer_loss")
 _NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference")
@@ -79,3 +80,24 @@ def per_client(found: Outcome) -> list[PerClient]:
                 if values:
                     rows.append(PerClient(group, score, values))
     return rows
+
+
+def by_knowledge(found: Outcome, facts: Literal["own", "others"]) -> Outcome:
+    """Return the run with each client's model on the test questions about what its own records are about, or the rest.
+
+    A model that clients share stands once for each of them. Nothing is left of a run whose card does not say what
+    clients know: its questions have no tag `evaluation.cluster`, or privacy hides it.
+    """
+    knows = {client: frozenset(values) for client, values in found.card.get("knows", {}).items()}
+    clients = models_of_clients(found)
+    results = {
+        phase: tuple(
+            replace(one, owner=client)
+            for one in scored
+            if one.set == "test" and found.cluster in one.tags
+            for client in clients.get(one.owner, tuple(knows))
+            if client in knows and (one.tags[found.cluster] in knows[client]) == (facts == "own")
+        )
+        for phase, scored in found.results.items()
+    }
+    return replace(found, results=results)

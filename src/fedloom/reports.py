@@ -1,37 +1,37 @@
 """What a run directory says, as numbers and as tables: one run by itself, several side by side and in pairs."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedloom.accounts import spent_text
-from fedloom.errors import DataError, RunError
+from fedloom.errors import RunError
 from fedloom.evaluation import Scored
 from fedloom.ifd import perplexity
+from fedloom.kinds import configuration, kinds
 from fedloom.mean import Mean
 from fedloom.outcomes import Asked, Outcome, Selection, outcome
 from fedloom.per_client import per_client, score_names
-from fedloom.statistics import (
-    LEVEL,
-    Interval,
-    ScoreTable,
-    bootstrap,
-    bootstrap_difference,
-    student_interval,
-)
+from fedloom.repetitions import Repetition, mean_interval
+from fedloom.statistics import LEVEL, Interval, ScoreTable
 
 __all__ = [
     "Comparison",
     "Outcome",
     "Table",
+    "as_json",
+    "cell",
     "compare",
     "compare_record",
     "compare_table",
     "difference",
     "outcome",
+    "over_seeds",
     "paired",
     "privacy_line",
+    "repetition",
     "show_record",
     "show_table",
 ]
@@ -78,8 +78,7 @@ def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
 
 
 def _value(found: Outcome, chosen: Selection, score: str, phase: str) -> Interval | None:
-    table = found.part(chosen).table(score, phase)
-    return None if math.isnan(table.value) else bootstrap(table, resamples=found.resamples)
+    return over_seeds([found.part(chosen)], score, phase)
 
 
 def _rows(found: Outcome) -> list[_Row]:
@@ -121,23 +120,32 @@ def _perplexity(loss: Interval | None) -> Interval | None:
     if loss is None:
         return None
     value, low, high = (perplexity(Mean(end, 1.0)) for end in (loss.value, loss.low, loss.high))
-    return Interval(value, low, high, loss.n, value * loss.standard_error)
+    return Interval(value, low, high, loss.n, value * loss.standard_error, loss.effective_n)
 
 
 def show_table(found: Outcome) -> Table:
     """Return base and final scores of one run with 95 % intervals over questions and clients.
 
-    Rows `per client` tell how the clients fare: on their own held-out questions, and, where every client has a model
-    of its own, with it on the common ones. `show_record` has every client's value.
+    The effective n is the number of independent questions that would tell as much as the n that were asked. Rows `per
+    client` tell how the clients fare: on their own held-out questions, and, where every client has a model of its own,
+    with it on the common ones. `show_record` has every client's value.
     """
     rows = [
-        (row.questions, row.score, _cell(row.base), _cell(row.final), _error(row.final), str(row.n))
+        (
+            row.questions,
+            row.score,
+            cell(row.base),
+            cell(row.final),
+            _error(row.final),
+            str(row.n),
+            _effective(row.final),
+        )
         for row in _rows(found)
     ]
     for per in per_client(found):
-        cell = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
-        rows.append((f"per client ({per.questions})", per.score, "", cell, "", str(len(per.values))))
-    header = ("questions", "score", "base", "final", "standard error", "n")
+        told = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
+        rows.append((f"per client ({per.questions})", per.score, "", told, "", str(len(per.values)), ""))
+    header = ("questions", "score", "base", "final", "standard error", "n", "effective n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
 
 
@@ -156,9 +164,9 @@ def privacy_line(found: Outcome) -> str:
 def show_record(found: Outcome) -> dict[str, Any]:
     """Return one run as JSON values: the rows of `show_table` as numbers, and every client's own score.
 
-    Intervals are `{"value", "low", "high", "standard_error"}`; null stands for what was not scored.
+    Intervals are `{"value", "low", "high", "standard_error", "effective_n"}`; null stands for what was not scored.
     """
-    rows = [vars(row) | {"base": _json(row.base), "final": _json(row.final)} for row in _rows(found)]
+    rows = [vars(row) | {"base": as_json(row.base), "final": as_json(row.final)} for row in _rows(found)]
     clients = [
         {"questions": per.questions, "score": per.score, "values": dict(per.values)}
         | {"mean": per.mean, "worst_decile": per.worst_decile}
@@ -169,7 +177,8 @@ def show_record(found: Outcome) -> dict[str, Any]:
     return head | {"rows": rows, "clients": clients}
 
 
-def _cell(interval: Interval | None, spec: str = ".3f") -> str:
+def cell(interval: Interval | None, spec: str = ".3f") -> str:
+    """Return an interval as text; nothing of None, the value alone where it has no ends."""
     if interval and math.isnan(interval.low):
         return f"{interval.value:{spec}}"
     return f"{interval:{spec}}" if interval else ""
@@ -179,7 +188,12 @@ def _error(interval: Interval | None) -> str:
     return f"{interval.standard_error:.3f}" if interval and math.isfinite(interval.standard_error) else ""
 
 
-def _json(interval: Interval | None) -> dict[str, float | None] | None:
+def _effective(interval: Interval | None) -> str:
+    return f"{interval.effective_n:.0f}" if interval and math.isfinite(interval.effective_n) else ""
+
+
+def as_json(interval: Interval | None) -> dict[str, float | None] | None:
+    """Return an interval as JSON values, null where it has none."""
     if interval is None:
         return None
     values = {name: value for name, value in asdict(interval).items() if name != "n"}
@@ -225,23 +239,32 @@ class Comparison:
 
 
 def compare(outcomes: Sequence[Outcome]) -> Comparison:
-    """Return runs grouped by kind; unfinished ones, ones without scores and two of a kind and seed are refused."""
+    """Return runs grouped by configuration: those that differ in nothing but seeds are seeds of one kind.
+
+    A kind is called by its method, and where several have one method, by the keys in which these differ besides.
+    Unfinished runs, ones without scores and two of a kind and seed are refused.
+    """
     groups: dict[str, dict[int, Outcome]] = {}
     for found in outcomes:
-        if not found.complete:
-            raise RunError(f"{found.path}: the run is not complete; `fedloom resume {found.path}` first.")
-        if "final" not in found.results:
-            raise RunError(
-                f"{found.path}: the run has no held-out examples, so it has no scores; set evaluation.holdout above 0 "
-                "or give the data a test file, and run it anew."
-            )
-        seeds = groups.setdefault(found.label, {})
+        _refuse_incomparable(found)
+        seeds = groups.setdefault(json.dumps(configuration(found), sort_keys=True), {})
         if found.seed in seeds:
             raise RunError(
                 f"{found.path}: another '{found.label}' run of seed {found.seed} is {seeds[found.seed].path}."
             )
         seeds[found.seed] = found
-    return Comparison(groups)
+    names = kinds([next(iter(seeds.values())) for seeds in groups.values()])
+    return Comparison(dict(zip(names, groups.values(), strict=True)))
+
+
+def _refuse_incomparable(found: Outcome) -> None:
+    if not found.complete:
+        raise RunError(f"{found.path}: the run is not complete; `fedloom resume {found.path}` first.")
+    if "final" not in found.results:
+        raise RunError(
+            f"{found.path}: the run has no held-out examples, so it has no scores; set evaluation.holdout above 0 "
+            "or give the data a test file, and run it anew."
+        )
 
 
 def difference(
@@ -253,18 +276,27 @@ def difference(
 ) -> Interval:
     """Return the mean score of the first runs less that of the second; `phases` says which scores of either.
 
-    Of some questions alone: take the runs' parts.
-    One pair: bootstrap interval over questions and clients. Several (seeds): Student's interval over the pairs.
+    Of some questions alone: take the runs' parts. The interval is that of `mean_interval` over the pairs, the seeds.
     Refused: pairs that were asked different questions, or whose models are those of different clients.
     """
-    if len(pairs) == 1:
-        first, second = paired(*pairs[0], score, phases)
-        return bootstrap_difference(first, second, resamples=pairs[0][0].resamples, level=level)
-    tables = [paired(*pair, score, phases) for pair in pairs]
-    values = [first.value - second.value for first, second in tables]
-    if any(map(math.isnan, values)):
-        raise DataError(f"'{score}': a run has it on 0 of the questions; evaluate at least one.")
-    return student_interval(values, level=level)
+    seeds = [repetition(*pair, score, phases) for pair in pairs]
+    return mean_interval([seeds], resamples=pairs[0][0].resamples, level=level)
+
+
+def repetition(
+    one: Outcome, other: Outcome | None, score: str, phases: tuple[str, str] = ("final", "final")
+) -> Repetition:
+    """Return a score of a run, or its difference to another, as one of several seeds."""
+    tables = paired(one, other, score, phases) if other else (one.table(score, phases[0]), None)
+    # A score that some examples lack is over other questions in another seed.
+    return Repetition(*tables, questions=(one.asked(phases[0]), len(tables[0].client_N)), data=one.data_id)
+
+
+def over_seeds(runs: Sequence[Outcome], score: str, phase: str = "final") -> Interval | None:
+    """Return the value of a score over runs that differ in their seeds; None where one of them has none."""
+    if not runs or any(math.isnan(run.table(score, phase).value) for run in runs):
+        return None
+    return mean_interval([[repetition(run, None, score, (phase, phase)) for run in runs]], resamples=runs[0].resamples)
 
 
 def paired(
@@ -290,9 +322,10 @@ def _compared(compared: Comparison) -> tuple[list[_Side], list[_Pair]]:
     pairs: list[_Pair] = []
     for group, chosen in _selections(final).items():
         for score in score_names(final):
-            values = {label: _over_seeds(seeds, chosen, score) for label, seeds in compared.groups.items()}
+            parts = {label: [run.part(chosen) for run in seeds.values()] for label, seeds in compared.groups.items()}
+            values = {label: over_seeds(runs, score) for label, runs in parts.items()}
             if any(values.values()):
-                base = _over_seeds(compared.groups[compared.labels[0]], chosen, score, "base")
+                base = over_seeds(parts[compared.labels[0]], score, "base")
                 sides.append(_Side(group, score, base, values))
                 pairs += _pairs(compared, group, chosen, [label for label in values if values[label]], score)
     return sides, pairs
@@ -305,40 +338,33 @@ def _pairs(compared: Comparison, group: str, chosen: Selection, having: Sequence
     return [_Pair(group, score, first, other, difference(pairs, score)) for other, pairs in parts.items() if pairs]
 
 
-def _over_seeds(seeds: Mapping[int, Outcome], chosen: Selection, score: str, phase: str = "final") -> Interval | None:
-    """Return the value over all seeds; None where one of them has none."""
-    values = [value for found in seeds.values() if (value := _value(found, chosen, score, phase))]
-    if len(values) < len(seeds):
-        return None
-    return values[0] if len(values) == 1 else student_interval([value.value for value in values])
-
-
 def compare_table(compared: Comparison) -> list[Table]:
     """Return the scores of all kinds side by side, and each kind's paired difference to the first.
 
-    One seed: bootstrap intervals over questions and clients. Several: Student's interval over the seeds.
+    One seed: bootstrap intervals over questions and clients. Several: intervals over seeds and what they share.
     """
     sides, pairs = _compared(compared)
     labels = [f"{label} ({_seeds(seeds)})" for label, seeds in compared.groups.items()]
-    rows = [(side.questions, side.score, _cell(side.base), *map(_cell, side.values.values())) for side in sides]
+    rows = [(side.questions, side.score, cell(side.base), *map(cell, side.values.values())) for side in sides]
     tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), tuple(rows))]
     if pairs:
-        cells = [(p.questions, p.score, f"{p.first} - {p.second}", _cell(p.difference, "+.3f")) for p in pairs]
+        cells = [(p.questions, p.score, f"{p.first} - {p.second}", cell(p.difference, "+.3f")) for p in pairs]
         header = ("questions", "score", "pair", "difference")
         tables.append(Table("Paired differences with 95 % intervals", header, tuple(cells)))
     return tables
 
 
 def compare_record(compared: Comparison) -> dict[str, Any]:
-    """Return `compare_table` as JSON values, intervals as `{"value", "low", "high", "standard_error"}`."""
+    """Return `compare_table` as JSON values, intervals as those of `show_record`."""
     sides, pairs = _compared(compared)
     rows = [
-        vars(side) | {"base": _json(side.base), "values": {name: _json(value) for name, value in side.values.items()}}
+        vars(side)
+        | {"base": as_json(side.base), "values": {name: as_json(value) for name, value in side.values.items()}}
         for side in sides
     ]
     differences = [
         {"questions": pair.questions, "score": pair.score, "first": pair.first, "second": pair.second}
-        | (_json(pair.difference) or {})
+        | (as_json(pair.difference) or {})
         for pair in pairs
     ]
     return {

@@ -1,54 +1,42 @@
-"""Intervals and tests: bootstrap over questions and clients, Student's over seeds, flipped signs for pairs.
+"""Intervals and tests of one run: bootstrap over questions and clients, flipped signs for pairs.
 
 A score is a total over a weight for each question (weight 1 for exact match, the number of tokens for a loss), so one
 resampling serves all of them, and a paired difference is the difference of two such ratios over the same resamples.
+Questions about one thing, as three wordings of a fact are, stand or fall together: they are drawn and swapped as one.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedloom import rng
 from fedloom.errors import DataError
+from fedloom.intervals import LEVEL, Interval, bounded_difference, bounded_share, satterthwaite, student_quantile
 
 __all__ = [
     "LEVEL",
+    "Array",
     "Interval",
     "ScoreTable",
     "bootstrap",
     "bootstrap_difference",
+    "drawn_interval",
     "holm",
+    "question_units",
     "resampled",
     "sign_flip",
-    "student_interval",
-    "student_quantile",
+    "unit_numbers",
     "worst_share",
 ]
 
 Array = NDArray[np.float64]
 
 _DRAWS = 4_000_000  # counts held at once, so that memory does not grow with the number of questions
-
-LEVEL = 0.95
-"""How often an interval holds the value, where nothing else is said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its interval, of 95 % where nothing else is said, and the number of questions or seeds behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    standard_error: float = math.nan
-
-    def __format__(self, spec: str) -> str:
-        """Format as `value [low, high]`, each by `spec`."""
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 @dataclass(frozen=True)
@@ -62,6 +50,8 @@ class ScoreTable:
     """Whose question it is; "" for one that belongs to no client."""
     owner_C: tuple[str, ...] = ()
     """Whose the models are; two tables of the same owners are resampled alike."""
+    cluster_N: tuple[str, ...] = ()
+    """What the question is about; "" for one that is by itself, empty where all are."""
 
     @property
     def value(self) -> float:
@@ -81,7 +71,19 @@ class ScoreTable:
         """
         if not len(self.total_CN) or int((self.weight_CN > 0).sum(axis=0).max(initial=0)) > 1:
             return self
-        return ScoreTable(self.total_CN.sum(axis=0)[None], self.weight_CN.sum(axis=0)[None], self.client_N)
+        return replace(self, total_CN=self.total_CN.sum(axis=0)[None], weight_CN=self.weight_CN.sum(axis=0)[None])
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the score is a share: every answer right or wrong, each counting 1."""
+        asked_CN = self.weight_CN > 0
+        told = self.total_CN[asked_CN]
+        return bool((self.weight_CN[asked_CN] == 1).all() and ((told == 0) | (told == 1)).all())
+
+    @property
+    def influence_CN(self) -> Array:
+        """By how much each answer moves the value: to first order, a resample that draws it twice gains as much."""
+        return (self.total_CN - self.value * self.weight_CN) / self.weight_CN.sum()
 
     def ratios(self, row_RC: Array, column_RN: Array) -> Array:
         """Return the mean of each of R resamples; NaN where it has no weight."""
@@ -91,15 +93,17 @@ class ScoreTable:
         return np.divide(total_R, weight_R, out=np.full(len(row_RC), math.nan), where=weight_R > 0)
 
 
-def bootstrap(table: ScoreTable, *, resamples: int, seed: int = 0) -> Interval:
-    """Return the mean of a score with its percentile interval (Efron & Tibshirani, 1993, chapter 13).
+def bootstrap(table: ScoreTable, *, resamples: int, seed: int = 0, level: float = LEVEL) -> Interval:
+    """Return the mean of a score with its interval (Efron & Tibshirani, 1993, chapter 13).
 
-    Columns are drawn with replacement; where questions belong to clients, in two stages: clients, then questions of
-    each (Davison & Hinkley, 1997, section 3.8; where clients do not differ, this errs on the wide side). Rows are the
-    models of clients that were asked the same questions and are drawn too.
+    Questions are drawn with replacement, those about one thing together; where they belong to clients, in two stages:
+    clients, then what the questions of each are about (Davison & Hinkley, 1997, section 3.8; where clients do not
+    differ, this errs on the wide side); what questions of several clients are about is drawn across them besides
+    (Owen, 2007, doi:10.1214/07-AOAS122). Rows are the models of clients that were asked the same questions and are
+    drawn too. The interval is the percentile one, as much wider as Student's is than the normal one for so few units
+    (Hesterberg, 2015, doi:10.1080/00031305.2015.1089789); that of a share is `bounded_share`.
     """
-    values_RM = resampled([table], resamples=resamples, seed=seed)
-    return _percentiles(table.value, values_RM[:, 0], table.n_questions, LEVEL)
+    return _interval([table], resampled([table], resamples=resamples, seed=seed), level)
 
 
 def bootstrap_difference(
@@ -108,11 +112,90 @@ def bootstrap_difference(
     """Return the difference of two means over the same questions, both taken over the same resamples.
 
     The columns have to be the same questions. Models of the same owners are drawn together; a shared model (one row)
-    may be paired with the models of many clients, and those of other owners are drawn by themselves.
+    may be paired with the models of many clients, and those of other owners are drawn by themselves. The interval of
+    two shares is `bounded_difference`.
     """
-    values_RM = resampled([one, other], resamples=resamples, seed=seed)
-    n = min(one.n_questions, other.n_questions)
-    return _percentiles(one.value - other.value, values_RM[:, 0] - values_RM[:, 1], n, level)
+    return _interval([one, other], resampled([one, other], resamples=resamples, seed=seed), level)
+
+
+def _interval(tables: Sequence[ScoreTable], values_RM: Array, level: float) -> Interval:
+    """Return the first score, or what it is more than the second, with its interval."""
+    values = [table.value for table in tables]
+    value = values[0] - sum(values[1:])
+    n = min(table.n_questions for table in tables)
+    known_RM = values_RM[~np.isnan(values_RM).any(axis=1)]
+    # A resample may miss every question that has weight; if all do, there is a value but no interval.
+    if not len(known_RM):
+        return Interval(value, math.nan, math.nan, n)
+    draws_R = known_RM[:, 0] - known_RM[:, 1:].sum(axis=1)
+    variance = float(draws_R.var(ddof=1)) if len(draws_R) > 1 else math.nan
+    tables = [table.merged() for table in tables]
+    freedom = _freedom(tables)
+    t = student_quantile(level, freedom)
+    if all(table.is_share for table in tables) and not math.isnan(variance):
+        n_units = [_n_units(table) for table in tables]
+        variances = np.atleast_2d(np.cov(known_RM.T)).diagonal().tolist()
+        ends = [bounded_share(*told, t) for told in zip(values, variances, n_units, strict=True)]
+        correlation = _correlation(known_RM) if len(ends) > 1 else 0.0
+        low, high = ends[0] if len(ends) == 1 else bounded_difference(values, ends, correlation)
+    else:
+        low, high = _percentiles(draws_R, t, freedom)
+    return Interval(value, low, high, n, math.sqrt(variance), _effective(tables, variance, n))
+
+
+def drawn_interval(value: float, draws_R: Array, n_units: int) -> Interval:
+    """Return a value with its percentile interval over resamples of so many units."""
+    freedom = max(1, n_units - 1)
+    low, high = _percentiles(draws_R, student_quantile(LEVEL, freedom), freedom)
+    return Interval(value, low, high, n_units, float(draws_R.std(ddof=1)))
+
+
+def _percentiles(draws_R: Array, t: float, freedom: int) -> tuple[float, float]:
+    tail = 100 * NormalDist().cdf(-t * math.sqrt((freedom + 1) / freedom))
+    low, high = np.percentile(draws_R, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _correlation(values_RM: Array) -> float:
+    one_R, other_R = values_RM.T
+    spread = float(one_R.std() * other_R.std())
+    return float(np.corrcoef(one_R, other_R)[0, 1]) if spread > 0 else 0.0
+
+
+def _influences(tables: Sequence[ScoreTable]) -> tuple[Array, list[Array]]:
+    """Return the influence on the difference of each question [N], and of each owner of models where there are several.
+
+    Models of the same owners count together.
+    """
+    signed = [sign * table.influence_CN for sign, table in zip((1, -1), tables, strict=False)]
+    column_N = np.sum([influence_CN.sum(axis=0) for influence_CN in signed], axis=0)
+    rows: dict[tuple[tuple[str, ...], int], Array] = {}
+    for influence_CN, table in zip(signed, tables, strict=True):
+        row_C = rows.setdefault((table.owner_C, len(influence_CN)), np.zeros(len(influence_CN)))
+        row_C += influence_CN.sum(axis=1)
+    return column_N, [row_C for row_C in rows.values() if len(row_C) > 1]
+
+
+def _freedom(tables: Sequence[ScoreTable]) -> int:
+    """Return the degrees of freedom of a value that questions and owners of models both move (Satterthwaite, 1946)."""
+    column_N, rows = _influences(tables)
+    units = [np.bincount(unit_numbers(tables[0]), weights=column_N), *rows]
+    parts = [(float((unit**2).sum()), len(unit) - 1) for unit in units if len(unit) > 1]
+    return satterthwaite(parts)
+
+
+def _effective(tables: Sequence[ScoreTable], variance: float, n: int) -> float:
+    """Return how many independent questions would have as small a variance, at most n; of none as many as units."""
+    if not variance > 0:
+        return float(min(map(_n_units, tables)))
+    column_N, _ = _influences(tables)
+    return min(float(n), n * float((column_N**2).sum()) * n / (n - 1) / variance) if n > 1 else 1.0
+
+
+def _n_units(table: ScoreTable) -> int:
+    """Return the number of units that are drawn, of those that were asked anything."""
+    asked_N = (table.weight_CN > 0).any(axis=0)
+    return len(set(unit_numbers(table)[asked_N].tolist()))
 
 
 def resampled(tables: Sequence[ScoreTable], *, resamples: int, seed: int | str = 0) -> Array:
@@ -131,7 +214,7 @@ def resampled(tables: Sequence[ScoreTable], *, resamples: int, seed: int | str =
     groups = list(dict.fromkeys((table.owner_C, len(table.total_CN)) for table in tables))
     means = [
         np.stack([table.ratios(rows[groups.index((table.owner_C, len(table.total_CN)))], columns) for table in tables])
-        for rows, columns in _draws([count for _, count in groups], first.client_N, resamples, seed)
+        for rows, columns in _draws([count for _, count in groups], first, resamples, seed)
     ]
     return np.concatenate(means, axis=1).T
 
@@ -141,45 +224,70 @@ def _check(table: ScoreTable) -> None:
         raise DataError("a score over 0 questions has no interval; evaluate at least one.")
 
 
-def _percentiles(value: float, values: Array, n: int, level: float) -> Interval:
-    known = values[~np.isnan(values)]
-    # A resample may miss every question that has weight; if all do, there is a value but no interval.
-    if not len(known):
-        return Interval(value, math.nan, math.nan, n)
-    tail = 50 * (1 - level)
-    low, high = np.percentile(known, [tail, 100 - tail])
-    error = float(known.std(ddof=1)) if len(known) > 1 else math.nan
-    return Interval(value, float(low), float(high), n, error)
-
-
 def _draws(
-    n_rows: Sequence[int], client_N: Sequence[str], resamples: int, seed: int | str
+    n_rows: Sequence[int], table: ScoreTable, resamples: int, seed: int | str
 ) -> Iterator[tuple[list[Array], Array]]:
     """Yield how often each row [R, C] of each group and each column [R, N] is drawn, some resamples at a time."""
     random = rng.numpy_random("bootstrap", seed)
-    clusters = _clusters(client_N)
-    block = max(1, _DRAWS // (sum(n_rows) + len(client_N)))
+    outer, about = question_units(table), _about(table)
+    across = _across(outer, about)
+    within = [[columns for columns in _grouped(about, unit) if columns[0] not in across] for unit in outer]
+    crossing = _grouped(about, sorted(across))
+    block = max(1, _DRAWS // (sum(n_rows) + len(about)))
     for first in range(0, resamples, block):
         count = min(block, resamples - first)
         rows = [_with_replacement(random, count, n) if n > 1 else np.ones((count, 1), dtype=np.int64) for n in n_rows]
-        cluster_RK = _with_replacement(random, count, len(clusters))
-        column_RN = np.empty((count, len(client_N)))
-        single = [(k, columns[0]) for k, columns in enumerate(clusters) if len(columns) == 1]
-        column_RN[:, [column for _, column in single]] = cluster_RK[:, [k for k, _ in single]]
-        for k, columns in enumerate(clusters):
-            if len(columns) > 1:
-                even = np.full(len(columns), 1 / len(columns))
-                column_RN[:, columns] = random.multinomial(cluster_RK[:, k] * len(columns), even)
+        outer_RK = _with_replacement(random, count, len(outer))
+        column_RN = np.empty((count, len(about)))
+        for k, unit in enumerate(outer):
+            column_RN[:, unit] = outer_RK[:, k, None]
+        for k, groups in enumerate(within):
+            if len(groups) > 1:
+                even = np.full(len(groups), 1 / len(groups))
+                drawn_RG = random.multinomial(outer_RK[:, k] * len(groups), even)
+                for g, columns in enumerate(groups):
+                    column_RN[:, columns] = drawn_RG[:, g, None]
+        if crossing:
+            drawn_RG = _with_replacement(random, count, len(crossing))
+            for g, columns in enumerate(crossing):
+                column_RN[:, columns] *= drawn_RG[:, g, None]
         yield [row_RC.astype(np.float64) for row_RC in rows], column_RN
 
 
-def _clusters(client_N: Sequence[str]) -> list[list[int]]:
-    """Return the columns of each client; a question of no client is on its own, and all are if there is one client."""
-    columns: dict[str | int, list[int]] = {}
-    several = len({client for client in client_N if client}) > 1
-    for index, client in enumerate(client_N):
-        columns.setdefault(client if client and several else index, []).append(index)
-    return list(columns.values())
+def question_units(table: ScoreTable, *, of_clients: bool = True) -> list[list[int]]:
+    """Return the columns of each unit: of each client where there are several, else of what questions are about."""
+    several = of_clients and len({client for client in table.client_N if client}) > 1
+    about = _about(table)
+    names = [client if client and several else about[n] for n, client in enumerate(table.client_N)]
+    return _grouped(names, range(len(names)))
+
+
+def unit_numbers(table: ScoreTable, *, of_clients: bool = True) -> NDArray[np.int64]:
+    """Return the number of each column's unit [N]."""
+    numbers = np.empty(len(table.client_N), dtype=np.int64)
+    for number, columns in enumerate(question_units(table, of_clients=of_clients)):
+        numbers[columns] = number
+    return numbers
+
+
+def _about(table: ScoreTable) -> list[str | int]:
+    """Return what each question is about, in a form that no client's name has: one by itself its own number."""
+    return [
+        f"\0{cluster}" if cluster else n for n, cluster in enumerate(table.cluster_N or ("",) * len(table.client_N))
+    ]
+
+
+def _grouped(names: Sequence[str | int], columns: Iterable[int]) -> list[list[int]]:
+    groups: dict[str | int, list[int]] = {}
+    for column in columns:
+        groups.setdefault(names[column], []).append(column)
+    return list(groups.values())
+
+
+def _across(outer: Sequence[Sequence[int]], about: Sequence[str | int]) -> set[int]:
+    """Return the columns about something that columns of another unit are about, too."""
+    counts = Counter(name for unit in outer for name in {about[column] for column in unit})
+    return {column for column, name in enumerate(about) if counts[name] > 1}
 
 
 def _with_replacement(random: np.random.Generator, resamples: int, n: int) -> NDArray[np.int64]:
@@ -188,50 +296,14 @@ def _with_replacement(random: np.random.Generator, resamples: int, n: int) -> ND
     return np.bincount(drawn_RN.ravel(), minlength=resamples * n).reshape(resamples, n)
 
 
-def student_interval(values: Sequence[float], *, level: float = LEVEL) -> Interval:
-    """Return the mean of repetitions (seeds) with Student's interval; it needs at least two."""
-    if len(values) < 2:
-        raise DataError(f"{len(values)} repetitions have no interval; run at least two seeds.")
-    points = np.asarray(values, dtype=np.float64)
-    error = float(points.std(ddof=1)) / math.sqrt(len(values))
-    half = student_quantile(level, len(values) - 1) * error
-    mean = float(points.mean())
-    return Interval(mean, mean - half, mean + half, len(values), error)
-
-
-def student_quantile(level: float, freedom: int) -> float:
-    """Return t such that a Student variable of that many degrees of freedom lies in [-t, t] with probability `level`.
-
-    By bisection of the probability, which is a finite sum (Abramowitz & Stegun, 1964, 26.7.3 and 26.7.4).
-    """
-    low, high = 0.0, 1.0
-    while _student_inside(high, freedom) < level:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_inside(middle, freedom) < level else (low, middle)
-    return high
-
-
-def _student_inside(t: float, freedom: int) -> float:
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, odd = math.cos(angle), freedom % 2
-    term = cosine if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for k in range(2 + odd, freedom, 2):
-        term *= (k - 1) / k * cosine**2
-        total += term
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
-
-
 def sign_flip(pairs: Sequence[tuple[ScoreTable, ScoreTable]], *, resamples: int = 9_999, seed: int = 0) -> float:
     """Return the two-sided p of no difference between two models, by swapping them question by question.
 
     If it does not matter which of the two answered, swapping their scores on any question changes nothing (Fisher,
-    1935, section 21). The statistic is the mean over the pairs of the difference of the means; questions of one client
-    are swapped together, as what a client has in common is no repetition. Of C models that answer the same question
-    their mean counts. All swaps are tried where there are few, else `resamples` random ones, of which the observed one
-    counts as one more (Phipson & Smyth, 2010, doi:10.2202/1544-6115.1585).
+    1935, section 21). The statistic is the mean over the pairs of the difference of the means. Questions of one client
+    are swapped together, else those about one thing: what they have in common is no repetition. Of C models that answer
+    the same question their mean counts. All swaps are tried where there are few, else `resamples` random ones, of which
+    the observed one counts as one more (Phipson & Smyth, 2010, doi:10.2202/1544-6115.1585).
     """
     units = [_units(one, other) for one, other in pairs]
     count = sum(part.shape[1] for part in units)
@@ -250,10 +322,9 @@ def sign_flip(pairs: Sequence[tuple[ScoreTable, ScoreTable]], *, resamples: int 
 
 
 def _units(one: ScoreTable, other: ScoreTable) -> Array:
-    """Return totals and weights of both models [4, U] by question, or by client where questions belong to clients."""
-    clusters = _clusters(one.client_N)
+    """Return totals and weights of both models [4, U] by unit."""
     columns_4N = np.stack([column for table in (one, other) for column in _per_question(table)])
-    return np.stack([columns_4N[:, columns].sum(axis=1) for columns in clusters], axis=1)
+    return np.stack([columns_4N[:, columns].sum(axis=1) for columns in question_units(one)], axis=1)
 
 
 def _per_question(table: ScoreTable) -> tuple[Array, Array]:

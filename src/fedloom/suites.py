@@ -76,6 +76,9 @@ class Claim:
     """What the groups of the other two kinds are: data sets, or the values of a tag within each data set."""
     models: Literal["all", "own"] = "all"
     """Which models answer where there are several: all of them, or those whose own data are of the question's group."""
+    facts: Literal["all", "own", "others"] = "all"
+    """Which questions of the test count for a client's model: all, or those about what its own client's records are
+    about (`evaluation.cluster`), or the rest. A model that clients share counts once for each of them."""
 
     def __post_init__(self) -> None:
         if not self.methods or (self.kind == "none_best" and len(self.methods) < 2):
@@ -84,6 +87,8 @@ class Claim:
             raise ConfigError(f"than: found '{self.than}' for '{self.kind}'; all kinds but 'none_best' need one.")
         if self.models == "own" and self.groups == "data":
             raise ConfigError("models: found 'own' without a tag in `groups` that tells whose own a question is.")
+        if self.facts != "all" and (self.models == "own" or self.set != "test"):
+            raise ConfigError(f"facts: found '{self.facts}' beside models or set; allowed is all models on the test.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +240,7 @@ def _asked(run: TuningRun) -> dict[str, Any]:
         "partition": run.partition,
         "evaluation.limit": run.evaluation.limit,
         "evaluation.holdout": run.evaluation.holdout,
+        "evaluation.split": run.evaluation.split,
     }
 
 

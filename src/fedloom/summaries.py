@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from fedloom.comparing import PairRow, RankRow, over_seeds, pair_rows, rank_rows
+from fedloom.comparing import PairRow, RankRow, pair_rows, rank_rows
 from fedloom.errors import DataError, RunError
+from fedloom.knowledge import FACTS, facts_told, of_facts
 from fedloom.outcomes import Asked, Outcome
 from fedloom.per_client import direction, models_of_clients, per_client
 from fedloom.protocols.clustered import most_frequent
+from fedloom.repetitions import student_interval
+from fedloom.reports import over_seeds
 from fedloom.rng import numpy_random
-from fedloom.statistics import Array, Interval, student_interval
-from fedloom.suites import SuiteOutcome
+from fedloom.statistics import Array, Interval, drawn_interval
+from fedloom.suites import BASE, SuiteOutcome
 
 __all__ = [
     "ClientRow",
@@ -24,6 +27,7 @@ __all__ = [
     "Summary",
     "client_rows",
     "domain_rows",
+    "fact_rows",
     "fairness",
     "language_rows",
     "languages_of_models",
@@ -95,6 +99,8 @@ class Summary:
     clients: tuple[ClientRow, ...]
     languages: tuple[GroupRow, ...]
     domains: tuple[GroupRow, ...]
+    facts: tuple[GroupRow, ...]
+    """By whose facts are asked for: those a client's own records are about, others', all."""
     missing: tuple[str, ...]
     """Cells that have not ended."""
 
@@ -134,6 +140,7 @@ def summarise(found: SuiteOutcome) -> Summary:
         clients=tuple(client_rows(found)),
         languages=tuple(language_rows(found)),
         domains=tuple(domain_rows(found)),
+        facts=tuple(fact_rows(found)),
         missing=tuple(f"{data}/{method}_s{seed}" for data, method, seed in found.missing),
     )
 
@@ -166,14 +173,14 @@ def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
             parts = [run.part(chosen) for run in runs]
             final = [one for part in parts for one in part.results["final"]]
             for score in dict.fromkeys(name for one in final for name in one.scores):
-                value = over_seeds(runs, chosen, score)
+                value = over_seeds(parts, score)
                 if value:
                     yield ScoreRow(
                         data=data,
                         method=method,
                         questions=questions,
                         score=score,
-                        base=over_seeds(runs, chosen, score, "base"),
+                        base=over_seeds(parts, score, "base"),
                         final=value,
                         n_questions=len(parts[0].questions("final")),
                         seeds=tuple(run.seed for run in runs),
@@ -190,7 +197,8 @@ def client_rows(found: SuiteOutcome) -> Iterator[ClientRow]:
             clients = {seed: rows[questions, score] for seed, rows in told.items() if (questions, score) in rows}
             if score in (found.suite.headline(data), "loss") and len(clients) == len(runs):
                 values = [list(each.values()) for each in clients.values()]
-                measures = _measures(values, direction(score) or 1, runs[0].resamples)
+                alike = len({run.data_id for run in runs}) == 1
+                measures = _measures(values, direction(score) or 1, runs[0].resamples, alike=alike)
                 yield ClientRow(data, method, questions, score, clients, measures)
 
 
@@ -214,19 +222,34 @@ def fairness(values_RN: Array, sign: int) -> dict[str, Array]:
     }
 
 
-def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int) -> dict[str, Interval]:
-    """Return `fairness` with intervals: over the seeds, or of one seed over resampled clients."""
+def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int, *, alike: bool) -> dict[str, Interval]:
+    """Return `fairness` with intervals: of one seed over resampled clients, else over the seeds.
+
+    Seeds whose clients are alike (`alike`) do not tell how other clients would fare: there, the variance over resamples
+    of the same clients in all seeds adds to that over the seeds. No resample has a client beyond the last one: for what
+    is about the last ones, the interval is over seeds alone, and of one seed there is none.
+    """
     told = [{name: float(v[0]) for name, v in fairness(np.array([each]), sign).items()} for each in values]
+    drawn = _drawn_measures(values, sign, resamples) if alike else {}
+    n = len(values[0])
     if len(told) > 1:
-        return {name: student_interval([each[name] for each in told]) for name in told[0]}
+        shared = {name: [(float(drawn_R.var(ddof=1)), n - 1)] for name, drawn_R in drawn.items() if name not in _LAST}
+        return {name: student_interval([each[name] for each in told], shared=shared.get(name, ())) for name in told[0]}
+    return {
+        name: Interval(one, math.nan, math.nan, n) if name in _LAST else drawn_interval(one, drawn[name], n)
+        for name, one in told[0].items()
+    }
+
+
+_LAST = ("worst_decile", "best_decile", "worst_client", "gap")
+
+
+def _drawn_measures(values: Sequence[Sequence[float]], sign: int, resamples: int) -> dict[str, Array]:
+    """Return the mean of the measures over the seeds, over resamples of the clients [R]."""
     n = len(values[0])
     drawn_RN = numpy_random("fairness").integers(n, size=(resamples, n))
-    drawn = fairness(np.array(values[0])[drawn_RN], sign)
-    ends = {name: np.percentile(found_R, [2.5, 97.5]) for name, found_R in drawn.items()}
-    return {
-        name: Interval(value, float(ends[name][0]), float(ends[name][1]), n, float(drawn[name].std(ddof=1)))
-        for name, value in told[0].items()
-    }
+    seeds = [fairness(np.array(each)[drawn_RN], sign) for each in values]
+    return {name: np.mean([drawn[name] for drawn in seeds], axis=0) for name in seeds[0]}
 
 
 def languages_of_models(run: Outcome, tag: str) -> dict[str, frozenset[str]]:
@@ -282,12 +305,28 @@ def domain_rows(found: SuiteOutcome) -> Iterator[GroupRow]:
             yield from _group_row(found, (data, method, "all"), runs, "domain", domain)
 
 
+def fact_rows(found: SuiteOutcome) -> Iterator[GroupRow]:
+    """Yield the headline score by whose facts are asked for, before training and of each method."""
+    for data in found.data:
+        runs = {method: list(found.runs(data, method).values()) for method in found.methods}
+        told = {method: each for method, each in runs.items() if each and facts_told(each)}
+        score = found.suite.headline(data)
+        for method, phase in [(BASE, "base")] * bool(told) + [(method, "final") for method in told]:
+            for name in FACTS:
+                parts = of_facts(told.get(method) or next(iter(told.values())), name)
+                interval = over_seeds(parts, score, phase)
+                if interval:
+                    count = len(parts[0].questions(phase))
+                    yield GroupRow(data, method, "each client's", name, score, interval, count)
+
+
 def _group_row(
     found: SuiteOutcome, names: tuple[str, str, str], runs: Sequence[Outcome], tag: str, value: str
 ) -> Iterator[GroupRow]:
     data, method, models = names
     chosen, score = Asked("test", ((tag, value),)), found.suite.headline(data)
-    interval = over_seeds(runs, chosen, score)
+    parts = [run.part(chosen) for run in runs]
+    interval = over_seeds(parts, score)
     if interval:
-        count = len(runs[0].part(chosen).questions("final"))
+        count = len(parts[0].questions("final"))
         yield GroupRow(data, method, models, value, score, interval, count)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedloom.suites import Cell, Suite
     from fedloom.summaries import GroupRow, Summary
 
-__all__ = ["bench"]
+__all__ = ["bench", "carried_out"]
 
 
 def bench(
@@ -54,7 +54,7 @@ def bench(
     suite = load_suite(file, overrides or [], quick=quick)
     folder = out or Path("runs") / f"{file.stem}{'_quick' * quick}"
     try:
-        problems = _carry_out(suite, folder, jobs=jobs or suite.jobs, silent=quiet or as_json)
+        problems = carried_out(suite, folder, jobs=jobs or suite.jobs, silent=quiet or as_json)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on, and finished cells stay as they are.")
         raise typer.Exit(130) from None
@@ -87,7 +87,7 @@ def _say(text: str) -> None:
     sys.stderr.write(f"fedloom: {' '.join(text.split())}\n")
 
 
-def _carry_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list[str]:
+def carried_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list[str]:
     """Run the cells that have not ended well, a line for each; return what went wrong."""
     from fedloom.benching import carry_out, opened_directory, waiting_cells
 
@@ -165,6 +165,7 @@ def _tables(summary: "Summary") -> "list[Table]":
         *_client_tables(summary),
         *_matrix("language", summary.languages),
         *_matrix("domain", summary.domains),
+        *_facts(summary),
     ]
 
 
@@ -178,12 +179,12 @@ def _seeds(seeds: tuple[int, ...]) -> str:
 
 def _client_tables(summary: "Summary") -> "list[Table]":
     """Return how the clients fare on their own questions by the headline score."""
-    from fedloom.reports import Table
+    from fedloom.reports import Table, cell
 
     own = [row for row in summary.clients if row.questions == "validation, own"]
     rows = [row for row in own if row.score == summary.headline[row.data]]
     names = tuple(rows[0].measures) if rows else ()
-    cells = [(row.data, row.method, row.score, *(f"{row.measures[name]:.3f}" for name in names)) for row in rows]
+    cells = [(row.data, row.method, row.score, *(cell(row.measures[name]) for name in names)) for row in rows]
     header = ("data", "method", "score", *(name.replace("_", " ") for name in names))
     return [Table("Clients on their own held-out questions", header, tuple(cells))] * bool(rows)
 
@@ -201,4 +202,22 @@ def _matrix(what: str, rows: "Iterable[GroupRow]") -> "list[Table]":
         kinds = dict.fromkeys((row.method, row.models) for row in mine)
         lines = tuple((*kind, *(cells.get((*kind, group), "") for group in groups)) for kind in kinds)
         tables.append(Table(f"{data} by {what} of the question, {mine[0].score}", ("method", "models", *groups), lines))
+    return tables
+
+
+def _facts(summary: "Summary") -> "list[Table]":
+    """Return a table per data set: methods by whose facts are asked for, with intervals."""
+    from fedloom.knowledge import FACTS
+    from fedloom.reports import Table
+
+    tables: list[Table] = []
+    for data in dict.fromkeys(row.data for row in summary.facts):
+        mine = [row for row in summary.facts if row.data == data]
+        cells = {(row.method, row.group): f"{row.value:.3f}" for row in mine}
+        rows = [
+            (method, *(cells.get((method, name), "") for name in FACTS))
+            for method in dict.fromkeys(r.method for r in mine)
+        ]
+        title = f"{data}: {mine[0].score} by whose facts are asked for, with 95 % intervals"
+        tables.append(Table(title, ("method", *FACTS), tuple(rows)))
     return tables

@@ -67,24 +67,24 @@ def hold_out(
 
 
 def hold_out_by_text(
-    indices: Mapping[str, Sequence[int]], examples: Sequence[Example], *, fraction: float, seed: int
+    indices: Mapping[str, Sequence[int]], examples: Sequence[Example], *, fraction: float, seed: int, turn: int = 0
 ) -> HoldOut:
     """Return a split in which each text is held out with probability `fraction` by a coin of its own.
 
-    The coin is a hash of the seed and the text, the same at every client. So a record that leaves or joins changes
+    The coin is a hash of seed, `turn` and text, the same at every client. So a record that leaves or joins changes
     nothing about the others, at its client or elsewhere, which privacy rests on; shares are met on average only. A
     client all of whose texts fall out trains on none.
     """
     held = {
-        client: [index for index in owned if _coin(seed, normalised(examples[index])) < fraction]
+        client: [index for index in owned if _coin(normalised(examples[index]), seed, turn) < fraction]
         for client, owned in indices.items()
     }
     train = {client: sorted(set(owned) - set(held[client])) for client, owned in indices.items()}
     return HoldOut(train, held, tuple(client for client, chosen in held.items() if not chosen))
 
 
-def _coin(seed: int, text: str) -> float:
-    return seed_of(seed, "hold_out", text) / 2**63
+def _coin(text: str, seed: int, turn: int) -> float:
+    return seed_of(seed, "hold_out", turn, text) / 2**63
 
 
 def _shared(texts_of: Mapping[str, set[str]]) -> set[str]:

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedloom.comparing import ALL, joined
-from fedloom.outcomes import Asked
+from fedloom.comparing import ALL, mean_value
 from fedloom.pages import figures, logs
 from fedloom.pages.blocks import Block, Cell, Column, Figure, Section, Table, Text
 from fedloom.pages.findings import Findings, Gap
 from fedloom.pages.words import NONE, bounds, capital, decided, minus, place, score_name, signed, value
 from fedloom.per_client import direction
-from fedloom.statistics import Interval, student_interval
+from fedloom.statistics import Interval
 from fedloom.suites import BASE
 from fedloom.summaries import GroupRow, ScoreRow
 
 __all__ = ["claims", "curves", "differences", "groups", "ranking", "tables"]
 
 _MEAN = "mean of all data sets"
-_UNBOUNDED = "Student's intervals are not bounded by the range of a score: those of shares may end below 0 or above 1."
+_UNBOUNDED = "Those of a mean of data sets are not bounded by the range of a score: they may end below 0 or above 1."
 
 
 def _called(data: str) -> str:
@@ -71,12 +70,8 @@ def _mean_base(found: Findings, base: Mapping[str, Interval]) -> Interval | None
     study = found.study
     if ALL not in found.ranks or not all(data in base for data in study.data):
         return None
-    if len(study.seeds) == 1:
-        return joined([base[data] for data in study.data])
-    method = found.ranks[ALL][0].method  # ranked there, so none of its runs is missing
-    runs = [(study.suite.headline(data), study.runs(data, method)) for data in study.data]
-    values = [[run[seed].part(Asked("test")).table(score, "base").value for score, run in runs] for seed in study.seeds]
-    return student_interval([sum(seed) / len(seed) for seed in values])
+    # The first one is ranked, so none of its runs is missing.
+    return mean_value(study, study.data, found.ranks[ALL][0].method, "base")
 
 
 def _ranks(found: Findings) -> Table:
@@ -103,7 +98,8 @@ def _how(found: Findings) -> str:
     told = f"{capital(' and '.join(moved))}: all data in one place, a bound rather than a rival. " if moved else ""
     seeds = len(found.study.seeds)
     if seeds > 1:
-        return f"{told}Intervals: Student's t over {seeds} seeds, each run's score taken as one number. {_UNBOUNDED}"
+        bound = f" {_UNBOUNDED}" if len(found.study.data) > 1 else ""
+        return f"{told}Intervals: over {seeds} seeds, and over the questions and clients that they share.{bound}"
     told += "One seed: intervals by bootstrap over clients and questions; they do not tell how another seed would fare."
     return told + " Intervals of data sets are joined for their mean." * (len(found.study.data) > 1)
 

@@ -63,7 +63,8 @@ def measure(
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
     directory.append("metrics.jsonl", lines)
     if phase in ("base", "final"):
-        directory.append("results.jsonl", [_without_private_text(one).as_record() | {"phase": phase} for one in scored])
+        told = _without_private_texts(scored, settings.cluster)
+        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
     directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
     tested = [one for one in scored if "client" not in one.tags]
     name = f"{phase}_{file_name(leg.name)}" if leg.name and phase != "base" else phase
@@ -119,12 +120,20 @@ def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, 
     ]
 
 
-def _without_private_text(one: Scored) -> Scored:
-    """Return a scored example that belongs to a client without its texts; a common test keeps them."""
-    if "client" not in one.tags:
-        return one
-    tags = {name: one.tags[name] for name in ("client", "domain", "language") if name in one.tags}
-    return replace(one, tags=tags, prompt="", reference="", prediction="")
+def _without_private_texts(scored: Sequence[Scored], cluster: str) -> list[Scored]:
+    """Return scored examples, those that belong to a client without their texts; a common test keeps them.
+
+    Of what a client's questions are about only which are about the same: a number in the order of its first question.
+    """
+    asked = sorted({(one.set, one.index, one.tags[cluster]) for one in scored if cluster in one.tags})
+    numbers = {about: str(number) for number, about in enumerate(dict.fromkeys(about for *_, about in asked))}
+    result: list[Scored] = []
+    for one in scored:
+        tags = {name: one.tags[name] for name in ("client", "domain", "language") if name in one.tags}
+        tags |= {cluster: numbers[one.tags[cluster]]} if cluster in one.tags else {}
+        hidden = replace(one, tags=tags, prompt="", reference="", prediction="")
+        result.append(hidden if "client" in one.tags else one)
+    return result
 
 
 def _write_samples(directory: RunDirectory, scored: Sequence[Scored], name: str) -> None:

@@ -64,13 +64,15 @@ class Prepared:
 
 def prepare(run: TuningRun) -> Prepared:
     """Return a run with its model and data loaded, all of it checked before the first step."""
+    asked = run.evaluation
     division = divide(
         run.data,
         run.partition,
         n_clients=run.clients,
-        holdout=run.evaluation.holdout,
+        holdout=asked.holdout,
         seed=run.seed,
-        by_text=run.evaluation.by_text(private=run.privacy.protects() != "nothing"),
+        split=asked.split,
+        by_text=asked.by_text(private=run.privacy.protects() != "nothing"),
     )
     n_clients = len(division.train)
     if run.clients_per_round > n_clients:
@@ -81,6 +83,8 @@ def prepare(run: TuningRun) -> Prepared:
     model = run.model.build(seed=run.seed, device=device, train=run.train)
     refuse_dropout(model, run.privacy)
     division = _identified(division, model)
+    if run.privacy.protects() == "nothing":
+        division = _knowing(division, asked.cluster)
     shards, counts = encode_shards(division, run.task, model)
     kept = {client: len(shard.items) for client, shard in shards.items()}
     if guards and kept != {client: len(examples) for client, examples in division.train.items()}:
@@ -91,8 +95,8 @@ def prepare(run: TuningRun) -> Prepared:
     private = {name: value for name, value in model.trainable.items() if name not in shared}
     validation = [example for examples in division.validation.values() for example in examples]
     # Without a test split all clients' held-out examples together are the questions that every model is asked.
-    test = division.test or tuple(validation)
-    parts = {"test": test[: run.evaluation.limit or None], "validation": validation}
+    test = division.test or tuple(validation if asked.split == "report" else ())
+    parts = {"test": test[: asked.limit or None], "validation": validation}
     sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
     counts |= {f"({name})": count_encoded(items) for name, (_, items) in sets.items()}
     layout = Layout.of_tree(shared)
@@ -117,6 +121,14 @@ def _identified(division: Division, model: Model) -> Division:
     for part in (division.train, division.validation, {"": division.test}):
         data.update(repr([(client, *examples) for client, examples in part.items()]).encode())
     return replace(division, card={**division.card, "data_sha256": data.hexdigest(), "base_id": model.base_id})
+
+
+def _knowing(division: Division, cluster: str) -> Division:
+    """Return the division with what each client's records are about on its card, of what the test asks for."""
+    asked = {example.tags[cluster] for example in division.test if cluster in example.tags}
+    told = {client: {one.tags.get(cluster, "") for one in examples} for client, examples in division.train.items()}
+    knows = {client: sorted(asked & values) for client, values in told.items()}
+    return replace(division, card={**division.card, "knows": knows}) if any(knows.values()) else division
 
 
 def refuse_dropout(model: Model, mechanism: Mechanism) -> None:

@@ -61,6 +61,10 @@ class EvaluationSettings:
     holdout_by: Literal["auto", "count", "text"] = "auto"
     """How: `count` draws that share of a client's records; `text` tosses a coin of its own for each text, so that no
     record decides about another. auto takes `text` with privacy, which needs it, and `count` elsewhere."""
+    split: Literal["report", "tune"] = "report"
+    """Which held-out examples are asked: those that are reported, or others, by which settings are chosen."""
+    cluster: str = "fact"
+    """Tag of the questions that stand or fall together, as wordings of one fact do; intervals draw them as one."""
     limit: Count = 0
     """Test examples used, the first ones; 0 uses all."""
     samples: Count = 8
