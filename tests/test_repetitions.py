@@ -103,7 +103,22 @@ def test_p_is_small_where_the_interval_leaves_out_0():
     p = repeated_p([seeds])
     assert (p < 0.05) == (mean_interval([seeds], resamples=50).low > 0)
     edge = mean_interval([seeds], resamples=50, level=1 - p)
-    assert edge.low == pytest.approx(0, abs=1e-9)
+    assert edge.low == pytest.approx(0, abs=1e-6)
+
+
+def test_p_of_seeds_with_questions_of_their_own_is_that_of_the_t_test():
+    values = np.random.default_rng(6).normal(0.3, 1, size=(5, 20))
+    seeds = [Repetition(table(one), table(np.zeros_like(one)), seed, seed) for seed, one in enumerate(values)]
+    assert repeated_p([seeds]) == pytest.approx(stats.ttest_1samp(values.mean(axis=1), 0).pvalue, rel=1e-5)
+
+
+def test_half_widths_of_seeds_and_of_what_they_share_add_up_in_squares():
+    values = drawn()
+    told, n_seeds, n_questions = over([table(one) for one in values]), *values.shape
+    of_seeds = stats.sem(values.mean(axis=1))
+    shared = np.sqrt(told.standard_error**2 - of_seeds**2)
+    expected = np.hypot(of_seeds * stats.t.ppf(0.975, n_seeds - 1), shared * stats.t.ppf(0.975, n_questions - 1))
+    assert told.high - told.value == pytest.approx(expected)
 
 
 def test_seed_without_a_question_is_refused():

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from fedloom.errors import DataError
-from fedloom.intervals import bounded_difference, bounded_share, satterthwaite, student_p, student_quantile
+from fedloom.intervals import bounded_difference, bounded_share, satterthwaite, student_quantile
 from fedloom.repetitions import student_interval
 from fedloom.statistics import (
     ScoreTable,
@@ -363,7 +363,3 @@ def test_interval_of_few_units_is_as_wide_as_students():
 
 def test_degrees_of_freedom_of_equal_variances_add_up():
     assert satterthwaite([(0.5, 4), (0.5, 4)]) == 8
-
-
-def test_p_is_that_of_scipy():
-    assert student_p(2.1, 7) == pytest.approx(2 * stats.t.sf(2.1, 7))

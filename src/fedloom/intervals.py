@@ -10,7 +10,6 @@ __all__ = [
     "bounded_difference",
     "bounded_share",
     "satterthwaite",
-    "student_p",
     "student_quantile",
 ]
 
@@ -47,11 +46,6 @@ def student_quantile(level: float, freedom: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _student_inside(middle, freedom) < level else (low, middle)
     return high
-
-
-def student_p(t: float, freedom: int) -> float:
-    """Return how often a Student variable of that many degrees of freedom lies outside [-t, t]."""
-    return 0.0 if math.isinf(t) else 1 - _student_inside(abs(t), freedom)
 
 
 def _student_inside(t: float, freedom: int) -> float:

@@ -4,7 +4,9 @@ One seed has a bootstrap interval over its questions and clients, which knows no
 ask questions of their own differ by them, and Student's interval over the seeds covers both. Where seeds ask the same
 questions, or have clients with the same data, their means are alike in what these happen to be: the variance of the
 mean over S seeds is var(seeds) / S plus the covariance of two seeds, which is estimated from the questions and clients
-that they share (two-way random effects; Cameron, Gelbach & Miller, 2011, doi:10.1198/jbes.2010.07136).
+that they share (two-way random effects; Cameron, Gelbach & Miller, 2011, doi:10.1198/jbes.2010.07136). Each of the two
+has its own quantile, and half-widths add up in squares: degrees of freedom put together (Satterthwaite) err three times
+as often as they say where three seeds are looked at in four places.
 """
 
 import math
@@ -21,7 +23,6 @@ from fedloom.intervals import (
     bounded_difference,
     bounded_share,
     satterthwaite,
-    student_p,
     student_quantile,
 )
 from fedloom.statistics import Array, ScoreTable, bootstrap, bootstrap_difference, unit_numbers
@@ -100,28 +101,40 @@ def _drawn(one: Repetition, resamples: int, level: float) -> Interval:
 
 
 def repeated_p(data: Sequence[Sequence[Repetition]]) -> float:
-    """Return the two-sided p of a difference of 0 that belongs to `mean_interval`; of one seed NaN."""
+    """Return the two-sided p of a difference of 0 that belongs to `mean_interval`, without regard to shares.
+
+    It is 1 less the level of the interval that ends at 0, by bisection; of one seed NaN.
+    """
     values = [sum(one.value for one in seed) / len(data) for seed in zip(*data, strict=True)]
     if len(values) < 2:
         return math.nan
-    mean, variance, freedom = _moments(values, _shared(data))
-    return student_p(abs(mean) / math.sqrt(variance), freedom) if variance > 0 else float(mean == 0)
+    mean, parts = _moments(values, _shared(data))
+    if not sum(variance for variance, _ in parts):
+        return float(mean == 0)
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        level = (low + high) / 2
+        low, high = (level, high) if _half(parts, level) < abs(mean) else (low, level)
+    return 1 - low
 
 
-def _moments(values: Sequence[float], shared: Sequence[Part]) -> tuple[float, float, int]:
-    """Return the mean of the seeds, its variance and the degrees of freedom."""
+def _moments(values: Sequence[float], shared: Sequence[Part]) -> tuple[float, list[Part]]:
+    """Return the mean of the seeds and the parts of its variance."""
     if len(values) < 2:
         raise DataError(f"{len(values)} repetitions have no interval; run at least two seeds.")
     points = np.asarray(values, dtype=np.float64)
-    parts = [(float(points.var(ddof=1)) / len(values), len(values) - 1), *shared]
-    return float(points.mean()), sum(variance for variance, _ in parts), satterthwaite(parts)
+    return float(points.mean()), [(float(points.var(ddof=1)) / len(values), len(values) - 1), *shared]
+
+
+def _half(parts: Sequence[Part], level: float) -> float:
+    """Return half the width of an interval of that level."""
+    return math.hypot(*(student_quantile(level, freedom) * math.sqrt(variance) for variance, freedom in parts))
 
 
 def _interval(values: Sequence[float], shared: Sequence[Part], level: float) -> Interval:
-    mean, variance, freedom = _moments(values, shared)
-    error = math.sqrt(variance)
-    half = student_quantile(level, freedom) * error
-    return Interval(mean, mean - half, mean + half, len(values), error)
+    mean, parts = _moments(values, shared)
+    half = _half(parts, level)
+    return Interval(mean, mean - half, mean + half, len(values), math.sqrt(sum(variance for variance, _ in parts)))
 
 
 def _bounded(seeds: Sequence[Repetition], plain: Interval, level: float) -> Interval:
@@ -132,17 +145,18 @@ def _bounded(seeds: Sequence[Repetition], plain: Interval, level: float) -> Inte
     ends = [_share(*moments, _n_units(side), level) for moments, side in zip(told, sides, strict=False)]
     if len(ends) == 1:
         return Interval(plain.value, *ends[0], plain.n, plain.standard_error)
-    (one, other) = (variance for _, variance, _ in told)
+    one, other = (sum(variance for variance, _ in parts) for _, parts in told)
     both = one + other - plain.standard_error**2
     correlation = max(-1.0, min(1.0, both / (2 * math.sqrt(one * other)))) if one and other else 0.0
-    low, high = bounded_difference([mean for mean, *_ in told], ends, correlation)
+    low, high = bounded_difference([mean for mean, _ in told], ends, correlation)
     return Interval(plain.value, low, high, plain.n, plain.standard_error)
 
 
-def _share(mean: float, variance: float, freedom: int, n_units: int, level: float) -> tuple[float, float]:
+def _share(mean: float, parts: Sequence[Part], n_units: int, level: float) -> tuple[float, float]:
     """Return the ends of a share over seeds; where no seed and no question differ, the questions alone say how sure."""
-    freedom = freedom if variance > 0 else max(1, n_units - 1)
-    return bounded_share(mean, variance, n_units, student_quantile(level, freedom))
+    variance = sum(variance for variance, _ in parts)
+    alone = student_quantile(level, max(1, n_units - 1))
+    return bounded_share(mean, variance, n_units, _half(parts, level) / math.sqrt(variance) if variance > 0 else alone)
 
 
 def _n_units(seeds: Sequence[Repetition]) -> int:
