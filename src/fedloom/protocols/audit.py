@@ -172,6 +172,8 @@ def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, An
     """Return what canaries in gradient space tell of the run's releases."""
     bare = prepare(replace(run, privacy=lookup(Mechanism, "none")(), ranks=()))  # guards follow when n is known
     refuse_dropout(bare.model, run.privacy)
+    if not bare.model.stackable and run.privacy.protects() == "example":
+        return {}  # a model trained whole is audited by texts alone
     leg = replace(bare.legs[0], run=run)
     n_clients = len(bare.shards)
     # Half of the canaries join: as clients they then are as many as the real ones, and are drawn as often.
