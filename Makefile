@@ -19,10 +19,14 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-dev quickstart test lint types check claims methods tune coverage alignment bench clean
+.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
+
+# A suite ends with a page, whose figures matplotlib draws.
+install-report:
+	@VENV=$(VENV) EXTRAS=report tools/install.sh
 
 install-dev:
 	@VENV=$(VENV) EXTRAS=dev tools/install.sh
@@ -49,10 +53,10 @@ types: install-dev
 
 check: lint types test
 
-claims: install
+claims: install-report
 	$(FEDLOOM) bench experiments/suites/quickstart.toml --out runs/claims
 
-methods: install
+methods: install-report
 	$(FEDLOOM) bench experiments/suites/methods.toml --out runs/methods
 
 # Rates by validation questions of seeds that no table is about; a sweep that has ended is only printed again.
@@ -73,7 +77,7 @@ tune: install
 coverage: install
 	$(VENV)/bin/python tools/coverage.py --out runs/coverage
 
-alignment: install
+alignment: install-report
 	@[ -e runs/alignment/start/report.md ] || $(FEDLOOM) run experiments/alignment_start.toml --quiet --out runs/alignment/start
 	$(FEDLOOM) bench experiments/suites/alignment.toml --out runs/alignment/suite
 

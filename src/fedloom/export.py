@@ -115,7 +115,9 @@ def _write_whole(result: Path, run: Mapping[str, Any], new: Path, form: Form) ->
 def _contradicts(folder: Path, run: Mapping[str, Any], lineage: Lineage | None, stated: Mapping[str, Any]) -> bool:
     """Return whether the records of the run around an adapter state another privacy than the adapter does."""
     where = _beside(folder, "run.toml")
-    told = stated_privacy(RunDirectory.open(where.parent), run) if where else {}
+    if where is None or not (where.parent / "ledger.jsonl").is_file():  # a run file that lies there by chance
+        return False
+    told = stated_privacy(RunDirectory.open(where.parent), run)
     return told != stated or (lineage is None and is_private(run))
 
 
