@@ -42,7 +42,7 @@ def student_quantile(level: float, freedom: int) -> float:
     low, high = 0.0, 1.0
     while _student_inside(high, freedom) < level:
         high *= 2
-    for _ in range(60):
+    for _ in range(42):
         middle = (low + high) / 2
         low, high = (middle, high) if _student_inside(middle, freedom) < level else (low, middle)
     return high

@@ -112,7 +112,7 @@ def repeated_p(data: Sequence[Sequence[Repetition]]) -> float:
     if not sum(variance for variance, _ in parts):
         return float(mean == 0)
     low, high = 0.0, 1.0
-    for _ in range(30):
+    for _ in range(24):
         level = (low + high) / 2
         low, high = (level, high) if _half(parts, level) < abs(mean) else (low, level)
     return 1 - low
