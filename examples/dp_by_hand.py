@@ -26,8 +26,8 @@ from fedloom.tree import Tree
 from fedloom.world import World
 
 SEED, ROUNDS, CLIENTS, RECORDS = 0, 3, 2, 12
-LOCAL = LocalSettings(lr=0.5, steps=3, batch=4, optimiser="sgd", clip_norm=0.0)
-PRIVACY = Gaussian(epsilon=0.0, noise_multiplier=0.8, clip=0.3)
+LOCAL = LocalSettings(lr=0.5, steps=3, batch=4, optimiser="sgd", clip_norm=0.0, tokens_per_example=3.0)
+PRIVACY = Gaussian(epsilon=0.0, noise_multiplier=0.8, clip=0.3, delta=0.01)
 
 
 def clients_data() -> dict[str, list[Chat]]:
@@ -36,18 +36,18 @@ def clients_data() -> dict[str, list[Chat]]:
 
 
 def gradient(model: Model, params: Tree, item: Encoded) -> Tree:
-    """Return the gradient of one example's mean loss over its supervised tokens."""
+    """Return the gradient of one example's loss: summed over its supervised tokens, over a fixed number of them."""
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
     tokens_1T = item.tokens_T.long()[None]
     logits_TV = functional_call(model.module, leaves, kwargs={"input_ids": tokens_1T}).logits[0, :-1]
     labels_T = tokens_1T[0, 1:].masked_fill(~item.supervised_T[1:], -100)
-    loss = torch.nn.functional.cross_entropy(logits_TV, labels_T)
+    loss = torch.nn.functional.cross_entropy(logits_TV, labels_T, reduction="sum") / LOCAL.tokens_per_example
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
 
 def drawn(n_examples: int, rate: float, *names: str | int) -> list[int]:
     """Return the examples that take part in a step, each by itself with probability `rate`."""
-    coins_N = torch.randn(n_examples, generator=rng.generator("sampling", *names))
+    coins_N = rng.named_normal("sampling", *names)(n_examples)
     return (coins_N < NormalDist().inv_cdf(rate)).nonzero().flatten().tolist()
 
 
@@ -59,9 +59,8 @@ def private_gradient(model: Model, params: Tree, items: list[Encoded], rate: flo
         norm = math.sqrt(sum(float(part.square().sum()) for part in found.values()))
         for name, part in found.items():
             total[name] += min(1.0, PRIVACY.clip / norm) * part
-    source = rng.generator("noise", *names)
-    size = sum(value.numel() for value in total.values())
-    noise = torch.randn(size, generator=source).split([value.numel() for value in total.values()])
+    sizes = [value.numel() for value in total.values()]
+    noise = rng.named_normal("noise", *names)(sum(sizes)).split(sizes)
     scale, expected = PRIVACY.noise_multiplier * PRIVACY.clip, rate * len(items)
     return {
         name: (value + scale * part.view_as(value)) / expected

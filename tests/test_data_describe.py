@@ -59,4 +59,4 @@ def test_a_folder_that_cannot_be_made_ends_with_code_2(file, monkeypatch, capsys
 def test_a_missing_matplotlib_is_told_before_anything_is_measured(file, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     fedloom(monkeypatch, "data", "describe", file, "data.path=nowhere.jsonl", "--out", tmp_path / "x")
-    assert "plots need matplotlib" in capsys.readouterr().err
+    assert "plots of --out: needs matplotlib" in capsys.readouterr().err

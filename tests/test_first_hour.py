@@ -24,7 +24,7 @@ def fedloom(patch, *words):
 
 
 def suite_file(folder):
-    return write_suite(folder, {"fedavg": {}, "local": {"protocol": "local_only"}}, data={"d": {}, "e": {"seed": 2}})
+    return write_suite(folder, {"fedavg": {"rounds": 1}}, data={"d": {}, "e": {"seed": 2}})
 
 
 @pytest.fixture

@@ -68,7 +68,8 @@ def test_same_directory_gives_the_same_bytes_wherever_it_lies(copy, text):
 
 
 def test_page_names_no_address(text):
-    assert not re.search(r"https?:|ftp:|//[a-z]", text)
+    drawn = re.sub(r"base64,[\w+/=\s]+", "", text)  # where any letters may meet
+    assert not re.search(r"https?:|ftp:|//[a-z]", drawn)
 
 
 def test_page_loads_and_runs_nothing(text):

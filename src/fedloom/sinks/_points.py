@@ -30,7 +30,7 @@ def library(module: str, sink: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"sinks: '{sink}' needs the library of that name, which is not installed; pip install fedloom[{sink}], "
-            "then `fedloom resume` the run, or leave the sink out."
+            "or leave the sink out."
         ) from error
 
 
