@@ -5,8 +5,8 @@ ask questions of their own differ by them, and Student's interval over the seeds
 questions, or have clients with the same data, their means are alike in what these happen to be: the variance of the
 mean over S seeds is var(seeds) / S plus the covariance of two seeds, which is estimated from the questions and clients
 that they share (two-way random effects; Cameron, Gelbach & Miller, 2011, doi:10.1198/jbes.2010.07136). Each of the two
-has its own quantile, and half-widths add up in squares: degrees of freedom put together (Satterthwaite) err three times
-as often as they say where three seeds are looked at in four places.
+has its own quantile, and half-widths add up in squares: with degrees of freedom put together (Satterthwaite), three
+seeds looked at in many places would err more often than they say.
 """
 
 import math
