@@ -70,6 +70,7 @@ def miniature(file):
         "evaluation.limit=2",
         "evaluation.resamples=20",
         "evaluation.max_new_tokens=2",
+        "evaluation.holdout=0.01",
     ]
     if "[data]" not in file.read_text():
         words += ["data.n_clients=3", "data.records=8"]
