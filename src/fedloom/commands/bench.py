@@ -50,7 +50,7 @@ def bench(
     from fedloom.pages import write_report
     from fedloom.suites import load_suite
 
-    require("bench, which ends with a page,", "matplotlib")
+    require("bench (it ends with a page)", "matplotlib")
     suite = load_suite(file, overrides or [], quick=quick)
     folder = out or Path("runs") / f"{file.stem}{'_quick' * quick}"
     try:
