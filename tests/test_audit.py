@@ -213,7 +213,7 @@ def releases(folder):
         )
         for noise in ("kept", "removed"):
             made[unit, noise] = audited(
-                run, folder / f"{unit}_{noise}", noise=noise, n_releases=300 if unit == "example" else 80
+                run, folder / f"{unit}_{noise}", noise=noise, n_releases=120 if unit == "example" else 80
             )
     return made
 

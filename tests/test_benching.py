@@ -74,7 +74,7 @@ def failed(done):
     folder, out, *_ = done
     kept = shutil.copytree(out, folder / "grown")
     before = files(kept)
-    more = {"broken": BROKEN, "prox": {"rule": {"name": "prox", "mu": 0.5}}}
+    more = {"broken": BROKEN, "twin": BROKEN, "prox": {"rule": {"name": "prox", "mu": 0.5}}}
     file, told = write_suite(folder, {"fedavg": {}, "local": {"protocol": "local_only"}, **more}), io.StringIO()
     with contextlib.redirect_stderr(told), pytest.raises(typer.Exit) as stopped:
         bench(file, [], out=kept, jobs=1, as_json=False, quiet=True)
@@ -140,16 +140,20 @@ def test_failing_cell_leaves_the_others_to_end(failed):
 
 
 def test_failing_cell_is_missing_in_the_summary(failed):
-    assert json.loads((failed[0] / "summary.json").read_text())["missing"] == ["d/broken_s1"]
+    assert json.loads((failed[0] / "summary.json").read_text())["missing"] == ["d/broken_s1", "d/twin_s1"]
 
 
-def test_failing_cell_is_told_with_its_reason(failed):
-    assert "fedloom: d/broken_s1: clients_per_round: found 99, the data have 4 clients." in failed[3]
+def test_what_fails_several_cells_is_told_once_with_its_reason(failed):
+    (told,) = failed[3].splitlines()
+    assert told.startswith(
+        "fedloom: d/broken_s1 and 1 more cells: clients_per_round: found 99, the data have 4 clients."
+    )
 
 
-def test_described_data_stand_on_the_page_and_are_measured_once(tmp_path, capsys):
-    file = write_suite(tmp_path, {"fedavg": {}})
-    words = {"out": tmp_path / "out", "jobs": 1, "as_json": False, "quiet": True}
+def test_described_data_stand_on_the_page_and_are_measured_once(done, tmp_path, capsys):
+    folder, out, *_ = done
+    file = write_suite(folder, {"fedavg": {}, "local": {"protocol": "local_only"}})
+    words = {"out": shutil.copytree(out, tmp_path / "out"), "jobs": 1, "as_json": False, "quiet": True}
     bench(file, [], describe=True, **words)
     told = tmp_path / "out" / "d" / "diversity.json"
     before = (told.stat().st_mtime_ns, told.read_bytes())
@@ -160,14 +164,13 @@ def test_described_data_stand_on_the_page_and_are_measured_once(tmp_path, capsys
     assert not capsys.readouterr().err
 
 
-def test_what_stops_every_cell_is_told_once(tmp_path, capsys):
-    file = write_suite(tmp_path, {"one": BROKEN, "other": BROKEN})
+def test_suite_of_which_no_cell_ends_says_so(done, tmp_path, monkeypatch, capsys):
+    refused = (Ended(cell, 1.0, "refused") for cell in one_cell(done))
+    monkeypatch.setattr("fedloom.benching.carry_out", lambda *_, **__: refused)
     with pytest.raises(typer.Exit) as left:
-        bench(file, [], out=tmp_path / "out", jobs=1, as_json=False, quiet=True)
-    told = capsys.readouterr().err.splitlines()
-    assert (left.value.exit_code, len(told)) == (2, 2)
-    assert told[0].startswith("fedloom: d/one_s1 and 1 more cells: clients_per_round: found 99")
-    assert told[1].startswith("fedloom: no cell has ended")
+        bench(write_suite(done[0], {"fedavg": {}}), [], out=tmp_path / "out", jobs=1, as_json=False, quiet=True)
+    assert left.value.exit_code == 2
+    assert capsys.readouterr().err.splitlines()[1].startswith("fedloom: no cell has ended")
 
 
 def test_directory_of_another_suite_is_refused(done):

@@ -1,5 +1,6 @@
 """What the documents show is what the framework does."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedloom import api
+from fedloom import api, config
+from fedloom.data.sources._records import read_records
 from fedloom.protocols.tuning import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,19 +64,36 @@ def test_every_shipped_run_file_is_tested():
     assert len(RUN_FILES) >= 10
 
 
-def miniature(file):
+def miniature(file, folder):
     """The overrides that make a shipped run small: two rounds, one step, few records; nothing else changes."""
+    table = config.read_toml(file)
+    data, per_round = table.get("data", {}), table.get("clients_per_round", 0)
     words = [
         "rounds=2",
         "local.steps=1",
+        "local.batch=8",
         "evaluation.limit=2",
         "evaluation.resamples=20",
         "evaluation.max_new_tokens=2",
-        "evaluation.holdout=0.01",
+        "evaluation.holdout=0.1" if "path" in data else "evaluation.holdout=0.01",
     ]
-    if "[data]" not in file.read_text():
-        words += ["data.n_clients=3", "data.records=8"]
-    return words
+    if "clients" in table:
+        words.append("clients=3")
+    if "path" in data:
+        return [*words, f"data.path={shortened(ROOT / data['path'], folder)}"]
+    words.append("data.test_per_task=1")
+    if per_round:
+        return [*words, f"data.n_clients={per_round + 1}"]
+    return [*words, "data.n_clients=2"] if data else [*words, "data.n_clients=3", "data.records=8"]
+
+
+def shortened(path, folder, count=60):
+    """A copy of a file of JSON or JSON Lines with every so many records of it."""
+    records = [record.values for record in read_records(path)]
+    lines = [json.dumps(dict(values)) for values in records[:: -(-len(records) // count)]]
+    short = folder / path.name
+    short.write_text("\n".join(lines) if path.suffix == ".jsonl" else f"[{','.join(lines)}]")
+    return short
 
 
 @pytest.mark.parametrize(
@@ -84,7 +103,7 @@ def miniature(file):
 )
 def test_shipped_run_file_runs_two_rounds(file, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    run = api.load_run(file, miniature(file))
+    run = api.load_run(file, miniature(file, tmp_path))
     for _ in api.start(run, tmp_path / "run"):
         pass
     assert (tmp_path / "run" / "report.md").exists()

@@ -145,9 +145,7 @@ def _bound(
 
 def _binomial(count: int, epsilon: float) -> Array:
     """Return the probabilities [count + 1] of 0 to `count` successes at the accuracy of randomised response."""
-    log_factorial_R = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
-    log_choices_R = log_factorial_R[-1] - log_factorial_R - log_factorial_R[::-1]
-    successes_R = np.arange(count + 1)
+    log_choices_R, successes_R = _log_choices(0, count)
     log_right = -math.log1p(math.exp(-epsilon))
     return np.exp(log_choices_R + successes_R * log_right + (count - successes_R) * (log_right - epsilon))
 
@@ -215,19 +213,21 @@ def _least_rate(hits: int, count: int, error: float) -> float:
     """Return the lower limit of Clopper & Pearson (1934): the rate at which so many hits or more have that chance."""
     if hits == 0:
         return 0.0
+    log_choices_R, k_R = _log_choices(hits, count)
+    rest_R = count - k_R
     low, high = 0.0, hits / count
     while high - low > 1e-9:
         middle = (low + high) / 2
-        low, high = (middle, high) if _at_least(hits, count, middle) < error else (low, middle)
+        chance = np.exp(log_choices_R + k_R * math.log(middle) + rest_R * math.log1p(-middle)).sum()
+        low, high = (middle, high) if chance < error else (low, middle)
     return low
 
 
-def _at_least(hits: int, count: int, rate: float) -> float:
-    """Return the probability of `hits` or more of `count` trials at that rate."""
-    k = np.arange(hits, count + 1)
+def _log_choices(hits: int, count: int) -> tuple[Array, NDArray[np.int64]]:
+    """Return log(count choose k) for `hits` and more of `count`, and the numbers k."""
+    k_R = np.arange(hits, count + 1)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
-    log_choices = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
-    return float(np.exp(log_choices + k * math.log(rate) + (count - k) * math.log1p(-rate)).sum()) if rate < 1 else 1.0
+    return log_factorial[count] - log_factorial[k_R] - log_factorial[count - k_R], k_R
 
 
 def best_thresholds(shape: Shape, count: int, *, delta: float) -> tuple[float, ...]:

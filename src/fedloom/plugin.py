@@ -10,6 +10,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from fedloom.errors import ConfigError, UnknownNameError, suggest
@@ -66,14 +67,20 @@ def _limits(annotation: Any) -> Iterator[Range]:
 
 def check_ranges(record: Any) -> None:
     """Refuse a dataclass object one of whose annotated numbers lies outside its range."""
-    hints = get_type_hints(type(record), include_extras=True)
-    for item in fields(record):
-        value = vars(record)[item.name]
-        numbers = value if isinstance(value, tuple) else (value,)
-        for limit in _limits(hints[item.name]):
-            for number in numbers:
+    for name, limits in _limits_of(type(record)):
+        value = vars(record)[name]
+        for number in value if isinstance(value, tuple) else (value,):
+            for limit in limits:
                 if isinstance(number, int | float) and number not in limit:
-                    raise ConfigError(f"{item.name}: found {number!r}, allowed is a number {limit}.")
+                    raise ConfigError(f"{name}: found {number!r}, allowed is a number {limit}.")
+
+
+@cache
+def _limits_of(record: type[Any]) -> list[tuple[str, list[Range]]]:
+    """Return the fields that have limits, once for each dataclass."""
+    hints = get_type_hints(record, include_extras=True)
+    found = ((item.name, list(_limits(hints[item.name]))) for item in fields(record))
+    return [(name, limits) for name, limits in found if limits]
 
 
 class Family:
