@@ -68,11 +68,11 @@ tune: install
 	$(SWEEP) --out runs/tune/local protocol=local_only --grid local.lr=2e-3,5e-3,1e-2,2e-2,4e-2
 	$(SWEEP) --out runs/tune/centralised protocol=centralised --grid local.lr=5e-4,1e-3,2e-3,5e-3,1e-2
 	$(SWEEP) --out runs/tune/fedprox 'rule={name="prox",mu=0.01}' --grid local.lr=2e-2,3e-2,4e-2
-	$(SWEEP) --out runs/tune/scaffold rule=scaffold --grid local.lr=1e-2,2e-2,4e-2
-	$(SWEEP) --out runs/tune/fedavgm local.lr=2e-2 'server_opt={name="sgd",momentum=0.5,variant="hsu"}' --grid server_opt.lr=0.5,1.0
+	$(SWEEP) --out runs/tune/scaffold rule=scaffold --grid local.lr=1e-2,2e-2,4e-2,6e-2
+	$(SWEEP) --out runs/tune/fedavgm local.lr=2e-2 'server_opt={name="sgd",momentum=0.5,variant="hsu"}' --grid server_opt.lr=0.5,1.0,1.5
 	$(SWEEP) --out runs/tune/fedadagrad $(ADAPTIVE) 'server_opt={name="adagrad",tau=1e-3}' --grid server_opt.lr=1e-2,3e-2,1e-1
-	$(SWEEP) --out runs/tune/fedyogi $(ADAPTIVE) 'server_opt={name="yogi",tau=1e-3,variant="reddi"}' --grid server_opt.lr=1e-2,3e-2,1e-1
-	$(SWEEP) --out runs/tune/fedadam $(ADAPTIVE) 'server_opt={name="adam",tau=1e-3,variant="reddi"}' --grid server_opt.lr=1e-2,3e-2,1e-1
+	$(SWEEP) --out runs/tune/fedyogi $(ADAPTIVE) 'server_opt={name="yogi",tau=1e-3,variant="reddi"}' --grid server_opt.lr=3e-3,1e-2,3e-2,1e-1
+	$(SWEEP) --out runs/tune/fedadam $(ADAPTIVE) 'server_opt={name="adam",tau=1e-3,variant="reddi"}' --grid server_opt.lr=3e-3,1e-2,3e-2,1e-1
 
 coverage: install
 	$(VENV)/bin/python tools/coverage.py --out runs/coverage

@@ -13,9 +13,12 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
+
+import torch
 
 from fedloom import api, config
 from fedloom.claims import Conclusion, conclude
@@ -137,7 +140,7 @@ class _Worker:
     def started(cls, cell: Cell, folder: Path) -> "_Worker":
         """Return a new worker at work on its first cell."""
         ours, theirs = connection.Pipe()
-        process = get_context("spawn").Process(target=_work, args=(theirs, os.getpid()))
+        process = _context().Process(target=_work, args=(theirs,))
         with _single_threaded():
             process.start()
         theirs.close()  # so that the pipe ends with the process
@@ -164,6 +167,15 @@ class _Worker:
         """Let the process end: a closed pipe tells it to."""
         self.pipe.close()
         self.process.join()
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """Return how workers start: from one process that has imported the libraries; a GPU cannot be used after a fork."""
+    if torch.cuda.is_available():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["fedloom.benching", "fedloom.models.causal_lm"])
+    return context
 
 
 def _how_ended(code: int) -> str:
@@ -207,19 +219,19 @@ def _single_threaded() -> Generator[None]:
     os.environ.update(before)
 
 
-def _work(pipe: Connection, parent: int) -> None:
+def _work(pipe: Connection) -> None:
     """Carry out what comes through the pipe until it is closed; Ctrl-C is for the parent to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             path, run = pipe.recv()
-            pipe.send(_problem(path, run, parent))
+            pipe.send(_problem(path, run, pipe))
 
 
-def _problem(path: Path, run: TuningRun, parent: int) -> str:
+def _problem(path: Path, run: TuningRun, pipe: Connection) -> str:
     """Run a cell or the rest of it; return what was refused, "" if nothing was."""
     try:
-        _run(path, run, parent)
+        _run(path, run, pipe)
     except FedloomError as error:
         return " ".join(str(error).split())
     except OSError as error:
@@ -227,12 +239,12 @@ def _problem(path: Path, run: TuningRun, parent: int) -> str:
     return ""
 
 
-def _run(path: Path, run: TuningRun, parent: int) -> None:
+def _run(path: Path, run: TuningRun, pipe: Connection) -> None:
     if (path / "run.toml").is_file():
         _, events = api.resume(path, expected=run)
     else:
         source = f"# A cell of {path.parents[1].name}/suite.toml, made by `fedloom bench`.\n{config.dump(run)}"
         events = api.start(run, path, source=source)
     for _ in events:
-        if os.getppid() != parent:  # the parent was killed: whoever goes on with the suite needs this cell
+        if pipe.poll():  # its other end is closed, as the parent was killed: whoever goes on needs this cell
             raise SystemExit(1)
