@@ -136,6 +136,7 @@ def work(model, shards, *, local, share=".*", rule="plain", guards=None, mechani
         codec=lookup(Codec, codec)(),
         ranks=ranks or {},
         steps={},
+        stream=0,
     )
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import fedloom
-from fedloom.accounts import Spending, read_spending, stated_privacy
+from fedloom.accounts import Spending, privacy_card, read_spending, stated_privacy, write_spending
 from fedloom.errors import RunError
 from fedloom.export import export
 from fedloom.outcomes import outcome
@@ -72,6 +72,58 @@ def copy(tmp_path):
 
 def shown(folder):
     return outcome(RunDirectory.open(folder)).privacy
+
+
+@pytest.mark.parametrize("change", [{"sampling_rate": 0.01}, {"noise_multiplier": 9.0}, {"before": []}])
+def test_an_edited_account_of_an_unfinished_run_is_refused(copy, half, change):
+    """The card does not hold what these would lower once the rounds begun are added."""
+    kept = copy(half)
+    path = kept / "ledger.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    told = [line | change if "epsilon" in line else line for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    with pytest.raises(RunError, match="contradicts the accounts"):
+        shown(kept)
+
+
+def test_a_checkpoint_whose_counts_were_edited_is_refused(copy, half):
+    kept = copy(half)
+    path = max((kept / "checkpoints").glob("*/state.json"))
+    state = json.loads(path.read_text())
+    state["values"]["spent"] = dict.fromkeys(state["values"]["spent"], 0)
+    path.write_text(json.dumps(state))
+    with pytest.raises(RunError, match="its values differ from what was saved"):
+        list(fedloom.resume(kept)[1])
+
+
+def test_counts_of_uses_never_fall(copy, half):
+    directory = RunDirectory.open(copy(half))
+    before = read_spending(directory).uses
+    write_spending(directory, dict.fromkeys(before, 0))
+    assert read_spending(directory).uses == before
+
+
+def test_killed_between_accounts_and_card_a_run_states_the_accounts(copy, folder):
+    kept = copy(stopped(folder, "measured", 3, evaluation=CHANGES["evaluation"] | {"every": 1}))
+    whole, lines = shown(kept), [line for line in RunDirectory.open(kept).lines("ledger.jsonl") if "epsilon" in line]
+    earlier = [line for line in lines if line["round"] == lines[-1]["round"] - 1]
+    (kept / "privacy.json").write_text(json.dumps(privacy_card("gaussian", "example", earlier)))
+    assert shown(kept) == whole
+
+
+def test_cut_back_to_its_checkpoint_a_run_can_be_shown(copy, folder):
+    kept = copy(stopped(folder, "cut", 3, evaluation=CHANGES["evaluation"] | {"every": 1}))
+    before = shown(kept)
+    events = fedloom.resume(kept)[1]
+    next(events)  # what is said before the first step; the ledger is that of two rounds, of which three were begun
+    events.close()
+    assert shown(kept)["epsilon"]["pld"] >= before["epsilon"]["pld"]
+
+
+def test_card_has_the_largest_epsilon_by_each_accountant():
+    line = {"settings": {}, "delta": 1e-3, "noise_multiplier": 1.0, "uses": 1}
+    lines = [line | {"epsilon": {"pld": 2.0, "rdp": 3.0}}, line | {"epsilon": {"pld": 1.0, "rdp": 4.0}}]
+    assert privacy_card("gaussian", "example", lines)["epsilon"] == {"pld": 2.0, "rdp": 4.0}
 
 
 def edit(path, **changes):

@@ -52,6 +52,7 @@ def plan_of(this, server_opt="sgd", rounds=3):
         guards=this.guards,
         codec=this.codec,
         layout=this.layout,
+        stream=this.stream,
     )
 
 

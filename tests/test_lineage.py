@@ -9,6 +9,7 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
 import fedloom
+from fedloom import rng
 from fedloom.contracts import Earlier, Guard
 from fedloom.errors import ModelError, RunError
 from fedloom.export import export
@@ -131,7 +132,91 @@ def test_an_exported_result_carries_its_lineage_into_the_next_run(folder, first,
     assert card["epsilon"]["pld"] >= composed_twice(folder / f"after_{form}") * (1 - 3e-3)
 
 
+def test_the_same_run_file_over_and_over_counts_each_time(folder):
+    """The start lies at one path, and what lies there is the last result."""
+    start, epsilons = folder / "loop_start", []
+    for number in range(3):
+        done = finished(folder, f"loop{number}", start if number else None, **PRIVATE | {"rounds": 1})
+        shutil.copytree(done / "adapter", start, dirs_exist_ok=True)
+        epsilons.append(stated(done)["epsilon"]["pld"])
+    assert len(read_lineage(start)) == 3 and epsilons == sorted(set(epsilons))
+
+
+@pytest.mark.parametrize("unit", ["example", "client", "client_local"])
+def test_a_run_that_goes_on_draws_noise_and_samples_of_its_own(folder, monkeypatch, unit):
+    """The same noise twice would fall out of the difference of both results."""
+    drawn, draw = [], rng.named_normal
+    monkeypatch.setattr(rng, "named_normal", lambda *names: drawn.append(names) or draw(*names))
+    changes = PRIVATE | {"rounds": 1, "privacy": PRIVATE["privacy"] | {"unit": unit}}
+    done = finished(folder, f"noise_{unit}", **changes)
+    n_first = len(drawn)
+    finished(folder, f"more_noise_{unit}", done / "adapter", **changes)
+    assert n_first > 0 < len(drawn) - n_first and not {*drawn[:n_first]} & {*drawn[n_first:]}
+
+
+def test_vouching_for_clients_does_not_cover_data_that_are_the_same(folder, plain):
+    changes = PRIVATE | {"privacy": PRIVATE["privacy"] | {"unit": "client"}, "start_data": "other", "rounds": 1}
+    card = stated(finished(folder, "clients_after_plain", plain / "adapter", **changes))
+    assert card["not_private"] == "its start was trained without privacy"
+
+
+def test_clients_regrouped_are_not_the_clients_that_were_protected(folder):
+    changes = PRIVATE | {"privacy": PRIVATE["privacy"] | {"unit": "client"}, "rounds": 1}
+    start = finished(folder, "four_clients", **changes) / "adapter"
+    again = stated(finished(folder, "four_again", start, **changes))
+    by_kind = small_table(folder)["data"] | {"tags": {"client": "kind"}}
+    regrouped = stated(finished(folder, "three_of_four", start, **changes | {"data": by_kind}))
+    assert again["epsilon"]["pld"] > again["epsilon_of_this_run"]["pld"]
+    assert "several may be one client here" in regrouped["not_private"]
+
+
 # --------------------------------------------------------------------------------------------------- files and cards
+
+
+def whole_run(folder, name, path, **changes):
+    return finished(
+        folder, name, **PRIVATE | {"rounds": 1, "model": {"name": "causal_lm", "path": str(path)} | changes}
+    )
+
+
+def test_an_adapter_of_unknown_origin_stays_so_when_it_is_merged(folder, first):
+    shutil.copytree(first / "adapter", folder / "stray")
+    (folder / "stray" / "lineage.json").unlink()
+    export(folder / "stray", folder / "stray_merged", form="merged")
+    card = stated(whole_run(folder, "after_stray", folder / "stray_merged", lora_rank=2))
+    assert card["not_private"] == "nothing is known of how its start was trained"
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_whole_model_that_lost_its_lineage_is_no_base_from_outside(folder, rank):
+    done = whole_run(folder, f"whole{rank}", folder / "model", lora_rank=rank)
+    export(done, folder / f"bare_whole{rank}", form="merged")
+    (folder / f"bare_whole{rank}" / "lineage.json").unlink()
+    card = stated(whole_run(folder, f"after_whole{rank}", folder / f"bare_whole{rank}", lora_rank=2))
+    assert card["not_private"] == "nothing is known of how its start was trained"
+
+
+@pytest.mark.parametrize("change", [{"trainings": []}, {"stated": {}}])
+def test_edited_lineage_is_refused(folder, first, change):
+    target = folder / f"edited_{next(iter(change))}"
+    shutil.copytree(first / "adapter", target)
+    record = json.loads((target / "lineage.json").read_text()) | change
+    (target / "lineage.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="its hash does not fit"):
+        read_lineage(target)
+
+
+def test_a_run_from_a_trained_start_goes_on_where_it_was_stopped(folder, first):
+    table = small_table(folder, **PRIVATE)
+    table["model"] = table["model"] | {"adapter": str(first / "adapter")}
+    run, folders = fedloom.protocols.tuning.read_run(table), (folder / "unbroken", folder / "broken")
+    list(fedloom.start(run, folders[0]))
+    events = fedloom.start(run, folders[1])
+    next(event for event in events if isinstance(event, RoundDone))
+    events.close()
+    list(fedloom.resume(folders[1])[1])
+    one, other = ((path / "adapter" / "adapter_model.safetensors").read_bytes() for path in folders)
+    assert one == other and stated(folders[0]) == stated(folders[1])
 
 
 def test_card_of_an_export_says_that_its_start_was_not_private(folder, after_plain):
@@ -212,8 +297,8 @@ OWNERS = (Owner("a", "1" * 64, 0.1, 1.0, 1e-5, 10), Owner("b", "2" * 64, 0.5, 2.
 TRAINING = Training("t", "gaussian", "example", OWNERS)
 
 
-def origin(data, *trainings, elsewhere=False):
-    return origin_of(trainings or (TRAINING,), mechanism="gaussian", data=data, elsewhere=elsewhere)
+def origin(*data, trainings=(TRAINING,), unit="example", start_data="same"):
+    return origin_of(trainings, mechanism="gaussian", unit=unit, data={*data}, start_data=start_data)
 
 
 def test_same_data_count_with_their_own_uses():
@@ -224,12 +309,41 @@ def test_unknown_data_count_with_the_worst_of_every_owner():
     assert origin("3" * 64).before == (Earlier("example", 0.5, 1.0, 30),)
 
 
+ROWS = Training("t", "gaussian", "client", OWNERS)
+
+
+def test_clients_that_were_protected_as_they_are_count_with_their_uses():
+    found = origin("1" * 64, "2" * 64, trainings=[ROWS], unit="client")
+    assert found.before == (Earlier("client", 0.5, 1.0, 30),)
+
+
+@pytest.mark.parametrize("data", [["3" * 64], ["1" * 64, "3" * 64]])
+def test_a_client_that_may_be_several_of_those_protected_has_no_epsilon(data):
+    assert "several may be one client here" in origin(*data, trainings=[ROWS], unit="client").broken
+
+
+def test_that_no_client_is_several_can_be_vouched_for():
+    found = origin("3" * 64, trainings=[ROWS], unit="client", start_data="same_clients")
+    assert found.before == (Earlier("client", 0.5, 1.0, 30),)
+
+
+def test_an_example_lay_with_one_of_the_clients_that_were_protected():
+    assert origin("3" * 64, trainings=[ROWS]).before == (Earlier("client", 0.5, 1.0, 30),)
+
+
+@pytest.mark.parametrize(("data", "uses"), [(["3" * 64], []), (["1" * 64, "3" * 64], [10])])
+def test_vouching_for_other_data_leaves_out_all_but_equal_hashes(data, uses):
+    found = origin(*data, trainings=[ROWS], unit="client", start_data="other")
+    assert [one.uses for one in found.before] == uses
+
+
 def test_a_mechanism_that_nobody_accounts_for_is_no_privacy():
-    assert "under 'other'" in origin("", Training("t", "other", "example", OWNERS)).broken
+    assert "under 'other'" in origin("1" * 64, trainings=[Training("t", "other", "example", OWNERS)]).broken
 
 
 def test_unknown_start_outweighs_what_is_known():
-    assert origin("1" * 64, TRAINING, UNKNOWN).broken == "nothing is known of how its start was trained"
+    broken = origin("1" * 64, trainings=[TRAINING, UNKNOWN]).broken
+    assert broken == "nothing is known of how its start was trained"
 
 
 def test_a_training_met_twice_counts_once():

@@ -43,6 +43,11 @@ def test_largest_of_all_clients_chooses_nothing(tmp_path):
         ({"name": "hub", "path": "x", "split": "train[:100]"}, r"data\.split = 'train\[:100\]'"),
         ({"name": "preset", "preset": "math_instruct"}, r"data\.preset = 'math_instruct', which keeps the first"),
         ({"name": "fedllm_bench", "path": "x.json", "clients": 5}, r"data\.clients = 5"),
+        (
+            {"name": "file", "path": "x.jsonl", "malformed": "drop"},
+            r"data\.form = 'auto' with data\.malformed = 'drop'",
+        ),
+        ({"name": "hub", "path": "x", "malformed": "drop"}, r"data\.form = 'auto' with data\.malformed = 'drop'"),
     ],
 )
 def test_what_brings_records_in_is_refused(tmp_path, unit, data, setting):
@@ -55,9 +60,36 @@ def test_sources_at_their_defaults_bring_nothing_in(name):
     assert lookup(Source, name)().brings_in() == ""
 
 
-@pytest.mark.parametrize("name", names(Partition))
+@pytest.mark.parametrize("name", sorted(set(names(Partition)) - {"by_length"}))
 def test_partitions_at_their_defaults_bring_nothing_in(name):
     assert lookup(Partition, name)().brings_in(3) == ""
+
+
+@units
+@pytest.mark.parametrize(
+    "partition",
+    [{"name": "by_length"}, {"name": "dirichlet", "by": "length"}, {"name": "dirichlet", "by": "quality"}],
+)
+def test_clients_cut_by_all_records_lengths_are_refused(tmp_path, unit, partition):
+    with pytest.raises(ConfigError, match=r"privacy: found partition\..* follow from all records"):
+        read_run(private_table(tmp_path, unit, partition=partition, clients=3))
+
+
+def test_plug_ins_that_do_not_say_are_refused():
+    class Silent(Partition):
+        name = "silent"
+
+        def __call__(self, examples, n_clients, rng):
+            raise NotImplementedError
+
+    assert "partition.name = 'silent', a partition that says nothing" in Silent().brings_in(0)
+
+
+def test_epochs_beside_sampled_clients_are_refused_with_privacy_of_clients(tmp_path):
+    local = {"lr": 0.02, "epochs": 1.0, "batch": 3}
+    with pytest.raises(ConfigError, match=r"local\.epochs: found 1 with privacy of clients and clients_per_round"):
+        read_run(private_table(tmp_path, "client", local=local, clients_per_round=2))
+    assert read_run(private_table(tmp_path, "client", local=local)).local.epochs == 1
 
 
 def test_without_privacy_they_stay_allowed(tmp_path):

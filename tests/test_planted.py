@@ -82,14 +82,21 @@ def accounted(mechanism, guard, uses):
 class Faulty(Mechanism):
     """A Gaussian mechanism with one fault."""
 
-    def __init__(self, fault, unit):
-        self.fault, self.honest = fault, Gaussian(unit=unit, epsilon=STATED, delta=DELTA, clip=1.0)
+    def __init__(self, fault, unit, **settings):
+        self.fault = fault
+        self.honest = Gaussian(**{"unit": unit, "epsilon": STATED, "delta": DELTA, "clip": 1.0} | settings)
 
     def protects(self):
         return self.honest.protects()
 
     def bound(self):
         return self.honest.bound()
+
+    def start(self):
+        return self.honest.start()
+
+    def spread(self, guard, kept, expected):
+        return self.honest.spread(guard, kept, expected)
 
     def guard(self, *, population, expected, uses):
         return calibrated(self.honest, population, expected, uses)
@@ -130,10 +137,10 @@ class Faulty(Mechanism):
         return self.honest.release(sum_P, total=total, guard=guard, **settings)
 
 
-def stage(fault, unit, *, clients, rounds=2, steps=1):
+def stage(fault, unit, *, clients, rounds=2, steps=1, **settings):
     """A training of clients with two records each."""
     item = Encoded(torch.zeros(2, dtype=torch.int32), torch.ones(2, dtype=torch.bool))
-    mechanism = Faulty(fault, unit)
+    mechanism = Faulty(fault, unit, **settings)
     module = nn.Linear(2, 2)
     model = Model(module, {"w": torch.zeros(3)}, None, Flow(), "", stackable=True, passage="packed")
     local = LocalSettings(lr=0.1, steps=steps, batch=24, optimiser="sgd", clip_norm=0.0)
@@ -143,12 +150,12 @@ def stage(fault, unit, *, clients, rounds=2, steps=1):
     codec = lookup(Codec, "float32")()
     work = Work(
         model, Nothing(), plain, local, {name: Shard((item,) * 2) for name in names}, layout, {}, "uniform", 0,
-        mechanism, {}, codec, {}, {},
+        mechanism, {}, codec, {}, {}, 0,
     )  # fmt: skip
     plan = Plan(
         rule=plain, server_opt=lookup(ServerOpt, "sgd")(), aggregator=lookup(Aggregator, "mean")(), local=local,
         clients=names, clients_per_round=10**6, rounds=rounds, seed=0, mechanism=mechanism, guards={}, codec=codec,
-        layout=layout,
+        layout=layout, stream=0,
     )  # fmt: skip
 
     def guards(sizes):
@@ -172,7 +179,7 @@ def audited(fault, unit, n_canaries, seed=0):
 
 def bound(found):
     """The lower bound on epsilon at 95 %."""
-    thresholds = best_thresholds(found.shape, len(found.score_M), delta=DELTA)
+    thresholds = best_thresholds(found.shapes, delta=DELTA)
     return many_trials_bound(found.score_M, found.included_M, thresholds=thresholds, delta=DELTA).epsilon
 
 
@@ -217,7 +224,8 @@ def test_trials_state_the_epsilon_that_was_asked_for(unit):
 @units
 def test_scores_of_canaries_lie_as_the_accountant_assumes(unit):
     found = audited("none", unit, N_CANARIES[unit])
-    for law, chosen in zip(found.shape.laws(), (found.included_M, ~found.included_M), strict=True):
+    (shape,) = found.shapes
+    for law, chosen in zip(shape.laws(), (found.included_M, ~found.included_M), strict=True):
         scores = found.score_M[chosen]
         assert scores.mean() == pytest.approx(law.mean, abs=4 * law.stdev / len(scores) ** 0.5)
         assert scores.std() == pytest.approx(law.stdev, rel=0.1)
@@ -230,9 +238,48 @@ def test_coins_and_scores_follow_from_the_seed():
 
 @units
 def test_with_more_canaries_a_smaller_leak_would_be_told(unit):
-    shape = audited("none", unit, 50).shape
-    few, many = (least_leak(shape, count, stated=STATED, delta=DELTA) for count in (400, 4000))
+    (shape,) = audited("none", unit, 50).shapes
+    few, many = (least_leak({shape: count}, stated=STATED, delta=DELTA) for count in (400, 4000))
     assert 0 < few < many < 1
+
+
+@units
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_power_told_is_met_in_four_audits_of_five(unit, share):
+    """Also where owners are unlike: half of the canaries have the uses of another owner."""
+    (shape,) = audited("none", unit, 50).shapes
+    shapes = {shape: round(600 * share), replace(shape, uses=1): 600 - round(600 * share)}
+    noise = least_leak(shapes, stated=STATED, delta=DELTA)
+    thresholds, random = best_thresholds(shapes, delta=DELTA), rng.numpy_random("power", unit)
+    refuted = 0
+    for _ in range(100):
+        coins, scores = [], []
+        for one, count in shapes.items():
+            included = random.random(count) < 0.5
+            laws = [one.laws(noise)[not coin] for coin in included]
+            coins.append(included)
+            scores.append(random.normal([law.mean for law in laws], [law.stdev for law in laws]))
+        found = many_trials_bound(np.concatenate(scores), np.concatenate(coins), thresholds=thresholds, delta=DELTA)
+        refuted += found.epsilon > STATED
+    assert 0 < noise < 1 and refuted >= 72  # binomial(100, 0.8) less two standard deviations
+
+
+@pytest.mark.parametrize("unit", ["example", "client"])
+def test_faults_are_seen_through_a_norm_that_adapts(unit):
+    """Noise and canaries grow with the norm, and the count takes its share of the noise."""
+    adapts = {"clip": 100.0, "clip_quantile": 0.5, "clip_rate": 1.0, "clip_count_noise": 50.0}
+    honest, weak = (
+        bound(trials(stage(fault, unit, clients=20, rounds=4, **adapts), n_canaries=1200, seed=0))
+        for fault in ("none", "noise x0.1")
+    )
+    assert honest <= STATED < weak
+
+
+def test_the_bound_is_at_the_largest_delta_of_any_owner():
+    this = stage("none", "example", clients=2)
+    deltas = iter((0.01, 0.02) * 9)
+    guards = lambda sizes: {name: replace(one, delta=next(deltas)) for name, one in this.guards(sizes).items()}  # noqa: E731
+    assert trials(replace(this, guards=guards), n_canaries=20, seed=0).delta == 0.02
 
 
 def test_run_without_privacy_has_no_releases_to_audit():

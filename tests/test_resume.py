@@ -13,7 +13,7 @@ from fedloom import api
 from fedloom.errors import FedloomError, RunError
 from small_runs import small_run, write_run_file
 
-KILLS = 24
+KILLS = 16
 # Adaptive clipping norms lie in the checkpoint, too: at each client here, at the server there.
 FIXED = {"name": "gaussian", "epsilon": 0.0, "noise_multiplier": 1.0, "delta": 0.1}
 EXAMPLES = FIXED | {"unit": "example", "clip_quantile": 0.5, "clip_count_noise": 10.0}

@@ -53,6 +53,7 @@ def plan(unit="client", *, guards=None, clip=1e9, clients=NAMES, per_round=None,
         guards=shared if guards is None else guards,
         codec=lookup(Codec, "float32")(),
         layout=Layout.of_tree({"w": torch.zeros(SIZE)}),
+        stream=seed,
     )
 
 

@@ -67,6 +67,7 @@ class Training:
             guards={},
             codec=Exact(),
             layout=Layout.of_tree({"w": self.start}),
+            stream=0,
         )
         self.state = begin(self.plan, self.start)
 

@@ -30,8 +30,10 @@ __all__ = [
     "largest_epsilon",
     "privacy_card",
     "read_spending",
+    "restate",
     "spent_text",
     "stated_privacy",
+    "write_card",
     "write_spending",
 ]
 
@@ -86,8 +88,10 @@ def has_spent(directory: RunDirectory) -> bool:
 
 
 def write_spending(directory: RunDirectory, uses: Mapping[str, int]) -> None:
-    """Write down what the coming round may spend, before anything is let out."""
-    write_atomic(directory.path / SPENDING, replace(read_spending(directory), uses=dict(uses)).text)
+    """Write down what the coming round may spend, before anything is let out; a count never falls."""
+    before = read_spending(directory)
+    counted = {name: max(n, before.uses.get(name, 0)) for name, n in uses.items()}
+    write_atomic(directory.path / SPENDING, replace(before, uses={**before.uses, **counted}).text)
 
 
 def is_private(table: Mapping[str, Any]) -> bool:
@@ -126,21 +130,29 @@ def account_line(
 
 
 def privacy_card(mechanism: str, unit: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what tables and model cards read: mechanism and unit, and the account of the client who fares worst."""
+    """Return what tables and model cards read: mechanism and unit, and the largest epsilon of any client."""
     worst = max(lines, key=largest_epsilon)
     card = {
         "mechanism": mechanism,
         "settings": dict(worst["settings"]),
         "unit": unit,
-        "epsilon": worst["epsilon"],
+        "epsilon": {
+            name: None if math.isinf(value) else value for name, value in _largest([*map(epsilons, lines)]).items()
+        },
         "delta": max(line["delta"] for line in lines),
         "smallest_noise_multiplier": min(line["noise_multiplier"] for line in lines),
         "uses": max(line["uses"] for line in lines),
         "guards": len(lines),
+        "accounts_sha256": _sha256({"accounts": lines}),
     }
     own = [line["epsilon_of_this_run"] for line in lines if "epsilon_of_this_run" in line]
-    card |= {"epsilon_of_this_run": max(own, key=lambda found: next(iter(found.values())))} if own else {}
+    card |= {"epsilon_of_this_run": _largest(own)} if own else {}
     return card | ({"not_private": worst["not_private"]} if "not_private" in worst else {})
+
+
+def _largest(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the largest epsilon by each accountant."""
+    return {name: max(one[name] for one in found) for name in found[0]}
 
 
 def epsilons(record: Mapping[str, Any]) -> dict[str, float]:
@@ -177,24 +189,41 @@ def stated_privacy(directory: RunDirectory, table: Mapping[str, Any]) -> dict[st
             raise RunError(f"{where}: run.toml says that the run is not private; one of the two is not this run's.")
         return {}
     uses = read_spending(directory).uses
-    lines = {line["client"]: line for line in directory.lines("ledger.jsonl") if "epsilon" in line}
-    if not lines and not uses and not directory.complete:
-        return {}  # stopped before anything was measured
-    unit = str(table["privacy"].get("unit", ""))
+    name, unit = table["privacy"]["name"], str(table["privacy"].get("unit", ""))
     try:
+        blocks = _accounts(directory)
+        if not blocks and not uses and not directory.complete:
+            return {}  # stopped before anything was measured
+        cards = [privacy_card(name, unit, block) for block in blocks[-2:]]
         card = json.loads(directory.read(_CARD))
-        told = privacy_card(table["privacy"]["name"], unit, list(lines.values())) if lines else None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{where}: is not what fedloom wrote ({error}); the run directory is damaged.") from error
-    if card != told:
+    if card not in (cards[-1:] if directory.complete else cards[-2:]):  # killed between the two, the card is one behind
         raise RunError(
             f"{where}: contradicts the accounts in ledger.jsonl; restore both, or take the run as not private."
         )
-    if all(line["uses"] == uses.get(client, 0) for client, line in lines.items()):
-        return card
+    if all(line["uses"] == uses.get(line["client"], 0) for line in blocks[-1]):
+        return cards[-1]
     if directory.complete:
         raise RunError(f"{where}: contradicts {SPENDING}, which counts other uses; restore both.")
-    return privacy_card(table["privacy"]["name"], unit, [_later(table, line, uses) for line in lines.values()])
+    return privacy_card(name, unit, [_later(table, line, uses) for line in blocks[-1]])
+
+
+def restate(directory: RunDirectory, mechanism: Mechanism) -> None:
+    """Write the card of the last accounts in the ledger, after it was cut back for a run to go on."""
+    for block in _accounts(directory)[-1:]:
+        write_card(directory, privacy_card(mechanism.name, mechanism.protects(), block))
+
+
+def write_card(directory: RunDirectory, card: Mapping[str, Any]) -> None:
+    """Write what is stated of a run's privacy."""
+    write_atomic(directory.path / _CARD, json.dumps(card, indent=1))
+
+
+def _accounts(directory: RunDirectory) -> list[list[dict[str, Any]]]:
+    """Return the accounts in the ledger, those of each round together."""
+    told = [line for line in directory.lines("ledger.jsonl") if "epsilon" in line]
+    return [[line for line in told if line["round"] == round] for round in dict.fromkeys(one["round"] for one in told)]
 
 
 def _later(table: Mapping[str, Any], line: Mapping[str, Any], uses: Mapping[str, int]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ that was tried. A lower bound above a stated epsilon proves the statement wrong;
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -230,32 +230,57 @@ def _log_choices(hits: int, count: int) -> tuple[Array, NDArray[np.int64]]:
     return log_factorial[count] - log_factorial[k_R] - log_factorial[count - k_R], k_R
 
 
-def best_thresholds(shape: Shape, count: int, *, delta: float) -> tuple[float, ...]:
-    """Return the thresholds at which half and a tenth of the noise would be told best, found without any score."""
-    return tuple(_best_threshold(shape, count, delta, noise) for noise in (0.5, 0.1))
+_SHARES = (0.5, 0.1)  # of the noise, that thresholds are chosen for
 
 
-def least_leak(shape: Shape, count: int, *, stated: float, delta: float) -> float:
-    """Return the largest share of the stated noise at which the trials would likely refute; 0 if there is none."""
-    thresholds = best_thresholds(shape, count, delta=delta)
-    shares = [2 ** (-step / 16) for step in range(1, 161)]
-    told = (
-        share for share in shares if max(_likely_bound(shape, count, at, delta, share) for at in thresholds) > stated
+def best_thresholds(shapes: Mapping[Shape, int], *, delta: float, confidence: float = 0.95) -> tuple[float, ...]:
+    """Return the thresholds at which half and a tenth of the noise would be told best, found without any score.
+
+    `shapes` says how many trials have scores of which law.
+    """
+    level = (1 - confidence) / len(_SHARES)
+    return tuple(_best_threshold(shapes, noise, delta, level) for noise in _SHARES)
+
+
+def least_leak(shapes: Mapping[Shape, int], *, stated: float, delta: float, confidence: float = 0.95) -> float:
+    """Return the largest share of the stated noise that the trials would refute in four audits of five; 0 for none."""
+    thresholds = best_thresholds(shapes, delta=delta, confidence=confidence)
+    level = (1 - confidence) / len(thresholds)
+
+    def told(noise: float) -> bool:
+        return any(_likely_bound(shapes, at, noise, delta, level, luck=_BAD_LUCK) > stated for at in thresholds)
+
+    return next(filter(told, (2 ** (-step / 16) for step in range(1, 161))), 0.0)
+
+
+_BAD_LUCK = NormalDist().inv_cdf(0.1)  # of the hits, and of the false ones: both are better in four audits of five
+
+
+def _best_threshold(shapes: Mapping[Shape, int], noise: float, delta: float, level: float) -> float:
+    laws = [shape.laws(noise) for shape in shapes]
+    low, high = min(without.mean for _, without in laws), 3 + max(with_it.mean for with_it, _ in laws)
+    grid = [low + share * (high - low) / 100 for share in range(101)]
+    return max(grid, key=lambda at: _likely_bound(shapes, at, noise, delta, level))
+
+
+def _likely_bound(
+    shapes: Mapping[Shape, int], threshold: float, noise: float, delta: float, level: float, luck: float = 0.0
+) -> float:
+    """Return the bound of trials, half of them included, under that noise; `luck` is in standard deviations of hits."""
+    halves = [(count / 2, shape.laws(noise)) for shape, count in shapes.items()]
+    half = sum(shapes.values()) // 2
+    correct, wrong = (
+        min(half, _hits([(count, 1 - laws[side].cdf(threshold)) for count, laws in halves], sign * luck))
+        for side, sign in ((0, 1), (1, -1))
     )
-    return next(told, 0.0)
+    return _separation_bound(half, correct, half, wrong, delta, level)
 
 
-def _best_threshold(shape: Shape, count: int, delta: float, noise: float) -> float:
-    with_it, without = shape.laws(noise)
-    grid = [without.mean + share * (with_it.mean + 3 - without.mean) / 100 for share in range(101)]
-    return max(grid, key=lambda at: _likely_bound(shape, count, at, delta, noise))
-
-
-def _likely_bound(shape: Shape, count: int, threshold: float, delta: float, noise: float) -> float:
-    """Return the bound of `count` trials, half of them included, that hit as often as is likely under that noise."""
-    half = count // 2
-    correct, wrong = (round(half * (1 - law.cdf(threshold))) for law in shape.laws(noise))
-    return _separation_bound(half, correct, half, wrong, delta, 0.025)
+def _hits(parts: Sequence[tuple[float, float]], luck: float) -> int:
+    """Return how many of so many trials at such rates hit, `luck` standard deviations off the mean."""
+    mean = sum(count * rate for count, rate in parts)
+    variance = sum(count * rate * (1 - rate) for count, rate in parts)
+    return max(0, round(mean + luck * math.sqrt(variance)))
 
 
 # ----------------------------------------------------------------------------------------------- membership inference

@@ -289,9 +289,9 @@ class Source(Family):
         """Return the setting by which a record that leaves lets others in, such as a limit; "" if there is none.
 
         With it, data sets that differ in one record of the files differ in several of the training data, which no
-        mechanism accounts for: privacy refuses it.
+        mechanism accounts for: privacy refuses it, and a source that does not say.
         """
-        return ""
+        return f"data.name = '{self.name}', a source that says nothing of it (brings_in),"
 
 
 class Partition(Family):
@@ -304,8 +304,8 @@ class Partition(Family):
         """Return the indices of each client by its name, in client order."""
 
     def brings_in(self, n_clients: int) -> str:
-        """Return the setting by which an owner that leaves lets others in; "" if there is none."""
-        return ""
+        """Return the setting by which a record or an owner that leaves lets others in; "" if there is none."""
+        return f"partition.name = '{self.name}', a partition that says nothing of it (brings_in),"
 
 
 # ------------------------------------------------------------------------------------------------------------ engines
@@ -337,6 +337,8 @@ class Work:
     """The rank of each client's adapters; empty where all have the model's."""
     steps: Mapping[str, int]
     """Optimiser steps of each client in a round; empty where all take `local.steps`."""
+    stream: str | int
+    """What names the draws of the mechanism."""
 
 
 Carrier = Callable[[Iterable[Job]], Iterator[Report]]

@@ -9,7 +9,7 @@ from fedloom.accounts import is_private, spent_text, stated_privacy
 from fedloom.config import read_toml
 from fedloom.errors import MissingFileError, ModelError, RunError
 from fedloom.files import atomic_folder
-from fedloom.lineage import Lineage, read_lineage, read_stated, unnamed, write_lineage
+from fedloom.lineage import UNKNOWN, Lineage, read_lineage, read_stated, unnamed, write_lineage
 from fedloom.models._checkpoint import EMBEDDED
 from fedloom.models.causal_lm import CausalLM
 from fedloom.runs import RunDirectory
@@ -49,8 +49,8 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunError(f"{out}: exists and is not an empty folder; give a new folder to export to.")
     result, run = _result_in(folder), _run_of(folder)
-    lineage, stated = read_lineage(result), read_stated(result)
-    if run and _contradicts(folder, run, lineage, stated):
+    lineage, stated = _lineage_of(result), read_stated(result)
+    if run and _contradicts(folder, run, result, stated):
         raise RunError(
             f"{result}: lineage.json is missing or states another privacy than the run's records; restore it, or "
             "export nothing of this run."
@@ -63,6 +63,13 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
         (new / "README.md").write_text(_card(facts, run, form, stated), encoding="utf-8")
         if lineage is not None:
             write_lineage(new, unnamed(lineage), stated)
+
+
+def _lineage_of(result: Path) -> Lineage | None:
+    """Return how a result was trained, with its base; None for a whole model from outside."""
+    if (result / "adapter_config.json").is_file():
+        return CausalLM.for_adapter(result).lineage()
+    return read_lineage(result)
 
 
 def _result_in(folder: Path) -> Path:
@@ -112,13 +119,13 @@ def _write_whole(result: Path, run: Mapping[str, Any], new: Path, form: Form) ->
     return base | {"Trained": "all parameters"}
 
 
-def _contradicts(folder: Path, run: Mapping[str, Any], lineage: Lineage | None, stated: Mapping[str, Any]) -> bool:
+def _contradicts(folder: Path, run: Mapping[str, Any], result: Path, stated: Mapping[str, Any]) -> bool:
     """Return whether the records of the run around an adapter state another privacy than the adapter does."""
     where = _beside(folder, "run.toml")
     if where is None or not (where.parent / "ledger.jsonl").is_file():  # a run file that lies there by chance
         return False
     told = stated_privacy(RunDirectory.open(where.parent), run)
-    return told != stated or (lineage is None and is_private(run))
+    return told != stated or (is_private(run) and read_lineage(result) in (None, (UNKNOWN,)))
 
 
 def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, stated: Mapping[str, Any]) -> str:

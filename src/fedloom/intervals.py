@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 __all__ = [
     "LEVEL",
@@ -34,6 +35,7 @@ class Interval:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
+@cache
 def student_quantile(level: float, freedom: int) -> float:
     """Return t such that a Student variable of that many degrees of freedom lies in [-t, t] with probability `level`.
 

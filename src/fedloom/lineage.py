@@ -2,7 +2,8 @@
 
 A run that starts from weights goes on with their lineage, so that what it states covers all that is in its result.
 Weights without the file are a base model from outside, about which nothing is claimed, or an adapter of which nothing
-is known. `Lineage` is a tuple of trainings, the oldest first.
+is known; a whole model that fedloom wrote says so in its `config.json`, so that one without the file counts as of
+unknown origin, too. `Lineage` is a tuple of trainings, the oldest first.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ __all__ = [
     "joined",
     "lineage_of_table",
     "lineage_table",
+    "mark_trained",
     "read_lineage",
     "read_stated",
     "unnamed",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _FILE = "lineage.json"
+_MARK = "fedloom"  # a key of config.json
 NONE = "none"
 """The mechanism of a training without privacy."""
 
@@ -88,7 +91,7 @@ def unnamed(lineage: Lineage) -> Lineage:
 
 def lineage_table(lineage: Lineage) -> list[dict[str, Any]]:
     """Return the lineage as JSON values."""
-    return [asdict(training) for training in lineage]
+    return [asdict(training) | {"owners": [asdict(owner) for owner in training.owners]} for training in lineage]
 
 
 def lineage_of_table(table: Sequence[Mapping[str, Any]]) -> Lineage:
@@ -102,16 +105,33 @@ def lineage_of_table(table: Sequence[Mapping[str, Any]]) -> Lineage:
 def write_lineage(folder: Path, lineage: Lineage, stated: Mapping[str, Any]) -> None:
     """Write down beside the weights how they were trained, and what is stated of their privacy (empty: nothing)."""
     record = {"weights": _weights_sha256(folder), "trainings": lineage_table(lineage), "stated": dict(stated)}
-    write_atomic(folder / _FILE, json.dumps(record, indent=1))
+    write_atomic(folder / _FILE, json.dumps(record | {"sha256": _sha256(record)}, indent=1))
+
+
+def mark_trained(folder: Path) -> None:
+    """Write into the configuration of a whole model that fedloom trained it, so that its lineage may not be missing."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config[_MARK] = f"{_FILE} tells how these weights were trained"
+    write_atomic(path, json.dumps(config, indent=2) + "\n")
 
 
 def read_lineage(folder: Path) -> Lineage | None:
-    """Return how the weights in a folder were trained; None if it does not say.
+    """Return how the weights in a folder were trained; None if they are from outside, and it does not say.
 
     A file that cannot be read, or that belongs to other weights, raises ModelError.
     """
     record = _record(folder)
-    return None if record is None else lineage_of_table(record["trainings"])
+    if record is not None:
+        return lineage_of_table(record["trainings"])
+    return (UNKNOWN,) if _is_marked(folder) else None
+
+
+def _is_marked(folder: Path) -> bool:
+    try:
+        return _MARK in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def read_stated(folder: Path) -> dict[str, Any]:
@@ -127,14 +147,20 @@ def _record(folder: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         lineage_of_table(record["trainings"])
         weights, _ = str(record["weights"]), dict(record["stated"])
+        if record.pop("sha256") != _sha256(record):
+            raise ValueError("its hash does not fit")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: is not what fedloom wrote ({error}); fetch the folder again.") from error
     if weights != _weights_sha256(folder):
         raise ModelError(
-            f"{path}: tells of other weights than lie beside it; fetch the folder again, or delete the file, and the "
-            "weights count as of unknown origin."
+            f"{path}: tells of other weights than lie beside it; fetch the folder again, or delete the file, and "
+            "weights that fedloom wrote count as of unknown origin."
         )
     return record
+
+
+def _sha256(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _weights_sha256(folder: Path) -> str:

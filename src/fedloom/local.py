@@ -121,7 +121,8 @@ def _client(work: Work, job: Job, space: Workspace) -> _Client:
     local_steps = work.steps.get(job.client, work.local.steps)
     drawn = batches(len(shard.items), replace(work.local, steps=local_steps), *names)
     if protects == "example":
-        noises = (work.mechanism.source("sampling", *names, step) for step in range(work.local.steps))
+        whose = (work.stream, job.round, job.client)
+        noises = (work.mechanism.source("sampling", *whose, step) for step in range(work.local.steps))
         drawn = (poisson(len(shard.items), guard.rate, work.local, noise) for noise in noises)
     return _Client(
         job=replace(job, local=local),
@@ -208,7 +209,7 @@ def _private_gradient(
             total[place] += len(whole_E)
     for place, client in enumerate(going):
         job = client.job
-        noise = mechanism.source("noise", work.seed, job.round, job.client, step)
+        noise = mechanism.source("noise", work.stream, job.round, job.client, step)
         sum_KP[place], client.kept = mechanism.release(
             sum_KP[place],
             inside=inside[place],
@@ -289,7 +290,7 @@ def _sent(work: Work, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
     if not row_P.numel():  # everything is private: nothing leaves
         return torch.zeros(0, dtype=torch.uint8), own
     if work.mechanism.protects() == "client_local":
-        noise = work.mechanism.source("noise", work.seed, job.round, job.client)
+        noise = work.mechanism.source("noise", work.stream, job.round, job.client)
         scale = work.mechanism.scales(row_P.norm().view(1, 1), client.kept)
         row_P, client.kept = work.mechanism.release(
             row_P * scale.view(()),

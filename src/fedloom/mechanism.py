@@ -57,6 +57,10 @@ class Mechanism(Family):
         """Return factors [L, E] from the norms of E contributions in L blocks of parameters."""
         return torch.ones_like(norms_LE)
 
+    def spread(self, guard: Guard, kept: Tree, expected: float) -> float:
+        """Return the standard deviation of the noise on each number of the sum that `release` is given."""
+        return 0.0
+
     def release(
         self, sum_P: Tensor, *, inside: float, total: int, expected: float, guard: Guard, kept: Tree, noise: Noise
     ) -> tuple[Tensor, Tree]:

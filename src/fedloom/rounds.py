@@ -68,6 +68,8 @@ class Plan:
     codec: Codec
     layout: Layout
     """Names and shapes of the shared parameters, in the order of a row."""
+    stream: str | int
+    """What names the draws of the mechanism."""
 
     @property
     def protects(self) -> str:
@@ -138,7 +140,7 @@ def sample_clients(plan: Plan, round: int) -> list[str]:
     """
     if plan.protects == "client":
         rate = plan.guards[""].rate
-        draws_N = plan.mechanism.source("clients", plan.seed, round)(len(plan.clients)).tolist()
+        draws_N = plan.mechanism.source("clients", plan.stream, round)(len(plan.clients)).tolist()
         limit = NormalDist().inv_cdf(rate) if rate < 1 else float("inf")
         return [client for client, draw in zip(plan.clients, draws_N, strict=True) if draw < limit]
     return drawn_clients(plan.clients, plan.clients_per_round, plan.seed, round)
@@ -319,6 +321,6 @@ class _Merging:
             expected=guard.rate * len(plan.clients),
             guard=guard,
             kept=state.kept,
-            noise=plan.mechanism.source("noise", plan.seed, state.round),
+            noise=plan.mechanism.source("noise", plan.stream, state.round),
         )
         return layout.slots(mean_P), kept

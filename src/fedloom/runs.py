@@ -44,6 +44,10 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _hash_of_values(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What was saved: trees by file name, and plain values."""
@@ -136,6 +140,7 @@ class RunDirectory:
                 "values": dict(checkpoint.values),
                 "log_bytes": {log: (self.path / log).stat().st_size for log in LOGS},
                 "sha256": {name: _hash(new / name) for name in checkpoint.trees},
+                "values_sha256": _hash_of_values(checkpoint.values),
             }
             with (new / "state.json").open("w") as file:
                 json.dump(state, file)
@@ -162,6 +167,8 @@ class RunDirectory:
             state = json.loads((folder / "state.json").read_text())
             if not isinstance(state["values"], dict):
                 raise TypeError("its values are no table")
+            if state["values_sha256"] != _hash_of_values(state["values"]):
+                raise ValueError("its values differ from what was saved")
             damaged = [name for name, digest in state["sha256"].items() if _hash(folder / name) != digest]
             if damaged:
                 raise RunError(

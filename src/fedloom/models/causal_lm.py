@@ -20,7 +20,7 @@ from fedloom.config import table_of
 from fedloom.contracts import Flow, Model, ModelFamily
 from fedloom.errors import ConfigError, ModelError, suggest
 from fedloom.files import atomic_folder
-from fedloom.lineage import UNKNOWN, Lineage, joined, read_lineage
+from fedloom.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
 from fedloom.models import _attention as packed
 from fedloom.models._checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
 from fedloom.models._exact import Exact, Wish, examine, keeps_logits, plain_head
@@ -273,6 +273,7 @@ class CausalLM(ModelFamily):
         _merge(module)
         with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)
+            mark_trained(new)
             tokenizer.save_pretrained(new)
 
 
@@ -312,4 +313,5 @@ def _write_whole(model: Model, params: Tree, folder: Path) -> None:
     state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
     with quiet(), atomic_folder(folder) as new:
         module.save_pretrained(new, state_dict=state)
+        mark_trained(new)
         model.tokenizer.save_pretrained(new)

@@ -159,17 +159,22 @@ class Gaussian(Mechanism):
             return (clip_E / math.sqrt(len(norms_LE)) / norms_LE).clamp(max=1)
         return (clip_E / norms_LE.norm(dim=0)).clamp(max=1).expand_as(norms_LE)
 
+    def spread(self, guard: Guard, kept: Tree, expected: float) -> float:
+        """Return z C, with the clipping norm and the multiplier of the sum as they stand if the norm adapts."""
+        if self.clip_quantile > 0:
+            return float(kept["clip"]) * self._multiplier_of_sum(guard.noise_multiplier, expected)
+        return self.clip * guard.noise_multiplier
+
     def release(
         self, sum_P: Tensor, *, inside: float, total: int, expected: float, guard: Guard, kept: Tree, noise: Noise
     ) -> tuple[Tensor, Tree]:
         """Return (sum + z C noise) / expected, and the clipping norm of the next use if it adapts."""
-        clip, multiplier = self.clip, guard.noise_multiplier
+        spread = self.spread(guard, kept, expected)
         if self.clip_quantile > 0:
-            clip, multiplier = float(kept["clip"]), self._multiplier_of_sum(multiplier, expected)
             share = 0.5 + (inside - total / 2 + self._count_noise(expected) * float(noise(1))) / expected
             kept = {"clip": kept["clip"] * math.exp(-self.clip_rate * (share - self.clip_quantile))}
-        if multiplier > 0:
-            sum_P = sum_P + multiplier * clip * noise(sum_P.numel()).to(sum_P)
+        if spread > 0:
+            sum_P = sum_P + spread * noise(sum_P.numel()).to(sum_P)
         return sum_P / expected, kept
 
     def repeats(self) -> bool:

@@ -49,7 +49,7 @@ from fedloom.evaluation import Examinee, HeldOut, evaluate, held_out
 from fedloom.examples import Chat, Example, chat
 from fedloom.files import write_atomic
 from fedloom.plugin import lookup
-from fedloom.protocols.audit_releases import audit_releases
+from fedloom.protocols.audit_releases import CONFIDENCE, audit_releases
 from fedloom.protocols.execute import RoundDone, plan_of, run_files, work_of
 from fedloom.protocols.guards import guards_of
 from fedloom.protocols.legs import Leg
@@ -306,7 +306,7 @@ def _found(
     delta = stated["delta"] if stated else _DELTA
     guesses = guess_counts(len(included_M))
     bounds = {
-        name: asdict(one_run_bound(score_M, included_M, delta=delta, guesses=guesses))
+        name: asdict(one_run_bound(score_M, included_M, delta=delta, guesses=guesses, confidence=CONFIDENCE))
         for name, score_M in scores.items()
     }
     bits_C = exposure(final["canaries"][included_M], final["canaries"][~included_M])

@@ -2,25 +2,27 @@
 
 The bound by many trials (`many_trials_bound`) takes the canaries of one or several trainings as independent trials,
 which they are: each has a direction of its own, and noise is independent in each. The bound by one run
-(`one_run_bound`) assumes nothing of the kind and is weaker. Each is tested at 97.5 %, so that both together refute an
-honest statement once in twenty audits at most.
+(`one_run_bound`) assumes nothing of the kind and is weaker. With the bound by texts (`audit`) these are three tests,
+each at a third of 5 %, so that all together refute an honest statement once in twenty audits at most.
 
-Its power is told beside: the least true epsilon at which an audit of this size would likely have refuted. A statement
-that is wrong by less passes.
+Its power is told beside: the least true epsilon at which four audits of five of this size would have refuted. A
+statement that is wrong by less passes.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from fedloom.auditing import best_thresholds, guess_counts, least_leak, many_trials_bound, one_run_bound
+from fedloom.auditing import Shape, best_thresholds, guess_counts, least_leak, many_trials_bound, one_run_bound
 from fedloom.protocols.planted import Stage, Trials, trials
 
-__all__ = ["audit_releases", "release_lines"]
+__all__ = ["CONFIDENCE", "audit_releases", "release_lines"]
 
-_CONFIDENCE = 0.975
+CONFIDENCE = 1 - 0.05 / 3
+"""Of each of the three tests of an audit."""
 
 
 def audit_releases(stage: Stage, *, n_trials: int, per_training: int, seed: int) -> dict[str, Any]:
@@ -32,10 +34,11 @@ def audit_releases(stage: Stage, *, n_trials: int, per_training: int, seed: int)
     scores_M, included_M = (
         np.concatenate(part) for part in zip(*((t.score_M, t.included_M) for t in found), strict=True)
     )
-    delta, thresholds = first.guard.delta, best_thresholds(first.shape, len(scores_M), delta=first.guard.delta)
-    many = many_trials_bound(scores_M, included_M, thresholds=thresholds, delta=delta, confidence=_CONFIDENCE)
+    shapes, delta = sum((Counter(one.shapes) for one in found), Counter()), max(one.delta for one in found)
+    thresholds = best_thresholds(shapes, delta=delta, confidence=CONFIDENCE)
+    many = many_trials_bound(scores_M, included_M, thresholds=thresholds, delta=delta, confidence=CONFIDENCE)
     one = one_run_bound(
-        found[0].score_M, found[0].included_M, delta=delta, guesses=guess_counts(per_training), confidence=_CONFIDENCE
+        found[0].score_M, found[0].included_M, delta=delta, guesses=guess_counts(per_training), confidence=CONFIDENCE
     )
     return {
         "unit": stage.work.mechanism.protects(),
@@ -47,14 +50,14 @@ def audit_releases(stage: Stage, *, n_trials: int, per_training: int, seed: int)
         "noise_multiplier": first.guard.noise_multiplier,
         "bounds": {"many trials": asdict(many), "one run": asdict(one)},
         "refuted": max(many.epsilon, one.epsilon) > first.stated,
-        "power": _power(stage, first, len(scores_M)),
+        "power": _power(stage, first, shapes, delta),
     }
 
 
-def _power(stage: Stage, first: Trials, n_trials: int) -> dict[str, float] | None:
-    """Return the share of the noise at which the audit would likely have refuted, and the true epsilon with it."""
+def _power(stage: Stage, first: Trials, shapes: Mapping[Shape, int], delta: float) -> dict[str, float] | None:
+    """Return the share of the noise at which the audit would have refuted, and the true epsilon with it."""
     guard = first.guard
-    share = least_leak(first.shape, n_trials, stated=first.stated, delta=guard.delta)
+    share = least_leak(shapes, stated=first.stated, delta=delta, confidence=CONFIDENCE)
     if not share:
         return None
     true = stage.work.mechanism.spent(replace(guard, noise_multiplier=share * guard.noise_multiplier), first.uses)
@@ -74,7 +77,7 @@ def release_lines(found: Mapping[str, Any]) -> list[str]:
         f"releases    {found['trials']} canaries of unit {found['unit']} in {found['trainings']} training{plural}; "
         f"stated epsilon {found['stated']:.3f} at delta {found['delta']:.2g}",
         *(
-            f"found       epsilon >= {bound['epsilon']:.3f} at 97.5 % confidence by {name}"
+            f"found       epsilon >= {bound['epsilon']:.3f} at {CONFIDENCE:.1%} confidence by {name}"
             for name, bound in found["bounds"].items()
         ),
         f"power       {seen}",

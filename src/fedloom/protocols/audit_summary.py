@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fedloom.protocols.audit_releases import release_lines
+from fedloom.protocols.audit_releases import CONFIDENCE, release_lines
 
 __all__ = ["summary"]
 
@@ -54,7 +54,7 @@ def _verdict(found: Mapping[str, Any]) -> str:
 
 def _bound(name: str, bound: Mapping[str, Any]) -> str:
     right = f"{bound['correct']} of {bound['guesses']} guesses right"
-    return f"found       epsilon >= {bound['epsilon']:.3f} at 95 % confidence by {name} ({right})"
+    return f"found       epsilon >= {bound['epsilon']:.3f} at {CONFIDENCE:.1%} confidence by {name} ({right})"
 
 
 def _membership(row: Mapping[str, Any]) -> str:

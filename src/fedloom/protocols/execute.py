@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedloom import config
-from fedloom.accounts import SPENDING, Spending
+from fedloom.accounts import SPENDING, Spending, restate, write_card
 from fedloom.contracts import Carrier, Engine, Job, Report, Work
 from fedloom.environment import dirty_diff, environment
 from fedloom.errors import FedloomError, MemoryExceededError, RunError
@@ -98,6 +98,7 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         refuse_forgotten(directory)
     ready = prepare(run)
     saved = directory.restore()
+    restate(directory, run.privacy)
     card = json.dumps({**ready.division.card, "encoded": ready.counts})
     # What cannot be carried out is refused before anything is measured.
     _engine(directory, ready.legs[0], work_of(ready, ready.legs[0]))
@@ -183,7 +184,7 @@ def _account(directory: RunDirectory, ready: Prepared, plan: Plan, state: State)
     lines = privacy_lines(plan, state, ready.origins)
     card = worst_account(plan, lines)
     directory.append("ledger.jsonl", lines)
-    write_atomic(directory.path / "privacy.json", json.dumps(card, indent=1))
+    write_card(directory, card)
     return card
 
 
@@ -231,6 +232,7 @@ def plan_of(leg: Leg) -> Plan:
         guards=leg.guards,
         codec=run.codec,
         layout=leg.layout,
+        stream=_stream(leg),
     )
 
 
@@ -251,7 +253,16 @@ def work_of(ready: Prepared, leg: Leg) -> Work:
         codec=leg.run.codec,
         ranks=leg.ranks,
         steps=leg.steps,
+        stream=_stream(leg),
     )
+
+
+def _stream(leg: Leg) -> str | int:
+    """Return what names a mechanism's draws: the seed, and the start, on which the same seed was perhaps used before.
+
+    The same noise in two runs would fall out of the difference of what they release.
+    """
+    return f"{leg.run.seed} from {leg.start}" if leg.start else leg.run.seed
 
 
 def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:

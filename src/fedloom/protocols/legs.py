@@ -23,6 +23,8 @@ class Leg:
     """What protects each client's data."""
     layout: Layout = field(default_factory=lambda: Layout(()))
     """The shared parameters."""
+    start: str = ""
+    """What the run starts from, a hash, where that was trained before."""
     owner: str = ""
     """Whose the trained model is; "" for one that all clients share."""
 

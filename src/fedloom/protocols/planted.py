@@ -14,6 +14,7 @@ Deviations: the canaries' directions are orthogonal to the data, so that a fault
 oppose each other (clipping the sum of a batch) is seen by its effect on them alone.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -84,8 +85,10 @@ class Trials:
     """Uses of the mechanism on that owner's data."""
     stated: float
     """The epsilon of that owner."""
-    shape: Shape
-    """How the scores of that canary would lie if the mechanism did what it says."""
+    delta: float
+    """The largest delta of any owner."""
+    shapes: Mapping[Shape, int]
+    """How the scores of so many canaries would lie if the mechanism did what it says, whatever the coins."""
 
 
 def trials(stage: Stage, *, n_canaries: int, seed: int) -> Trials:
@@ -100,38 +103,54 @@ def trials(stage: Stage, *, n_canaries: int, seed: int) -> Trials:
     guards = stage.guards({client: len(shard.items) for client, shard in shards.items()})
     names = ["" if unit == "client" else owner for owner in owners]
     own = {name: torch.tensor([at for at, one in enumerate(names) if one == name]) for name in set(names)}
-    recorder = _Recorder(stage.work.mechanism, _Tape(torch.zeros(n_canaries), own), stage.work.local.steps)
+    tape = _Tape(torch.zeros(n_canaries), own, guards)
+    recorder = _Recorder(stage.work.mechanism, tape, stage.work.local.steps)
     used = {name: replace(one, noise_multiplier=stage.noise * one.noise_multiplier) for name, one in guards.items()}
     plan, work = _with(stage, shards, used, recorder, n_canaries, seed)
     carrier = lookup(Engine, "cohort")().settled(work, n_clients=len(plan.clients)).start(work)
     state = begin(plan, flatten(work.model.trainable).cpu())
     while state.round < plan.rounds and not exhausted(plan, state):
-        recorder.tape.sign = 1 - 2 * (state.round % 2)
+        tape.sign = 1 - 2 * (state.round % 2)
         state, _ = step(plan, state, carrier)
-    height, spread = _scale(stage.work.mechanism, unit, len(work.model.trainable))
-    deviations = [spread * guards[name].noise_multiplier * max(1, state.spent.get(name, 0)) ** 0.5 for name in names]
-    alike = {(guards[name], state.spent.get(name, 0)) for name in names}
-    epsilon = {one: next(iter(stage.work.mechanism.spent(*one).values())) for one in alike}
-    guard, uses = worst = max(epsilon, key=lambda one: epsilon[one])
+    uses = {name: max(1, state.spent.get(name, 0)) for name in own}
+    epsilon = {
+        one: next(iter(stage.work.mechanism.spent(*one).values()))
+        for one in {(guards[name], uses[name]) for name in own}
+    }
+    worst = max(epsilon, key=lambda one: epsilon[one])
     return Trials(
-        recorder.tape.sum_M.double().numpy() / np.maximum(deviations, _NO_NOISE),
+        tape.sum_M.double().numpy() / np.sqrt([uses[name] for name in names]),
         np.array(coins),
-        guard,
-        uses,
+        *worst,
         epsilon[worst],
-        Shape(height / max(spread * guard.noise_multiplier, _NO_NOISE), guard.rate, uses, unit == "client_local"),
+        max(guard.delta for guard in guards.values()),
+        _shapes(stage, Counter(names), uses, len(work.model.trainable)),
     )
 
 
-def _scale(mechanism: Mechanism, unit: str, n_tensors: int) -> tuple[float, float]:
-    """Return what a clipped canary adds to its coordinate, and the deviation of the noise over its multiplier.
+def _shapes(stage: Stage, counts: Mapping[str, int], uses: Mapping[str, int], n_tensors: int) -> Counter[Shape]:
+    """Return how the canaries' scores lie by what the mechanism says of itself, if half of each owner's join.
 
-    Both are what the mechanism says of itself: what it really does is what the scores tell.
+    Under an adaptive norm a clipped canary and the noise grow alike, so that the norm at the start tells their ratio.
     """
+    mechanism, unit = stage.work.mechanism, stage.work.mechanism.protects()
+    sizes = {client: len(shard.items) for client, shard in stage.work.shards.items()}
+    if unit == "example":
+        sizes = {client: size + counts.get(client, 0) // 2 for client, size in sizes.items()}
+    elif unit == "client":
+        sizes = dict.fromkeys(map(str, range(max(1, counts[""] // 2))), 1)
+    else:
+        sizes = dict.fromkeys(counts, 1)
+    guards = stage.guards(sizes)
     norm_L1 = torch.zeros(n_tensors if unit == "example" else 1, 1)
     norm_L1[-1] = _STEEP
-    height = float((norm_L1 * mechanism.scales(norm_L1, mechanism.start()))[-1])
-    return min(height, mechanism.bound()), mechanism.bound()
+    height = min(float((norm_L1 * mechanism.scales(norm_L1, mechanism.start()))[-1]), mechanism.bound())
+    found: Counter[Shape] = Counter()
+    for name, count in counts.items():
+        guard, population = guards[name], {"example": sizes.get(name, 1), "client": len(sizes)}.get(unit, 1)
+        spread = max(mechanism.spread(guard, mechanism.start(), guard.rate * population), _NO_NOISE)
+        found[Shape(height / spread, guard.rate, uses[name], unit == "client_local")] += count
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------- planting
@@ -202,6 +221,7 @@ def _with(
         codec=lookup(Codec, "float32")(),
         ranks={},
         steps={},
+        stream=seed,
     )
     plan = replace(
         stage.plan,
@@ -216,23 +236,26 @@ def _with(
         guards=guards,
         codec=work.codec,
         layout=work.layout,
+        stream=seed,
     )
     return plan, work
 
 
 @dataclass
 class _Tape:
-    """What was released of each canary's number so far, each use with its sign."""
+    """What was released of each canary's number so far, over the deviation of its noise, each use with its sign."""
 
     sum_M: Tensor
     own: Mapping[str, Tensor]
     """The canaries among each owner's data; under "" those among all clients."""
+    stated: Mapping[str, Guard]
+    """The owners' guards with all of their noise."""
     sign: int = 1
 
-    def take(self, owner: str, released_M: Tensor) -> None:
+    def take(self, owner: str, released_M: Tensor, spread: float) -> None:
         """Add what one release from an owner's data holds of its canaries."""
         if owner in self.own:
-            self.sum_M[self.own[owner]] += self.sign * released_M[self.own[owner]]
+            self.sum_M[self.own[owner]] += self.sign / max(spread, _NO_NOISE) * released_M[self.own[owner]]
 
 
 @dataclass(frozen=True)
@@ -324,10 +347,14 @@ class _Recorder(Mechanism):
     def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
         return self.inner.scales(norms_LE, kept)
 
+    def spread(self, guard: Guard, kept: Tree, expected: float) -> float:
+        return self.inner.spread(guard, kept, expected)
+
     def release(self, sum_P: Tensor, **settings: Any) -> tuple[Tensor, Tree]:
+        owner, expected = settings["noise"].client, settings["expected"]
+        spread = self.inner.spread(self.tape.stated[owner], settings["kept"], expected)
         released_P, kept = self.inner.release(sum_P, **settings)
-        n_canaries = len(self.tape.sum_M)
-        self.tape.take(settings["noise"].client, settings["expected"] * released_P[-n_canaries:].cpu())
+        self.tape.take(owner, expected * released_P[-len(self.tape.sum_M) :].cpu(), spread)
         return released_P, kept
 
     def repeats(self) -> bool:

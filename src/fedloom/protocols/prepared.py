@@ -12,7 +12,7 @@ from fedloom.clients import Division, count_encoded, cut_and_dropped, divide, en
 from fedloom.contracts import Frame, Mechanism, Model, Shard
 from fedloom.errors import ConfigError
 from fedloom.evaluation import HeldOut, held_out
-from fedloom.lineage import Lineage
+from fedloom.lineage import Lineage, lineage_table
 from fedloom.protocols import centralised, clustered, federated, local_only
 from fedloom.protocols.corpus import refuse_few_texts
 from fedloom.protocols.guards import guards_of
@@ -53,11 +53,12 @@ class Prepared:
     @property
     def origins(self) -> dict[str, Origin]:
         """What came before the run for each guard's data."""
-        names = {name for leg in self.legs for name in leg.guards}
-        data, elsewhere = self.division.fingerprints, self.run.start_data == "other"
-        mechanism = self.run.privacy.name
+        names, data = {name for leg in self.legs for name in leg.guards}, self.division.fingerprints
+        kind = {"mechanism": self.run.privacy.name, "unit": self.run.privacy.protects()}
         return {
-            name: origin_of(self.lineage, mechanism=mechanism, data=data.get(name, ""), elsewhere=elsewhere)
+            name: origin_of(
+                self.lineage, **kind, data={data[name]} if name else {*data.values()}, start_data=self.run.start_data
+            )
             for name in names
         }
 
@@ -100,15 +101,26 @@ def prepare(run: TuningRun) -> Prepared:
     sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
     counts |= {f"({name})": count_encoded(items) for name, (_, items) in sets.items()}
     layout = Layout.of_tree(shared)
-    legs = tuple(replace(leg, guards=guards, layout=layout) for leg in _legs(run, shards, division.card))
+    lineage = run.model.lineage()
+    start = _start(model, lineage)
+    legs = tuple(replace(leg, guards=guards, layout=layout, start=start) for leg in _legs(run, shards, division.card))
     _check_ranks(run, layout)
     # Built once for its refusals: an aggregator may need parameters of a certain kind.
     if shared:
         run.aggregator.accumulator(Frame(Layout.of({"delta": shared}), flatten(shared)))
     held = tuple(part for part, _ in sets.values())
     refuse_few_texts(run.evaluation.corpus_metrics, held)
-    lineage = run.model.lineage()
     return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private, lineage)
+
+
+def _start(model: Model, lineage: Lineage) -> str:
+    """Return a hash of the weights that a run starts from and of their lineage; "" where they have none."""
+    if not lineage:
+        return ""
+    hasher = hashlib.sha256(repr((model.base_id, lineage_table(lineage))).encode())
+    for name, tensor in sorted(model.trainable.items()):
+        hasher.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def _legs(run: TuningRun, shards: Mapping[str, Shard], card: Mapping[str, Any]) -> list[Leg]:

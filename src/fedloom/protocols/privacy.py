@@ -9,7 +9,7 @@ from fedloom.accounts import account_line, privacy_card, read_spending, write_sp
 from fedloom.config import table_of
 from fedloom.contracts import Guard
 from fedloom.errors import RunError
-from fedloom.lineage import NONE, Lineage, Owner, Training, joined
+from fedloom.lineage import NONE, Lineage, Owner, Training
 from fedloom.protocols.legs import Leg
 from fedloom.protocols.origins import Origin
 from fedloom.protocols.prepared import Prepared
@@ -78,14 +78,20 @@ def lineage_of_result(directory: RunDirectory, ready: Prepared, leg: Leg, plan: 
     """Return the lineage of what the leg has trained so far: that of its start, and its own."""
     data = ready.division.fingerprints
     if plan.guards:
+        one_for_all = plan.guards.get("")
+        names = data if one_for_all else plan.guards
         owners = tuple(
-            Owner(name, data.get(name, ""), one.rate, one.noise_multiplier, one.delta, state.spent.get(name, 0))
-            for name, one in plan.guards.items()
+            _owner(name, data[name], one_for_all or plan.guards[name], state.spent.get("" if one_for_all else name, 0))
+            for name in names
         )
     else:
         owners = tuple(Owner(client, data[client]) for client in _trained_on(ready, leg))
     kind = (plan.mechanism.name, plan.protects) if plan.guards else (NONE, "nothing")
-    return joined(ready.lineage, (Training(_identity(directory, ready, leg), *kind, owners),))
+    return (*ready.lineage, Training(_identity(directory, ready, leg), *kind, owners))
+
+
+def _owner(client: str, data: str, guard: Guard, uses: int) -> Owner:
+    return Owner(client, data, guard.rate, guard.noise_multiplier, guard.delta, uses)
 
 
 def _trained_on(ready: Prepared, leg: Leg) -> list[str]:
@@ -97,5 +103,5 @@ def _trained_on(ready: Prepared, leg: Leg) -> list[str]:
 def _identity(directory: RunDirectory, ready: Prepared, leg: Leg) -> str:
     """Return what tells this training from all others: runs that would release the same share it."""
     private = read_spending(directory).id if leg.guards else ""
-    parts = table_of(ready.run), sorted(ready.division.fingerprints.items()), leg.name, private
+    parts = table_of(ready.run), leg.start, sorted(ready.division.fingerprints.items()), leg.name, private
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -29,6 +29,7 @@ from fedloom.contracts import (
 )
 from fedloom.errors import ConfigError
 from fedloom.plugin import AtLeast, Count, Family, Range, check_ranges, lookup
+from fedloom.protocols.origins import StartData
 from fedloom.settings import LocalSettings
 
 __all__ = ["EvaluationSettings", "TuningRun", "read_run"]
@@ -113,9 +114,10 @@ class TuningRun:
     """Pattern of the trained names that are shared; the others stay private to each client."""
     ranks: tuple[AtLeast, ...] = ()
     """Ranks of the clients' adapters, dealt to them in turn; empty: all have model.lora_rank."""
-    start_data: Literal["same", "other"] = "same"
+    start_data: StartData = "same"
     """What model.adapter, or a base that fedloom trained, was trained on, as far as privacy is concerned: perhaps some
-    of this run's records, or `other` ones, for which whoever writes the file vouches."""
+    of this run's records. Whoever writes the file can vouch for more: for records of the `same_clients`, each of this
+    run's being at most one of those, or for `other` records."""
     plugins: tuple[str, ...] = ()
     """Modules to import for plug-ins that fedloom does not ship."""
 
@@ -235,6 +237,11 @@ def _refuse_unprotected(run: TuningRun) -> None:
         raise ConfigError(
             f"privacy: unit '{protects}' bounds one row, but rule '{run.rule.name}' uploads "
             f"{sorted(run.rule.uniform_slots)} besides; allowed are rules that upload their change alone."
+        )
+    if protects.startswith("client") and run.local.epochs and run.clients_per_round:
+        raise ConfigError(
+            f"local.epochs: found {run.local.epochs:g} with privacy of clients and clients_per_round, where a client "
+            "that leaves changes the others' steps; set local.steps, or let all clients take part."
         )
     if protects == "example" and run.local.epochs:
         raise ConfigError(

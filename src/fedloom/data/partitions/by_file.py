@@ -28,3 +28,7 @@ class ByFile(Partition):
                 f"ask for {len(groups)}, or for 0 to take all."
             )
         return groups
+
+    def brings_in(self, n_clients: int) -> str:
+        """Return "": a file is an owner."""
+        return ""

@@ -21,6 +21,8 @@ from fedloom.plugin import AtLeast, Positive, plugin
 
 __all__ = ["Dirichlet"]
 
+_NUMBERS = ("length", "quality")
+
 
 @plugin("dirichlet")
 class Dirichlet(Partition):
@@ -48,6 +50,10 @@ class Dirichlet(Partition):
             rng.shuffle(pile)
         mixtures = {name: self._mixture(prior, rng) for name in client_names(n_clients)}
         return _deal(piles, mixtures, rng)
+
+    def brings_in(self, n_clients: int) -> str:
+        """Return `by` where it is quantiles of a number, whose edges follow from all records; else chance deals."""
+        return f"partition.by = '{self.by}', whose bins follow from all records," if self.by in _NUMBERS else ""
 
     def _mixture(self, prior: Mapping[str, float], rng: Random) -> dict[str, float]:
         shares = dirichlet([self.alpha * share for share in prior.values()], rng)

@@ -36,6 +36,10 @@ class QuantitySkew(Partition):
         spread = _apportion(len(examples) - n_clients, self._shares(n_clients, rng))
         return cut(order, [1 + size for size in spread])
 
+    def brings_in(self, n_clients: int) -> str:
+        """Return "": examples are dealt by chance."""
+        return ""
+
     def _shares(self, n_clients: int, rng: Random) -> list[float]:
         if self.law == "dirichlet":
             return dirichlet([self.alpha] * n_clients, rng)

@@ -80,8 +80,14 @@ class Recipe:
         return first.values()
 
 
-def brings_in(unique: str) -> str:
-    """Return what makes the second of two like records come in when the first one leaves; "" where all are kept."""
+def brings_in(unique: str, form: FormName, malformed: Malformed) -> str:
+    """Return the setting by which one record decides whether others come in; "" where each is kept for itself.
+
+    Of two like records the second comes in when the first one leaves; and the first one of all tells the form of
+    those behind it, by which they are examples or dropped.
+    """
+    if form == "auto" and malformed == "drop":
+        return "data.form = 'auto' with data.malformed = 'drop', where the first record tells what the others are,"
     return f"data.unique = '{unique}'" if unique else ""
 
 

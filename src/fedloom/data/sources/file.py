@@ -44,8 +44,8 @@ class File(Source):
         return {split: self._read(path) for split, path in paths.items() if path or split == "train"}
 
     def brings_in(self) -> str:
-        """Return `unique` where it is set."""
-        return brings_in(self.unique)
+        """Return `unique` where it is set, and a form that is guessed where records are dropped."""
+        return brings_in(self.unique, self.form, self.malformed)
 
     def _read(self, path: str) -> list[Example]:
         recipe = Recipe(self.form, self.columns, self.tags, self.unique, self.malformed)

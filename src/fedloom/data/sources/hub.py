@@ -49,7 +49,9 @@ class Hub(Source):
 
     def brings_in(self) -> str:
         """Return `unique`, or a split that is a slice of another, where there is one."""
-        return brings_in(self.unique) or (f"data.split = '{self.split}'" if "[" in self.split else "")
+        return brings_in(self.unique, self.form, self.malformed) or (
+            f"data.split = '{self.split}'" if "[" in self.split else ""
+        )
 
     def _read(self, split: str) -> list[Example]:
         records = hub_records(self.path, subset=self.subset, split=split, revision=self.revision)

@@ -66,6 +66,10 @@ class LookAlike(Source):
             "test": crowd_test(self.dataset, seed=self.seed, count=self.test, languages=languages),
         }
 
+    def brings_in(self) -> str:
+        """Return "": every record is made by itself."""
+        return ""
+
 
 def _marked(example: Example, client: str) -> Example:
     return replace(example, tags={**example.tags, "client": client, "source": "synthetic"})

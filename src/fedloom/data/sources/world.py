@@ -67,6 +67,10 @@ class WorldSource(Source):
         validation = [record for client in clients for record in client.validation]
         return splits if self.form == "preference" else splits | {"validation": validation}
 
+    def brings_in(self) -> str:
+        """Return "": every record is made by itself."""
+        return ""
+
     def _records(self, client: Client) -> Sequence[Example]:
         chats = client.train if self.harmful == "refused" else [answered(record) for record in client.train]
         return {"chat": chats, "preference": client.preferences, "note": client.notes}[self.form]
