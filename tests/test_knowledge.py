@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from markupsafe import escape
 
 from fedloom import api
 from fedloom.knowledge import FACTS, knowledge, knowledge_record
 from fedloom.mean import Mean
 from fedloom.outcomes import outcome
+from fedloom.pages.page import page
 from fedloom.per_client import by_knowledge
 from fedloom.reports import compare
 from fedloom.runs import RunDirectory
@@ -155,6 +157,18 @@ def test_number_is_the_same_where_clients_are_asked_about_one_fact(world):
     numbers = [one.tags["fact"] for one in world.results["final"] if one.set == "validation" and "fact" in one.tags]
     assert len(set(facts)) < len(facts)
     assert [numbers.index(number) for number in numbers] == [facts.index(fact) for fact in facts]
+
+
+def test_the_page_has_who_knows_what(tmp_path):
+    ended(tmp_path)
+    text = page(tmp_path / "run")
+    table = text[text.index("Who knows what") :]
+    assert "exact match by whose facts are asked for" in table and all(escape(name) in table for name in FACTS)
+
+
+def test_the_page_of_runs_that_do_not_say_has_no_such_part(tmp_path):
+    ended(tmp_path, **PRIVATE)
+    assert "Who knows what" not in page(tmp_path / "run")
 
 
 def test_privacy_hides_what_clients_know(tmp_path):

@@ -38,6 +38,7 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
     found = find(told)
     sections: list[Section | None] = [
         ranking.ranking(found),
+        ranking.facts(found),
         ranking.claims(found),
         ranking.differences(found),
         fairness.clients(found),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from fedloom.comparing import ALL, mean_value
+from fedloom.knowledge import FACTS
 from fedloom.pages import figures, logs
 from fedloom.pages.blocks import Block, Cell, Column, Figure, Section, Table, Text
 from fedloom.pages.findings import Findings, Gap
@@ -12,7 +13,7 @@ from fedloom.statistics import Interval
 from fedloom.suites import BASE
 from fedloom.summaries import GroupRow, ScoreRow
 
-__all__ = ["claims", "curves", "differences", "groups", "ranking", "tables"]
+__all__ = ["claims", "curves", "differences", "facts", "groups", "ranking", "tables"]
 
 _MEAN = "mean of all data sets"
 _UNBOUNDED = "Those of a mean of data sets are not bounded by the range of a score: they may end below 0 or above 1."
@@ -201,6 +202,30 @@ def groups(found: Findings) -> list[Section]:
         )
         made += [Section(f"by-{tag}", f"By {tag}", [*blocks, Text(note, "muted")])] if blocks else []
     return made
+
+
+def facts(found: Findings) -> Section | None:
+    """Return methods by whose facts are asked for, where runs say what their clients' records are about."""
+    tables = [
+        _facts_table(found, data, rows)
+        for data in found.study.data
+        if (rows := [row for row in found.summary.facts if row.data == data])
+    ]
+    note = (
+        "A client's own facts are those that its training records are about. What only others' records tell, training "
+        "alone cannot teach: a score over all questions mixes the two."
+    )
+    return Section("who-knows-what", "Who knows what", [*tables, Text(note, "muted")]) if tables else None
+
+
+def _facts_table(found: Findings, data: str, rows: Sequence[GroupRow]) -> Table:
+    values, cells = [row.value.value for row in rows], {(row.method, row.group): row.value for row in rows}
+    shown = [
+        [method, *(_shaded(cells.get((method, name)), values) for name in FACTS)]
+        for method in dict.fromkeys(row.method for row in rows)
+    ]
+    caption = f"{data}: {score_name(found.score(data))} by whose facts are asked for"
+    return Table(caption, (Column("method", "text"), *map(Column, FACTS)), shown)
 
 
 def _group_table(found: Findings, data: str, tag: str, rows: Sequence[GroupRow]) -> Table:
