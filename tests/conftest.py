@@ -1,5 +1,6 @@
 """Threads, skips that are counted, and the folder of shared data."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items):
         for marker, reason in REASONS.items():
             if missing[marker] and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """Leave what is there to the end, libraries and thousands of tests, out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

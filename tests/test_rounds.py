@@ -114,7 +114,7 @@ def test_protected_clients_come_in_client_order():
 
 def test_protected_clients_are_drawn_anew_in_each_round_and_by_each_seed():
     drawn = plan(guards={"": guard(rate=0.5)}, clients=tuple(map(str, range(60))))
-    other = replace(drawn, seed=1)
+    other = replace(drawn, stream=1)
     assert len({tuple(sample_clients(p, round)) for p in (drawn, other) for round in range(3)}) == 6
 
 

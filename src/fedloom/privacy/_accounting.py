@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any, Literal
 
 from fedloom.errors import ConfigError
@@ -52,6 +52,7 @@ ORDERS = (*(1 + tenths / 10 for tenths in range(1, 100)), *(float(order) for ord
 
 _ROUGH_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 63.0)  # whole numbers cost a millisecond
 _TOLERANCE = 1e-3  # of calibration, relative to the multiplier
+_KEPT = 4096  # results: a suite asks for the same ones in each of its runs
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ def epsilon(accountant: Accountant, *, rate: float, noise_multiplier: float, use
 
 def composed(accountant: Accountant, parts: Sequence[Spending], *, delta: float) -> float:
     """Return an upper bound on the epsilon of all parts on the same data together; infinite without noise."""
-    parts = [part for part in parts if part.uses and part.rate]
+    return _composed(accountant, tuple(part for part in parts if part.uses and part.rate), delta)
+
+
+@lru_cache(_KEPT)
+def _composed(accountant: Accountant, parts: tuple[Spending, ...], delta: float) -> float:
     if not parts:
         return 0.0
     if any(part.noise_multiplier < SMALLEST_MULTIPLIER for part in parts):
@@ -78,6 +83,7 @@ def composed(accountant: Accountant, parts: Sequence[Spending], *, delta: float)
     return _rdp(parts, delta) if accountant == "rdp" else _pld(parts, delta)
 
 
+@lru_cache(_KEPT)
 def calibrate(accountant: Accountant, target: float, *, rate: float, uses: int, delta: float) -> float:
     """Return the least noise multiplier, to 0.1 % from above, whose epsilon after so many uses is at most `target`.
 
@@ -106,6 +112,7 @@ def calibrate(accountant: Accountant, target: float, *, rate: float, uses: int, 
     return math.exp(_edge(excess, fits, fails, _TOLERANCE))
 
 
+@lru_cache(_KEPT)
 def uses_within(
     accountant: Accountant, target: float, *, rate: float, noise_multiplier: float, delta: float, planned: int
 ) -> int:
