@@ -504,12 +504,12 @@ def test_sft_on_pairs_is_refused(tmp_path):
 # --------------------------------------------------------------------------------------------------- steps by epochs
 
 
-@pytest.mark.parametrize("n", range(1, 200))
-def test_steps_are_the_formula_without_rounding(n):
+def test_steps_are_the_formula_without_rounding():
     """50 clients, 7 a round, 10 rounds: quotients of floats gave 16 steps of 56 pairs, the formula gives 15."""
     clients, per_round, rounds, batch = 50, 7, 10, 8
-    steps = LocalSettings(epochs=3, batch=batch).steps_of(n, selections=Fraction(rounds * per_round, clients))
-    assert steps == -(-3 * n * clients // (rounds * per_round * batch))
+    settings, selections = LocalSettings(epochs=3, batch=batch), Fraction(rounds * per_round, clients)
+    steps = {n: settings.steps_of(n, selections=selections) for n in range(1, 200)}
+    assert steps == {n: -(-3 * n * clients // (rounds * per_round * batch)) for n in range(1, 200)}
 
 
 def test_steps_of_a_client_are_those_of_the_benchmark():
