@@ -13,7 +13,7 @@ from fedloom import rng
 from fedloom.contracts import Earlier, Guard
 from fedloom.errors import ModelError, RunError
 from fedloom.export import export
-from fedloom.lineage import UNKNOWN, Owner, Training, joined, read_lineage, unnamed
+from fedloom.lineage import UNKNOWN, Owner, Training, joined, read_lineage, read_stated, unnamed
 from fedloom.privacy.gaussian import Gaussian
 from fedloom.protocols.execute import RoundDone
 from fedloom.protocols.origins import origin_of
@@ -249,6 +249,7 @@ def test_exports_of_private_runs_name_nobody_and_no_data(folder, second):
     export(second, folder / "unnamed")
     owners = [owner for training in read_lineage(folder / "unnamed") for owner in training.owners]
     assert {(owner.client, owner.data) for owner in owners} == {("", "")}
+    assert "accounts_sha256" in stated(second) and "accounts_sha256" not in read_stated(folder / "unnamed")
 
 
 def test_checkpoint_carries_the_lineage(second):

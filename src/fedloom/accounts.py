@@ -21,6 +21,7 @@ from fedloom.plugin import lookup
 from fedloom.runs import RunDirectory
 
 __all__ = [
+    "ACCOUNTS",
     "SPENDING",
     "Spending",
     "account_line",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 SPENDING = "spending.json"
+ACCOUNTS = "accounts_sha256"
+"""The entry of a card by which an edited ledger is told; it covers the clients' names and is not for others."""
 _CARD = "privacy.json"
 
 
@@ -143,7 +146,7 @@ def privacy_card(mechanism: str, unit: str, lines: Sequence[Mapping[str, Any]]) 
         "smallest_noise_multiplier": min(line["noise_multiplier"] for line in lines),
         "uses": max(line["uses"] for line in lines),
         "guards": len(lines),
-        "accounts_sha256": _sha256({"accounts": lines}),
+        ACCOUNTS: _sha256({"accounts": lines}),
     }
     own = [line["epsilon_of_this_run"] for line in lines if "epsilon_of_this_run" in line]
     card |= {"epsilon_of_this_run": _largest(own)} if own else {}

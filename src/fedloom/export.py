@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from fedloom.accounts import is_private, spent_text, stated_privacy
+from fedloom.accounts import ACCOUNTS, is_private, spent_text, stated_privacy
 from fedloom.config import read_toml
 from fedloom.errors import MissingFileError, ModelError, RunError
 from fedloom.files import atomic_folder
@@ -62,7 +62,7 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
             facts = _write_whole(result, run, new, form)
         (new / "README.md").write_text(_card(facts, run, form, stated), encoding="utf-8")
         if lineage is not None:
-            write_lineage(new, unnamed(lineage), stated)
+            write_lineage(new, unnamed(lineage), {name: told for name, told in stated.items() if name != ACCOUNTS})
 
 
 def _lineage_of(result: Path) -> Lineage | None:
