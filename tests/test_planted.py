@@ -264,15 +264,27 @@ def test_the_power_told_is_met_in_four_audits_of_five(unit, share):
     assert 0 < noise < 1 and refuted >= 72  # binomial(100, 0.8) less two standard deviations
 
 
+ADAPTS = {"clip": 100.0, "clip_quantile": 0.5, "clip_rate": 1.0, "clip_count_noise": 50.0}
+
+
 @pytest.mark.parametrize("unit", ["example", "client"])
 def test_faults_are_seen_through_a_norm_that_adapts(unit):
     """Noise and canaries grow with the norm, and the count takes its share of the noise."""
-    adapts = {"clip": 100.0, "clip_quantile": 0.5, "clip_rate": 1.0, "clip_count_noise": 50.0}
     honest, weak = (
-        bound(trials(stage(fault, unit, clients=20, rounds=4, **adapts), n_canaries=1200, seed=0))
+        bound(trials(stage(fault, unit, clients=20, rounds=4, **ADAPTS), n_canaries=1200, seed=0))
         for fault in ("none", "noise x0.1")
     )
     assert honest <= STATED < weak
+
+
+@pytest.mark.parametrize("unit", ["example", "client"])
+def test_scores_lie_as_the_accountant_assumes_when_the_norm_adapts(unit):
+    found = trials(stage("none", unit, clients=20, rounds=4, **ADAPTS), n_canaries=1200, seed=0)
+    (shape,) = found.shapes
+    for law, chosen in zip(shape.laws(), (found.included_M, ~found.included_M), strict=True):
+        scores = found.score_M[chosen]
+        assert scores.mean() == pytest.approx(law.mean, abs=4 * law.stdev / len(scores) ** 0.5)
+        assert scores.std() == pytest.approx(law.stdev, rel=0.1)
 
 
 def test_the_bound_is_at_the_largest_delta_of_any_owner():
