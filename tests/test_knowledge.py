@@ -98,6 +98,15 @@ def test_nothing_is_told_where_a_run_does_not_say_what_clients_know():
     assert told(shared(1, 1, 1, 1), silent) == ([], [])
 
 
+def test_a_kind_of_facts_that_is_never_asked_for_is_left_empty():
+    """As where a limit leaves questions of one domain alone, about which a client has no records."""
+    runs = [shared(1, 1, 1, 1), local([1, 0, 0, 0], [0, 1, 1, 0])]
+    nobody = [replace(run, card=run.card | {"knows": {"anna": [], "ben": []}}) for run in runs]
+    (table,), sentences = told(*nobody)
+    assert [row[1] for row in table.rows] == ["", "", ""] and not sentences
+    assert set(knowledge_record(compare(nobody))["gains"]) == {"others' facts", "all"}
+
+
 def test_record_is_json_with_numbers():
     record = knowledge_record(compare([shared(1, 1, 1, 1), local([1, 0, 0, 0], [0, 1, 1, 0])]))
     found = json.loads(json.dumps(record, allow_nan=False))

@@ -39,7 +39,7 @@ class _Knowledge:
     """By kind and column of `FACTS`."""
     against: str
     gains: Mapping[str, Interval]
-    """What the first kind has more than `against`, training alone; empty where that is not compared."""
+    """What the first kind has more than `against`, training alone; without what is not compared or not asked."""
 
 
 def _knowledge(compared: Comparison) -> _Knowledge | None:
@@ -55,8 +55,9 @@ def _knowledge(compared: Comparison) -> _Knowledge | None:
     values |= {label: {name: over_seeds(parts[name][label], names[0]) for name in FACTS} for label in runs}
     against = next((label for label in others if label.startswith("local_only") and compared.pairs(first, label)), "")
     pairs = compared.pairs(first, against) if against else []
-    chosen = {name: [(of_facts([one], name)[0], of_facts([two], name)[0]) for one, two in pairs] for name in FACTS}
-    return _Knowledge(names[0], values, against, {name: difference(chosen[name], names[0]) for name in FACTS if pairs})
+    both = [name for name in FACTS if pairs and values[first][name] and values[against][name]]
+    chosen = {name: [(of_facts([one], name)[0], of_facts([two], name)[0]) for one, two in pairs] for name in both}
+    return _Knowledge(names[0], values, against, {name: difference(chosen[name], names[0]) for name in both})
 
 
 def knowledge(compared: Comparison) -> tuple[list[Table], list[str]]:
@@ -70,7 +71,7 @@ def knowledge(compared: Comparison) -> tuple[list[Table], list[str]]:
         return [], []
     rows = [(label, *map(cell, values.values())) for label, values in found.values.items()]
     table = Table(f"{found.score} by whose facts are asked for", ("model", *FACTS), tuple(rows))
-    if not found.gains:
+    if len(found.gains) < len(FACTS):
         return [table], []
     own, others = (found.gains[name] for name in ("own facts", "others' facts"))
     sentence = (
