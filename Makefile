@@ -42,7 +42,7 @@ quickstart: install
 	$(FEDLOOM) compare $(OUT)/federated $(OUT)/local_only $(OUT)/centralised
 
 test: install-dev
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -q
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q
 
 lint: install-dev
 	$(VENV)/bin/ruff format --check .
