@@ -7,9 +7,9 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from families_for_tests import table
 from fedloom import cli
 from small_runs import write_records, write_run_file
+from tools_for_tests import tool
 
 
 def fedloom(monkeypatch, *words):
@@ -108,7 +108,7 @@ def test_doctor_measures_a_step_of_a_run(runs, monkeypatch, capsys):
 
 def test_a_way_of_training_that_is_not_the_wanted_one_is_told_first(tmp_path, monkeypatch, capsys):
     file = write_run_file(tmp_path, rounds=1)
-    table().make("bloom", tmp_path / "model")
+    tool("model_table").make("bloom", tmp_path / "model")
     note = "BloomForCausalLM: attention 'packed' is not exact"
     fedloom(monkeypatch, "run", file, "sinks=[{name='tensorboard'}]", "--out", tmp_path / "run")
     assert any(line.startswith(f"note: {note}") for line in capsys.readouterr().out.splitlines()[:3])

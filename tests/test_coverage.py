@@ -1,19 +1,13 @@
 """The simulation of `tools/coverage.py` in miniature: few samples, so wide tolerances, but of the kinds that failed."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-PATH = Path(__file__).resolve().parents[1] / "tools" / "coverage.py"
+from tools_for_tests import tool
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("coverage_by_simulation", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("coverage")
 
 
 @pytest.mark.parametrize(

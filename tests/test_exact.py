@@ -27,7 +27,6 @@ from transformers import (
 )
 
 from clients_for_tests import TASK, distance, examples, gradient_alone, loss_alone, random_params, tiny
-from families_for_tests import table
 from fedloom import tree
 from fedloom.errors import ConfigError, ModelError
 from fedloom.export import export
@@ -40,6 +39,7 @@ from fedloom.models.causal_lm import CausalLM
 from fedloom.packing import pack
 from fedloom.tasks._answers import check_room
 from models_for_tests import SIZES, model_folder, tokenizer
+from tools_for_tests import tool
 
 CPU = torch.device("cpu")
 MOE = {"moe_intermediate_size": 24, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
@@ -99,7 +99,7 @@ def gpt_neo(positions):
     ],
 )
 def test_a_family_trains_as_its_own_forward_pass_and_its_adapter_is_read_so(family, passage, attention):
-    row = table().examined(family)
+    row = tool("model_table").examined(family)
     assert (row["passage"], row["attention"]) == (passage, attention)
     assert max(row["loss"], row["gradient"], row["peft"], row["merged"]) < 1e-4
 
@@ -274,7 +274,7 @@ def test_one_at_a_time_answers_are_those_of_a_batch():
 
 @pytest.mark.parametrize("family", ["rwkv", "falcon_h1", "bloom"])  # without a cache, with a state, with ALiBi
 def test_answers_of_models_that_pass_alone_are_greedy(family, tmp_path):
-    module = table().make(family, tmp_path)
+    module = tool("model_table").make(family, tmp_path)
     model = replace(tiny(), module=module, passage="alone", trainable={}, keeps=family != "rwkv")
     tokens = [5, 9, 33]
     for token in complete(model, {}, [[5, 9, 33], [7]], stop=(), max_new_tokens=6)[0]:

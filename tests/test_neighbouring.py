@@ -1,6 +1,7 @@
 """Data sets that differ in one record train on the same others: what would break that is refused with privacy."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -75,14 +76,20 @@ def test_clients_cut_by_all_records_lengths_are_refused(tmp_path, unit, partitio
         read_run(private_table(tmp_path, unit, partition=partition, clients=3))
 
 
-def test_plug_ins_that_do_not_say_are_refused():
-    class Silent(Partition):
-        name = "silent"
+class SilentPartition(Partition):
+    name = "silent"
+    __call__ = None  # never dealt
 
-        def __call__(self, examples, n_clients, rng):
-            raise NotImplementedError
 
-    assert "partition.name = 'silent', a partition that says nothing" in Silent().brings_in(0)
+class SilentSource(Source):
+    name = "silent"
+    load = None  # never loaded
+
+
+@pytest.mark.parametrize("silent", [{"partition": SilentPartition()}, {"data": SilentSource()}])
+def test_plug_ins_that_do_not_say_are_refused(tmp_path, silent):
+    with pytest.raises(ConfigError, match=r"privacy: found \w+\.name = 'silent', a \w+ that says nothing of it"):
+        replace(read_run(private_table(tmp_path, "example")), **silent)
 
 
 def test_epochs_beside_sampled_clients_are_refused_with_privacy_of_clients(tmp_path):

@@ -1,24 +1,18 @@
 """The tool that says whether two makings of the small runs are the same."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from fedloom import api
 from small_runs import small_run
-
-PATH = Path(__file__).resolve().parents[1] / "tools" / "same_runs.py"
+from tools_for_tests import tool as tool_of
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("same_runs", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool_of("same_runs")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ that is missing, or contradicts another, is refused: with it gone an epsilon wou
 against accidents and careless hands; somebody who forges all three alike forges the statement.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 from fedloom.contracts import Earlier, Guard, Mechanism
 from fedloom.errors import RunError
-from fedloom.files import write_atomic
+from fedloom.files import json_sha256, write_atomic
 from fedloom.plugin import lookup
 from fedloom.runs import RunDirectory
 
@@ -61,11 +60,7 @@ class Spending:
     def text(self) -> str:
         """The file, with a hash by which a torn or edited one is told."""
         record = {"id": self.id, "uses": dict(self.uses)}
-        return json.dumps(record | {"sha256": _sha256(record)})
-
-
-def _sha256(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        return json.dumps(record | {"sha256": json_sha256(record)})
 
 
 def read_spending(directory: RunDirectory) -> Spending:
@@ -74,7 +69,7 @@ def read_spending(directory: RunDirectory) -> Spending:
     try:
         record = json.loads(where.read_text(encoding="utf-8"))
         found = Spending(record["id"], {str(name): int(uses) for name, uses in record["uses"].items()})
-        if record["sha256"] != _sha256({"id": found.id, "uses": dict(found.uses)}):
+        if record["sha256"] != json_sha256({"id": found.id, "uses": dict(found.uses)}):
             raise ValueError("its hash does not fit")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = "missing" if isinstance(error, FileNotFoundError) else f"not what fedloom wrote ({error})"
@@ -146,7 +141,7 @@ def privacy_card(mechanism: str, unit: str, lines: Sequence[Mapping[str, Any]]) 
         "smallest_noise_multiplier": min(line["noise_multiplier"] for line in lines),
         "uses": max(line["uses"] for line in lines),
         "guards": len(lines),
-        ACCOUNTS: _sha256({"accounts": lines}),
+        ACCOUNTS: json_sha256({"accounts": lines}),
     }
     own = [line["epsilon_of_this_run"] for line in lines if "epsilon_of_this_run" in line]
     card |= {"epsilon_of_this_run": _largest(own)} if own else {}
@@ -225,8 +220,11 @@ def write_card(directory: RunDirectory, card: Mapping[str, Any]) -> None:
 
 def _accounts(directory: RunDirectory) -> list[list[dict[str, Any]]]:
     """Return the accounts in the ledger, those of each round together."""
-    told = [line for line in directory.lines("ledger.jsonl") if "epsilon" in line]
-    return [[line for line in told if line["round"] == round] for round in dict.fromkeys(one["round"] for one in told)]
+    found: dict[int, list[dict[str, Any]]] = {}
+    for line in directory.lines("ledger.jsonl"):
+        if "epsilon" in line:
+            found.setdefault(line["round"], []).append(line)
+    return list(found.values())
 
 
 def _later(table: Mapping[str, Any], line: Mapping[str, Any], uses: Mapping[str, int]) -> dict[str, Any]:

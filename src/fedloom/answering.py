@@ -9,7 +9,6 @@ is refused.
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import IO, Any
 
 from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.errors import CompletionError, RunError
-from fedloom.files import disk_errors
+from fedloom.files import disk_errors, json_sha256
 from fedloom.plugin import AtLeast, check_ranges
 
 __all__ = ["Asker", "Budget", "Counts", "Request", "asking"]
@@ -187,8 +186,7 @@ def _record(identity: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]
 
 
 def _key(record: dict[str, Any]) -> str:
-    content = [record["identity"], record["prompt"], record["sampling"]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_sha256([record["identity"], record["prompt"], record["sampling"]])
 
 
 def _read(path: Path, file: IO[bytes]) -> list[_Kept]:

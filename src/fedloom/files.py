@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Generator
@@ -14,7 +15,15 @@ from safetensors import SafetensorError
 
 from fedloom.errors import FedloomError, RunError
 
-__all__ = ["atomic_folder", "disk_errors", "file_name", "removed_if_refused", "sync", "write_atomic"]
+__all__ = [
+    "atomic_folder",
+    "disk_errors",
+    "file_name",
+    "json_sha256",
+    "removed_if_refused",
+    "sync",
+    "write_atomic",
+]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
@@ -46,6 +55,11 @@ def file_name(name: str) -> str:
     if len(quoted) <= _LONGEST:
         return quoted
     return f"{quoted[: _LONGEST // 2]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def json_sha256(value: Any) -> str:
+    """Return the SHA-256 of JSON values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.errors import ModelError
-from fedloom.files import write_atomic
+from fedloom.files import json_sha256, write_atomic
 
 __all__ = [
     "NONE",
@@ -105,7 +105,7 @@ def lineage_of_table(table: Sequence[Mapping[str, Any]]) -> Lineage:
 def write_lineage(folder: Path, lineage: Lineage, stated: Mapping[str, Any]) -> None:
     """Write down beside the weights how they were trained, and what is stated of their privacy (empty: nothing)."""
     record = {"weights": _weights_sha256(folder), "trainings": lineage_table(lineage), "stated": dict(stated)}
-    write_atomic(folder / _FILE, json.dumps(record | {"sha256": _sha256(record)}, indent=1))
+    write_atomic(folder / _FILE, json.dumps(record | {"sha256": json_sha256(record)}, indent=1))
 
 
 def mark_trained(folder: Path) -> None:
@@ -147,7 +147,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         lineage_of_table(record["trainings"])
         weights, _ = str(record["weights"]), dict(record["stated"])
-        if record.pop("sha256") != _sha256(record):
+        if record.pop("sha256") != json_sha256(record):
             raise ValueError("its hash does not fit")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: is not what fedloom wrote ({error}); fetch the folder again.") from error
@@ -157,10 +157,6 @@ def _record(folder: Path) -> dict[str, Any] | None:
             "weights that fedloom wrote count as of unknown origin."
         )
     return record
-
-
-def _sha256(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedloom.errors import MissingFileError, RunError
-from fedloom.files import atomic_folder, disk_errors, sync
+from fedloom.files import atomic_folder, disk_errors, json_sha256, sync
 from fedloom.tree import Tree
 
 __all__ = ["LOGS", "Checkpoint", "RunDirectory"]
@@ -42,10 +42,6 @@ _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lie
 
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _hash_of_values(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ class RunDirectory:
                 "values": dict(checkpoint.values),
                 "log_bytes": {log: (self.path / log).stat().st_size for log in LOGS},
                 "sha256": {name: _hash(new / name) for name in checkpoint.trees},
-                "values_sha256": _hash_of_values(checkpoint.values),
+                "values_sha256": json_sha256(checkpoint.values),
             }
             with (new / "state.json").open("w") as file:
                 json.dump(state, file)
@@ -167,7 +163,7 @@ class RunDirectory:
             state = json.loads((folder / "state.json").read_text())
             if not isinstance(state["values"], dict):
                 raise TypeError("its values are no table")
-            if state["values_sha256"] != _hash_of_values(state["values"]):
+            if state["values_sha256"] != json_sha256(state["values"]):
                 raise ValueError("its values differ from what was saved")
             damaged = [name for name, digest in state["sha256"].items() if _hash(folder / name) != digest]
             if damaged:

@@ -32,7 +32,7 @@ from fedloom.closed_ended.scores import Labels, Score, f1_scores, mean_score
 from fedloom.closed_ended.shipped import HARNESS, own_task, own_tasks
 from fedloom.closed_ended.task_file import TaskFile, read_task_file, the_label
 from fedloom.errors import ConfigError, RunError
-from fedloom.files import atomic_folder, disk_errors, file_name, write_atomic
+from fedloom.files import atomic_folder, disk_errors, file_name, json_sha256, write_atomic
 
 __all__ = ["Wanted", "examine", "read_items", "read_result"]
 
@@ -66,11 +66,11 @@ class _Ready:
 
     def facts(self) -> Record:
         """Return what a finished result has to agree with."""
-        file = hashlib.sha256(json.dumps(config.table_of(self.file), sort_keys=True).encode()) if self.file else None
+        file = f"task file sha256:{json_sha256(config.table_of(self.file))}" if self.file else ""
         return {
             "task": self.name,
             "version": self.loaded.version,
-            "definition": f"task file sha256:{file.hexdigest()}" if file else "lm-eval",
+            "definition": file or "lm-eval",
             "shots": self.shots,
             "data_sha256": self.data_sha256,
         }

@@ -6,7 +6,6 @@ conversation is looked up first, then the last turn among the file's texts and `
 """
 
 import contextlib
-import hashlib
 import json
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.errors import CompletionError, ConfigError, DataError, MissingFileError
+from fedloom.files import json_sha256
 from fedloom.plugin import plugin
 
 __all__ = ["Canned"]
@@ -46,7 +46,7 @@ class Canned(Completer):
     def identity(self) -> str:
         """Return a hash of all answers."""
         content = [dict(self.answers), list(self.patterns.items()), self._content()]
-        return f"canned sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
+        return f"canned sha256:{json_sha256(content)}"
 
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:

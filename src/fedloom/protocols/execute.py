@@ -94,11 +94,13 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None]) -> Generator[Event]:
-    if run.privacy.protects() != "nothing":
+    private = run.privacy.protects() != "nothing"
+    if private:
         refuse_forgotten(directory)
     ready = prepare(run)
     saved = directory.restore()
-    restate(directory, run.privacy)
+    if private and saved is not None:
+        restate(directory, run.privacy)
     card = json.dumps({**ready.division.card, "encoded": ready.counts})
     # What cannot be carried out is refused before anything is measured.
     _engine(directory, ready.legs[0], work_of(ready, ready.legs[0]))
