@@ -3,6 +3,7 @@
 import json
 import math
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,25 @@ def unlike(one, other, where=""):
 
 
 @pytest.fixture(scope="module")
-def found():
-    return json.loads(json.dumps(SCRIPT["read"](GOLDEN / "directories")))
+def directories(tmp_path_factory):
+    """A copy: an examination that is read is written again, as it was."""
+    return shutil.copytree(GOLDEN / "directories", tmp_path_factory.mktemp("golden") / "directories")
 
 
-@pytest.mark.parametrize("what", ["show", "compare", "summary"])
+@pytest.fixture(scope="module")
+def found(directories):
+    return json.loads(json.dumps(SCRIPT["read"](directories)))
+
+
+@pytest.mark.parametrize("what", ["show", "compare", "summary", "exam", "tasks"])
 def test_what_is_read_is_what_was_read_when_it_was_written(found, what):
     assert not unlike(FILE[what], found[what])
+
+
+@pytest.mark.parametrize("file", ["exam.json", "scores.jsonl", "report.md", "answers.jsonl", "verdicts.jsonl"])
+def test_an_examination_with_all_its_answers_asks_nobody_and_writes_the_same(found, directories, file):
+    there, here = GOLDEN / "directories" / "exam" / file, directories / "exam" / file
+    assert there.read_bytes() == here.read_bytes()
 
 
 def test_the_page_has_the_words_that_it_had():

@@ -1,4 +1,5 @@
-"""Makes `directories/` anew: small runs and a suite as they were written then, and what was read of them.
+"""Makes `directories/` anew: small runs, a suite, an examination and tasks as they were written then, and what was read
+of them.
 
     python tests/golden/make_directories.py
 
@@ -7,14 +8,23 @@ says the same. Weights and checkpoints are left out, and what tells of the machi
 """
 
 import json
+import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
+import torch
+
 from fedloom import api, config
 from fedloom.benching import carry_out, conclude_directory, opened_directory
 from fedloom.claims import conclude
+from fedloom.closed_ended.compare import compare_results
+from fedloom.closed_ended.examine import Wanted, examine, read_items, read_result
+from fedloom.closed_ended.language_model import Scorer
+from fedloom.completers.model import LocalModel
+from fedloom.examinations import sit
+from fedloom.examining import Examination
 from fedloom.knowledge import knowledge_record
 from fedloom.pages import write_report
 from fedloom.protocols.tuning import read_run
@@ -54,10 +64,61 @@ RUNS = {
     "clients": PRIVATE | {"privacy": PRIVATE["privacy"] | {"unit": "client"}, "clients_per_round": 2},
     "clustered": {"protocol": "clustered", "data": COMMON["data"] | {"languages": ["plain", "ruvo"]}},
 }
+EXAMINATION = {
+    "exams": [
+        {"name": "world_exam", "test": "public", "per_task": 1, "max_new_tokens": 8},
+        {"name": "pairwise", "of": {"name": "world_exam", "test": "public", "per_task": 1, "max_new_tokens": 8}},
+    ],
+    "judge": {"name": "canned", "patterns": {"(?s)a": "Grade: [[7]] and [[A]]", "(?s).": "Grade: [[3]] and [[B]]"}},
+    "resamples": 200,
+}
+WHO = {"candidate": {"a": "one answer", "": "another"}, "against": {"": "a third"}}
+TASKS = {
+    "choice": (
+        'shuffled = true\nprompt = "{question}\\nAnswer:"\noptions = ["{right}", "{wrong}"]\n',
+        [{"question": f"Which word is {n}?", "right": f"word {n}", "wrong": f"stone {n}"} for n in range(6)],
+    ),
+    "text": (
+        'prompt = "{question}"\nanswer = "answer"\nmax_new_tokens = 4\n',
+        [{"question": f"What follows {n}?", "answer": str(n + 1)} for n in range(4)],
+    ),
+}
+
+
+def completer(folder, name):
+    """The file of a completer that answers by what a question says."""
+    file = folder / f"{name}.toml"
+    patterns = {key or ".": answer for key, answer in WHO[name].items()}
+    file.write_text(config.tomli_w.dumps({"completer": {"name": "canned", "patterns": patterns}}))
+    return file
+
+
+def examined(folder):
+    """Take the examination in a folder of two completers, or read it where it was taken."""
+    examination = config.build(Examination, EXAMINATION)
+    here = Path.cwd()
+    os.chdir(folder)  # `asked.toml` names the completers as they were called
+    try:
+        return sit(Path("candidate.toml"), examination, Path("exam"), against=Path("against.toml"))
+    finally:
+        os.chdir(here)
+
+
+def write_tasks(folder, out):
+    """Ask the embedded model two tasks of own files, with a template and without one."""
+    for name, (table, rows) in TASKS.items():
+        kind = f'name = "{name}"\nversion = 1\nkind = "{name}"\n'
+        (folder / f"{name}.toml").write_text(kind + table)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    built = LocalModel().model.build(seed=0, device=torch.device("cpu"))
+    wanted = Wanted(tasks=tuple(str(folder / f"{name}.toml") for name in TASKS), data_dir=folder)
+    for name, template in (("template", LocalModel().template), ("plain", None)):
+        examine(Scorer(built, built.trainable, template), wanted, out / name, report=lambda _: None)
 
 
 def read(folder):
     """What today's code says of the directories, as JSON values."""
+    tasks = {name: folder / "tasks" / name for name in ("template", "plain")}
     suite = folder / "suite"
     pair = [outcome(RunDirectory.open(suite / "world" / name)) for name in ("fedavg_s0", "local_s0")]
     compared = compare(pair)
@@ -65,6 +126,12 @@ def read(folder):
         "show": {name: show_record(outcome(RunDirectory.open(folder / name))) for name in RUNS},
         "compare": compare_record(compared) | {"facts": knowledge_record(compared)},
         "summary": conclude(load_suite_directory(suite)).record(),
+        "exam": examined(folder).record,
+        "tasks": {
+            "results": {f"{kind} {name}": read_result(tasks[kind] / name) for kind in tasks for name in TASKS},
+            "items": {f"{kind} {name}": read_items(tasks[kind] / name) for kind in tasks for name in TASKS},
+            "compare": compare_results(tasks["template"], tasks["plain"]),
+        },
     }
 
 
@@ -103,6 +170,11 @@ def make():
             assert not ended.problem, ended.problem
     conclude_directory(HERE / "suite")
     file.unlink()
+    for name in WHO:
+        completer(HERE, name)
+    examined(HERE)
+    with tempfile.TemporaryDirectory() as folder:
+        write_tasks(Path(folder), HERE / "tasks")
     _anonymous(HERE)
     expected = read(HERE) | {"page": words_of_page(HERE / "suite")}
     (HERE / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
