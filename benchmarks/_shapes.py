@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from fedloom import rng
-from fedloom.models._checkpoint import Checkpoint
+from fedloom.models.checkpoint import Checkpoint
 from fedloom.world import World
 
 __all__ = ["ALL_LINEAR", "EMBEDDED", "LARGE", "SHAPES", "TINY", "Lengths", "Shape", "base_folder", "write_data"]

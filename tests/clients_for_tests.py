@@ -16,8 +16,8 @@ from torch.func import functional_call
 from fedloom import rng
 from fedloom.contracts import Codec, Encoded, Job, Local, Mechanism, Rule, Shard, Work
 from fedloom.local import Workspace, train_clients
-from fedloom.models._lora import factor_names, place
 from fedloom.models.causal_lm import CausalLM
+from fedloom.models.lora import factor_names, place
 from fedloom.plugin import lookup
 from fedloom.settings import LocalSettings
 from fedloom.tasks.sft import Sft

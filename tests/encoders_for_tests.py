@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from fedloom.models._checkpoint import quiet
+from fedloom.models.checkpoint import quiet
 
 POSITIONS = 8
 

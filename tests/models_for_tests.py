@@ -17,7 +17,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from fedloom.models._checkpoint import quiet
+from fedloom.models.checkpoint import quiet
 
 VOCABULARY = 64
 SIZES = {

@@ -6,7 +6,7 @@ from fedloom.closed_ended.harness import local_tasks, own_harness_task
 from fedloom.closed_ended.local_data import local_data
 from fedloom.closed_ended.shipped import HARNESS, own_task, own_tasks
 from fedloom.closed_ended.task_file import read_task_file
-from fedloom.data.sources._records import Record
+from fedloom.data.records import Record
 from fedloom.world import World
 
 

@@ -15,7 +15,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "rng"},
     {"extras"},
-    {"tree", "mean", "plugin", "files", "precision", "pretrained", "texts", "intervals"},
+    {"tree", "mean", "plugin", "files", "precision", "pretrained", "tables", "texts", "intervals"},
     {"embedding", "examples", "config", "settings", "token_loss"},
     {"model", "messages", "lineage", "world", "example_texts"},
     {"asking", "diversity", "mechanism", "packing"},

@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from fedloom.models._checkpoint import quiet
+from fedloom.models.checkpoint import quiet
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SHAPE = replace(TINY, depth=3, rank=4)

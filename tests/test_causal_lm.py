@@ -14,8 +14,8 @@ from clients_for_tests import hardware_for_bfloat16
 from fedloom import tree
 from fedloom.contracts import ModelFamily
 from fedloom.errors import ConfigError, MissingFileError, ModelError
-from fedloom.models._checkpoint import Checkpoint, quiet
 from fedloom.models.causal_lm import CausalLM
+from fedloom.models.checkpoint import Checkpoint, quiet
 from fedloom.plugin import lookup
 from models_for_tests import bare_model, model_folder, some_tokens, tokenizer
 

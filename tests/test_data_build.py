@@ -554,7 +554,7 @@ def test_a_hub_name_needs_its_revision():
 
 
 def test_a_hub_name_is_asked_at_its_revision(monkeypatch):
-    from fedloom.data.sources._records import Record
+    from fedloom.data.records import Record
 
     def hub(path, *, subset, split, revision):
         return [Record(f"{path}@{revision}[{split}]{subset}", {"user_id": "u"})]

@@ -33,9 +33,9 @@ from fedloom.export import export
 from fedloom.generation import complete
 from fedloom.kernels import client_gradients, example_gradients
 from fedloom.model import Encoded
-from fedloom.models import _attention, _exact
-from fedloom.models._checkpoint import quiet
+from fedloom.models import attention, exact
 from fedloom.models.causal_lm import CausalLM
+from fedloom.models.checkpoint import quiet
 from fedloom.packing import pack
 from fedloom.tasks._answers import check_room
 from models_for_tests import SIZES, model_folder, tokenizer
@@ -123,16 +123,16 @@ def test_a_window_longer_than_any_text_of_the_comparison_is_seen(tmp_path):
 
 def test_a_leak_far_below_what_losses_show_is_seen(monkeypatch, tmp_path):
     def leaky(module, query, key, value, mask, **others):
-        out, _ = _attention.packed_attention(module, query, key, value, mask, **others)
+        out, _ = attention.packed_attention(module, query, key, value, mask, **others)
         return out + 1e-9 * out.mean(1, keepdim=True), None
 
-    monkeypatch.setattr(_exact, "_known", {})
-    monkeypatch.setattr(_attention, "register", lambda: AttentionInterface.register("packed", leaky))
+    monkeypatch.setattr(exact, "_known", {})
+    monkeypatch.setattr(attention, "register", lambda: AttentionInterface.register("packed", leaky))
     try:
         model = built(LlamaConfig(**SIZES), tmp_path)
     finally:
         monkeypatch.undo()
-        _attention.register()
+        attention.register()
     assert model.passage == "row"
     assert "(packed: an example reaches the losses of another)" in model.notes[0]
 
@@ -146,14 +146,14 @@ def test_an_encoder_is_refused_with_the_cause(tmp_path):
 def test_a_comparison_is_made_once_for_a_configuration(monkeypatch, tmp_path):
     folder = model_folder(tmp_path)
     first = CausalLM(path=str(folder)).build(seed=0, device=CPU)
-    monkeypatch.setattr(_exact, "_examined", None)
+    monkeypatch.setattr(exact, "_examined", None)
     assert CausalLM(path=str(folder)).build(seed=1, device=CPU).passage == first.passage == "packed"
 
 
 def test_building_a_large_model_compares_a_small_one():
     """Sizes of an 8 B model: were they taken as they are, memory and time would not do."""
     config = LlamaConfig(vocab_size=128_256, hidden_size=4096, num_hidden_layers=32, num_key_value_heads=8)
-    found = _exact.examine(config, _exact.Wish("large", "packed", (), whole=False), weight_bytes=16 * 10**9)
+    found = exact.examine(config, exact.Wish("large", "packed", (), whole=False), weight_bytes=16 * 10**9)
     assert (found.passage, found.pieces) == ("packed", True)
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedloom import api, config
-from fedloom.data.sources._records import read_records
+from fedloom.data.records import read_records
 from fedloom.protocols.tuning import read_run
 
 ROOT = Path(__file__).resolve().parents[1]

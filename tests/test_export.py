@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedloom.errors import MissingFileError, ModelError, RunError
 from fedloom.export import export
-from fedloom.models._checkpoint import quiet
 from fedloom.models.causal_lm import CausalLM
+from fedloom.models.checkpoint import quiet
 from models_for_tests import bare_model, model_folder, some_tokens, tokenizer
 
 # peft asks transformers for an attribute that transformers 5 deprecates.

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from fedloom import rng, tree
 from fedloom.contracts import Flow
 from fedloom.errors import ModelError
-from fedloom.models._lora import LoraLinear, factor_names, install, lora_layers
+from fedloom.models.lora import LoraLinear, factor_names, install, lora_layers
 from models_for_tests import ARCHITECTURES, bare_model, some_tokens
 
 LINEAR_ENDS = {

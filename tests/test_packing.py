@@ -24,8 +24,8 @@ from fedloom import tree
 from fedloom.contracts import Encoded
 from fedloom.errors import ModelError
 from fedloom.kernels import client_gradients
-from fedloom.models._attention import packed_attention
-from fedloom.models._lora import lora_layers
+from fedloom.models.attention import packed_attention
+from fedloom.models.lora import lora_layers
 from fedloom.packing import LEAST_SLACK, least_slack, pack
 from models_for_tests import ARCHITECTURES, VOCABULARY
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from fedloom import tree
 from fedloom.errors import MissingFileError, ModelError, RunError
-from fedloom.models._peft_files import AdapterFile, read_adapter, write_adapter
+from fedloom.models.peft_files import AdapterFile, read_adapter, write_adapter
 from models_for_tests import ARCHITECTURES, bare_model, some_tokens
 from test_lora import adapted, assert_close, factors, gradient, logits
 

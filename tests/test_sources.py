@@ -288,7 +288,7 @@ def test_tree_of_no_message_is_refused(jsonl):
 def test_forms_are_those_that_a_run_file_may_name():
     from typing import get_args
 
-    from fedloom.data.sources._forms import FORMS
+    from fedloom.data.forms import FORMS
     from fedloom.data.sources._recipe import FormName
 
     assert set(get_args(FormName)) == {"auto", *FORMS}
@@ -638,7 +638,7 @@ def test_preset_asks_the_hub_for_its_row(monkeypatch):
     asked = []
 
     def hub(path, *, subset, split, revision):
-        from fedloom.data.sources._records import Record
+        from fedloom.data.records import Record
 
         asked.append((path, subset, split, revision))
         return [Record("x", ultrafeedback("a?"))]

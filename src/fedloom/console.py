@@ -14,7 +14,7 @@ from fedloom.contracts import Report
 from fedloom.mean import Mean
 from fedloom.protocols.execute import Event, Note, RoundDone
 from fedloom.protocols.tuning import TuningRun
-from fedloom.reports import Table
+from fedloom.tables import Table
 
 __all__ = ["Display", "lines", "print_tables"]
 

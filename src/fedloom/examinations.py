@@ -42,8 +42,8 @@ from fedloom.examining import (
     warnings,
 )
 from fedloom.files import disk_errors, write_atomic
-from fedloom.reports import Table
 from fedloom.statistics import Interval
+from fedloom.tables import Table
 
 __all__ = ["Result", "examinee", "sit"]
 

@@ -10,8 +10,8 @@ from fedloom.config import read_toml
 from fedloom.errors import MissingFileError, ModelError, RunError
 from fedloom.files import atomic_folder
 from fedloom.lineage import UNKNOWN, Lineage, read_lineage, read_stated, unnamed, write_lineage
-from fedloom.models._checkpoint import EMBEDDED
 from fedloom.models.causal_lm import CausalLM
+from fedloom.models.checkpoint import EMBEDDED
 from fedloom.runs import RunDirectory
 
 __all__ = ["Form", "export"]

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from fedloom.outcomes import Asked, Outcome
 from fedloom.per_client import by_knowledge, score_names
-from fedloom.reports import Comparison, Table, as_json, cell, difference, over_seeds
+from fedloom.reports import Comparison, as_json, cell, difference, over_seeds
 from fedloom.statistics import Interval
+from fedloom.tables import Table
 
 __all__ = ["FACTS", "facts_told", "knowledge", "knowledge_record", "of_facts"]
 

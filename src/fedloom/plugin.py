@@ -7,10 +7,10 @@ imports that one module only; `plugins = ["my_package.my_rule"]` in a run file i
 
 import importlib
 import math
-import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from fedloom.errors import ConfigError, UnknownNameError, suggest
@@ -130,9 +130,15 @@ def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
 
 def names(family: type[Family]) -> list[str]:
     """Return the names of all plug-ins of a family: the modules of its folder and what was registered besides."""
-    folder = importlib.import_module(family.folder)
-    shipped = {module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_")}
-    return sorted(shipped | _REGISTRY.get(family, {}).keys())
+    return sorted({*_shipped(family.folder), *_REGISTRY.get(family, {})})
+
+
+@cache
+def _shipped(folder: str) -> list[str]:
+    """Return the names of a folder's modules that register a plug-in of their own name; the others are its tools."""
+    place = Path(importlib.import_module(folder).__path__[0])
+    named = {file.stem: file for file in place.glob("*.py")}
+    return [name for name, file in named.items() if f'\n@plugin("{name}")\n' in file.read_text(encoding="utf-8")]
 
 
 def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:

@@ -16,11 +16,11 @@ from fedloom.outcomes import Asked, Outcome, Selection, outcome
 from fedloom.per_client import per_client, score_names
 from fedloom.repetitions import Repetition, mean_interval
 from fedloom.statistics import LEVEL, Interval, ScoreTable
+from fedloom.tables import Table
 
 __all__ = [
     "Comparison",
     "Outcome",
-    "Table",
     "as_json",
     "cell",
     "compare",
@@ -35,24 +35,6 @@ __all__ = [
     "show_record",
     "show_table",
 ]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table of texts."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """Return the table as Markdown."""
-        lines = [f"## {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
-        return "\n".join([*lines, *map(_line, self.rows), ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 @dataclass(frozen=True)

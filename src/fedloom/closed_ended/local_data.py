@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedloom.closed_ended.shipped import FORMATS
-from fedloom.data.sources._records import Record, read_records
+from fedloom.data.records import Record, read_records
 from fedloom.errors import DataError, MissingFileError
 
 __all__ = ["LocalData", "local_data", "required_data"]

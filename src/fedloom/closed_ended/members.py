@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from fedloom.closed_ended.local_data import LocalData
-from fedloom.data.sources._records import Record
+from fedloom.data.records import Record
 from fedloom.errors import ConfigError, DataError, suggest
 
 __all__ = ["leaves_of", "named_leaves", "rows_by_member"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fedloom import config, rng
-from fedloom.data.sources._records import Record, read_text
+from fedloom.data.records import Record, read_text
 from fedloom.errors import ConfigError, DataError, MissingFileError
 from fedloom.plugin import AtLeast, Count, Range, check_ranges
 

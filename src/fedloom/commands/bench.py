@@ -13,10 +13,10 @@ from fedloom.errors import FedloomError
 
 if TYPE_CHECKING:
     from fedloom.benching import Ended
-    from fedloom.reports import Table
     from fedloom.statistics import Interval
     from fedloom.suites import Cell, Suite
     from fedloom.summaries import GroupRow, Summary
+    from fedloom.tables import Table
 
 __all__ = ["bench", "carried_out"]
 
@@ -139,7 +139,7 @@ def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
 
 def _tables(summary: "Summary") -> "list[Table]":
     from fedloom.comparing import ALL
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
     title = f"{summary.title}, {_seeds(summary.seeds)}"
     ranked = dict.fromkeys(row.data for row in summary.ranks)
@@ -179,7 +179,8 @@ def _seeds(seeds: tuple[int, ...]) -> str:
 
 def _client_tables(summary: "Summary") -> "list[Table]":
     """Return how the clients fare on their own questions by the headline score."""
-    from fedloom.reports import Table, cell
+    from fedloom.reports import cell
+    from fedloom.tables import Table
 
     own = [row for row in summary.clients if row.questions == "validation, own"]
     rows = [row for row in own if row.score == summary.headline[row.data]]
@@ -191,7 +192,7 @@ def _client_tables(summary: "Summary") -> "list[Table]":
 
 def _matrix(what: str, rows: "Iterable[GroupRow]") -> "list[Table]":
     """Return a table per data set: methods and models by the group of the question."""
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
     tables: list[Table] = []
     rows = list(rows)
@@ -208,7 +209,7 @@ def _matrix(what: str, rows: "Iterable[GroupRow]") -> "list[Table]":
 def _facts(summary: "Summary") -> "list[Table]":
     """Return a table per data set: methods by whose facts are asked for, with intervals."""
     from fedloom.knowledge import FACTS
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
     tables: list[Table] = []
     for data in dict.fromkeys(row.data for row in summary.facts):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
 __all__ = ["data_describe"]
 
@@ -49,7 +49,7 @@ def data_describe(
 
 
 def _table(record: Mapping[str, Any]) -> "Table":
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
     title = f"{record['n_clients']} clients, {record['n_records']:,} records"
     header = ("axis", "index", "mean", "by chance", "at most", "furthest clients", "of the federation")

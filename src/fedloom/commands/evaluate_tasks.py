@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
 __all__ = ["compare_tasks", "evaluate_tasks"]
 
@@ -48,7 +48,7 @@ def evaluate_tasks(
     from fedloom.console import lines, print_tables
     from fedloom.errors import ModelError
     from fedloom.extras import require
-    from fedloom.models._checkpoint import EMBEDDED
+    from fedloom.models.checkpoint import EMBEDDED
 
     if not tasks:
         lines(_listing())
@@ -81,7 +81,7 @@ def _listing() -> list[str]:
 
 
 def _table(results: Sequence[Record]) -> "Table":
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
     rows = [
         (result["task"], result["version"], score["metric"], score["filter"], *_numbers(score))
@@ -116,7 +116,7 @@ def compare_tasks(
     """Print how two models differ, question by question; "better" only where the interval leaves out 0."""
     from fedloom.closed_ended.compare import compare_results
     from fedloom.console import lines, print_tables
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
     records = compare_results(one, other)
     if as_json:

@@ -19,9 +19,9 @@ import typer
 from fedloom.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from fedloom.reports import Table
     from fedloom.statistics import Interval
     from fedloom.suites import Suite, SuiteOutcome
+    from fedloom.tables import Table
 
 __all__ = ["edges", "points_of", "sweep"]
 
@@ -165,7 +165,7 @@ def _best(rows: Sequence[_Row], score: str) -> _Row:
 
 
 def _table(rows: Sequence[_Row], best: _Row, suite: "Suite") -> "Table":
-    from fedloom.reports import Table
+    from fedloom.tables import Table
 
     keys = [word.partition("=")[0] for word in best.words]
     cells = [

@@ -20,7 +20,7 @@ from torch import distributed, multiprocessing
 
 from fedloom.contracts import Carrier, Engine, Job, Report, Work
 from fedloom.errors import ConfigError, FedloomError, RunError
-from fedloom.models import _attention as packed
+from fedloom.models import attention as packed
 from fedloom.plugin import AtLeast, lookup, plugin
 
 __all__ = ["Processes"]

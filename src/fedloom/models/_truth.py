@@ -20,8 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from fedloom import rng
 from fedloom.errors import ModelError
 from fedloom.model import Encoded
-from fedloom.models._lora import linear_layers, pattern
 from fedloom.models._twin import TROUBLE, Twin
+from fedloom.models.lora import linear_layers, pattern
 from fedloom.token_loss import token_loss
 from fedloom.tree import Tree
 

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from fedloom import rng
-from fedloom.models._checkpoint import quiet
+from fedloom.models.checkpoint import quiet
 
 __all__ = ["ENDS", "TROUBLE", "Twin", "twins"]
 

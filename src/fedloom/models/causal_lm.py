@@ -21,11 +21,11 @@ from fedloom.contracts import Flow, Model, ModelFamily
 from fedloom.errors import ConfigError, ModelError, suggest
 from fedloom.files import atomic_folder
 from fedloom.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
-from fedloom.models import _attention as packed
-from fedloom.models._checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
-from fedloom.models._exact import Exact, Wish, examine, keeps_logits, plain_head
-from fedloom.models._lora import factor_names, install, lora_layers, pattern, place, usual_layers
-from fedloom.models._peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
+from fedloom.models import attention as packed
+from fedloom.models.checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
+from fedloom.models.exact import Exact, Wish, examine, keeps_logits, plain_head
+from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, usual_layers
+from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.plugin import Fraction, Positive, Range, plugin
 from fedloom.precision import bfloat16_gain
 from fedloom.tree import Tree

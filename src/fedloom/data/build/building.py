@@ -15,8 +15,8 @@ from typing import Any
 from fedloom.data.build.recipes import RECIPES, DatasetName, Recipe
 from fedloom.data.build.splitting import Entry, Splits, split_users
 from fedloom.data.build.upstream import Upstream
-from fedloom.data.sources._forms import check_text
-from fedloom.data.sources._records import Record
+from fedloom.data.forms import check_text
+from fedloom.data.records import Record
 from fedloom.errors import DataError, RunError
 from fedloom.files import atomic_folder, write_atomic
 from fedloom.rng import python_random

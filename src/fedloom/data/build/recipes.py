@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedloom.data.sources._forms import check_text
-from fedloom.data.sources._records import Record
+from fedloom.data.forms import check_text
+from fedloom.data.records import Record
 from fedloom.errors import DataError
 
 __all__ = ["RECIPES", "DatasetName", "Origin", "Recipe", "RowFilter"]

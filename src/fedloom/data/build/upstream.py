@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloom.data.sources._hub import hub_records
-from fedloom.data.sources._records import Record, find_files, parse_json
+from fedloom.data.hub_records import hub_records
+from fedloom.data.records import Record, find_files, parse_json
 from fedloom.errors import ConfigError, DataError, MissingFileError
 
 __all__ = ["Upstream", "file_digest", "open_upstream"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedloom.data.build.building import CARD, FORMAT, card_digest
 from fedloom.data.build.upstream import Upstream, file_digest
-from fedloom.data.sources._records import parse_json, read_text
+from fedloom.data.records import parse_json, read_text
 from fedloom.errors import DataError, MissingFileError
 
 __all__ = ["read_card", "verify"]

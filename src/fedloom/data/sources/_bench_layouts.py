@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedloom.data.sources._forms import Fields, check_text, sharegpt_turns
-from fedloom.data.sources._records import Record, parse_json, read_text
+from fedloom.data.forms import Fields, check_text, sharegpt_turns
+from fedloom.data.records import Record, parse_json, read_text
 from fedloom.errors import DataError, MissingFileError
 from fedloom.examples import Chat, Example, Preference, Turn, chat
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedloom.data.sources._forms import FORMS, Fields, Form, check_text, detect
-from fedloom.data.sources._records import Record
+from fedloom.data.forms import FORMS, Fields, Form, check_text, detect
+from fedloom.data.records import Record
 from fedloom.errors import DataError
 from fedloom.examples import Example
 

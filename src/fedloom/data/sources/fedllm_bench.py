@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fedloom.contracts import Source
+from fedloom.data.records import Record
 from fedloom.data.sources._bench_layouts import (
     LOCAL,
     TEST,
@@ -25,7 +26,6 @@ from fedloom.data.sources._bench_layouts import (
     layout_of,
 )
 from fedloom.data.sources._bench_missing import where_from
-from fedloom.data.sources._records import Record
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Example
 from fedloom.plugin import AtLeast, Range, plugin

@@ -5,9 +5,9 @@ from dataclasses import field
 from typing import Literal
 
 from fedloom.contracts import Source
-from fedloom.data.sources._forms import check_columns
+from fedloom.data.forms import check_columns
+from fedloom.data.records import find_files, read_records
 from fedloom.data.sources._recipe import FormName, Malformed, Recipe, brings_in
-from fedloom.data.sources._records import find_files, read_records
 from fedloom.examples import Example
 from fedloom.plugin import plugin
 

@@ -5,8 +5,8 @@ from dataclasses import field
 from typing import ClassVar
 
 from fedloom.contracts import Source
-from fedloom.data.sources._forms import check_columns
-from fedloom.data.sources._hub import hub_records
+from fedloom.data.forms import check_columns
+from fedloom.data.hub_records import hub_records
 from fedloom.data.sources._recipe import FormName, Malformed, Recipe, brings_in
 from fedloom.errors import ConfigError, DataError
 from fedloom.examples import Example

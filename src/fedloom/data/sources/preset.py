@@ -6,10 +6,10 @@ from dataclasses import field
 from pathlib import Path
 
 from fedloom.contracts import Source
-from fedloom.data.sources._hub import hub_records
+from fedloom.data.hub_records import hub_records
+from fedloom.data.records import Record, read_records
 from fedloom.data.sources._presets import PRESETS, Preset
 from fedloom.data.sources._recipe import Malformed, Recipe
-from fedloom.data.sources._records import Record, read_records
 from fedloom.errors import DataError, MissingFileError, UnknownNameError, suggest
 from fedloom.examples import Example
 from fedloom.plugin import plugin

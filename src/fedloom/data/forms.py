@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedloom.data.sources._records import Record
+from fedloom.data.records import Record
 from fedloom.errors import ConfigError, DataError, UnknownNameError, suggest
 from fedloom.examples import Chat, Document, Example, Preference, Role, Turn
 

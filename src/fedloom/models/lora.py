@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from fedloom import rng
 from fedloom.contracts import Flow
 from fedloom.errors import ModelError, suggest
-from fedloom.models._low_rank import LowRank
+from fedloom.models.low_rank import LowRank
 from fedloom.tree import Tree
 
 __all__ = [

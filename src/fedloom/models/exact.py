@@ -24,12 +24,12 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from fedloom.errors import ModelError
 from fedloom.model import Batch, Flow, Model, Passage
-from fedloom.models import _attention as packed
-from fedloom.models._checkpoint import one_line, quiet
-from fedloom.models._lora import install, pattern, targeted_layers, usual_layers
-from fedloom.models._peft_files import lost_in_peft
+from fedloom.models import attention as packed
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
+from fedloom.models.checkpoint import one_line, quiet
+from fedloom.models.lora import install, pattern, targeted_layers, usual_layers
+from fedloom.models.peft_files import lost_in_peft
 from fedloom.packing import pack
 from fedloom.tree import Tree, flatten, stack
 

@@ -39,6 +39,7 @@ class LowRank(torch.autograd.Function):
         per_example: bool,
         in_place: bool,
     ) -> Tensor:
+        """Return y + scale (x A^T) B^T, and keep what `backward` needs."""
         examples = batch if per_example else None
         a_KRD, b_KOR = _of_clients(a, examples), _of_clients(b, examples)
         n_clients = max(len(a_KRD), len(b_KOR))
@@ -59,6 +60,7 @@ class LowRank(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of y, x, A and B, each where it is wanted."""
         x, a_KRD, b_KOR, *lows = ctx.saved_tensors
         a_shape, b_shape = ctx.shapes
         _, for_x, for_a, for_b, *_ = ctx.needs_input_grad

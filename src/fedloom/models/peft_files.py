@@ -22,8 +22,8 @@ from transformers.pytorch_utils import Conv1D
 
 from fedloom.errors import MissingFileError, ModelError
 from fedloom.files import atomic_folder
-from fedloom.models._checkpoint import EMBEDDED, checked_tensors, one_line
-from fedloom.models._lora import LoraLinear, factor_names, lora_layers
+from fedloom.models.checkpoint import EMBEDDED, checked_tensors, one_line
+from fedloom.models.lora import LoraLinear, factor_names, lora_layers
 from fedloom.tree import Tree
 
 __all__ = ["AdapterFile", "lost_in_peft", "read_adapter", "write_adapter"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fedloom.data.sources._records import Record
+from fedloom.data.records import Record
 from fedloom.errors import ConfigError, DataError
 
 __all__ = ["hub_records"]
