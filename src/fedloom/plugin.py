@@ -7,6 +7,7 @@ imports that one module only; `plugins = ["my_package.my_rule"]` in a run file i
 
 import importlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -137,8 +138,8 @@ def names(family: type[Family]) -> list[str]:
 def _shipped(folder: str) -> list[str]:
     """Return the names of a folder's modules that register a plug-in of their own name; the others are its tools."""
     place = Path(importlib.import_module(folder).__path__[0])
-    named = {file.stem: file for file in place.glob("*.py")}
-    return [name for name, file in named.items() if f'\n@plugin("{name}")\n' in file.read_text(encoding="utf-8")]
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in place.glob("*.py")}
+    return [name for name, text in texts.items() if re.search(rf"^@plugin\([\"']{name}[\"']\)", text, re.MULTILINE)]
 
 
 def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:
