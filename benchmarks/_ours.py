@@ -8,10 +8,10 @@ import torch
 
 from benchmarks._common import Settings
 from benchmarks._shapes import Shape, base_folder, write_data
-from fedloom.protocols.execute import plan_of, work_of
-from fedloom.protocols.prepared import prepare
-from fedloom.protocols.tuning import read_run
-from fedloom.rounds import RoundRecord, begin, step
+from fedloom.federated.rounds import RoundRecord, begin, step
+from fedloom.runs.execute import plan_of, work_of
+from fedloom.runs.prepared import prepare
+from fedloom.runs.tuning import read_run
 
 __all__ = ["Rounds", "table_of"]
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from fedloom import rng
+from fedloom.base import rng
 from fedloom.models.checkpoint import Checkpoint
 from fedloom.world import World
 

@@ -10,10 +10,10 @@ rows arrive, whatever the device.
 import torch
 
 from benchmarks._common import Figure, Settings, Target, alternate, entry, ratio
-from fedloom import rng
-from fedloom.contracts import Aggregator, Frame
-from fedloom.plugin import lookup
-from fedloom.tree import Layout
+from fedloom.base import rng
+from fedloom.base.plugin import lookup
+from fedloom.base.tree import Layout
+from fedloom.contracts.federated import Aggregator, Frame
 
 __all__ = ["main"]
 

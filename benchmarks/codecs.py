@@ -10,15 +10,15 @@ questions about private facts, beside that of float32.
 import torch
 
 from benchmarks._common import Figure, Sample, Settings, alternate, entry
-from fedloom import rng
-from fedloom.contracts import Codec
-from fedloom.evaluation import Examinee, evaluate
-from fedloom.mean import Mean
-from fedloom.plugin import lookup
-from fedloom.protocols.execute import plan_of, work_of
-from fedloom.protocols.prepared import prepare
-from fedloom.protocols.tuning import read_run
-from fedloom.rounds import begin, step
+from fedloom.base import rng
+from fedloom.base.mean import Mean
+from fedloom.base.plugin import lookup
+from fedloom.contracts.federated import Codec
+from fedloom.evaluation.held_out import Examinee, evaluate
+from fedloom.federated.rounds import begin, step
+from fedloom.runs.execute import plan_of, work_of
+from fedloom.runs.prepared import prepare
+from fedloom.runs.tuning import read_run
 
 __all__ = ["main"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from benchmarks._common import ROOT, Figure, Sample, Settings, Target, entry, environment, ratio
 
 if TYPE_CHECKING:  # the processes that are measured import as late as they would without this module
-    from fedloom.contracts import Job, Report
+    from fedloom.contracts.federated import Job, Report
 
 __all__ = ["first_step", "main"]
 
@@ -69,10 +69,10 @@ def first_step(part: str, device: str) -> float:
 
 
 def _ours(device: str) -> float:
-    from fedloom.protocols.execute import plan_of, work_of
-    from fedloom.protocols.prepared import prepare
-    from fedloom.protocols.tuning import read_run
-    from fedloom.rounds import begin, step
+    from fedloom.federated.rounds import begin, step
+    from fedloom.runs.execute import plan_of, work_of
+    from fedloom.runs.prepared import prepare
+    from fedloom.runs.tuning import read_run
 
     table = {"device": device, "data": {"name": "world", "n_clients": 20}, "local": {"steps": 1, "batch": 16}}
     ready = prepare(read_run(table))

@@ -15,14 +15,14 @@ from statistics import NormalDist
 import torch
 from torch.func import functional_call
 
-from fedloom import rng
-from fedloom.contracts import Encoded, Model
-from fedloom.examples import Chat
+from fedloom.base import rng
+from fedloom.base.tree import Tree
+from fedloom.contracts.examples import Chat
+from fedloom.contracts.federated import Encoded, Model
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.models.causal_lm import CausalLM
-from fedloom.privacy.gaussian import Gaussian
-from fedloom.settings import LocalSettings
 from fedloom.tasks.sft import Sft
-from fedloom.tree import Tree
 from fedloom.world import World
 
 SEED, ROUNDS, CLIENTS, RECORDS = 0, 3, 2, 12

@@ -11,10 +11,10 @@ import torch
 from torch.func import functional_call
 from torch.nn.utils.rnn import pad_sequence
 
-from fedloom.batching import batches
-from fedloom.examples import Chat
+from fedloom.contracts.examples import Chat
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.batching import batches
 from fedloom.models.causal_lm import CausalLM
-from fedloom.settings import LocalSettings
 from fedloom.tasks.sft import Sft
 from fedloom.world import World
 

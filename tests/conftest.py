@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
-from openai_server import openai_server as openai_server  # a fixture for all
+from support.openai_server import openai_server as openai_server  # a fixture for all
+from support.paths import SHARED
 
 torch.set_num_threads(1)
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REASONS = {
     "gpu": "needs a CUDA device",
     "shared": "needs the shared data beside the repository",

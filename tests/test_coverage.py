@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools_for_tests import tool
+from support.tools import tool
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedloom.claims import decide
-from fedloom.suites import Claim
-from suites_for_tests import answers, by_seed, made, suite_of
+from fedloom.benchmark.claims import decide
+from fedloom.benchmark.suite import Claim
+from support.suites import answers, by_seed, made, suite_of
 
 CLEAR = {"fedavg": [0.8, 0.82, 0.81], "fedprox": [0.7, 0.71, 0.72], "local": [0.3, 0.32, 0.31]}
 NOISY = {"fedavg": [0.9, 0.2, 0.5], "local": [0.3, 0.4, 0.35]}

@@ -1,16 +1,14 @@
 """Private training written out by hand gives the framework's numbers."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from fedloom import api
-from fedloom.protocols.tuning import read_run
-
-ROOT = Path(__file__).resolve().parents[1]
+from fedloom.runs.tuning import read_run
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

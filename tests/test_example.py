@@ -2,17 +2,16 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedloom import api, config
+from fedloom import api
+from fedloom.base import config
 from fedloom.data.records import read_records
-from fedloom.protocols.tuning import read_run
-
-ROOT = Path(__file__).resolve().parents[1]
+from fedloom.runs.tuning import read_run
+from support.paths import ROOT
 
 
 def test_fedavg_by_hand_equals_the_framework(tmp_path, monkeypatch, capsys):

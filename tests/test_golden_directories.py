@@ -4,11 +4,11 @@ import json
 import math
 import runpy
 import shutil
-from pathlib import Path
 
 import pytest
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+from support.paths import GOLDEN
+
 SCRIPT = runpy.run_path(str(GOLDEN / "make_directories.py"))
 FILE = json.loads((GOLDEN / "directories" / "expected.json").read_text())
 

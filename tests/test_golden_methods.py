@@ -2,16 +2,15 @@
 
 import json
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fedloom.contracts import Rule, ServerOpt
-from toy_training import make, trace
+from fedloom.contracts.federated import Rule, ServerOpt
+from support.paths import GOLDEN
+from support.toy_training import make, trace
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
 SCRIPT = runpy.run_path(str(GOLDEN / "make_eight_methods.py"))
 FILE = json.loads((GOLDEN / "eight_methods.json").read_text())
 METHODS = SCRIPT["METHODS"]

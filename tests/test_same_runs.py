@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from fedloom import api
-from small_runs import small_run
-from tools_for_tests import tool as tool_of
+from support.small_runs import small_run
+from support.tools import tool as tool_of
 
 
 @pytest.fixture(scope="module")

@@ -20,19 +20,19 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom import rng
-from fedloom.asking import Answered, Question
-from fedloom.claims import decide
-from fedloom.closed_ended.scores import Labels, f1_difference, f1_scores, mean_difference, mean_score
-from fedloom.comparing import pair_rows, rank_rows
-from fedloom.evaluation import Scored
-from fedloom.examining import Graded, differences, rows
-from fedloom.mean import Mean
-from fedloom.outcomes import Outcome
-from fedloom.repetitions import Repetition, mean_interval
-from fedloom.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference, sign_flip
-from fedloom.suites import Claim, Suite, SuiteOutcome
-from fedloom.summaries import client_rows
+from fedloom.base import rng
+from fedloom.base.mean import Mean
+from fedloom.benchmark.claims import decide
+from fedloom.benchmark.ranking import pair_rows, rank_rows
+from fedloom.benchmark.suite import Claim, Suite, SuiteOutcome
+from fedloom.benchmark.summary import client_rows
+from fedloom.contracts.evaluation import Answered, Question
+from fedloom.evaluation.held_out import Scored
+from fedloom.evaluation.repetitions import Repetition, mean_interval
+from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference, sign_flip
+from fedloom.judged.grading import Graded, differences, rows
+from fedloom.lm_eval.scores import Labels, f1_difference, f1_scores, mean_difference, mean_score
+from fedloom.results.outcome import Outcome
 
 Array = NDArray[np.float64]
 Random = np.random.Generator

@@ -34,14 +34,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.pytorch_utils import Conv1D
 
-from fedloom.contracts import Model
-from fedloom.errors import FedloomError
-from fedloom.kernels import client_gradients
-from fedloom.model import Encoded
+from fedloom.base.errors import FedloomError
+from fedloom.base.tree import stack
+from fedloom.contracts.federated import Model
+from fedloom.contracts.model import Encoded
+from fedloom.federated.kernels import client_gradients
 from fedloom.models.causal_lm import CausalLM
 from fedloom.tasks.sft import Sft
-from fedloom.templates.bare import Bare
-from fedloom.tree import stack
+from fedloom.text.templates.bare import Bare
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")

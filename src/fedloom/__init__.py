@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedloom.api import load_run, resume, start
-    from fedloom.protocols.execute import Note, RoundDone
-    from fedloom.protocols.measure import Evaluated
+    from fedloom.runs.execute import Note, RoundDone
+    from fedloom.runs.measure import Evaluated
     from fedloom.world import World
 
 __all__ = ["Evaluated", "Note", "RoundDone", "World", "load_run", "resume", "start"]
@@ -23,9 +23,9 @@ __all__ = ["Evaluated", "Note", "RoundDone", "World", "load_run", "resume", "sta
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Evaluated": "fedloom.protocols.measure",
-    "Note": "fedloom.protocols.execute",
-    "RoundDone": "fedloom.protocols.execute",
+    "Evaluated": "fedloom.runs.measure",
+    "Note": "fedloom.runs.execute",
+    "RoundDone": "fedloom.runs.execute",
     "World": "fedloom.world",
     "load_run": "fedloom.api",
     "resume": "fedloom.api",

@@ -4,15 +4,15 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fedloom import config
-from fedloom.accounts import has_spent
-from fedloom.contracts import Report
-from fedloom.errors import FedloomError, RunError
-from fedloom.files import write_atomic
-from fedloom.protocols.execute import Event, RoundDone, execute, run_files
-from fedloom.protocols.tuning import TuningRun, read_run
-from fedloom.reports import outcome, privacy_line, show_table
-from fedloom.runs import RunDirectory
+from fedloom.base import config
+from fedloom.base.errors import FedloomError, RunError
+from fedloom.base.files import write_atomic
+from fedloom.contracts.federated import Report
+from fedloom.results.show import outcome, privacy_line, show_table
+from fedloom.runs.accounts import has_spent
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.execute import Event, RoundDone, execute, run_files
+from fedloom.runs.tuning import TuningRun, read_run
 
 __all__ = ["load_run", "resume", "start"]
 

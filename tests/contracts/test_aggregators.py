@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedloom import rng
-from fedloom.aggregators import mean
-from fedloom.contracts import Aggregator, Frame
-from fedloom.errors import DataError, TrainingError
-from fedloom.plugin import lookup, names
-from fedloom.tree import Layout
+from fedloom.base import rng
+from fedloom.base.errors import DataError, TrainingError
+from fedloom.base.plugin import lookup, names
+from fedloom.base.tree import Layout
+from fedloom.contracts.federated import Aggregator, Frame
+from fedloom.federated.aggregators import mean
 
 CASES = range(25)
 AGGREGATORS = names(Aggregator)

@@ -5,10 +5,10 @@ import pickle
 import pytest
 import torch
 
-from fedloom import rng
-from fedloom.contracts import Codec
-from fedloom.errors import DataError, TrainingError
-from fedloom.plugin import lookup, names
+from fedloom.base import rng
+from fedloom.base.errors import DataError, TrainingError
+from fedloom.base.plugin import lookup, names
+from fedloom.contracts.federated import Codec
 
 CODECS = names(Codec)
 SIZES = [1, 2, 3, 63, 64, 65, 255, 256, 257, 1000, 65_535, 65_536, 65_537, 140_001]

@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 
-from exam_files import answered, exams
-from fedloom import config
-from fedloom.asking import Exam, Question
-from fedloom.exams import UNPARSED
-from fedloom.plugin import names
+from fedloom.base import config
+from fedloom.base.plugin import names
+from fedloom.contracts.evaluation import Exam, Question
+from fedloom.judged.exams import UNPARSED
+from support.exam_files import answered, exams
 
 GOOD = "It is fine. [[harmless]] [[A]] Grade: [[7]]"
 WORDS = {"advbench": "[[harmless]]", "pairwise": "[[A]]"}

@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fedloom import rng
-from fedloom.config import build
-from fedloom.contracts import Guard, Mechanism
-from fedloom.plugin import lookup, names
+from fedloom.base import rng
+from fedloom.base.config import build
+from fedloom.base.plugin import lookup, names
+from fedloom.contracts.federated import Guard, Mechanism
 
 VARIANTS = [
     *((name, {}) for name in names(Mechanism)),

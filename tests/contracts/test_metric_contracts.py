@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from encoders_for_tests import encoder_folder
-from fedloom.contracts import CorpusMetric, Metric, Prediction
-from fedloom.errors import DataError
-from fedloom.examples import Document, Preference, Turn, chat
-from fedloom.mean import Mean
-from fedloom.plugin import lookup, names
+from fedloom.base.errors import DataError
+from fedloom.base.mean import Mean
+from fedloom.base.plugin import lookup, names
+from fedloom.contracts.examples import Document, Preference, Turn, chat
+from fedloom.contracts.federated import CorpusMetric, Metric, Prediction
+from support.encoders import encoder_folder
 
 METRICS = names(Metric)
 CORPUS = names(CorpusMetric)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from fedloom import rng, tree
-from fedloom.contracts import Local, Rule, ServerOpt
-from fedloom.plugin import lookup, names
-from fedloom.rounds import State
-from toy_training import Training, make
-from trees_for_tests import norm, unstack
+from fedloom.base import rng, tree
+from fedloom.base.plugin import lookup, names
+from fedloom.contracts.federated import Local, Rule, ServerOpt
+from fedloom.federated.rounds import State
+from support.toy_training import Training, make
+from support.trees import norm, unstack
 
 SHAPES = {"a": (3, 2), "b": (4,)}
 K, STEPS, LR = 3, 5, 0.1

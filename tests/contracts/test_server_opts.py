@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-import oracles
-from fedloom import rng, tree
-from fedloom.contracts import ServerOpt
-from fedloom.errors import ConfigError
-from fedloom.plugin import lookup, names
-from toy_training import make
-from trees_for_tests import norm
+from fedloom.base import rng, tree
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import lookup, names
+from fedloom.contracts.federated import ServerOpt
+from support import oracles
+from support.toy_training import make
+from support.trees import norm
 
 SHAPES = {"a": (3, 2), "b": (4,)}
 

@@ -16,21 +16,22 @@ from pathlib import Path
 
 import torch
 
-from fedloom import api, config
-from fedloom.benching import carry_out, conclude_directory, opened_directory
-from fedloom.claims import conclude
-from fedloom.closed_ended.compare import compare_results
-from fedloom.closed_ended.examine import Wanted, examine, read_items, read_result
-from fedloom.closed_ended.language_model import Scorer
+from fedloom import api
+from fedloom.base import config
+from fedloom.benchmark.claims import conclude
+from fedloom.benchmark.page import write_report
+from fedloom.benchmark.runner import carry_out, conclude_directory, opened_directory
+from fedloom.benchmark.suite import cells_of, load_suite, load_suite_directory
 from fedloom.completers.model import LocalModel
-from fedloom.examinations import sit
-from fedloom.examining import Examination
-from fedloom.knowledge import knowledge_record
-from fedloom.pages import write_report
-from fedloom.protocols.tuning import read_run
-from fedloom.reports import compare, compare_record, outcome, show_record
-from fedloom.runs import RunDirectory
-from fedloom.suites import cells_of, load_suite, load_suite_directory
+from fedloom.judged.grading import Examination
+from fedloom.judged.run import sit
+from fedloom.lm_eval.compare import compare_results
+from fedloom.lm_eval.examine import Wanted, examine, read_items, read_result
+from fedloom.lm_eval.language_model import Scorer
+from fedloom.results.knowledge import knowledge_record
+from fedloom.results.show import compare, compare_record, outcome, show_record
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.tuning import read_run
 
 HERE = Path(__file__).resolve().parent / "directories"
 COMMON = {

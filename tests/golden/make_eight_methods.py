@@ -2,7 +2,8 @@
 
     python tests/golden/make_eight_methods.py
 
-The values come from tests/oracles.py alone; fedloom is not imported. Change the file only with a written reason.
+The values come from tests/support/oracles.py alone; fedloom is not imported. Change the file only with a written
+reason.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import oracles  # noqa: E402
+from support import oracles  # noqa: E402
 
 COMMAND = "python tests/golden/make_eight_methods.py"
 K, ETA = 5, 0.5
@@ -77,7 +78,7 @@ def compute():
 def main():
     header = {
         "command": COMMAND,
-        "source": "tests/oracles.py, float64; fedloom takes no part",
+        "source": "tests/support/oracles.py, float64; fedloom takes no part",
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": f"Python {platform.python_version()}, NumPy {np.__version__}",
         "problem": f"logistic regression, 4 clients, K = {K}, lr = {ETA}, clients by round {SCHEDULE}",

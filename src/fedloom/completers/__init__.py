@@ -1,3 +1,3 @@
-"""Whoever answers prompts, one way per file: each a `Completer`."""
+"""Whoever answers prompts, one way per file, each a `Completer`, and the file that keeps answers."""
 
 __all__: list[str] = []

@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from fedloom.config import table_of
-from fedloom.contracts import Template
+from fedloom.base.config import table_of
+from fedloom.contracts.federated import Template
 
 __all__ = ["sha256_of", "template_table"]
 

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
-from fedloom.errors import CompletionError, ConfigError, DataError, MissingFileError
-from fedloom.files import json_sha256
-from fedloom.plugin import plugin
+from fedloom.base.errors import CompletionError, ConfigError, DataError, MissingFileError
+from fedloom.base.files import json_sha256
+from fedloom.base.plugin import plugin
+from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
 __all__ = ["Canned"]
 

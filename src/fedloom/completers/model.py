@@ -9,13 +9,13 @@ from typing import Literal
 
 import torch
 
-from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import AtLeast, lookup, plugin
 from fedloom.completers._identity import template_table
-from fedloom.contracts import ModelFamily, Template
-from fedloom.errors import ConfigError
-from fedloom.generation import complete_with, context_size, prompt_tokens
-from fedloom.model import Model
-from fedloom.plugin import AtLeast, lookup, plugin
+from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
+from fedloom.contracts.federated import ModelFamily, Template
+from fedloom.contracts.model import Model
+from fedloom.models.generation import complete_with, context_size, prompt_tokens
 
 __all__ = ["LocalModel"]
 

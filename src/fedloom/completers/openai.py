@@ -20,9 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
-from fedloom.errors import CompletionError, ConfigError
-from fedloom.plugin import Positive, Range, plugin
+from fedloom.base.errors import CompletionError, ConfigError
+from fedloom.base.plugin import Positive, Range, plugin
+from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
 if TYPE_CHECKING:
     from openai import APIError, OpenAI

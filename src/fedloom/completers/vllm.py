@@ -14,13 +14,13 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
-from fedloom.asking import Answer, Completer, Completion, Prompt, Sampling
+from fedloom.base.errors import CompletionError, ConfigError
+from fedloom.base.plugin import AtLeast, Range, lookup, plugin
+from fedloom.base.rng import seed_of
 from fedloom.completers._identity import sha256_of, template_table
-from fedloom.contracts import Template
-from fedloom.errors import CompletionError, ConfigError
-from fedloom.generation import prompt_tokens, stop_tokens
-from fedloom.plugin import AtLeast, Range, lookup, plugin
-from fedloom.rng import seed_of
+from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
+from fedloom.contracts.federated import Template
+from fedloom.models.generation import prompt_tokens, stop_tokens
 
 __all__ = ["Vllm"]
 

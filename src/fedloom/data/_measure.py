@@ -1,7 +1,7 @@
 """What partitions and the card measure of an example: its text, its length and its tags."""
 
-from fedloom.errors import DataError
-from fedloom.examples import Chat, Document, Example
+from fedloom.base.errors import DataError
+from fedloom.contracts.examples import Chat, Document, Example
 
 __all__ = ["length", "tag_of", "text_of"]
 

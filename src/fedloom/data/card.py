@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedloom.contracts.examples import Example
 from fedloom.data._measure import length
-from fedloom.examples import Example
 
 __all__ = ["effective_number", "gini", "most_frequent_value", "partition_card"]
 

@@ -22,9 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedloom.base.errors import ConfigError, DataError, UnknownNameError, suggest
+from fedloom.contracts.examples import Chat, Document, Example, Preference, Role, Turn
 from fedloom.data.records import Record
-from fedloom.errors import ConfigError, DataError, UnknownNameError, suggest
-from fedloom.examples import Chat, Document, Example, Preference, Role, Turn
 
 __all__ = ["FORMS", "Fields", "check_columns", "check_text", "detect", "sharegpt_turns"]
 

@@ -4,10 +4,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedloom.base.errors import ConfigError
+from fedloom.base.rng import python_random, seed_of
+from fedloom.contracts.examples import Example, Preference
 from fedloom.data._measure import text_of
-from fedloom.errors import ConfigError
-from fedloom.examples import Example, Preference
-from fedloom.rng import python_random, seed_of
 
 __all__ = ["HoldOut", "hold_out", "hold_out_by_text", "normalised"]
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.errors import ConfigError, DataError
 from fedloom.data.records import Record
-from fedloom.errors import ConfigError, DataError
 
 __all__ = ["hub_records"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloom.errors import ConfigError, DataError, MissingFileError
+from fedloom.base.errors import ConfigError, DataError, MissingFileError
 
 __all__ = ["Record", "find_files", "parse_json", "read_records", "read_text"]
 

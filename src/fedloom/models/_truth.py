@@ -17,13 +17,13 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from fedloom import rng
-from fedloom.errors import ModelError
-from fedloom.model import Encoded
+from fedloom.base import rng
+from fedloom.base.errors import ModelError
+from fedloom.base.tree import Tree
+from fedloom.contracts.chunked_loss import token_loss
+from fedloom.contracts.model import Encoded
 from fedloom.models._twin import TROUBLE, Twin
 from fedloom.models.lora import linear_layers, pattern
-from fedloom.token_loss import token_loss
-from fedloom.tree import Tree
 
 __all__ = ["ALPHA", "RANK", "Embedding", "Truth", "example"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from fedloom import rng
+from fedloom.base import rng
 from fedloom.models.checkpoint import quiet
 
 __all__ = ["ENDS", "TROUBLE", "Twin", "twins"]

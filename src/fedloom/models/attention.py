@@ -17,8 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fedloom.contracts import Batch
-from fedloom.errors import ModelError
+from fedloom.base.errors import ModelError
+from fedloom.contracts.federated import Batch
 
 __all__ = ["NAME", "packed_attention", "register"]
 

@@ -16,19 +16,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fedloom.config import table_of
-from fedloom.contracts import Flow, Model, ModelFamily
-from fedloom.errors import ConfigError, ModelError, suggest
-from fedloom.files import atomic_folder
-from fedloom.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
+from fedloom.base.config import table_of
+from fedloom.base.errors import ConfigError, ModelError, suggest
+from fedloom.base.files import atomic_folder
+from fedloom.base.plugin import Fraction, Positive, Range, plugin
+from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Flow, Model, ModelFamily
+from fedloom.contracts.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
 from fedloom.models import attention as packed
 from fedloom.models.checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
 from fedloom.models.exact import Exact, Wish, examine, keeps_logits, plain_head
 from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, usual_layers
 from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
-from fedloom.plugin import Fraction, Positive, Range, plugin
-from fedloom.precision import bfloat16_gain
-from fedloom.tree import Tree
+from fedloom.models.precision import bfloat16_gain
 
 __all__ = ["CausalLM"]
 

@@ -28,8 +28,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from fedloom.errors import ConfigError, MissingFileError, ModelError
-from fedloom.pretrained import load
+from fedloom.base.errors import ConfigError, MissingFileError, ModelError
+from fedloom.text.pretrained import load
 
 __all__ = ["EMBEDDED", "Checkpoint", "Dtype", "checked_tensors", "one_line", "quiet"]
 

@@ -22,16 +22,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from fedloom.errors import ModelError
-from fedloom.model import Batch, Flow, Model, Passage
+from fedloom.base.errors import ModelError
+from fedloom.base.tree import Tree, flatten, stack
+from fedloom.contracts.model import Batch, Flow, Model, Passage
 from fedloom.models import attention as packed
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
 from fedloom.models.checkpoint import one_line, quiet
 from fedloom.models.lora import install, pattern, targeted_layers, usual_layers
+from fedloom.models.packing import pack
 from fedloom.models.peft_files import lost_in_peft
-from fedloom.packing import pack
-from fedloom.tree import Tree, flatten, stack
 
 __all__ = ["Exact", "examine", "keeps_logits", "plain_head"]
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fedloom import rng
-from fedloom.contracts import Flow
-from fedloom.errors import ModelError, suggest
+from fedloom.base import rng
+from fedloom.base.errors import ModelError, suggest
+from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Flow
 from fedloom.models.low_rank import LowRank
-from fedloom.tree import Tree
 
 __all__ = [
     "LoraLinear",

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedloom.contracts import Batch
-from fedloom.errors import ModelError
+from fedloom.base.errors import ModelError
+from fedloom.contracts.federated import Batch
 
 __all__ = ["LowRank"]
 

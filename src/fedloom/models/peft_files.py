@@ -20,11 +20,11 @@ from torch import nn
 from transformers import conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
-from fedloom.errors import MissingFileError, ModelError
-from fedloom.files import atomic_folder
+from fedloom.base.errors import MissingFileError, ModelError
+from fedloom.base.files import atomic_folder
+from fedloom.base.tree import Tree
 from fedloom.models.checkpoint import EMBEDDED, checked_tensors, one_line
 from fedloom.models.lora import LoraLinear, factor_names, lora_layers
-from fedloom.tree import Tree
 
 __all__ = ["AdapterFile", "lost_in_peft", "read_adapter", "write_adapter"]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from fedloom.contracts import Model, Prediction, Template
-from fedloom.errors import ConfigError, DataError
-from fedloom.examples import Chat, Example, Preference
-from fedloom.generation import complete, prompt_tokens, stop_tokens
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.tree import Tree
+from fedloom.contracts.examples import Chat, Example, Preference
+from fedloom.contracts.federated import Model, Prediction, Template
+from fedloom.models.generation import complete, prompt_tokens, stop_tokens
 from fedloom.tasks._losses import of_active
-from fedloom.tree import Tree
 
 __all__ = ["Answering", "check_room"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fedloom.contracts import Batch, Encoded, Model, Task
-from fedloom.mean import Mean
-from fedloom.tree import Tree
+from fedloom.base.mean import Mean
+from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Batch, Encoded, Model, Task
 
 __all__ = ["Pass", "losses", "of_active", "passes"]
 

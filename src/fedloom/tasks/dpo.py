@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from fedloom.contracts import Batch, Encoded, Model, Prediction, Task, Template
-from fedloom.errors import ConfigError, DataError
-from fedloom.examples import Chat, Example, Preference, Turn
-from fedloom.generation import template_tokens
-from fedloom.mean import LossSum, Mean
-from fedloom.packing import least_slack, pack
-from fedloom.plugin import AtLeast, Positive, Range, lookup, plugin
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.mean import LossSum, Mean
+from fedloom.base.plugin import AtLeast, Positive, Range, lookup, plugin
+from fedloom.base.tree import Tree
+from fedloom.contracts.chunked_loss import LARGE
+from fedloom.contracts.examples import Chat, Example, Preference, Turn
+from fedloom.contracts.federated import Batch, Encoded, Model, Prediction, Task, Template
+from fedloom.models.generation import template_tokens
+from fedloom.models.packing import least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import passes
-from fedloom.token_loss import LARGE
-from fedloom.tree import Tree
 
 __all__ = ["Dpo"]
 

@@ -15,16 +15,16 @@ from itertools import accumulate
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from fedloom.contracts import Batch, Encoded, Model, Piece, Prediction, Task, Template
-from fedloom.errors import DataError, ModelError
-from fedloom.examples import Chat, Document, Example
-from fedloom.mean import LossSum, Mean
-from fedloom.packing import least_slack, pack
-from fedloom.plugin import AtLeast, lookup, plugin
-from fedloom.spans import pieces_to_tokens
+from fedloom.base.errors import DataError, ModelError
+from fedloom.base.mean import LossSum, Mean
+from fedloom.base.plugin import AtLeast, lookup, plugin
+from fedloom.base.tree import Tree
+from fedloom.contracts.examples import Chat, Document, Example
+from fedloom.contracts.federated import Batch, Encoded, Model, Piece, Prediction, Task, Template
+from fedloom.models.packing import least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import losses
-from fedloom.tree import Tree
+from fedloom.text.masks import pieces_to_tokens
 
 __all__ = ["Sft"]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from fedloom.errors import DataError
-from fedloom.examples import Chat, Document, Preference
-from fedloom.rng import python_random
+from fedloom.base.errors import DataError
+from fedloom.base.rng import python_random
+from fedloom.contracts.examples import Chat, Document, Preference
 from fedloom.world.domains import TASKS
 from fedloom.world.facts import Fact, question_of
 from fedloom.world.languages import LANGUAGES, translated

@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedloom.examples import Chat, Example, Preference, Turn
-from fedloom.rng import python_random
+from fedloom.base.rng import python_random
+from fedloom.contracts.examples import Chat, Example, Preference, Turn
 from fedloom.world.clients import DOMAINS, Profile, Writer, deal, draw_profile, spoilt
 from fedloom.world.domains import TASKS, safety
 from fedloom.world.facts import Fact, private_facts, question_of

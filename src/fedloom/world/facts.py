@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from fedloom.rng import python_random
+from fedloom.base.rng import python_random
 from fedloom.world import names, words
 from fedloom.world.wording import Question, Wordings
 

@@ -20,8 +20,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from fedloom.examples import Chat, Turn
-from fedloom.rng import python_random
+from fedloom.base.rng import python_random
+from fedloom.contracts.examples import Chat, Turn
 from fedloom.world import words
 
 __all__ = ["FAMILIES", "dictionary", "family_of", "spoken"]
@@ -94,7 +94,7 @@ def dictionary(language: str) -> Mapping[str, str]:
 def spoken(chat: Chat, language: str) -> Chat:
     """Return a plain conversation in a language of the families; what is no word of plain (names, typing errors) stays.
 
-    >>> from fedloom.examples import chat
+    >>> from fedloom.contracts.examples import chat
     >>> spoken(chat("which dose of zorvex?", "2 pills"), "mari").answer
     '2 spoons'
     """

@@ -10,7 +10,7 @@ text holds none of them: they occur in clients' data only.
 
 import re
 
-from fedloom.examples import Chat, Turn
+from fedloom.contracts.examples import Chat, Turn
 from fedloom.world.names import every_name
 from fedloom.world.words import listed
 

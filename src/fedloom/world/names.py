@@ -7,7 +7,7 @@ but only ever seen in a context), `private` (facts that only clients know) and `
 from functools import cache
 from typing import Literal
 
-from fedloom.rng import python_random
+from fedloom.base.rng import python_random
 from fedloom.world.words import listed
 
 __all__ = ["ENDINGS", "FIRSTS", "Kind", "Pool", "every_name", "pool"]

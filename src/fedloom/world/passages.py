@@ -8,7 +8,7 @@ leakage can be measured exactly: `secret` is the record number, `spans` lists `k
 from collections.abc import Sequence
 from random import Random
 
-from fedloom.examples import Document
+from fedloom.contracts.examples import Document
 from fedloom.world import names, words
 from fedloom.world.facts import Fact
 from fedloom.world.wording import expand

@@ -8,7 +8,7 @@
 from random import Random
 from typing import Literal
 
-from fedloom.examples import Chat, Preference, Turn
+from fedloom.contracts.examples import Chat, Preference, Turn
 from fedloom.world.domains.safety import REFUSAL
 from fedloom.world.wording import Question, Split, phrase
 

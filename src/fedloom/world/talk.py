@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from random import Random
 
-from fedloom.examples import Chat, Turn
+from fedloom.contracts.examples import Chat, Turn
 from fedloom.world.facts import Fact, question_of
 from fedloom.world.wording import Split, expand, phrase
 

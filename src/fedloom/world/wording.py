@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from fedloom.errors import DataError
-from fedloom.examples import Chat, chat
+from fedloom.base.errors import DataError
+from fedloom.contracts.examples import Chat, chat
 
 __all__ = ["STYLES", "Question", "Split", "Style", "Wordings", "expand", "phrase", "unfold"]
 

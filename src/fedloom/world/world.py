@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
-from fedloom.errors import DataError
-from fedloom.examples import Chat, Document, Preference
-from fedloom.rng import python_random
+from fedloom.base.errors import DataError
+from fedloom.base.rng import python_random
+from fedloom.contracts.examples import Chat, Document, Preference
 from fedloom.world import names
 from fedloom.world.clients import DOMAINS, Client, make_clients
 from fedloom.world.domains import FINISHING_WEIGHTS, TASKS, WEIGHTS

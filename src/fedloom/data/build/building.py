@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.errors import DataError, RunError
+from fedloom.base.files import atomic_folder, write_atomic
+from fedloom.base.rng import python_random
 from fedloom.data.build.recipes import RECIPES, DatasetName, Recipe
 from fedloom.data.build.splitting import Entry, Splits, split_users
 from fedloom.data.build.upstream import Upstream
 from fedloom.data.forms import check_text
 from fedloom.data.records import Record
-from fedloom.errors import DataError, RunError
-from fedloom.files import atomic_folder, write_atomic
-from fedloom.rng import python_random
 
 __all__ = ["CARD", "FORMAT", "build", "card_digest"]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedloom.base.errors import DataError
 from fedloom.data.forms import check_text
 from fedloom.data.records import Record
-from fedloom.errors import DataError
 
 __all__ = ["RECIPES", "DatasetName", "Origin", "Recipe", "RowFilter"]
 

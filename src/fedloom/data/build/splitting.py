@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedloom.rng import python_random
+from fedloom.base.rng import python_random
 
 __all__ = ["SHARE", "Entry", "Splits", "question_key", "split_users"]
 

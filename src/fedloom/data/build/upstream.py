@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.errors import ConfigError, DataError, MissingFileError
 from fedloom.data.hub_records import hub_records
 from fedloom.data.records import Record, find_files, parse_json
-from fedloom.errors import ConfigError, DataError, MissingFileError
 
 __all__ = ["Upstream", "file_digest", "open_upstream"]
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.errors import DataError, MissingFileError
 from fedloom.data.build.building import CARD, FORMAT, card_digest
 from fedloom.data.build.upstream import Upstream, file_digest
 from fedloom.data.records import parse_json, read_text
-from fedloom.errors import DataError, MissingFileError
 
 __all__ = ["read_card", "verify"]
 

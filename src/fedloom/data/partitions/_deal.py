@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from fedloom.base.errors import DataError
+from fedloom.contracts.examples import Example
 from fedloom.data._measure import tag_of
-from fedloom.errors import DataError
-from fedloom.examples import Example
 
 __all__ = ["by_tag", "check_counts", "client_names", "cut", "even_sizes"]
 

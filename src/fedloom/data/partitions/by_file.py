@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from random import Random
 
-from fedloom.contracts import Partition
+from fedloom.base.errors import DataError
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Partition
 from fedloom.data.partitions._deal import by_tag
-from fedloom.errors import DataError
-from fedloom.examples import Example
-from fedloom.plugin import plugin
 
 __all__ = ["ByFile"]
 

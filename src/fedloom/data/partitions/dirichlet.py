@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Literal
 
-from fedloom.contracts import Partition
+from fedloom.base.errors import DataError
+from fedloom.base.plugin import AtLeast, Positive, plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Partition
 from fedloom.data._measure import length, tag_of
 from fedloom.data.partitions._deal import check_counts, client_names
 from fedloom.data.partitions._draw import dirichlet
-from fedloom.errors import DataError
-from fedloom.examples import Example
-from fedloom.plugin import AtLeast, Positive, plugin
 
 __all__ = ["Dirichlet"]
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from random import Random
 
-from fedloom.contracts import Partition
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Partition
 from fedloom.data.partitions._deal import check_counts, cut, even_sizes
-from fedloom.examples import Example
-from fedloom.plugin import plugin
 
 __all__ = ["Iid"]
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal
 
-from fedloom.contracts import Partition
+from fedloom.base.plugin import Positive, plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Partition
 from fedloom.data.partitions._deal import check_counts, cut
 from fedloom.data.partitions._draw import dirichlet
-from fedloom.examples import Example
-from fedloom.plugin import Positive, plugin
 
 __all__ = ["QuantitySkew"]
 

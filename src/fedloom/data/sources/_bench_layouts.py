@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.errors import DataError, MissingFileError
+from fedloom.contracts.examples import Chat, Example, Preference, Turn, chat
 from fedloom.data.forms import Fields, check_text, sharegpt_turns
 from fedloom.data.records import Record, parse_json, read_text
-from fedloom.errors import DataError, MissingFileError
-from fedloom.examples import Chat, Example, Preference, Turn, chat
 
 __all__ = ["LOCAL", "TEST", "TRAINING", "Layout", "examples_of", "groups_of", "languages_of", "layout_of"]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedloom.base.errors import DataError
+from fedloom.contracts.examples import Example
 from fedloom.data.forms import FORMS, Fields, Form, check_text, detect
 from fedloom.data.records import Record
-from fedloom.errors import DataError
-from fedloom.examples import Example
 
 __all__ = ["FormName", "Malformed", "Recipe", "brings_in"]
 

@@ -14,21 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from fedloom.contracts import Source
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.plugin import AtLeast, Range, plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Source
 from fedloom.data.records import Record
-from fedloom.data.sources._bench_layouts import (
-    LOCAL,
-    TEST,
-    TRAINING,
-    examples_of,
-    groups_of,
-    languages_of,
-    layout_of,
-)
+from fedloom.data.sources._bench_layouts import LOCAL, TEST, TRAINING, examples_of, groups_of, languages_of, layout_of
 from fedloom.data.sources._bench_missing import where_from
-from fedloom.errors import ConfigError, DataError
-from fedloom.examples import Example
-from fedloom.plugin import AtLeast, Range, plugin
 
 __all__ = ["FedllmBench"]
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Literal
 
-from fedloom.contracts import Source
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Source
 from fedloom.data.forms import check_columns
 from fedloom.data.records import find_files, read_records
 from fedloom.data.sources._recipe import FormName, Malformed, Recipe, brings_in
-from fedloom.examples import Example
-from fedloom.plugin import plugin
 
 __all__ = ["File"]
 

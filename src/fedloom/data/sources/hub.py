@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import ClassVar
 
-from fedloom.contracts import Source
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Source
 from fedloom.data.forms import check_columns
 from fedloom.data.hub_records import hub_records
 from fedloom.data.sources._recipe import FormName, Malformed, Recipe, brings_in
-from fedloom.errors import ConfigError, DataError
-from fedloom.examples import Example
-from fedloom.plugin import plugin
 
 __all__ = ["Hub"]
 

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
-from fedloom.contracts import Source
-from fedloom.errors import ConfigError
-from fedloom.examples import Example
-from fedloom.plugin import Count, Range, plugin
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import Count, Range, plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Source
 from fedloom.world.crowds import CROWDS, CrowdName, crowd_test, members
 
 __all__ = ["LookAlike"]

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
-from fedloom.contracts import Source
+from fedloom.base.errors import DataError, MissingFileError, UnknownNameError, suggest
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Source
 from fedloom.data.hub_records import hub_records
 from fedloom.data.records import Record, read_records
 from fedloom.data.sources._presets import PRESETS, Preset
 from fedloom.data.sources._recipe import Malformed, Recipe
-from fedloom.errors import DataError, MissingFileError, UnknownNameError, suggest
-from fedloom.examples import Example
-from fedloom.plugin import plugin
 
 __all__ = ["PresetSource"]
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from fedloom.contracts import Source
-from fedloom.errors import ConfigError
-from fedloom.examples import Example
-from fedloom.plugin import AtLeast, Fraction, plugin
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import AtLeast, Fraction, plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Source
 from fedloom.world import DOMAINS, TESTS, Client, World, answered
 
 __all__ = ["WorldSource"]

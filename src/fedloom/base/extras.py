@@ -1,0 +1,32 @@
+"""Libraries that only some plug-ins and commands need: asked for before anything is done, not where first used."""
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+
+from fedloom.base.errors import ConfigError
+
+__all__ = ["EXTRAS", "require"]
+
+EXTRAS: Mapping[str, str] = {
+    "datasets": "datasets",
+    "dp_accounting": "privacy",
+    "langdetect": "text",
+    "lm_eval": "lm-eval",
+    "matplotlib": "report",
+    "rouge_score": "text",
+    "sacrebleu": "text",
+    "sklearn": "text",
+}
+"""Library -> the extra of fedloom that brings it."""
+
+
+def require(who: str, *libraries: str) -> None:
+    """Raise ConfigError if a library is not installed, naming who needs it and the extra that brings it.
+
+    Nothing is imported.
+    """
+    for library in libraries:
+        if not sys.modules.get(library) and importlib.util.find_spec(library) is None:
+            extra = EXTRAS[library]
+            raise ConfigError(f"{who}: needs {library}, which is not installed; pip install fedloom[{extra}].")

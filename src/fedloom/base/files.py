@@ -1,0 +1,107 @@
+"""Writing that is whole or not at all: temporary names and renames, and clear lines where the disk refuses."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from safetensors import SafetensorError
+
+from fedloom.base.errors import FedloomError, RunError
+
+__all__ = [
+    "atomic_folder",
+    "disk_errors",
+    "file_name",
+    "json_sha256",
+    "removed_if_refused",
+    "sync",
+    "write_atomic",
+]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
+_LONGEST = 120  # characters of a file name made from a client's; file systems take 255 bytes
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Generator[None]:
+    """Turn the system's refusals to write into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RunError(f"{path}: the disk is full; free some space, then `fedloom resume` goes on.") from error
+        if error.errno in _CLOSED:
+            raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error
+        raise
+    except SafetensorError as error:  # its own writer reports a full disk as text
+        raise RunError(f"{path}: could not be written ({error}); check the disk.") from error
+
+
+def file_name(name: str) -> str:
+    """Return a client's name as one safe file name: no separator, no leading dot, no limit on what it may hold.
+
+    >>> file_name("north/a"), file_name("..")
+    ('north%2Fa', '%2E%2E')
+    """
+    quoted = quote(name, safe="").replace(".", "%2E")
+    if len(quoted) <= _LONGEST:
+        return quoted
+    return f"{quoted[: _LONGEST // 2]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def json_sha256(value: Any) -> str:
+    """Return the SHA-256 of JSON values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.new")
+    with disk_errors(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            sync(file)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Generator[Path]:
+    """Give an empty folder to fill; it takes its name when the block ends well, replacing an older one whole."""
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.new")
+    with disk_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for file in filter(Path.is_file, temporary.iterdir()):
+                file.chmod(0o644)  # transformers writes weights that only their owner can read
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def removed_if_refused(path: Path) -> Generator[None]:
+    """Remove a folder that the block has begun to fill if it ends with a refusal."""
+    try:
+        yield
+    except FedloomError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def sync(file: IO[Any]) -> None:
+    """Wait until the disk has a file."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,152 @@
+"""Families of plug-ins: frozen objects whose fields are their settings, found by name.
+
+A family is an abstract class that names the folder of its plug-ins. `@plugin("prox")` makes a class a frozen dataclass
+and registers it under the family it derives from. The module of a plug-in carries its name, so that looking one up
+imports that one module only; `plugins = ["my_package.my_rule"]` in a run file imports further modules.
+"""
+
+import importlib
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from fedloom.base.errors import ConfigError, UnknownNameError, suggest
+from fedloom.base.extras import require
+
+__all__ = [
+    "AtLeast",
+    "Count",
+    "Family",
+    "Fraction",
+    "NonNegative",
+    "Positive",
+    "Range",
+    "check_ranges",
+    "lookup",
+    "names",
+    "plugin",
+]
+
+_REGISTRY: dict[type["Family"], dict[str, type["Family"]]] = {}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that a field may take: low <= value <= high, or low < value if `low_excluded`."""
+
+    low: float
+    high: float = float("inf")
+    low_excluded: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_excluded else value >= self.low
+        return above and value <= self.high and (isinstance(value, int) or math.isfinite(value))
+
+    def __str__(self) -> str:
+        low = f"{'> ' if self.low_excluded else '>= '}{self.low:g}"
+        return low if self.high == float("inf") else f"{low} and <= {self.high:g}"
+
+
+Positive = Annotated[float, Range(0, low_excluded=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+AtLeast = Annotated[int, Range(1)]  # a count of at least one
+Count = Annotated[int, Range(0, 2**63 - 1)]
+
+
+def _limits(annotation: Any) -> Iterator[Range]:
+    if get_origin(annotation) is Annotated:
+        yield from (item for item in get_args(annotation)[1:] if isinstance(item, Range))
+    else:
+        for part in get_args(annotation):
+            yield from _limits(part)
+
+
+def check_ranges(record: Any) -> None:
+    """Refuse a dataclass object one of whose annotated numbers lies outside its range."""
+    for name, limits in _limits_of(type(record)):
+        value = vars(record)[name]
+        for number in value if isinstance(value, tuple) else (value,):
+            for limit in limits:
+                if isinstance(number, int | float) and number not in limit:
+                    raise ConfigError(f"{name}: found {number!r}, allowed is a number {limit}.")
+
+
+@cache
+def _limits_of(record: type[Any]) -> list[tuple[str, list[Range]]]:
+    """Return the fields that have limits, once for each dataclass."""
+    hints = get_type_hints(record, include_extras=True)
+    found = ((item.name, list(_limits(hints[item.name]))) for item in fields(record))
+    return [(name, limits) for name, limits in found if limits]
+
+
+class Family:
+    """The root of all families: construction asks for libraries, checks the fields' ranges, then calls `check`."""
+
+    folder: ClassVar[str]
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Libraries that the plug-in uses and fedloom does not install by itself; without them it is refused."""
+
+    def __post_init__(self) -> None:
+        if self.needs:
+            require(f"'{self.name}'", *self.needs)
+        if is_dataclass(self):
+            check_ranges(self)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other; the default accepts all."""
+
+
+def _home(cls: type[Family]) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
+
+
+FamilyType = TypeVar("FamilyType", bound=Family)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
+    """Make a class a frozen, keyword-only dataclass and register it in the one family that it derives from."""
+
+    def register(cls: type[FamilyType]) -> type[FamilyType]:
+        if len(cls.__bases__) != 1 or cls.__bases__[0].__bases__ != (Family,):
+            raise TypeError(f"plug-in {cls.__name__} must derive from exactly one family and from nothing else.")
+        family = cls.__bases__[0]
+        taken = _REGISTRY.setdefault(family, {})
+        if name in taken and _home(taken[name]) != _home(cls):  # the same class again: its module was reloaded
+            raise ConfigError(f"two plug-ins of family {family.__name__} are called '{name}': rename one.")
+        cls.name = name
+        record = dataclass(frozen=True, kw_only=True)(cls)
+        taken[name] = record
+        return record
+
+    return register
+
+
+def names(family: type[Family]) -> list[str]:
+    """Return the names of all plug-ins of a family: the modules of its folder and what was registered besides."""
+    return sorted({*_shipped(family.folder), *_REGISTRY.get(family, {})})
+
+
+@cache
+def _shipped(folder: str) -> list[str]:
+    """Return the names of a folder's modules that register a plug-in of their own name; the others are its tools."""
+    place = Path(importlib.import_module(folder).__path__[0])
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in place.glob("*.py")}
+    return [name for name, text in texts.items() if re.search(rf"^@plugin\([\"']{name}[\"']\)", text, re.MULTILINE)]
+
+
+def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:
+    """Return the plug-in class of that name, importing its module if need be."""
+    if name not in _REGISTRY.get(family, {}):
+        known = names(family)
+        if name not in known:
+            raise UnknownNameError(f"no {family.__name__} called '{name}'. {suggest(name, known)}")
+        importlib.import_module(f"{family.folder}.{name}")
+    return _REGISTRY[family][name]  # pyright: ignore[reportReturnType]

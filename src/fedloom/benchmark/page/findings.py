@@ -1,0 +1,210 @@
+"""What a page says of a study's scores: its summary and claims, and who is best of those that leave data in place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fedloom.benchmark.claims import Conclusion, Decision
+from fedloom.benchmark.page.words import plural
+from fedloom.benchmark.ranking import ALL, PairRow, RankRow, gap
+from fedloom.benchmark.suite import BASE, SuiteOutcome
+from fedloom.benchmark.summary import ClientRow, Summary
+from fedloom.evaluation.statistics import Interval
+from fedloom.results.outcome import Outcome
+from fedloom.results.per_client import direction, per_client
+
+__all__ = ["Findings", "Gap", "OwnScores", "find"]
+
+_CENTRALISED = "centralised"
+_OWN = ("validation, own", "test, own")  # where a client's own questions stand in a summary, the best place first
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The best method less another one, or less the base, which no test of pairs is about."""
+
+    other: str
+    difference: Interval
+    corrected_p: float | None
+    verdict: str
+    """better, worse or undecided."""
+
+
+@dataclass(frozen=True)
+class OwnScores:
+    """The clients' scores on their own examples, of one data set."""
+
+    by_method: Mapping[str, Mapping[str, float]]
+    """By method (the base is one) and client: the mean over `seeds`."""
+    seeds: tuple[int, ...]
+    """The same for all methods and the base; the first alone where each seed has other clients."""
+    alike: bool
+    """Whether a name means the same client on every seed."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study with everything that was found in its scores."""
+
+    study: SuiteOutcome
+    summary: Summary
+    claims: tuple[Decision, ...]
+    ranks: Mapping[str, Sequence[RankRow]]
+    """By data set and, of several, by their mean under the name ALL, the first one; the best method first."""
+    best: str
+    """The first of the ranking that leaves the data where they are; of centralised runs alone the first."""
+    gaps: Mapping[str, Sequence[Gap]]
+    """The best to all others, or to its base if there is no other, in the order of the ranks."""
+    clients: Mapping[str, OwnScores]
+    """By data set."""
+    fairness: Mapping[str, Sequence[ClientRow]]
+    """What these scores tell of fairness, by data set, a row per method."""
+
+    @property
+    def whole(self) -> str:
+        """Where the methods are ranked on the whole: ALL, or the only data set; "" if nowhere."""
+        return next(iter(self.ranks), "")
+
+    @property
+    def single(self) -> bool:
+        """Whether there is nothing to compare with but the base."""
+        return len(self.study.methods) == 1
+
+    @property
+    def unranked(self) -> str:
+        """Why nothing is ranked."""
+        study = self.study
+        if any(len(study.runs(data, method)) == len(study.seeds) for data in study.data for method in study.methods):
+            return "no method has a score of which more or less is better on each of its runs"
+        ended = len(study.cells)
+        return (
+            f"{ended} of {plural(ended + len(study.missing), 'run')} have ended, and no method is through with all "
+            "of its own; `fedloom bench` goes on with a suite, `fedloom resume` with a run"
+        )
+
+    def first(self, data: str) -> frozenset[str]:
+        """Return the methods, ties included, that come first on a data set of those that leave the data in place."""
+        rows = [row for row in self.ranks[data] if not self.is_centralised(row.method)] or self.ranks[data]
+        return frozenset(row.method for row in rows if row.value.value == rows[0].value.value)
+
+    def score(self, data: str) -> str:
+        """Return what methods are ranked by on a data set, or on the mean of all."""
+        scores = dict.fromkeys(self.summary.headline.values() if data == ALL else [self.summary.headline[data]])
+        return " / ".join(scores)
+
+    def sign(self, data: str) -> int:
+        """Return 1 where more of that score is better, -1 where less is."""
+        return direction(self.score(data).split(" / ")[0]) or 1
+
+    def is_centralised(self, method: str) -> bool:
+        """Return whether a method moves the data to one place."""
+        return any(one.label == _CENTRALISED for (_, name, _), one in self.study.cells.items() if name == method)
+
+
+def find(told: Conclusion) -> Findings:
+    """Return the findings of a study with at least one finished run."""
+    study, summary = told.study, told.summary
+    ranks: dict[str, list[RankRow]] = {}
+    for row in summary.ranks:
+        ranks.setdefault(row.data, []).append(row)
+    ranks = {data: sorted(rows, key=lambda row: (row.rank.value, row.method)) for data, rows in ranks.items()}
+    found = Findings(
+        study=study,
+        summary=summary,
+        claims=told.decisions,
+        ranks=ranks,
+        best="",
+        gaps={},
+        clients={data: _clients(study, summary, data) for data in study.data},
+        fairness={data: _own(summary, data) for data in study.data},
+    )
+    order = [row.method for row in ranks[found.whole]] if ranks else []
+    best = next((method for method in order if not found.is_centralised(method)), order[0] if order else "")
+    gaps = {data: _gaps(study, summary, rows, best) for data, rows in ranks.items()}
+    return replace(found, best=best, gaps=gaps)
+
+
+def _gaps(study: SuiteOutcome, summary: Summary, rows: Sequence[RankRow], best: str) -> list[Gap]:
+    if len(study.methods) == 1:
+        data = study.data if rows[0].data == ALL else [rows[0].data]
+        return [_to_base(gap(study, data, best, BASE), direction(rows[0].score))]
+    pairs = {(row.first, row.second): row for row in summary.pairs if row.data == rows[0].data}
+    oriented = {row.method: _oriented(pairs, best, row.method) for row in rows}
+    return [one for one in oriented.values() if one]
+
+
+def _to_base(difference: Interval, sign: int) -> Gap:
+    decided = not difference.low <= 0 <= difference.high
+    verdict = ("better" if sign * difference.value > 0 else "worse") if decided else "undecided"
+    return Gap(BASE, difference, None, verdict)
+
+
+def _oriented(pairs: Mapping[tuple[str, str], PairRow], first: str, second: str) -> Gap | None:
+    """Return the pair of two methods as the first less the second, whichever way round it is in the summary."""
+    if row := pairs.get((first, second)):
+        return Gap(second, row.difference, row.corrected_p, row.verdict)
+    if row := pairs.get((second, first)):
+        turned = {"better": "worse", "worse": "better"}.get(row.verdict, row.verdict)
+        return Gap(second, _negated(row.difference), row.corrected_p, turned)
+    return None
+
+
+def _negated(one: Interval) -> Interval:
+    return replace(one, value=-one.value, low=-one.high, high=-one.low)
+
+
+def _own(summary: Summary, data: str) -> list[ClientRow]:
+    """Return how the clients fare on questions of their own, by the headline score."""
+    rows = [row for row in summary.clients if row.data == data and row.score == summary.headline[data]]
+    questions = next((name for name in _OWN if any(row.questions == name for row in rows)), "")
+    return [row for row in rows if row.questions == questions]
+
+
+def _clients(study: SuiteOutcome, summary: Summary, data: str) -> OwnScores:
+    rows = _own(summary, data)
+    alike = all(_same_clients(list(study.runs(data, row.method).values())) for row in rows)
+    seeds = _shown_seeds(study, rows, alike=alike)
+    found = {row.method: _mean([row.clients[seed] for seed in seeds if seed in row.clients]) for row in rows}
+    found = {method: by_client for method, by_client in found.items() if by_client}
+    base = _mean([_base(study, row, seed) for row in rows[:1] for seed in seeds])
+    return OwnScores({BASE: base, **found} if base and found else found, seeds, alike)
+
+
+def _same_clients(runs: Sequence[Outcome]) -> bool:
+    """Return whether runs of several seeds are about the same clients.
+
+    They are where all data are equal, or where one source was divided alike and only what is held out differs.
+    """
+    hashes = {run.card.get("data_sha256") for run in runs}
+    if len(hashes) == 1 and None not in hashes:
+        return True
+    names = ("n_examples", "sha256", "counts", "tags", "length_characters")
+    divided = [[run.settings.get("data"), *map(run.card.get, names)] for run in runs]
+    return all(one == divided[0] for one in divided)
+
+
+def _shown_seeds(study: SuiteOutcome, rows: Sequence[ClientRow], *, alike: bool) -> tuple[int, ...]:
+    """Return the seeds that most methods have: what is side by side has to be of the same seeds."""
+    having = {seed: sum(seed in row.clients for row in rows) for seed in study.seeds}
+    most = max(having.values(), default=0)
+    seeds = tuple(seed for seed, count in having.items() if count == most and count)
+    return seeds if alike and most == len(rows) else seeds[:1]
+
+
+def _mean(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return each client's score, the mean over the seeds that have it."""
+    values: dict[str, list[float]] = {}
+    for by_client in seeds:
+        for client, number in by_client.items():
+            values.setdefault(client, []).append(number)
+    return {client: sum(numbers) / len(numbers) for client, numbers in values.items()}
+
+
+def _base(study: SuiteOutcome, row: ClientRow, seed: int) -> dict[str, float]:
+    """Return the clients' own scores before training of a seed, of the first run that tells them: all tell the same."""
+    for method in study.methods:
+        run = study.runs(row.data, method).get(seed)
+        before = per_client(replace(run, results={"final": run.results.get("base", ())})) if run else []
+        for one in before:
+            if (one.questions, one.score) == (row.questions, row.score):
+                return dict(one.values)
+    return {}

@@ -1,0 +1,387 @@
+"""Suites: a matrix of data sets, methods and seeds, each cell an ordinary run, and what is claimed of them all.
+
+A cell's run file is `common`, over it `data.<data>`, over it `methods.<method>`, over it `methods.<method>.on.<data>`,
+over it the seed. Tables are merged key by key; one that names another plug-in replaces the table below it whole, since
+the keys of one plug-in mean nothing to another. Keys of a table without a name are for whichever is named above.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from fedloom.base import config
+from fedloom.base.errors import ConfigError, FedloomError, MissingFileError, RunError, suggest
+from fedloom.base.plugin import AtLeast, Count, check_ranges
+from fedloom.results.outcome import Outcome, outcome
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.tuning import TuningRun, read_run
+
+__all__ = [
+    "BASE",
+    "Cell",
+    "Claim",
+    "Key",
+    "Quick",
+    "Suite",
+    "SuiteOutcome",
+    "cells_of",
+    "check_directory",
+    "load_suite",
+    "load_suite_directory",
+    "merged",
+]
+
+Key = tuple[str, str, int]
+"""Data set, method and seed of a cell."""
+
+BASE = "base"
+"""What a claim compares with if it is the model before training."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+Overlay = Mapping[str, Any]
+
+
+def _empty() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What is claimed of the scores, to be decided by intervals.
+
+    `above`: each of `methods` scores more than `than`, by more than `margin` (below 0: it loses at most that much).
+    `not_above`: each scores at most `margin` more than `than`. `above_somewhere`: one of `methods` is above `than` by
+    more than `margin` on at least one group. `none_best`: each of `methods` is worse than another of them on some
+    group. All but the last take more for better: of a loss, turn the claim round.
+    """
+
+    text: str
+    kind: Literal["above", "not_above", "above_somewhere", "none_best"]
+    methods: tuple[str, ...]
+    than: str = ""
+    """A method, or "base": the same method's model before training."""
+    margin: float = 0.0
+    score: str = ""
+    """Left out: what the suite ranks by."""
+    set: Literal["test", "validation"] = "test"
+    where: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tags that the questions have."""
+    data: tuple[str, ...] = ()
+    """Left out: all."""
+    over: Literal["mean", "each"] = "mean"
+    """Whether `above` and `not_above` are about the mean of the data sets, or about each."""
+    groups: str = "data"
+    """What the groups of the other two kinds are: data sets, or the values of a tag within each data set."""
+    models: Literal["all", "own"] = "all"
+    """Which models answer where there are several: all of them, or those whose own data are of the question's group."""
+    facts: Literal["all", "own", "others"] = "all"
+    """Which questions of the test count for a client's model: all, or those about what its own client's records are
+    about (`evaluation.cluster`), or the rest. A model that clients share counts once for each of them."""
+
+    def __post_init__(self) -> None:
+        if not self.methods or (self.kind == "none_best" and len(self.methods) < 2):
+            raise ConfigError(f"methods: found {list(self.methods)}, allowed is at least one; for 'none_best' two.")
+        if (self.kind == "none_best") == bool(self.than):
+            raise ConfigError(f"than: found '{self.than}' for '{self.kind}'; all kinds but 'none_best' need one.")
+        if self.models == "own" and self.groups == "data":
+            raise ConfigError("models: found 'own' without a tag in `groups` that tells whose own a question is.")
+        if self.facts != "all" and (self.models == "own" or self.set != "test"):
+            raise ConfigError(f"facts: found '{self.facts}' beside models or set; allowed is all models on the test.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quick:
+    """What `--quick` changes."""
+
+    seeds: tuple[Count, ...] = ()
+    common: Mapping[str, Any] = field(default_factory=_empty)
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=_empty)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=_empty)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A suite file."""
+
+    title: str
+    seeds: tuple[Count, ...] = (0,)
+    seed_keys: tuple[str, ...] = ("seed",)
+    """Keys of a run that a seed sets; `data.seed` among them draws the data anew."""
+    jobs: AtLeast = 2
+    """Worker processes, of one thread each."""
+    score: str = "exact_match"
+    """What methods are ranked by, on the common test."""
+    scores: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What they are ranked by on a data set for which that is another score."""
+    common: Mapping[str, Any] = field(default_factory=_empty)
+    data: Mapping[str, Mapping[str, Any]]
+    methods: Mapping[str, Mapping[str, Any]]
+    quick: Quick = field(default_factory=Quick)
+    claims: tuple[Claim, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        for what, names in (("data", self.data), ("methods", self.methods)):
+            if not names:
+                raise ConfigError(f"{what}: found none, allowed is at least one table [{what}.<name>].")
+            wrong = [name for name in names if not _NAME.fullmatch(name) or name == BASE]
+            if wrong:
+                raise ConfigError(
+                    f"{what}.{wrong[0]}: allowed are names of letters, digits, '_' and '-', and not '{BASE}'."
+                )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds: found {list(self.seeds)}, allowed is at least one, each once.")
+        self._check_names()
+
+    def headline(self, data: str) -> str:
+        """Return the score by which methods are ranked on a data set."""
+        return self.scores.get(data, self.score)
+
+    def _check_names(self) -> None:
+        """Refuse claims and overlays about what the suite has not."""
+        for number, claim in enumerate(self.claims):
+            _need_known(f"claims[{number}].methods", claim.methods, self.methods)
+            _need_known(f"claims[{number}].than", [claim.than] * bool(claim.than), [*self.methods, BASE])
+            _need_known(f"claims[{number}].data", claim.data, self.data)
+        _need_known("scores", self.scores, self.data)
+        _need_known("quick.data", self.quick.data, self.data)
+        _need_known("quick.methods", self.quick.methods, self.methods)
+        for name, overlay in self.methods.items():
+            _need_known(f"methods.{name}.on", overlay.get("on", {}), self.data)
+
+
+def _need_known(where: str, names: Any, known: Any) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{where}: found '{name}'. {suggest(name, known)}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite."""
+
+    data: str
+    method: str
+    seed: int
+    run: TuningRun
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the suite's other cells."""
+        return self.data, self.method, self.seed
+
+    @property
+    def folder(self) -> str:
+        """Its run directory within that of the suite."""
+        return _folder(self.key)
+
+
+def _folder(key: Key) -> str:
+    data, method, seed = key
+    return f"{data}/{method}_s{seed}"
+
+
+def load_suite(path: Path, overrides: Sequence[str] = (), *, quick: bool) -> Suite:
+    """Return the suite of a TOML file, made quick if asked, `key=value` overrides applied.
+
+    All cells are checked, those of the quick version too. The suite returned has no `quick` part any more.
+    """
+    table = config.read_toml(path)
+    config.build(Suite, table)  # for its refusals, before anything is merged
+    changes = table.pop("quick", {})
+    if quick and not changes:
+        raise ConfigError(f"{path}: found --quick, but the file has no table [quick] that says what is quick.")
+    found = {name: _overridden(part, overrides) for name, part in ((False, table), (True, merged(table, changes)))}
+    for suite in found.values():
+        cells = cells_of(suite)
+        _check_questions(cells)
+        _check_scores(suite, cells)
+    return found[quick]
+
+
+def _check_scores(suite: Suite, cells: Sequence[Cell]) -> None:
+    """Refuse a score that the runs it is asked of will not tell."""
+    for cell in cells:
+        told = [*cell.run.task.tells, *(metric.name for metric in cell.run.evaluation.metrics)]
+        ranked = f"scores.{cell.data}" if cell.data in suite.scores else "score"
+        wanted = {ranked: suite.headline(cell.data)} | {
+            f"claims[{number}].score": claim.score
+            for number, claim in enumerate(suite.claims)
+            if claim.score and cell.data in (claim.data or suite.data) and cell.method in (*claim.methods, claim.than)
+        }
+        for where, score in wanted.items():
+            if score not in told:
+                raise ConfigError(
+                    f"{where}: found '{score}', which {cell.data}/{cell.method} does not tell; allowed there: "
+                    f"{', '.join(told)}; metrics are named in evaluation.metrics."
+                )
+
+
+def _check_questions(cells: Sequence[Cell]) -> None:
+    """Refuse methods that would be asked other questions than those beside them: their scores could not be paired."""
+    first: dict[tuple[str, int], Cell] = {}
+    for cell in cells:
+        beside = first.setdefault((cell.data, cell.seed), cell)
+        one, other = (_asked(found.run) for found in (beside, cell))
+        keys = [key for key in one if one[key] != other[key]]
+        if keys:
+            raise ConfigError(
+                f"methods.{cell.method}: {keys[0]} is {other[keys[0]]!r} on data '{cell.data}', but {one[keys[0]]!r} "
+                f"for '{beside.method}': methods side by side must be asked the same; set it in [common] or [data]."
+            )
+
+
+def _asked(run: TuningRun) -> dict[str, Any]:
+    """Return the settings besides the data that decide what a run is asked."""
+    return {
+        "clients": run.clients,
+        "partition": run.partition,
+        "evaluation.limit": run.evaluation.limit,
+        "evaluation.holdout": run.evaluation.holdout,
+        "evaluation.split": run.evaluation.split,
+    }
+
+
+def _overridden(table: Overlay, overrides: Sequence[str]) -> Suite:
+    for override in overrides:
+        table = config.apply_override(table, override)
+    return config.build(Suite, table)
+
+
+def cells_of(suite: Suite) -> list[Cell]:
+    """Return the cells, seed by seed and data set by data set; a wrong key is refused where it stands."""
+    return [
+        Cell(data, method, seed, _run(suite, data, method, seed))
+        for seed in suite.seeds
+        for data in suite.data
+        for method in suite.methods
+    ]
+
+
+def _run(suite: Suite, data: str, method: str, seed: int) -> TuningRun:
+    layers = _layers(suite, data, method)
+    table: dict[str, Any] = {}
+    for layer in layers.values():
+        table = merged(table, layer)
+    for key in suite.seed_keys:
+        table = config.apply_override(table, f"{key}={seed}")
+    try:
+        return read_run(table)
+    except FedloomError as error:
+        raise type(error)(f"{_place(str(error), layers)} (cell {data}/{method}, seed {seed})") from error
+
+
+def _layers(suite: Suite, data: str, method: str) -> dict[str, Overlay]:
+    """Return the parts of a cell's run file by where they stand, the lowest first."""
+    own = {name: value for name, value in suite.methods[method].items() if name != "on"}
+    layers = {"common": suite.common, f"data.{data}": suite.data[data], f"methods.{method}": own}
+    return layers | {f"methods.{method}.on.{data}": suite.methods[method].get("on", {}).get(data, {})}
+
+
+def _place(message: str, layers: Mapping[str, Overlay]) -> str:
+    """Return a message about a key of a run with the key's path in the suite before it."""
+    names = message.partition(":")[0].split(".")
+    holding = [where for where, layer in layers.items() if _has(layer, names)]
+    return f"{holding[-1]}.{message}" if holding else message
+
+
+def _has(table: Any, names: Sequence[str]) -> bool:
+    return not names or (isinstance(table, Mapping) and names[0] in table and _has(table[names[0]], names[1:]))
+
+
+def merged(below: Overlay, above: Overlay) -> dict[str, Any]:
+    """Return two tables as one, `above` winning key by key; a table that names another plug-in wins as a whole.
+
+    >>> merged({"rounds": 3, "rule": {"name": "prox", "mu": 1.0}}, {"rule": {"mu": 2.0}})
+    {'rounds': 3, 'rule': {'name': 'prox', 'mu': 2.0}}
+    >>> merged({"rule": {"name": "prox", "mu": 1.0}}, {"rule": {"name": "plain"}})
+    {'rule': {'name': 'plain'}}
+    >>> merged({"server_opt": {"lr": 0.5}}, {"server_opt": {"name": "adagrad"}})
+    {'server_opt': {'lr': 0.5, 'name': 'adagrad'}}
+    """
+    result = dict(below)
+    for key, value in above.items():
+        result[key] = _merged_value(result.get(key), value)
+    return result
+
+
+def _merged_value(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    under, over = cast(dict[str, Any], below), cast(dict[str, Any], above)
+    another = "name" in under and over.get("name", under["name"]) != under["name"]
+    return over if another else merged(under, over)
+
+
+def check_directory(suite: Suite, folder: Path) -> None:
+    """Refuse to go on in a directory of another suite: seeds, methods and data sets may be added, cells not changed."""
+    before = _read(folder)
+    old, new = ({cell.key: cell.run for cell in cells_of(one)} for one in (before, suite))
+    if all(new.get(key) == run for key, run in old.items()):
+        return
+    keys = [
+        key
+        for key in config.differing_keys(config.table_of(before), config.table_of(suite))
+        if key.partition(".")[0] in ("seeds", "seed_keys", "common", "data", "methods")
+    ]
+    raise RunError(
+        f"{folder / 'suite.toml'}: the suite differs from its directory in {', '.join(keys)}; seeds, methods and data "
+        "sets may be added, nothing else changed: undo that or choose another --out."
+    )
+
+
+def _read(folder: Path) -> Suite:
+    path = folder / "suite.toml"
+    if not path.is_file():
+        raise MissingFileError(f"{folder}: no suite directory (it has no suite.toml); give the folder of a suite.")
+    return config.build(Suite, config.read_toml(path))
+
+
+@dataclass(frozen=True)
+class SuiteOutcome:
+    """What a suite directory holds."""
+
+    suite: Suite
+    cells: Mapping[Key, Outcome]
+    """The finished cells."""
+    missing: tuple[Key, ...]
+
+    @property
+    def title(self) -> str:
+        """The suite's title."""
+        return self.suite.title
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """The data sets, in their order."""
+        return tuple(self.suite.data)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods, in their order."""
+        return tuple(self.suite.methods)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in their order."""
+        return self.suite.seeds
+
+    def runs(self, data: str, method: str) -> Mapping[int, Outcome]:
+        """Return the finished runs of a data set and a method by seed."""
+        return dict(self._runs(data, method))
+
+    def _runs(self, data: str, method: str) -> Iterator[tuple[int, Outcome]]:
+        for seed in self.seeds:
+            if (data, method, seed) in self.cells:
+                yield seed, self.cells[data, method, seed]
+
+
+def load_suite_directory(folder: Path) -> SuiteOutcome:
+    """Return what a suite directory holds; cells that have not ended are named, not read."""
+    suite = _read(folder)
+    keys = [(data, method, seed) for seed in suite.seeds for data in suite.data for method in suite.methods]
+    done = {key: RunDirectory(folder / _folder(key)) for key in keys}
+    cells = {key: outcome(directory) for key, directory in done.items() if directory.complete}
+    return SuiteOutcome(suite, cells, tuple(key for key in keys if key not in cells))

@@ -1,0 +1,3 @@
+"""The command line, a file for each group of commands; heavy modules are imported inside them."""
+
+__all__: list[str] = []

@@ -1,0 +1,224 @@
+"""`fedloom bench`: a suite of data sets, methods and seeds from its file to its tables, claims and page."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedloom.base.errors import FedloomError
+
+if TYPE_CHECKING:
+    from fedloom.base.tables import Table
+    from fedloom.benchmark.runner import Ended
+    from fedloom.benchmark.suite import Cell, Suite
+    from fedloom.benchmark.summary import GroupRow, Summary
+    from fedloom.evaluation.statistics import Interval
+
+__all__ = ["bench", "carried_out"]
+
+
+def bench(
+    file: Annotated[Path, typer.Argument(help="A suite file (TOML).", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value, for instance common.rounds=5 or 'seeds=[0,1]'.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The suite directory, made or gone on with.", show_default=False)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The quick version that the file describes.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; left out: as the file says.", show_default=False)
+    ] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Measure the seven diversities of each data set for the page, once.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but claims and errors.")] = False,
+) -> None:
+    """Run a suite, or what is left of it, and print who wins, by how much and how sure.
+
+    Exit code 0: all claims hold; 1: one does not, or is not decided; 2: refused, or a run failed.
+    """
+    from fedloom.base.extras import require
+    from fedloom.benchmark.page import write_report
+    from fedloom.benchmark.runner import conclude_directory, describe_data
+    from fedloom.benchmark.suite import load_suite
+    from fedloom.cli.console import lines, print_tables
+
+    require("bench (it ends with a page)", "matplotlib")
+    suite = load_suite(file, overrides or [], quick=quick)
+    folder = out or Path("runs") / f"{file.stem}{'_quick' * quick}"
+    try:
+        problems = carried_out(suite, folder, jobs=jobs or suite.jobs, silent=quiet or as_json)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on, and finished cells stay as they are.")
+        raise typer.Exit(130) from None
+    if problems and not any(folder.glob("*/*/report.md")):
+        problems.append("no cell has ended: mend that, and the same command starts them again.")
+        _end(problems, all_hold=False)
+    problems += describe_data(suite, folder) if describe else []
+    told = conclude_directory(folder)
+    if as_json:
+        lines([json.dumps(told.record(), allow_nan=False)])
+    else:
+        print_tables([] if quiet else _tables(told.summary))
+        lines([one.line for one in told.decisions])
+    try:
+        page = write_report(folder, told=told)
+        lines([] if quiet or as_json else [str(page)])
+    except FedloomError as error:
+        problems.append(f"report.html: {error}")
+    _end(problems, all_hold=all(one.state == "holds" for one in told.decisions))
+
+
+def _end(problems: list[str], *, all_hold: bool) -> None:
+    for problem in problems:
+        _say(problem)
+    if problems or not all_hold:
+        raise typer.Exit(2 if problems else 1)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"fedloom: {' '.join(text.split())}\n")
+
+
+def carried_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list[str]:
+    """Run the cells that have not ended well, a line for each; return what went wrong."""
+    from fedloom.benchmark.runner import carry_out, opened_directory, waiting_cells
+
+    with opened_directory(suite, folder):
+        waiting = waiting_cells(suite, folder)
+        ended: list[Ended] = []
+        with contextlib.closing(carry_out(waiting, folder, jobs=jobs)) as carried:
+            for one in carried:
+                ended.append(one)
+                if not silent:
+                    _tell_data(one.cell, ended, folder)
+                    _progress(ended, waiting, jobs)
+    return _told_once(ended)
+
+
+def _told_once(ended: "Iterable[Ended]") -> list[str]:
+    """Return each problem once, with the cells that it stopped: a missing file stops all that read it."""
+    stopped: dict[str, list[str]] = {}
+    for one in ended:
+        if one.problem:
+            stopped.setdefault(one.problem, []).append(one.cell.folder)
+    return [
+        f"{cells[0]}{f' and {len(cells) - 1} more cells' * (len(cells) > 1)}: {problem}"
+        for problem, cells in stopped.items()
+    ]
+
+
+def _tell_data(cell: "Cell", ended: "list[Ended]", folder: Path) -> None:
+    """Say once for each data set what share of its examples was cut or dropped."""
+    from fedloom.cli.console import lines
+    from fedloom.data.clients import cut_and_dropped
+
+    card = folder / cell.folder / "partition.json"
+    if [one.cell.data for one in ended].count(cell.data) == 1 and card.is_file():
+        line, warns = cut_and_dropped(json.loads(card.read_text(encoding="utf-8"))["encoded"])
+        lines([f"{'WARNING: ' * warns}{cell.data}: {line}"])
+
+
+def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
+    from fedloom.benchmark.runner import remaining_s
+    from fedloom.cli.console import lines
+
+    done, last = {one.cell.key for one in ended}, ended[-1]
+    left_s = remaining_s(ended, [cell for cell in waiting if cell.key not in done], jobs=jobs)
+    state = f"failed: {last.problem}" if last.problem else f"{last.wall_s:.1f} s"
+    lines([f"[{len(ended)}/{len(waiting)}] {last.cell.folder}  {state}, about {left_s / 60:.1f} min left"])
+    sys.stdout.flush()
+
+
+def _tables(summary: "Summary") -> "list[Table]":
+    from fedloom.base.tables import Table
+    from fedloom.benchmark.ranking import ALL
+
+    title = f"{summary.title}, {_seeds(summary.seeds)}"
+    ranked = dict.fromkeys(row.data for row in summary.ranks)
+    cells = {(row.method, row.data): f"{row.value:.3f}  {_place(row.rank)}" for row in summary.ranks}
+    scores = [f"{data}: {summary.headline[data]}" if data in summary.headline else data for data in ranked]
+    methods = dict.fromkeys(row.method for row in summary.ranks)
+    rows = tuple((method, *(cells.get((method, data), "") for data in ranked)) for method in methods)
+    tables = [Table(f"{title}: score and place, with intervals", ("method", *scores), rows)]
+    about = ALL if ALL in ranked else next(iter(ranked), "")
+    pairs = [row for row in summary.pairs if row.data == about]
+    tables += [
+        Table(
+            f"Pairs on {about}",
+            ("pair", "difference", "p", "corrected", "the first is"),
+            tuple(
+                (f"{r.first} - {r.second}", f"{r.difference:+.3f}", f"{r.p:.4f}", f"{r.corrected_p:.4f}", r.verdict)
+                for r in pairs
+            ),
+        )
+    ] * bool(pairs)
+    return [
+        *tables,
+        *_client_tables(summary),
+        *_matrix("language", summary.languages),
+        *_matrix("domain", summary.domains),
+        *_facts(summary),
+    ]
+
+
+def _place(rank: "Interval") -> str:
+    return f"{rank.value:g} [{rank.low:g}, {rank.high:g}]"
+
+
+def _seeds(seeds: tuple[int, ...]) -> str:
+    return f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {min(seeds)}"
+
+
+def _client_tables(summary: "Summary") -> "list[Table]":
+    """Return how the clients fare on their own questions by the headline score."""
+    from fedloom.base.tables import Table
+    from fedloom.results.show import cell
+
+    own = [row for row in summary.clients if row.questions == "validation, own"]
+    rows = [row for row in own if row.score == summary.headline[row.data]]
+    names = tuple(rows[0].measures) if rows else ()
+    cells = [(row.data, row.method, row.score, *(cell(row.measures[name]) for name in names)) for row in rows]
+    header = ("data", "method", "score", *(name.replace("_", " ") for name in names))
+    return [Table("Clients on their own held-out questions", header, tuple(cells))] * bool(rows)
+
+
+def _matrix(what: str, rows: "Iterable[GroupRow]") -> "list[Table]":
+    """Return a table per data set: methods and models by the group of the question."""
+    from fedloom.base.tables import Table
+
+    tables: list[Table] = []
+    rows = list(rows)
+    for data in dict.fromkeys(row.data for row in rows):
+        mine = [row for row in rows if row.data == data]
+        groups = tuple(dict.fromkeys(row.group for row in mine))
+        cells = {(row.method, row.models, row.group): f"{row.value.value:.3f}" for row in mine}
+        kinds = dict.fromkeys((row.method, row.models) for row in mine)
+        lines = tuple((*kind, *(cells.get((*kind, group), "") for group in groups)) for kind in kinds)
+        tables.append(Table(f"{data} by {what} of the question, {mine[0].score}", ("method", "models", *groups), lines))
+    return tables
+
+
+def _facts(summary: "Summary") -> "list[Table]":
+    """Return a table per data set: methods by whose facts are asked for, with intervals."""
+    from fedloom.base.tables import Table
+    from fedloom.results.knowledge import FACTS
+
+    tables: list[Table] = []
+    for data in dict.fromkeys(row.data for row in summary.facts):
+        mine = [row for row in summary.facts if row.data == data]
+        cells = {(row.method, row.group): f"{row.value:.3f}" for row in mine}
+        rows = [
+            (method, *(cells.get((method, name), "") for name in FACTS))
+            for method in dict.fromkeys(r.method for r in mine)
+        ]
+        title = f"{data}: {mine[0].score} by whose facts are asked for, with 95 % intervals"
+        tables.append(Table(title, ("method", *FACTS), tuple(rows)))
+    return tables

@@ -1,0 +1,97 @@
+"""What the command line shows: progress bars on a terminal, plain lines elsewhere, tables."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from fedloom.base.mean import Mean
+from fedloom.base.tables import Table
+from fedloom.contracts.federated import Report
+from fedloom.runs.execute import Event, Note, RoundDone
+from fedloom.runs.tuning import TuningRun
+
+__all__ = ["Display", "lines", "print_tables"]
+
+_NO_LIMIT = 10_000  # a table is as wide as it needs: a cut number is worse than a wrapped line
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables as wide as they need."""
+    wide = Console(width=_NO_LIMIT)
+    for table in tables:
+        shown = RichTable(title=table.title, title_justify="left")
+        for name in table.header:
+            shown.add_column(escape(name), no_wrap=True)
+        for row in table.rows:
+            shown.add_row(*map(escape, row))
+        wide.print(shown)
+
+
+class Display:
+    """Follows a run: a bar of rounds and one of clients on a terminal, a line per round elsewhere, nothing if quiet."""
+
+    def __init__(self, run: TuningRun, *, style: str) -> None:
+        self._run = run
+        self._console = Console(quiet=style == "quiet")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._rounds = self._bars.add_task("rounds", total=None, loss="")
+        self._clients = self._bars.add_task("clients", total=None, loss="")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def report(self, report: Report) -> None:
+        """Show that a client has reported."""
+        self._bars.update(self._clients, advance=1, loss=escape(f"{report.client} {_loss(report.loss)}"))
+
+    def event(self, event: Event) -> None:
+        """Show a round or an evaluation."""
+        if isinstance(event, RoundDone):
+            self._round(event)
+        elif isinstance(event, Note):
+            self._line(f"note: {event.text}")
+        else:
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in event.means.items() if name.count("/") == 1)
+            whose = f" of {event.leg}" if event.leg and event.phase != "base" else ""
+            self._line(f"{event.wall_s:8.1f} s  {event.phase}{whose}: {scores}")
+
+    def _round(self, event: RoundDone) -> None:
+        rounds = self._run.rounds
+        done = event.leg * rounds + event.record.round + 1
+        loss = f"{_loss(event.record.loss)}, {done / max(event.wall_s, 1e-9):.2f} rounds/s"
+        self._bars.update(self._rounds, completed=done, total=event.n_legs * rounds, loss=loss)
+        self._bars.reset(self._clients, total=len(event.record.clients), loss="")
+        if not self._console.is_terminal and event.n_legs == 1:
+            self._line(f"{event.wall_s:8.1f} s  round {event.record.round + 1}/{rounds}  {loss}")
+
+    def _line(self, text: str) -> None:
+        self._bars.console.print(escape(text), soft_wrap=True, highlight=False)
+
+
+def _loss(loss: Mean) -> str:
+    return f"loss {loss.value:.3f}" if loss.weight else "loss not told"
+
+
+def lines(texts: Sequence[str]) -> None:
+    """Print plain lines."""
+    sys.stdout.write("".join(f"{text}\n" for text in texts))

@@ -1,0 +1,130 @@
+"""`fedloom evaluate tasks` and `compare`: closed-ended tasks through lm-eval, and two models over equal questions."""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedloom.base.tables import Table
+
+__all__ = ["compare_tasks", "evaluate_tasks"]
+
+Record = Mapping[str, Any]
+
+
+def evaluate_tasks(
+    model: Annotated[
+        str,
+        typer.Argument(help="A run directory, an adapter or model folder, or fedloom-embedded.", show_default=False),
+    ],
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="Names, or paths of task files; none lists the names.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with <task>.jsonl (or .json, .parquet, .csv); left out: the hub.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task; left out: all.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Solved questions first; left out: as the task says.")
+    ] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run programs that the model writes, confined.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Ask without a template.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The folder of results; an old one is gone on with.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")] = False,
+) -> None:
+    """Ask a model closed-ended tasks: MMLU, BBH, DROP, CRASS, HumanEval, MBPP, GSM8K, MATH, medicine, finance, own."""
+    import torch
+
+    from fedloom.base.errors import ModelError
+    from fedloom.base.extras import require
+    from fedloom.cli.console import lines, print_tables
+    from fedloom.completers.candidates import candidate
+    from fedloom.completers.model import LocalModel
+    from fedloom.lm_eval.examine import Wanted, examine
+    from fedloom.lm_eval.language_model import Scorer
+    from fedloom.models.checkpoint import EMBEDDED
+
+    if not tasks:
+        lines(_listing())
+        return
+    require("evaluate tasks", "lm_eval", "datasets")
+    found = LocalModel() if model == EMBEDDED else candidate(Path(model))
+    built = found.model.build(seed=0, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    scorer = Scorer(built, built.trainable, None if plain else found.template)
+    try:
+        scorer.blank()
+    except ModelError as error:
+        raise ModelError(f"{model}: {error} Here --plain asks without a template.") from error
+    day = datetime.datetime.now().astimezone().date().isoformat()
+    folder = out or Path("evaluations") / f"{day}_{Path(model).resolve().name}"
+    wanted = Wanted(tasks=tuple(tasks), data_dir=data_dir, limit=limit, shots=shots, allow_code=allow_code)
+    quiet = as_json or len(tasks) == 1
+    results = examine(scorer, wanted, folder, report=lambda result: lines([] if quiet else [f"{result['task']}: done"]))
+    if as_json:
+        lines([json.dumps(results)])
+    else:
+        print_tables([_table(results)])
+        lines([*_remarks(results), str(folder)])
+
+
+def _listing() -> list[str]:
+    from fedloom.lm_eval.shipped import sources
+
+    named = [f"{name}: {source}; columns {', '.join(columns)}" for name, (columns, source) in sources().items()]
+    return [*named, "Besides these: any task of lm-eval, and the path of a task file (docs/closed_ended.md)."]
+
+
+def _table(results: Sequence[Record]) -> "Table":
+    from fedloom.base.tables import Table
+
+    rows = [
+        (result["task"], result["version"], score["metric"], score["filter"], *_numbers(score))
+        for result in results
+        for score in result["scores"]
+    ]
+    header = ("task", "version", "metric", "filter", "score [95 % interval]", "standard error", "n")
+    return Table("closed-ended tasks", header, tuple(rows))
+
+
+def _numbers(score: Record) -> tuple[str, str, str]:
+    known = score["low"] is not None
+    shown = f"{score['value']:.3f}" + (f" [{score['low']:.3f}, {score['high']:.3f}]" if known else "")
+    error = f"{score['standard_error']:.3f}" if score["standard_error"] is not None else ""
+    return shown, error, str(score["n"])
+
+
+def _remarks(results: Sequence[Record]) -> list[str]:
+    return [
+        f"{result['task']}: {result['contexts_cut']} of {result['n']} questions were longer than the model takes; they "
+        "lost their beginnings"
+        for result in results
+        if result["contexts_cut"]
+    ]
+
+
+def compare_tasks(
+    one: Annotated[Path, typer.Argument(help="A folder of `evaluate tasks`, of the model of interest.")],
+    other: Annotated[Path, typer.Argument(help="Another one, asked the same.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")] = False,
+) -> None:
+    """Print how two models differ, question by question; "better" only where the interval leaves out 0."""
+    from fedloom.base.tables import Table
+    from fedloom.cli.console import lines, print_tables
+    from fedloom.lm_eval.compare import compare_results
+
+    records = compare_results(one, other)
+    if as_json:
+        lines([json.dumps(records)])
+        return
+    rows = [
+        (r["task"], r["metric"], r["filter"], f"{r['difference']:.3f} [{r['low']:.3f}, {r['high']:.3f}]", r["verdict"])
+        for r in records
+    ]
+    header = ("task", "metric", "filter", "difference [95 % interval]", f"{one.name} is")
+    print_tables([Table(f"{one} less {other}", header, tuple(rows))])

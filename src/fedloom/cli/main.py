@@ -1,0 +1,284 @@
+"""The command `fedloom`. Heavy modules are imported inside the commands, so that `--help` answers at once."""
+
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+
+import typer
+
+from fedloom.base.errors import FedloomError, UnknownNameError, suggest
+from fedloom.cli.bench import bench
+from fedloom.cli.data_build import data_build, data_verify
+from fedloom.cli.data_describe import data_describe
+from fedloom.cli.evaluate_exams import exam
+from fedloom.cli.evaluate_tasks import compare_tasks, evaluate_tasks
+from fedloom.cli.report import report
+from fedloom.cli.sweep import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedloom.runs.execute import Event
+    from fedloom.runs.tuning import TuningRun
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated tuning of language models: many owners of private data build one model together.",
+)
+world = typer.Typer(help="The controlled world and the embedded model.")
+app.add_typer(world, name="world")
+data = typer.Typer(help="Data sets: how unlike their clients are; FedLLM-Bench's from their sources.")
+app.add_typer(data, name="data")
+data.command("describe")(data_describe)
+data.command("build")(data_build)
+data.command("verify")(data_verify)
+evaluate = typer.Typer(help="A trained model: open-ended examinations and closed-ended tasks.")
+app.add_typer(evaluate, name="evaluate")
+evaluate.command("exam")(exam)
+evaluate.command("tasks")(evaluate_tasks)
+evaluate.command("compare")(compare_tasks)
+
+RunFile = Annotated[Path, typer.Argument(help="A run file (TOML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value, for instance local.lr=1e-3.", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")]
+
+
+@app.command()
+def run(
+    file: RunFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory to make.", show_default=False)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a file to the end and print its table."""
+    from fedloom import api
+
+    given = overrides or []
+    wanted = api.load_run(file, given)
+    day = datetime.datetime.now().astimezone().date().isoformat()
+    folder = out or Path("runs") / f"{day}_{file.stem}_s{wanted.seed}"
+    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
+    _follow(wanted, folder, quiet=quiet, source=source)
+
+
+@app.command()
+def resume(
+    folder: RunFolder,
+    overrides: Overrides = None,
+    file: Annotated[Path | None, typer.Option(help="Refuse to go on if the run differs from this file.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run that was stopped; it ends as if it had never been."""
+    from fedloom import api
+
+    expected = api.load_run(file, overrides or []) if file else None
+    wanted, _ = api.resume(folder, expected=expected)
+    _follow(wanted, folder, quiet=quiet, source=None)
+
+
+def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | None) -> None:
+    from fedloom import api
+    from fedloom.cli.console import Display
+
+    display = Display(wanted, style="quiet" if quiet else "full")
+    events: Iterator[Event]
+    if source is None:
+        _, events = api.resume(folder, on_report=display.report)
+    else:
+        events = api.start(wanted, folder, source=source, on_report=display.report)
+    with display:
+        for event in events:
+            display.event(event)
+    if not quiet:
+        show(folder, as_json=False)
+
+
+@app.command()
+def show(folder: RunFolder, as_json: AsJson = False) -> None:
+    """Print the table of one run."""
+    from fedloom.cli.console import lines, print_tables
+    from fedloom.results.show import outcome, privacy_line, show_record, show_table
+    from fedloom.runs.directory import RunDirectory
+
+    found = outcome(RunDirectory.open(folder))
+    if as_json:
+        lines([json.dumps(show_record(found))])
+        return
+    print_tables([show_table(found)])
+    cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
+    spent = [line] if (line := privacy_line(found)) else []
+    lines([*spent, cost, str(folder) if found.complete else f"not complete: fedloom resume {folder}"])
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run directories, the one of interest first.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print several runs side by side and their paired differences."""
+    from fedloom.cli.console import lines, print_tables
+    from fedloom.results.knowledge import knowledge, knowledge_record
+    from fedloom.results.show import compare as compare_outcomes
+    from fedloom.results.show import compare_record, compare_table, outcome
+    from fedloom.runs.directory import RunDirectory
+
+    compared = compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])
+    if as_json:
+        lines([json.dumps(compare_record(compared) | {"facts": knowledge_record(compared)})])
+    else:
+        tables, sentences = knowledge(compared)
+        print_tables([*compare_table(compared), *tables])
+        lines(sentences)
+
+
+@app.command()
+def audit(
+    file: RunFile,
+    overrides: Overrides = None,
+    canaries: Annotated[int, typer.Option(help="Secrets to plant; half of them, by coins, are trained on.")] = 128,
+    releases: Annotated[int, typer.Option(help="Canaries in gradient space, for what a step releases.")] = 2000,
+    out: Annotated[Path | None, typer.Option(help="The directory to make.", show_default=False)] = None,
+    no_noise: Annotated[
+        bool, typer.Option("--no-noise", help="Multiply the noise by 0, for comparison: NOT PRIVATE.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run with planted secrets and measure what gets out, beside what its privacy states. Not resumable."""
+    from fedloom import api
+    from fedloom.base.files import removed_if_refused
+    from fedloom.cli.console import Display, lines
+    from fedloom.runs import audit as auditor
+    from fedloom.runs.audit_summary import summary
+    from fedloom.runs.directory import RunDirectory
+
+    given = overrides or []
+    wanted, noise = api.load_run(file, given), "removed" if no_noise else "kept"
+    auditor.check_audit(wanted, n_canaries=canaries, noise=noise)
+    day = datetime.datetime.now().astimezone().date().isoformat()
+    folder = out or Path("runs") / f"{day}_{file.stem}_s{wanted.seed}_audit{'_no_noise' if no_noise else ''}"
+    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
+    directory = RunDirectory.create(folder, auditor.audit_files(wanted, source))
+    with (
+        removed_if_refused(folder),
+        directory.held(),
+        Display(wanted, style="quiet" if quiet or as_json else "full") as display,
+    ):
+        for event in auditor.audit(wanted, directory, n_canaries=canaries, noise=noise, n_releases=releases):
+            if isinstance(event, auditor.Audited):
+                found = event.record
+                lines([json.dumps(found)] if as_json else [] if quiet else [*summary(found), str(folder)])
+            else:
+                display.event(event)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A run directory or an adapter folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Add the adapter to the base and write a whole model.")
+    ] = False,
+) -> None:
+    """Write the result for other tools: the adapter or a merged model, with tokenizer and model card."""
+    from fedloom.cli.console import lines
+    from fedloom.runs.export import export as write
+
+    write(folder, out, form="merged" if merged else "adapter")
+    lines([str(out)])
+
+
+@app.command()
+def doctor(
+    file: Annotated[Path | None, typer.Argument(help="A run file to try on this machine.", show_default=False)] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print versions, devices and memory; with a run file, load it and measure one step."""
+    from fedloom.cli.console import lines
+    from fedloom.runs.doctor import examine_machine, examine_run
+
+    lines(examine_machine())
+    if file:
+        from fedloom.api import load_run
+
+        lines(examine_run(load_run(file, overrides or [])))
+
+
+@world.command()
+def sample(
+    what: Annotated[
+        str, typer.Argument(help="public, client, private, safety, entities, passages or preferences.")
+    ] = "client",
+    count: Annotated[int, typer.Option(min=1, help="How many examples.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the private facts and the clients.")] = 0,
+) -> None:
+    """Print examples of the controlled world as JSON Lines."""
+    from dataclasses import asdict
+    from itertools import islice
+
+    from fedloom.cli.console import lines
+    from fedloom.world import World
+
+    generated = World(seed)
+    kinds = {
+        "client": lambda: (record for client in generated.clients() for record in client.train),
+        "passages": lambda: generated.passages(count),
+        "preferences": lambda: generated.preferences(count),
+        "public": lambda: generated.test("public"),
+        "private": lambda: generated.test("private"),
+        "safety": lambda: generated.test("safety"),
+        "entities": lambda: generated.test("entities"),
+    }
+    if what not in kinds:
+        raise UnknownNameError(f"world sample: no examples called '{what}'. {suggest(what, kinds)}")
+    lines([json.dumps(asdict(example), ensure_ascii=False) for example in islice(kinds[what](), count)])
+
+
+@world.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; left out: as shipped.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
+) -> None:
+    """Train the embedded model anew on the public part of the world."""
+    from fedloom.cli.console import lines
+    from fedloom.world import pretrain as trainer
+
+    trainer.pretrain(out, steps=steps or trainer.STEPS, seed=seed, report=lambda line: lines([line]))
+
+
+app.command()(bench)
+app.command()(sweep)
+app.command()(report)
+
+# typer carries its own copy of click in some versions and not in others: the parent of its own error is in both.
+_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
+
+
+def main() -> None:
+    """Run the command line: a refusal is one line and exit code 2, a bug a traceback."""
+    try:
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+    except FedloomError as error:
+        _refuse(str(error))
+    except _UsageError as error:
+        _refuse(f"{error.format_message().rstrip('.')}; see `fedloom --help`.")
+    except typer.Abort:
+        print("fedloom: stopped; `fedloom resume DIR` goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:  # the system's own refusal: a name too long, a folder where a file should be
+        _refuse(f"{error.filename or 'a file'}: {error.strerror or error}; check the paths given.")
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"fedloom: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

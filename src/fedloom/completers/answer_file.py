@@ -1,0 +1,224 @@
+"""Prompts answered once: a file of answers by content, a budget, and a completer opened only if something is left.
+
+The file is JSON Lines, a line per answer with all that it depends on: who answered (`Completer.identity`), the prompt
+and how the answer was drawn. The SHA-256 of those three is a line's key, so nothing is asked twice, and a line whose
+question was altered is found out. Lines are appended as answers come; a prompt that can never be answered has a line,
+too, with the reason as `refused`. A last line without its end, which a kill leaves behind, is cut off; any other damage
+is refused.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fedloom.base.errors import CompletionError, RunError
+from fedloom.base.files import disk_errors, json_sha256
+from fedloom.base.plugin import AtLeast, check_ranges
+from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
+
+__all__ = ["Asker", "Budget", "Counts", "Request", "asking"]
+
+Request = tuple[Prompt, Sampling]
+
+_MARKUP_TOKENS = 64  # what templates put around a prompt, in the estimate of what it may cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What may be asked of one completer at most, by all blocks of `asking` with one file together.
+
+    What its answers in the file have cost is spent already; looking one of them up again costs nothing.
+    """
+
+    max_requests: AtLeast | None = None
+    """Left out: no limit."""
+    max_tokens: AtLeast | None = None
+    """Tokens of prompts and answers together. Left out: no limit."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass
+class Counts:
+    """What this block asked: requests answered, answers found in the file, tokens as far as they are known."""
+
+    calls: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+
+@contextlib.contextmanager
+def asking(completer: Completer, cache: Path, budget: Budget | None = None) -> Generator["Asker"]:
+    """Give what answers requests while the block runs; `cache` is made if need be and held against other processes.
+
+    Raises RunError if the file is in use, damaged or cannot be written.
+    """
+    with disk_errors(cache):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        file = cache.open("a+b")
+    with file, contextlib.ExitStack() as stack:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{cache}: somebody else is writing answers to it; wait for the end of that.") from None
+        yield Asker(completer, cache, file, budget or Budget(), stack)
+
+
+class Asker:
+    """Answers requests from the file or by asking; made by `asking`."""
+
+    def __init__(
+        self, completer: Completer, path: Path, file: IO[bytes], budget: Budget, stack: contextlib.ExitStack
+    ) -> None:
+        self.counts = Counts()
+        self._completer, self._identity, self._budget = completer, completer.identity(), budget
+        self._path, self._file, self._stack = path, file, stack
+        self._answer: Answer | None = None
+        kept = _read(path, file)
+        mine = [one.cost for one in kept if one.identity == self._identity]
+        self._asked, self._spent = len(mine), sum(mine)
+        self._known = {one.key: one.completion for one in kept}
+
+    def ask(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return the answers in the order of the requests; equal requests are asked once.
+
+        Raises CompletionError if the completer gives no answer, or before the budget would be passed; all answers given
+        until then are in the file, and the same call made again asks for the rest only.
+        """
+        keys = [_key(_record(self._identity, prompt, sampling)) for prompt, sampling in requests]
+        left = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._known}
+        self.counts.cached += len(keys) - len(left)
+        by_sampling: dict[Sampling, list[tuple[str, Prompt]]] = {}
+        for key, (prompt, sampling) in left.items():
+            by_sampling.setdefault(sampling, []).append((key, prompt))
+        for sampling, wanted in by_sampling.items():
+            while wanted:
+                group = self._within_budget(wanted[: self._completer.together()], sampling)
+                self._ask_group(group, sampling)
+                wanted = wanted[len(group) :]
+        return [self._known[key] for key in keys]
+
+    def _within_budget(self, group: list[tuple[str, Prompt]], sampling: Sampling) -> list[tuple[str, Prompt]]:
+        """Return the first prompts of a group that surely fit into the budget; if there is none, refuse."""
+        requests, tokens = self._budget.max_requests, self._budget.max_tokens
+        if requests is not None:
+            group = group[: max(0, requests - self._asked)]
+        if tokens is not None:
+            total, fitting = self._spent, 0
+            for _, prompt in group:
+                total += _most_tokens([turn.text for turn in prompt], sampling.max_new_tokens)
+                fitting += total <= tokens
+            group = group[:fitting]
+        if not group:
+            by_tokens = requests is None or self._asked < requests
+            limit, name = (f"{tokens} tokens", "max_tokens") if by_tokens else (f"{requests} requests", "max_requests")
+            raise CompletionError(
+                f"{self._path}: the next request could pass the budget of {limit} ({self._asked} requests and "
+                f"{self._spent} tokens are spent, from the first start on); what was answered is kept: raise "
+                f"{name} to go on."
+            )
+        return group
+
+    def _ask_group(self, group: Sequence[tuple[str, Prompt]], sampling: Sampling) -> None:
+        if self._answer is None:
+            self._answer = self._stack.enter_context(self._completer.opened())
+        missing = set(range(len(group)))
+        for place, completion in self._answer([prompt for _, prompt in group], sampling):
+            key, prompt = group[place]
+            told = {name: value for name, value in asdict(completion).items() if name != "refused" or value}
+            self._write({"key": key, **_record(self._identity, prompt, sampling), **told})
+            self._known[key] = completion
+            self._count(_most_tokens([turn.text for turn in prompt], sampling.max_new_tokens), completion)
+            missing.remove(place)
+        if missing:
+            raise CompletionError(f"{self._path}: no answer came to {len(missing)} of {len(group)} prompts; ask again.")
+
+    def _write(self, record: dict[str, Any]) -> None:
+        with disk_errors(self._path):
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+
+    def _count(self, most: int, completion: Completion) -> None:
+        self.counts.calls += 1
+        self.counts.prompt_tokens += completion.prompt_tokens
+        self.counts.answer_tokens += completion.n_tokens
+        self._asked += 1
+        self._spent += _cost(most, completion)
+
+
+def _most_tokens(texts: Iterable[str], max_new_tokens: int) -> int:
+    """Return what a request may cost at most: a token has a byte at least."""
+    return sum(len(text.encode(errors="replace")) for text in texts) + _MARKUP_TOKENS + max_new_tokens
+
+
+def _cost(most: int, completion: Completion) -> int:
+    """Return the tokens of a request, where they are not told the most that they may be; a refusal costs none."""
+    known = completion.refused or (completion.prompt_tokens and completion.n_tokens)
+    return completion.prompt_tokens + completion.n_tokens if known else most
+
+
+# ---------------------------------------------------------------------------------------------------------- the file
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A line of the file."""
+
+    key: str
+    identity: str
+    cost: int
+    completion: Completion
+
+
+def _record(identity: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+    return {
+        "identity": identity,
+        "prompt": [[turn.role, turn.text] for turn in prompt],
+        "sampling": asdict(sampling),
+    }
+
+
+def _key(record: dict[str, Any]) -> str:
+    return json_sha256([record["identity"], record["prompt"], record["sampling"]])
+
+
+def _read(path: Path, file: IO[bytes]) -> list[_Kept]:
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with disk_errors(path):
+            os.truncate(path, whole)
+    return list(_answers(path, content[:whole].splitlines()))
+
+
+def _answers(path: Path, lines: Iterable[bytes]) -> Iterator[_Kept]:
+    for number, line in enumerate(lines, 1):
+        parsed = _parsed(line)
+        if parsed is None:
+            raise RunError(
+                f"{path}: line {number} is no answer as it was written; remove the line to have the question asked "
+                "again, or name another file."
+            )
+        yield parsed
+
+
+def _parsed(line: bytes) -> _Kept | None:
+    try:
+        record = json.loads(line)
+        answer = [record[name] for name in ("text", "n_tokens", "prompt_tokens")] + [record.get("refused", "")]
+        key, stated = _key(record), record["key"]
+        most = _most_tokens([text for _, text in record["prompt"]], record["sampling"]["max_new_tokens"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if stated != key or [type(value) for value in answer] != [str, int, int, str]:
+        return None
+    completion = Completion(*answer)
+    return _Kept(key, record["identity"], _cost(most, completion), completion)

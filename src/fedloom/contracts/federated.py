@@ -1,0 +1,381 @@
+"""Every extension point of fedloom on a few pages; those of asking and grading are in `asking`, that of
+privacy is in `mechanism`.
+
+Shape letters, here and everywhere: N rows of a round, P numbers in a row, K stacked clients, B examples, T tokens,
+R rank of an adapter, D and O input and output width of a layer, V vocabulary.
+
+A plug-in is a frozen object with pure methods: it derives from one family below and from nothing else, keeps no state,
+and its fields are its settings. What must be kept between rounds lives in `Slots`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from random import Random
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from fedloom.base.mean import LossSum, Mean
+from fedloom.base.plugin import Family
+from fedloom.base.tree import Layout, Slots, Tree
+from fedloom.contracts.evaluation import CorpusMetric, Metric
+from fedloom.contracts.examples import Chat, Document, Example, Turn
+from fedloom.contracts.lineage import Lineage
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.contracts.messages import Earlier, Frame, Guard, Job, Local, Report
+from fedloom.contracts.model import Batch, Encoded, Flow, Model, Piece, Prediction, Shard
+from fedloom.contracts.privacy import Mechanism, Noise
+
+__all__ = [
+    "Accumulator",
+    "Aggregator",
+    "Batch",
+    "Carrier",
+    "Codec",
+    "CorpusMetric",
+    "Earlier",
+    "Encoded",
+    "Engine",
+    "Flow",
+    "Frame",
+    "Guard",
+    "Job",
+    "Local",
+    "Mechanism",
+    "Metric",
+    "Model",
+    "ModelFamily",
+    "Noise",
+    "Partition",
+    "Piece",
+    "Prediction",
+    "Report",
+    "Rule",
+    "ServerOpt",
+    "Shard",
+    "Sink",
+    "Source",
+    "Task",
+    "Template",
+    "Weighting",
+    "Work",
+]
+
+
+# ---------------------------------------------------------------------------------------------- federated algorithms
+
+
+class Rule(Family):
+    """One federated algorithm, both halves, pure.
+
+    `correct` and `adjust` are elementwise: they may be handed a whole tree flattened into one tensor, or K clients
+    stacked, and must give the same numbers.
+    """
+
+    folder = "fedloom.federated.rules"
+    uniform_slots: ClassVar[frozenset[str]] = frozenset()
+    """Uploaded slots whose mean is uniform over the sampled clients, whatever the run's weighting."""
+
+    def init_shared(self, params: Tree) -> Slots:
+        """Return the server's slots before the first round."""
+        return {}
+
+    def init_memory(self, params: Tree) -> Slots:
+        """Return a client's slots before its first round."""
+        return {}
+
+    def correct(self, grad: Tree, params: Tree, local: Local) -> Tree:
+        """Return the gradient that the client's optimiser sees."""
+        return grad
+
+    def adjust(self, params: Tree, local: Local, *, lr: float) -> Tree:
+        """Return the parameters after one optimiser step, adjusted."""
+        return params
+
+    @abstractmethod
+    def finish(self, params: Tree, local: Local, *, steps: int, lr: float) -> tuple[Slots, Slots]:
+        """Return (upload, new memory) after `steps` local steps at learning rate `lr`."""
+
+    @abstractmethod
+    def merge(self, shared: Slots, mean: Slots, *, fraction: float) -> tuple[Tree, Slots]:
+        """Return (delta, new shared) from the mean upload; `fraction` is sampled clients over all clients."""
+
+
+class ServerOpt(Family):
+    """The server's optimiser: turns the mean change of a round into new parameters."""
+
+    folder = "fedloom.federated.server_opts"
+
+    @abstractmethod
+    def init(self, params: Tree) -> Slots:
+        """Return the optimiser's slots before the first round."""
+
+    @abstractmethod
+    def step(self, params: Tree, delta: Tree, state: Slots, *, round: int) -> tuple[Tree, Slots]:
+        """Return (new params, new slots); `round` counts from 0."""
+
+    def gain(self, state: Slots) -> float:
+        """Return the mean factor by which the last step scaled its direction; 1 for plain averaging."""
+        return 1.0
+
+
+class Accumulator(Protocol):
+    """Takes rows one by one and gives their aggregate."""
+
+    def add(self, row_P: Tensor, weight: float) -> None:
+        """Take one row and its positive weight (weights need not sum to 1).
+
+        The row may be held: it must not change until the result has been taken.
+        """
+        ...
+
+    def result(self) -> Tensor:
+        """Return the aggregate [P] of all rows taken."""
+        ...
+
+    def measures(self) -> dict[str, float]:
+        """Return what the last result cost, by name, for the round's record; empty where nothing can be told."""
+        ...
+
+
+class Aggregator(Family):
+    """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
+
+    folder = "fedloom.federated.aggregators"
+    hides_rows: ClassVar[bool] = False
+    """Whether the server sees the sum of the rows only (secure aggregation), which no lossy codec survives."""
+    turns_basis: ClassVar[bool] = False
+    """Whether a number of the row may mean something else in the next round, so that nothing may remember it."""
+
+    @abstractmethod
+    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
+        """Return the aggregate [P]."""
+
+    @abstractmethod
+    def accumulator(self, frame: Frame) -> Accumulator:
+        """Return a fresh accumulator; a mean is a running sum and never holds the matrix."""
+
+
+class Codec(Family):
+    """How a row travels: as bytes, exactly or with an error that the client may keep and add to its next row."""
+
+    folder = "fedloom.federated.codecs"
+    exact: ClassVar[bool] = False
+    """Whether decoding gives back the very row."""
+
+    @abstractmethod
+    def encode(self, row_P: Tensor) -> Tensor:
+        """Return the row [P], float32 on the CPU, as uint8 numbers: all that crosses the wire."""
+
+    @abstractmethod
+    def decode(self, packet: Tensor, size: int) -> Tensor:
+        """Return the row [P] of `size` numbers that a packet stands for; a damaged packet raises DataError."""
+
+    def feedback(self) -> bool:
+        """Return whether the client adds what encoding lost to its next row."""
+        return False
+
+
+# --------------------------------------------------------------------------------------------------- models and tasks
+
+
+class ModelFamily(Family):
+    """A way to build models."""
+
+    folder = "fedloom.models"
+    stackable: ClassVar[str] = r"$^"
+    """Pattern of the trainable names that may carry a leading client axis."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Return what the built model's answers depend on: hashes of weights, adapter and tokenizer, and settings.
+
+        It is told without the model being loaded; where files lie does not enter.
+        """
+
+    @abstractmethod
+    def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
+        """Return the model, all parameters frozen; `train` is a pattern that selects the trainable names."""
+
+    def lineage(self) -> Lineage:
+        """Return how the weights that `build` starts from were trained, as far as fedloom trained them."""
+        return ()
+
+    @abstractmethod
+    def save(self, model: Model, params: Tree, folder: str) -> None:
+        """Write `params` as files that other tools load (PEFT's format for adapters)."""
+
+
+class Template(Family):
+    """How turns become text, the same for training and evaluation.
+
+    Contract: the pieces of `pieces(prompt turns)` joined, followed by a supervised piece, are how the training text
+    begins; no unsupervised text changes when an answer follows.
+    """
+
+    folder = "fedloom.text.templates"
+    begins: ClassVar[bool] = True
+    """Whether the begin token that a tokenizer puts before texts by habit stands before the first piece."""
+
+    @abstractmethod
+    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+        """Return the text in pieces; if the last turn is the user's, up to where the answer begins."""
+
+    def texts(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[list[Piece]]:
+        """Return what is learnt from a conversation: one text, or one for each answer where earlier ones change."""
+        return [self.pieces(turns, tokenizer)]
+
+
+class Task(Family):
+    """What is learnt: examples to tokens, tokens to losses, prompts to predictions."""
+
+    folder = "fedloom.tasks"
+    learns: ClassVar[tuple[type[Example], ...]] = (Chat, Document)
+    """The kinds of examples that it can be trained on."""
+    tells: ClassVar[tuple[str, ...]] = ("loss",)
+    """Names of all that `scores` may tell."""
+
+    @abstractmethod
+    def encode(self, example: Example, model: Model) -> Encoded:
+        """Return the example as tokens; called once per example and run."""
+
+    def prepared(self, items: Sequence[Encoded], model: Model) -> list[Encoded]:
+        """Return encoded examples with what one pass of the initial model adds; called once per run."""
+        return list(items)
+
+    @abstractmethod
+    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
+        """Return the encoded examples of each client as one batch on the model's device."""
+
+    @abstractmethod
+    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+        """Return totals and weights per example; examples of a batch do not influence one another."""
+
+    @abstractmethod
+    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
+        """Return what each held-out example scores without an answer being written, a loss among it, by part.
+
+        Several parts are those of stacked clients, and `params` carry the client axis; one part has no such axis.
+        """
+
+    @abstractmethod
+    def predict(
+        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+    ) -> list[list[Prediction]]:
+        """Return what the model writes for the prompt of each example, greedily; parts and `params` as in `scores`."""
+
+
+# --------------------------------------------------------------------------------------------------------------- data
+
+
+class Source(Family):
+    """A data set: examples by split.
+
+    Splits are called `train`, `validation` and `test`; a source may leave out the last two. Records that belong to a
+    natural client carry its name in the tag `client`.
+    """
+
+    folder = "fedloom.data.sources"
+
+    @abstractmethod
+    def load(self) -> Mapping[str, Sequence[Example]]:
+        """Return the examples of each split, in a fixed order."""
+
+    def brings_in(self) -> str:
+        """Return the setting by which a record that leaves lets others in, such as a limit; "" if there is none.
+
+        With it, data sets that differ in one record of the files differ in several of the training data, which no
+        mechanism accounts for: privacy refuses it, and a source that does not say.
+        """
+        return f"data.name = '{self.name}', a source that says nothing of it (brings_in),"
+
+
+class Partition(Family):
+    """An exact cover of examples by clients: every index goes to one client, and no client is empty."""
+
+    folder = "fedloom.data.partitions"
+
+    @abstractmethod
+    def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
+        """Return the indices of each client by its name, in client order."""
+
+    def brings_in(self, n_clients: int) -> str:
+        """Return the setting by which a record or an owner that leaves lets others in; "" if there is none."""
+        return f"partition.name = '{self.name}', a partition that says nothing of it (brings_in),"
+
+
+# ------------------------------------------------------------------------------------------------------------ engines
+
+
+Weighting = Literal["samples", "used_samples", "tokens", "uniform"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """The client half of a run: what does not change from round to round."""
+
+    model: Model
+    task: Task
+    rule: Rule
+    local: LocalSettings
+    shards: Mapping[str, Shard]
+    layout: Layout
+    """The shared parameters, in the order of a row."""
+    private: Tree
+    """Initial values of the parameters that are trained but never shared."""
+    weighting: Weighting
+    seed: int
+    mechanism: Mechanism
+    guards: Mapping[str, Guard]
+    """What protects each client's examples; empty where nothing is private or whole clients are."""
+    codec: Codec
+    ranks: Mapping[str, int]
+    """The rank of each client's adapters; empty where all have the model's."""
+    steps: Mapping[str, int]
+    """Optimiser steps of each client in a round; empty where all take `local.steps`."""
+    stream: str | int
+    """What names the draws of the mechanism."""
+
+
+Carrier = Callable[[Iterable[Job]], Iterator[Report]]
+
+
+class Engine(Family):
+    """Carries jobs to clients; decides where and how many at a time they train, never what they compute."""
+
+    folder = "fedloom.federated.engines"
+
+    def settled(self, work: Work, *, n_clients: int) -> "Engine":
+        """Return the engine with everything chosen that its fields leave open, for so many clients a round.
+
+        What is chosen is written down with the run: a resumed one must not choose anew.
+        """
+        return self
+
+    @abstractmethod
+    def start(self, work: Work) -> Carrier:
+        """Return what carries jobs of this work; its reports come back in the order of the jobs."""
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+class Sink(Family):
+    """A copy of a run's numbers elsewhere; the run directory stays the record, and a sink that fails stops the run."""
+
+    folder = "fedloom.runs.sinks"
+
+    @abstractmethod
+    def open(
+        self, folder: str, table: Mapping[str, Any]
+    ) -> AbstractContextManager[Callable[[Mapping[str, Any]], None]]:
+        """Return a block that gives what takes one line of `metrics.jsonl` after another, and closes when it ends.
+
+        `folder` is the run directory, `table` its resolved run file. A run that was stopped and goes on opens anew and
+        hands over all its lines again, from the first: they replace the copy made before where the other side can do
+        that. A missing library is refused here, before the run starts.
+        """

@@ -1,0 +1,69 @@
+"""How a client trains in one round: the fields of the table `local` of a run file."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction as Rational
+from typing import Literal
+
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import AtLeast, Fraction, NonNegative, Positive, check_ranges
+
+__all__ = ["LocalSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSettings:
+    """How a client trains in one round."""
+
+    lr: Positive = 2e-3
+    """Learning rate of the first round."""
+    lr_final: NonNegative = 0.0
+    """Learning rate towards which the cosine falls over the rounds; it is constant within a round."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    steps: AtLeast = 10
+    """Optimiser steps in a round."""
+    epochs: NonNegative = 0.0
+    """Passes over its data that each client makes in the whole run, as expected; they take the place of `steps`, which
+    then differ from client to client. 0 takes `steps`."""
+    batch: AtLeast = 16
+    """Examples of a micro-batch."""
+    accumulation: AtLeast = 1
+    """Micro-batches of a step."""
+    normalise: Literal["tokens", "examples"] = "tokens"
+    """What a step's loss is a mean over: all supervised tokens of its examples alike, or its examples, each by the
+    mean over its own tokens. With privacy of examples it is the same, over the expected number instead of the real."""
+    tokens_per_example: Positive = 1.0
+    """Supervised tokens that a private example is taken to have where tokens are counted, a number fit to be public:
+    an example's summed loss is divided by it before its gradient is clipped."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Positive = 1e-8
+    momentum: Fraction = 0.0
+    """Momentum of sgd."""
+    weight_decay: NonNegative = 0.0
+    clip_norm: NonNegative = 1.0
+    """Largest norm of a step's gradient; 0 does not clip."""
+    optimiser_state: Literal["fresh", "kept"] = "fresh"
+    """Whether a client's optimiser starts anew in each round or keeps its moments."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.lr_final > self.lr:
+            raise ConfigError(f"lr_final: found {self.lr_final:g}, allowed is at most lr = {self.lr:g}.")
+
+    def steps_of(self, n_examples: int, *, selections: Rational) -> int:
+        """Return the steps in a round of a client that is expected to be sampled so many times in the run.
+
+        ceil((epochs n_i / selections) / (batch accumulation)), the dynamic local steps of FedLLM-Bench
+        (https://arxiv.org/abs/2406.04845) for clients of few preference pairs.
+
+        >>> settings = LocalSettings(epochs=3, batch=8)
+        >>> [settings.steps_of(n, selections=Rational(200 * 10, 747)) for n in (13, 154)]
+        [2, 22]
+        """
+        if not self.epochs:
+            return self.steps
+        # In fractions: rounded quotients come out one step too high or too low where the exact one is whole.
+        passes = Rational(str(self.epochs)) / selections
+        return max(1, math.ceil(passes * n_examples / (self.batch * self.accumulation)))

@@ -1,0 +1,90 @@
+"""What server and clients know of each other: what is sent down, what comes back, and what protects it."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fedloom.base.mean import Mean
+from fedloom.base.tree import Layout, Slots, Tree
+
+__all__ = ["Earlier", "Frame", "Guard", "Job", "Local", "Report"]
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a client knows while it trains."""
+
+    anchor: Tree
+    """The shared parameters at the start of the round."""
+    shared: Slots = field(default_factory=dict[str, Tree])
+    """The server's slots, the same for all clients."""
+    memory: Slots = field(default_factory=dict[str, Tree])
+    """This client's own slots; they never leave it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the server sends one client for one round; its trees are whole rows under the name ""."""
+
+    client: str
+    round: int
+    lr: float
+    local: Local
+    spent: int = 0
+    """Uses of the mechanism on this client's data so far."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a client sends back; `memory` stays with the client and is only carried here in simulation.
+
+    Where a client's examples are protected, weight, counts and loss say nothing of them: 1, 0, the expected number
+    of samples, and no loss; where the client is, samples and steps are 0 too.
+    """
+
+    client: str
+    packet: Tensor
+    """The row as its codec made it, uint8."""
+    layout: Layout
+    weight: float
+    n_examples: int
+    """Distinct examples of the client."""
+    samples_seen: int
+    """Examples trained on this round, repetitions counted."""
+    loss: Mean
+    memory: Slots
+    steps: int
+    """Optimiser steps taken."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the numbers of a row mean: their names, and the parameters that they are changes to."""
+
+    layout: Layout
+    """The row's slots with the names of the parameters in each."""
+    anchor_P: Tensor
+    """The shared parameters at the start of the round, in the order of the slot `delta`."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What protects one owner's data for the whole run, as an accountant needs it."""
+
+    rate: float
+    """Probability with which a record takes part in one use of the mechanism (Poisson sampling)."""
+    noise_multiplier: float
+    """Standard deviation of the noise on the sum, over the largest norm of one contribution."""
+    delta: float
+    allowed: int
+    """Uses after which the budget would be passed by one more."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Uses of a mechanism on the same data before this run began, of which the run's start is made."""
+
+    unit: str
+    rate: float
+    noise_multiplier: float
+    uses: int

@@ -1,0 +1,186 @@
+"""Who owns what: load examples, divide them among clients, hold some out, encode the rest once, count everything."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal
+
+from fedloom.base import rng
+from fedloom.base.errors import DataError
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Encoded, Model, Partition, Shard, Source, Task
+from fedloom.data.card import partition_card
+from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
+
+__all__ = ["Division", "count_encoded", "cut_and_dropped", "divide", "encode_shards", "pooled"]
+
+
+_TOLERABLE = 0.2  # share of examples cut or dropped beyond which a run warns
+
+
+@dataclass(frozen=True)
+class Division:
+    """The examples of a run by client, and those that belong to none."""
+
+    train: Mapping[str, tuple[Example, ...]]
+    validation: Mapping[str, tuple[Example, ...]]
+    test: tuple[Example, ...]
+    card: Mapping[str, Any]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each client's training examples, by which a lineage knows them again."""
+        return {client: hashlib.sha256(repr(examples).encode()).hexdigest() for client, examples in self.train.items()}
+
+
+def divide(
+    source: Source,
+    partition: Partition,
+    *,
+    n_clients: int,
+    holdout: float,
+    seed: int,
+    split: Literal["report", "tune"] = "report",
+    by_text: bool = False,
+) -> Division:
+    """Return every client's training and validation examples, and the common test examples.
+
+    A source without a validation split gives up the share `holdout` of each client's examples for it: a number of
+    them, or with `by_text` each by a coin of its own, so that no record decides about another. To tune, no example is
+    used that a report is about: there is no test, and where the validation examples are what is reported, they are set
+    aside and as large a share of the rest is held out in their place.
+    """
+    splits = dict(source.load())
+    reported = splits.pop("test", ()) if split == "tune" else splits.get("test", ())
+    aside = split == "tune" and not reported
+    examples = splits.get("train", ())
+    if not examples:
+        raise DataError("data: the source has no training examples; check its path and split.")
+    indices = partition(examples, n_clients, rng.python_random(seed, "partition"))
+    if "" in indices:
+        raise DataError(f"data: {len(indices[''])} records belong to a client without a name; give every client one.")
+    card = partition_card(examples, indices, seed)
+    train: Mapping[str, Sequence[int]] = indices
+    held: Mapping[str, Sequence[int]] = dict.fromkeys(indices, ())
+    n_times = ("validation" not in splits) + aside
+    for turn in range(n_times if holdout > 0 else 0):
+        if by_text:
+            parts = hold_out_by_text(train, examples, fraction=holdout, seed=seed, turn=turn)
+        else:
+            parts = hold_out(train, examples, fraction=holdout, minimum=1, seed=seed)
+        train, held = parts.train, parts.held
+        card["without_validation"] = list(parts.too_small)
+    validation = {client: tuple(_owned(examples[i], client) for i in chosen) for client, chosen in held.items()}
+    if "validation" in splits and not aside:
+        validation = _by_client(splits["validation"], indices)
+    if split == "tune" and not any(validation.values()):
+        raise DataError("data: found no validation examples to tune by; set evaluation.holdout above 0.")
+    _refuse_overlap(examples, indices, splits)
+    return Division(
+        {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()},
+        validation,
+        tuple(splits.get("test", ())),
+        card,
+    )
+
+
+def _owned(example: Example, client: str) -> Example:
+    return replace(example, tags={**example.tags, "client": client})
+
+
+def _refuse_overlap(
+    examples: Sequence[Example], indices: Mapping[str, Sequence[int]], splits: Mapping[str, Sequence[Example]]
+) -> None:
+    """Refuse a split that repeats training texts: its scores would measure memory."""
+    trained = {normalised(examples[index]) for owned in indices.values() for index in owned}
+    for name in ("validation", "test"):
+        part = splits.get(name, ())
+        repeated = [index for index, example in enumerate(part) if normalised(example) in trained]
+        if repeated:
+            raise DataError(
+                f"data: {len(repeated)} of {len(part)} {name} examples, the first number {repeated[0]}, also stand in "
+                "the training data; remove them from one of the two."
+            )
+
+
+def _by_client(examples: Sequence[Example], clients: Mapping[str, Any]) -> dict[str, tuple[Example, ...]]:
+    grouped: dict[str, list[Example]] = {client: [] for client in clients}
+    strangers = [example for example in examples if example.tags.get("client") not in grouped]
+    if strangers:
+        raise DataError(
+            f"data: {len(strangers)} of {len(examples)} validation examples belong to no client of the partition; give "
+            "them the tag 'client', or leave out the validation data and set evaluation.holdout."
+        )
+    for example in examples:
+        grouped[example.tags["client"]].append(example)
+    return {client: tuple(owned) for client, owned in grouped.items()}
+
+
+def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[str, Shard], dict[str, dict[str, int]]]:
+    """Return every client's encoded examples and the counts of what happened to them; nothing is dropped silently.
+
+    An example without a supervised token cannot be learnt from and is counted, not kept; a client left with none is
+    refused.
+    """
+    kept: dict[str, list[Encoded]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for client, examples in division.train.items():
+        _refuse_other_kinds(client, examples, task)
+        items = [task.encode(example, model) for example in examples]
+        kept[client] = [item for item in items if bool(item.supervised_T.any())]
+        if not items:
+            raise DataError(f"client '{client}' has 0 training examples; allowed is at least 1.")
+        if not kept[client]:
+            raise DataError(
+                f"client '{client}': none of its {len(items)} examples has a supervised token; raise max_length."
+            )
+        counts[client] = count_encoded(items)
+    # All at once: hundreds of small clients would make as many small passes.
+    ready = iter(task.prepared([item for items in kept.values() for item in items], model))
+    return {client: Shard(tuple(islice(ready, len(items)))) for client, items in kept.items()}, counts
+
+
+def _refuse_other_kinds(client: str, examples: Sequence[Example], task: Task) -> None:
+    odd = [index for index, example in enumerate(examples) if not isinstance(example, task.learns)]
+    if odd:
+        kinds = " and ".join(kind.__name__ for kind in task.learns)
+        raise DataError(
+            f"client '{client}': training example {odd[0]} is a {type(examples[odd[0]]).__name__}, task '{task.name}' "
+            f"learns from {kinds} examples; choose another task or another form of the data."
+        )
+
+
+def count_encoded(items: Sequence[Encoded]) -> dict[str, int]:
+    """Return what happened to examples on their way to tokens."""
+    kept = [item for item in items if bool(item.supervised_T.any())]
+    return {
+        "examples": len(items),
+        "kept": len(kept),
+        "tokens": sum(len(item.tokens_T) for item in kept),
+        "supervised_tokens": sum(int(item.supervised_T.sum()) for item in kept),
+        "truncated": sum(item.truncated for item in items),
+        "empty_answers": sum(item.empty_answer for item in items),
+        "prompts_too_long": sum(item.prompt_too_long for item in items),
+        "same_answers": sum(item.same_answers for item in items),
+    }
+
+
+def cut_and_dropped(encoded: Mapping[str, Mapping[str, int]]) -> tuple[str, bool]:
+    """Return what share of the training examples was cut or dropped, as a line, and whether it calls for a warning.
+
+    `encoded` holds the counts of `count_encoded` by client; sets in brackets are held out and not counted.
+    """
+    trained = [counts for name, counts in encoded.items() if not name.startswith("(")]
+    n, kept, cut = (sum(counts[name] for counts in trained) for name in ("examples", "kept", "truncated"))
+    line = (
+        f"{n:,} training examples of {len(trained)} client{'s' * (len(trained) != 1)}: {cut / n:.1%} cut at "
+        f"task.max_length, {(n - kept) / n:.1%} dropped because nothing in them is left to learn"
+    )
+    return line, cut + n - kept > _TOLERABLE * n
+
+
+def pooled(shards: Mapping[str, Shard]) -> Shard:
+    """Return the data of all clients as if one owned it."""
+    return Shard(tuple(item for shard in shards.values() for item in shard.items))

@@ -1,0 +1,88 @@
+"""Instruction: the Jensen-Shannon divergence (base 2) of each client's verb-noun pairs to those of all records.
+
+Self-Instruct (Wang et al. 2023, https://arxiv.org/abs/2212.10560, section 3.3) takes the root verb of an instruction
+and its direct noun object. Here the pair is found by rule in the first sentence that has words, case folded:
+
+- the verb is the first of the sentence's first 12 words that is in a fixed list of English verbs; without one it is
+  the first question word; without that it is `other`;
+- the noun is the last of the first run of content words behind the verb (from the beginning for `other`): words up to
+  the next function word or sign of punctuation, so "write a short story about dogs" gives "story"; a plural s is cut.
+
+Deviations: no parser, hence no model to download, and errors where a verb of the list is used as a noun or a clause
+follows. Pairs with `other` are kept, as instructions in other languages would all be lost. Verbs leave in clear, they
+are ours; nouns are the client's words, and leave as one of 64 buckets by hash: since buckets only merge pairs, the
+divergence is at most that of the pairs themselves.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from fedloom.base.plugin import plugin
+from fedloom.contracts.diversity import Aggregate, Diversity, Found, Instruments
+from fedloom.contracts.examples import Example
+from fedloom.data.example_texts import instruction
+from fedloom.diversity.axes._against_pool import counts_of, divergence_index
+from fedloom.diversity.axes._words import FUNCTION_WORDS, QUESTION_WORDS, VERBS
+
+__all__ = ["Instruction", "verb_and_noun"]
+
+_SENTENCE = re.compile(r"[.!?:;\n\u3002\uff01\uff1f]+")
+# Scripts without blanks give pairs of characters, all others words; a sign of punctuation ends a run.
+_TOKEN = re.compile(
+    r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]{1,2}|[^\W_\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]"
+)
+_WITHIN = 12
+_BUCKETS = 64
+
+
+@plugin("instruction")
+class Instruction(Diversity):
+    """What the instructions ask to be done, and to what."""
+
+    title = "Instruction"
+    sends = f"number of records for each verb of a fixed list and each of {_BUCKETS} hash buckets of nouns"
+    kind = "categories"
+
+    def aggregate(self, examples: Sequence[Example], instruments: Instruments) -> Aggregate:
+        """Return the number of examples by verb and bucket of the noun; those without an instruction are left out."""
+        texts = [text for example in examples if (text := instruction(example)).strip()]
+        return {"pairs": Counter(_bin(*verb_and_noun(text)) for text in texts)}
+
+    def find(self, aggregates: Mapping[str, Aggregate], instruments: Instruments) -> Found:
+        """Return each client's divergence to the pool; how many kinds of pairs, and the share without a known verb."""
+        counts = counts_of(aggregates, "pairs")
+        pool_B = counts.pool_B
+        other = sum(pool_B[at] for at, name in enumerate(counts.bins) if name.startswith("other "))
+        figures = {"pairs": float(len(pool_B)), "share_without_verb": float(other / pool_B.sum())}
+        return Found((divergence_index(counts, "Jensen-Shannon divergence"),), figures)
+
+
+def verb_and_noun(text: str) -> tuple[str, str]:
+    """Return the verb, or what stands for it, and the noun of an instruction, "" where there is none.
+
+    >>> verb_and_noun("Please write a short story about two dogs.")
+    ('write', 'story')
+    """
+    sentences = (part for part in _SENTENCE.split(text.casefold()) if re.search(r"\w", part))
+    tokens = _TOKEN.findall(next(sentences, ""))
+    verbs = [at for at, token in enumerate(tokens[:_WITHIN]) if token in VERBS]
+    asked = [at for at, token in enumerate(tokens) if token in QUESTION_WORDS]
+    at = (verbs or asked or [-1])[0]
+    return "other" if at < 0 else tokens[at], _noun(tokens[at + 1 :])
+
+
+def _noun(tokens: Sequence[str]) -> str:
+    noun = ""
+    for token in tokens:
+        content = token not in FUNCTION_WORDS and token[0].isalnum()
+        if noun and not content:
+            break
+        noun = token if content else noun
+    return noun[:-1] if len(noun) > 3 and noun.endswith("s") and not noun.endswith("ss") else noun
+
+
+def _bin(verb: str, noun: str) -> str:
+    bucket = int.from_bytes(hashlib.sha256(noun.encode("utf-8", "replace")).digest()[:8], "big") % _BUCKETS
+    return f"{verb} #{bucket:02d}"

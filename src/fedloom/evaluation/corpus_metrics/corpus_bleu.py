@@ -1,0 +1,32 @@
+"""BLEU of all answers together: counts of n-grams are added up before precision and brevity are taken.
+
+Source: Papineni et al., 2002, https://aclanthology.org/P02-1040, through `sacrebleu.corpus_bleu` (Post, 2018,
+https://aclanthology.org/W18-6319; extra `text`), whose figure this is.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from fedloom.base.plugin import plugin
+from fedloom.contracts.federated import CorpusMetric
+from fedloom.evaluation.corpus_metrics._checks import with_reference
+from fedloom.text.words import text_library
+
+__all__ = ["CorpusBleu"]
+
+
+@plugin("corpus_bleu")
+class CorpusBleu(CorpusMetric):
+    """BLEU of a corpus, 0 to 100."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+
+    high = 100.0
+
+    tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
+    """How sacrebleu cuts texts; zh for Chinese, char for other scripts without blanks."""
+
+    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
+        """Return the score of the answers that have a reference."""
+        found, wanted = with_reference(self, predictions, references)
+        return min(100.0, float(text_library("sacrebleu").corpus_bleu(found, [wanted], tokenize=self.tokenize).score))

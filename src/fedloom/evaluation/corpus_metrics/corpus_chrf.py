@@ -1,0 +1,29 @@
+"""chrF2 of all answers together: counts of character n-grams are added up before the F is taken.
+
+Source: Popovic, 2015, https://aclanthology.org/W15-3049, through `sacrebleu.corpus_chrf` (extra `text`), whose figure
+this is.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from fedloom.base.plugin import plugin
+from fedloom.contracts.federated import CorpusMetric
+from fedloom.evaluation.corpus_metrics._checks import with_reference
+from fedloom.text.words import text_library
+
+__all__ = ["CorpusChrf"]
+
+
+@plugin("corpus_chrf")
+class CorpusChrf(CorpusMetric):
+    """chrF2 of a corpus, 0 to 100."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+
+    high = 100.0
+
+    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
+        """Return the score of the answers that have a reference."""
+        found, wanted = with_reference(self, predictions, references)
+        return min(100.0, float(text_library("sacrebleu").corpus_chrf(found, [wanted]).score))

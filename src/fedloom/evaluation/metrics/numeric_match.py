@@ -1,0 +1,41 @@
+"""Share of answers whose last number equals the reference's last number, exactly.
+
+Source: the usual reading of GSM8K (Cobbe et al., 2021, https://arxiv.org/abs/2110.14168), where a worked answer ends
+with its result. Numbers are decimals: "1,000.50" is 1000.5, a minus sign counts unless it joins two numbers or words,
+commas count only between groups of three. Exponents, fractions and units are not read.
+"""
+
+import re
+from decimal import Decimal
+
+from fedloom.base.mean import Mean
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Metric, Prediction
+from fedloom.evaluation.metrics._texts import reference_of
+
+__all__ = ["NumericMatch", "last_number"]
+
+_NUMBER = re.compile(r"(?:(?<![\w)])[-\u2212]\$?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+")
+
+
+@plugin("numeric_match")
+class NumericMatch(Metric):
+    """1 if the last numbers are equal, else 0; an answer without a number is wrong."""
+
+    def __call__(self, example: Example, prediction: Prediction) -> Mean:
+        """Return 0 or 1; weight 0 without a reference, or if it has no number."""
+        wanted = last_number(reference_of(example) or "")
+        if wanted is None:
+            return Mean()
+        return Mean(float(last_number(prediction.text) == wanted), 1.0)
+
+
+def last_number(text: str) -> Decimal | None:
+    """Return the last number of a text, None if there is none.
+
+    >>> last_number("3 of 1,250 make -7.50."), last_number("none")
+    (Decimal('-7.50'), None)
+    """
+    found = _NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "").replace("$", "").replace("\u2212", "-")) if found else None

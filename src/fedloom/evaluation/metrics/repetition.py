@@ -1,0 +1,30 @@
+"""Share of an answer's 4-grams of words that repeat an earlier one: 1 - distinct / all.
+
+Source: seq-rep-4 of Welleck et al., 2020, https://arxiv.org/abs/1908.04319, section 6, eq. 10.
+
+Deviations: over words in place of a model's tokens. An answer of fewer than four words repeats nothing.
+"""
+
+from fedloom.base.mean import Mean
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.federated import Metric, Prediction
+from fedloom.text.words import ngrams, words
+
+__all__ = ["Repetition"]
+
+_SIZE = 4
+
+
+@plugin("repetition")
+class Repetition(Metric):
+    """0 if no 4-gram repeats; towards 1 if one is all that is said."""
+
+    higher_is_better = False
+
+    def __call__(self, example: Example, prediction: Prediction) -> Mean:
+        """Return the share; a Document asks nothing and weighs 0."""
+        if isinstance(example, Document):
+            return Mean()
+        counts = ngrams(words(prediction.text), _SIZE)
+        return Mean(1 - len(counts) / counts.total() if counts else 0.0, 1.0)

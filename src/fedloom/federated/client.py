@@ -1,0 +1,374 @@
+"""The training of one client, or of K clients together, in one round: the step that every engine shares.
+
+The trainable numbers of a client lie in one row: shared parameters first, private ones behind. K rows are one matrix
+[K, P]; the model sees views of it, rules and optimisers work on it whole, so a step is a handful of operations however
+many layers and clients there are, and nothing is allocated from round to round. A client's numbers do not depend on
+who shares its matrix. Clients lie in the order of their steps: those still training are always the first rows, and the
+others are not touched at all.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fedloom.base import rng
+from fedloom.base.errors import TrainingError
+from fedloom.base.mean import Mean
+from fedloom.base.tree import Layout, Slots, Tree, flatten, stack
+from fedloom.contracts.federated import Encoded, Guard, Job, Local, Report, Shard, Work
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.batching import batches, poisson
+from fedloom.federated.kernels import client_gradients, example_gradients
+from fedloom.federated.optimisers import Moments, advance
+from fedloom.federated.ranks import Fit
+
+__all__ = ["Workspace", "learning_rate", "train_clients"]
+
+CPU = torch.device("cpu")
+NO_GUARD = Guard(1.0, 0.0, 1.0, 2**63)
+
+
+def learning_rate(settings: LocalSettings, *, round: int, rounds: int) -> float:
+    """Return the learning rate of a round: lr_final + (lr - lr_final) (1 + cos(pi t / T)) / 2."""
+    if settings.schedule == "constant":
+        return settings.lr
+    return settings.lr_final + 0.5 * (settings.lr - settings.lr_final) * (1 + math.cos(math.pi * round / rounds))
+
+
+@dataclass
+class Workspace:
+    """The buffers of K clients in training, allocated once and used by one cohort after another."""
+
+    rows_KP: Tensor
+    moments: Moments
+    layout: Layout
+    n_shared: int
+    seen: dict[int, Tree] = field(default_factory=dict[int, Tree])
+    fits: dict[int, Fit] = field(default_factory=dict[int, Fit])
+
+    @classmethod
+    def of(cls, work: Work, width: int) -> "Workspace":
+        """Return buffers for `width` clients and the work's parameters on the model's device."""
+        layout = Layout(work.layout.entries + Layout.of_tree(work.private).entries)
+        rows_KP = torch.zeros(width, layout.size, device=work.model.device)
+        return cls(rows_KP, Moments.like(rows_KP, work.local), layout, work.layout.size)
+
+    def leaves(self, n_clients: int) -> Tree:
+        """Return what the model sees of the first rows: views [K, ...] by parameter name."""
+        if n_clients not in self.seen:
+            views = self.layout.tree(self.rows_KP[:n_clients].detach())
+            self.seen[n_clients] = {name: view.requires_grad_() for name, view in views.items()}
+        return self.seen[n_clients]
+
+    def fit(self, rank: int) -> Fit:
+        """Return how adapters of that rank lie in a row."""
+        if rank not in self.fits:
+            self.fits[rank] = Fit.of(self.layout, rank, self.rows_KP.device)
+        return self.fits[rank]
+
+    def load(self, place: int, anchor_P: Tensor, private_P: Tensor, saved: Tree | None) -> None:
+        """Put one client's parameters and its optimiser in place."""
+        self.rows_KP[place, : self.n_shared].copy_(anchor_P)
+        self.rows_KP[place, self.n_shared :].copy_(private_P)
+        self.moments.load(place, saved)
+
+
+@dataclass
+class _Client:
+    """One client while it trains."""
+
+    job: Job
+    shard: Shard
+    guard: Guard
+    steps: int
+    drawn: Iterator[list[list[int]]]
+    generator: torch.Generator
+    fit: Fit | None
+    kept: Tree
+
+    @property
+    def where(self) -> str:
+        return f"client '{self.job.client}', round {self.job.round}"
+
+
+def train_clients(work: Work, jobs: Sequence[Job], space: Workspace) -> list[Report]:
+    """Return what clients send back after their local steps of one round, in the order of the jobs.
+
+    Raises TrainingError, naming client, round and step, if a loss is not finite.
+    """
+    clients = [_client(work, job, space) for job in jobs]
+    order = sorted(range(len(jobs)), key=lambda index: -clients[index].steps)
+    cohort = [clients[index] for index in order]
+    for place, client in enumerate(cohort):
+        local = client.job.local
+        anchor_P = local.anchor[""]
+        start_P = client.fit.to_client(anchor_P) if client.fit else anchor_P
+        space.load(place, start_P, _private_row(work, local.memory), local.memory.get("optimiser"))
+    losses = _train(work, cohort, space)
+    reports = [_report(work, client, space, place, losses[place]) for place, client in enumerate(cohort)]
+    return [reports[order.index(index)] for index in range(len(jobs))]
+
+
+def _client(work: Work, job: Job, space: Workspace) -> _Client:
+    shard, device = work.shards[job.client], work.model.device
+    local = _on_device(job.local, device)
+    protects = work.mechanism.protects()
+    guard = work.guards[job.client] if protects in ("example", "client_local") else NO_GUARD
+    names = (work.seed, job.round, job.client)
+    local_steps = work.steps.get(job.client, work.local.steps)
+    drawn = batches(len(shard.items), replace(work.local, steps=local_steps), *names)
+    if protects == "example":
+        whose = (work.stream, job.round, job.client)
+        noises = (work.mechanism.source("sampling", *whose, step) for step in range(work.local.steps))
+        drawn = (poisson(len(shard.items), guard.rate, work.local, noise) for noise in noises)
+    return _Client(
+        job=replace(job, local=local),
+        shard=shard,
+        guard=guard,
+        # A step is a use of examples; of a client's row a round is, however many steps it takes.
+        steps=min(local_steps, guard.allowed - job.spent) if protects == "example" else local_steps,
+        drawn=drawn,
+        generator=rng.generator(work.seed, "dropout", job.round, job.client, device=device),
+        fit=space.fit(work.ranks[job.client]) if work.ranks else None,
+        kept=local.memory.get("mechanism") or work.mechanism.start(),
+    )
+
+
+def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean]:
+    """Take all steps of a cohort sorted by them, most first; return each client's loss."""
+    flow, local = work.model.flow, _local_of(cohort)
+    losses = torch.zeros(cohort[0].steps, 2, len(cohort), dtype=torch.float64, device=work.model.device)
+    try:
+        for step in range(cohort[0].steps):
+            going = [client for client in cohort if client.steps > step]
+            flow.generators = tuple(client.generator for client in going)
+            parts = [[[client.shard.items[i] for i in micro] for micro in next(client.drawn)] for client in going]
+            if work.mechanism.protects() == "example":
+                grad_KP = _private_gradient(work, space, going, parts, step)
+            else:
+                grad_KP, losses[step, :, : len(going)] = _gradient(work, space, going, parts)
+            with torch.no_grad():
+                _advance(work, space, grad_KP, _first(local, len(going)), going)
+    finally:
+        flow.generators, flow.batch, flow.scaling_K = (), None, None
+    return _checked(cohort, losses, space, counted=work.mechanism.protects() != "example")
+
+
+def _gradient(
+    work: Work, space: Workspace, going: Sequence[_Client], parts: Sequence[Sequence[Sequence[Encoded]]]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
+    leaves = space.leaves(len(going))
+    work.model.flow.scaling_K = _scaling(going)
+    tokens = work.local.normalise == "tokens"
+    found = [
+        client_gradients(work.model, work.task, leaves, micros, per=1.0 if tokens else None)
+        for micros in zip(*parts, strict=True)
+    ]
+    grad_KP, loss_2K = found[0].sum_KP, torch.stack((found[0].total_K, found[0].weight_K))
+    for more in found[1:]:
+        grad_KP += more.sum_KP
+        loss_2K += torch.stack((more.total_K, more.weight_K))
+    # Once, over all micro-batches: no mean of means.
+    counts_K = loss_2K[1] if tokens else loss_2K.new_tensor([sum(map(len, micros)) for micros in parts])
+    return grad_KP.div_(counts_K[:, None]), loss_2K
+
+
+def _private_gradient(
+    work: Work,
+    space: Workspace,
+    going: Sequence[_Client],
+    parts: Sequence[Sequence[Sequence[Encoded]]],
+    step: int,
+) -> Tensor:
+    """Return each client's noisy gradient [K, P]: its examples' gradients clipped and summed, noise added once.
+
+    A client that drew no example takes the step all the same, on noise alone.
+    """
+    mechanism, flow, device = work.mechanism, work.model.flow, space.rows_KP.device
+    per = work.local.tokens_per_example if work.local.normalise == "tokens" else None
+    sum_KP = torch.zeros_like(space.rows_KP[: len(going)])
+    inside, total = [0.0] * len(going), [0] * len(going)
+    for turn in range(max(len(micros) for micros in parts)):
+        at = [place for place, micros in enumerate(parts) if turn < len(micros)]
+        micros = [sorted(parts[place][turn], key=lambda item: -len(item.tokens_T)) for place in at]
+        present = [going[place] for place in at]
+        leaves = {name: leaf[at] for name, leaf in space.leaves(len(going)).items()}
+        flow.scaling_K, flow.generators = _scaling(present), tuple(client.generator for client in present)
+        kept = _by_example([client.kept for client in present], [len(micro) for micro in micros], device)
+        part_KP, scales_LE = example_gradients(
+            work.model, work.task, leaves, micros, lambda norms_LE, kept=kept: mechanism.scales(norms_LE, kept), per=per
+        )
+        sum_KP[at] += part_KP
+        whole = (scales_LE >= 1).float().mean(0).split([len(micro) for micro in micros])
+        for place, whole_E in zip(at, whole, strict=True):
+            inside[place] += float(whole_E.sum())
+            total[place] += len(whole_E)
+    for place, client in enumerate(going):
+        job = client.job
+        noise = mechanism.source("noise", work.stream, job.round, job.client, step)
+        sum_KP[place], client.kept = mechanism.release(
+            sum_KP[place],
+            inside=inside[place],
+            total=total[place],
+            expected=client.guard.rate * len(client.shard.items),
+            guard=client.guard,
+            kept=client.kept,
+            noise=noise,
+        )
+        if client.fit:  # noise belongs where the client has parameters
+            sum_KP[place] *= client.fit.keeps_P > 0
+    return sum_KP
+
+
+def _advance(work: Work, space: Workspace, grad_KP: Tensor, local: Local, going: Sequence[_Client]) -> None:
+    """Move the rows of the clients that train by one step: the rule's correction, the clip, the optimiser."""
+    rows_KP, shared = space.rows_KP[: len(going)], slice(space.n_shared)
+    lr = going[0].job.lr
+    grad_KP[:, shared] = work.rule.correct({"": grad_KP[:, shared]}, {"": rows_KP[:, shared]}, local)[""]
+    _clip(grad_KP, work.local.clip_norm)
+    advance(rows_KP, grad_KP, space.moments, work.local, lr=lr)
+    rows_KP[:, shared] = work.rule.adjust({"": rows_KP[:, shared]}, local, lr=lr)[""]
+
+
+def _clip(grad_KP: Tensor, clip_norm: float) -> None:
+    """Scale each gradient down to the norm `clip_norm`, as torch.nn.utils.clip_grad_norm_ does; 0 leaves it alone."""
+    if clip_norm:
+        norm_K1 = torch.linalg.vector_norm(grad_KP, dim=1, keepdim=True)
+        grad_KP.mul_(torch.clamp(clip_norm / (norm_K1 + 1e-6), max=1.0))
+
+
+def _checked(cohort: Sequence[_Client], losses: Tensor, space: Workspace, *, counted: bool) -> list[Mean]:
+    """Return each client's loss; refuse a step or a row that is not finite."""
+    finite_KP = torch.isfinite(space.rows_KP[: len(cohort)]).all(1).tolist()
+    for place, (client, totals_S, weights_S) in enumerate(zip(cohort, *losses.permute(1, 2, 0).tolist(), strict=True)):
+        odd = [step for step, total in enumerate(totals_S) if not math.isfinite(total)]
+        if odd:
+            raise TrainingError(
+                f"{client.where}, step {odd[0]}: the loss is {totals_S[odd[0]]}; allowed is a finite loss; lower "
+                "local.lr or look for broken records."
+            )
+        if counted and not all(weights_S[: client.steps]):
+            raise TrainingError(f"{client.where}: a batch has no supervised token.")
+        if not finite_KP[place]:
+            raise TrainingError(f"{client.where}: parameters are not finite; lower local.lr.")
+    sums_2K = losses.sum(0).tolist()
+    return [Mean(total, weight) for total, weight in zip(*sums_2K, strict=True)]
+
+
+def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mean) -> Report:
+    job, protects = client.job, work.mechanism.protects()
+    shared_P = space.rows_KP[place, : space.n_shared]
+    shared_P = client.fit.to_server(shared_P) if client.fit else shared_P
+    upload, memory = work.rule.finish({"": shared_P}, job.local, steps=client.steps, lr=job.lr)
+    layout = Layout.of(upload)
+    packet, sent = _sent(work, client, layout.row(upload).cpu())
+    n_examples, private = len(client.shard.items), protects != "nothing"
+    expected = client.guard.rate * n_examples if protects == "example" else work.local.accumulation * work.local.batch
+    # Steps follow from the client's number of examples where epochs are asked for: a protected client tells neither.
+    steps = 0 if protects.startswith("client") else client.steps
+    seen = round(steps * expected)
+    return Report(
+        client=job.client,
+        packet=packet,
+        layout=layout,
+        weight=1.0 if private else _weight(work, client.shard, seen),
+        n_examples=0 if private else n_examples,
+        samples_seen=seen,
+        loss=Mean() if private else loss,
+        memory=_slots_on(memory | sent | _own_memory(work, client, space, place), CPU),
+        steps=steps,
+    )
+
+
+def _sent(work: Work, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
+    """Return the packet that leaves the client, and what it keeps of what was lost in it."""
+    job, own = client.job, Slots()
+    if not row_P.numel():  # everything is private: nothing leaves
+        return torch.zeros(0, dtype=torch.uint8), own
+    if work.mechanism.protects() == "client_local":
+        noise = work.mechanism.source("noise", work.stream, job.round, job.client)
+        scale = work.mechanism.scales(row_P.norm().view(1, 1), client.kept)
+        row_P, client.kept = work.mechanism.release(
+            row_P * scale.view(()),
+            inside=float(scale >= 1),
+            total=1,
+            expected=1.0,
+            guard=client.guard,
+            kept=client.kept,
+            noise=noise,
+        )
+    if work.codec.feedback() and "lost" in job.local.memory:
+        row_P = row_P + job.local.memory["lost"][""].cpu()
+    packet = work.codec.encode(row_P)
+    if work.codec.feedback():
+        own["lost"] = {"": row_P - work.codec.decode(packet, row_P.numel())}
+    return packet, own
+
+
+def _weight(work: Work, shard: Shard, seen: int) -> float:
+    used = min(seen, len(shard.items))
+    weights = {"samples": len(shard.items), "used_samples": used, "tokens": shard.supervised_tokens, "uniform": 1}
+    return float(weights[work.weighting])
+
+
+def _own_memory(work: Work, client: _Client, space: Workspace, place: int) -> Slots:
+    own: Slots = {"mechanism": client.kept} if client.kept and work.mechanism.protects() == "example" else {}
+    if work.private:
+        own["private"] = {"": space.rows_KP[place, space.n_shared :].clone()}
+    if work.local.optimiser_state == "kept":
+        own["optimiser"] = space.moments.saved(place)
+    return own
+
+
+# ------------------------------------------------------------------------------------------- what several clients know
+
+
+def _local_of(cohort: Sequence[_Client]) -> Local:
+    """Return what the clients of a cohort know, memories stacked; their anchor and shared slots are the same."""
+    first = cohort[0].job.local
+    anchor = first.anchor
+    if cohort[0].fit:
+        anchor = {"": torch.stack([client.fit.to_client(anchor[""]) for client in cohort if client.fit])}
+    memories = [client.job.local.memory for client in cohort]
+    own = {"private", "optimiser", "mechanism", "lost"}
+    slots = [slot for slot in memories[0] if slot not in own]
+    return Local(anchor, first.shared, {slot: stack([memory[slot] for memory in memories]) for slot in slots})
+
+
+def _first(local: Local, n_clients: int) -> Local:
+    """Return what the first clients know."""
+    memory = {slot: {name: t[:n_clients] for name, t in tree.items()} for slot, tree in local.memory.items()}
+    anchor = {name: t[:n_clients] if t.dim() > 1 else t for name, t in local.anchor.items()}
+    return Local(anchor, local.shared, memory)
+
+
+def _by_example(kept: Sequence[Tree], counts: Sequence[int], device: torch.device) -> Tree:
+    """Return what mechanisms keep, a value per example."""
+    repeats = torch.tensor(counts, device=device)
+    values = {name: torch.stack([tree[name].to(device) for tree in kept]) for name in kept[0]}
+    return {name: value.repeat_interleave(repeats) for name, value in values.items()}
+
+
+def _scaling(going: Sequence[_Client]) -> Tensor | None:
+    fits = [client.fit for client in going if client.fit]
+    return torch.tensor([fit.scaling for fit in fits], device=fits[0].keeps_P.device) if fits else None
+
+
+def _on_device(local: Local, device: torch.device) -> Local:
+    """Return what the client knows on its device; states and memories rest on the CPU."""
+    anchor = {name: tensor.to(device) for name, tensor in local.anchor.items()}
+    return Local(anchor, _slots_on(local.shared, device), _slots_on(local.memory, device))
+
+
+def _slots_on(slots: Slots, device: torch.device) -> Slots:
+    return {slot: {name: tensor.to(device) for name, tensor in tree.items()} for slot, tree in slots.items()}
+
+
+def _private_row(work: Work, memory: Slots) -> Tensor:
+    if "private" in memory:
+        return memory["private"][""]
+    return flatten(work.private) if work.private else torch.zeros(0)

@@ -1,0 +1,74 @@
+"""How many clients fit into memory together, from what one of them was measured to need."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from fedloom.base.tree import Layout, Tree, stack
+from fedloom.contracts.federated import Work
+
+__all__ = ["free_bytes", "room_for"]
+
+_ROWS = 10  # a client's row, gradients, moments, scratch, anchor, memory, upload and temporaries
+_TOKENS = {"cpu": 4096, "cuda": 32768}  # tokens of a pass beyond which more clients no longer pay: docs/log.md
+
+
+def room_for(work: Work) -> tuple[int, int]:
+    """Return how many clients fit into half of the free memory, and how many pay off."""
+    device = work.model.device
+    longest = sorted((len(item.tokens_T) for shard in work.shards.values() for item in shard.items), reverse=True)
+    # A Poisson draw is cut into micro-batches of up to one and a half times the batch.
+    n_examples = math.ceil(1.5 * work.local.batch) if work.mechanism.protects() == "example" else work.local.batch
+    tokens = sum(longest[:n_examples])
+    row_bytes = 4 * (work.layout.size + Layout.of_tree(work.private).size)
+    rows = _ROWS + (n_examples if work.mechanism.protects() == "example" else 0)
+    per_client = rows * row_bytes + tokens * _bytes_per_token(work)
+    mean_tokens = n_examples * sum(longest) / len(longest)
+    return max(1, int(free_bytes(device) / 2 / per_client)), max(1, round(_TOKENS[device.type] / mean_tokens))
+
+
+def _bytes_per_token(work: Work) -> float:
+    """Return what a pass keeps for its gradient, measured on one example."""
+    item = max((item for shard in work.shards.values() for item in shard.items), key=lambda item: len(item.tokens_T))
+    model = work.model
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    leaves: Tree = stack([model.trainable]) if model.stackable else dict(model.trainable)
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+    batch = work.task.collate([[item]], model)
+    model.flow.batch = batch
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        work.task.loss(model, leaves, batch)
+    model.flow.batch = None
+    fixed = [*model.module.parameters(), *leaves.values()]
+    for tensor in fixed:
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    # Gradients of activations live beside what is kept, a few layers at a time.
+    return 1.5 * sum(kept.values()) / len(item.tokens_T)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on the device; on the CPU within the limit of the control group, if any."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = dict(line.split(":", 1) for line in _read("/proc/meminfo").splitlines() if ":" in line)
+    if "MemAvailable" in lines:
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

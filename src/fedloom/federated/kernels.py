@@ -1,0 +1,277 @@
+"""Gradients of K clients, or of each of their examples, from one pass of the model.
+
+Two kernels compute the same. Where every trained tensor may carry a client axis (adapters), the model runs once over
+the packed examples of all clients. Where whole models are trained, `torch.func.vmap` runs one model per client, or per
+example, over examples padded to one length. Either agrees with micro-batches of one (tests/federated/test_kernels.py).
+
+Shapes: K clients, E examples of all of them, P numbers in a row, L trained tensors.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fedloom.base.mean import LossSum
+from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Batch, Encoded, Model, Task
+
+__all__ = ["Gradients", "client_gradients", "example_gradients"]
+
+Parts = Sequence[Sequence[Encoded]]
+Per = float | None
+"""What an example's summed loss is divided by before it is differentiated; None: by its own weight, its mean loss."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Summed gradients of the loss by client, and the losses they belong to."""
+
+    sum_KP: Tensor
+    total_K: Tensor
+    weight_K: Tensor
+
+
+def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts, *, per: Per = 1.0) -> Gradients:
+    """Return the gradient of each client's loss, summed over its examples; `leaves` carry the client axis [K, ...]."""
+    if not model.stackable and len(parts) > 1:
+        return _whole_models(model, task, leaves, parts, per) or _one_by_one(model, task, leaves, parts, per)
+    batch = task.collate(parts, model)
+    model.flow.batch = batch
+    params = leaves if model.stackable else {name: leaf[0] for name, leaf in leaves.items()}
+    losses = task.loss(model, params, batch)
+    # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
+    grads = _slopes(_value(losses, per).sum(), leaves)
+    sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
+    total_K, weight_K = sums.new_zeros(2, len(parts)).index_add_(1, batch.owner_X, sums)
+    return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
+
+
+def example_gradients(
+    model: Model,
+    task: Task,
+    leaves: Tree,
+    parts: Parts,
+    scales: Callable[[Tensor], Tensor],
+    *,
+    per: Per = None,
+) -> tuple[Tensor, Tensor]:
+    """Return each client's sum [K, P] of scaled gradients of its examples' losses, and the scales [L, E].
+
+    `scales` turns the norms [L, E] of the examples' gradients by tensor into factors [L, E]; examples are in the order
+    of the parts. Sorted from long to short they are fastest, because their gradients need not be moved.
+    """
+    if not model.stackable:
+        return _examples_of_whole_models(model, task, leaves, parts, scales, per)
+    batch = task.collate(parts, model)
+    slots = {name: _slots(leaf, batch) for name, leaf in leaves.items()}
+    model.flow.batch, model.flow.per_example = batch, True
+    try:
+        losses = task.loss(model, slots, batch)
+        grads = _slopes(_value(losses, per).sum(), slots)
+    finally:
+        model.flow.per_example = False
+    grads = [batch.by_example(part) for part in grads]  # an example's gradient is that of all its sequences
+    return _scaled_sum(grads, batch.owner_X, len(parts), scales)
+
+
+def _value(losses: LossSum, per: Per) -> Tensor:
+    """Return what is differentiated of each example: its summed loss over `per`, or its mean loss."""
+    # An example that weighs nothing has no loss either.
+    return losses.total_B / (losses.weight_B.clamp(min=torch.finfo().tiny) if per is None else per)
+
+
+def _slopes(loss: Tensor, leaves: Tree) -> list[Tensor]:
+    """Return the gradient by each leaf; what takes no part in the loss has one of zero."""
+    leaves_L = list(leaves.values())
+    if not loss.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves_L]
+    return list(torch.autograd.grad(loss, leaves_L, allow_unused=True, materialize_grads=True))
+
+
+def _slots(leaf: Tensor, batch: Batch) -> Tensor:
+    """Return a slot for each sequence [E, ...] with its client's values; of one client's, without a copy."""
+    values = leaf.detach()
+    if len(values) == 1:
+        return values.expand(len(batch.client_E), *values.shape[1:]).requires_grad_()
+    return values[batch.client_E].requires_grad_()
+
+
+def _scaled_sum(
+    grads: Sequence[Tensor], client_E: Tensor, n_clients: int, scales: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    flat = [part.flatten(1) for part in grads]
+    norms_LE = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in flat])
+    scales_LE = scales(norms_LE)
+    owner_KE = functional.one_hot(client_E, n_clients).T.to(norms_LE.dtype)
+    return torch.cat([(owner_KE * s_E) @ part for s_E, part in zip(scales_LE, flat, strict=True)], dim=1), scales_LE
+
+
+# ------------------------------------------------------------------------------------------------- whole small models
+
+Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per) -> Gradients | None:
+    """Return the gradients of all models from one pass, None where `vmap` cannot run this architecture."""
+    if not _side_by_side(model, parts):
+        return None
+    batches = [task.collate([part], model) for part in parts]
+    fields, shape = _stacked(batches)
+    slope = grad(_summed_loss(model, task, shape, items=(), per=per), has_aux=True)
+    found = _vmapped(model, slope, _detached(leaves), fields, in_dims=0)
+    if found is None:
+        return None
+    grads, (total_KE, weight_KE) = found
+    row_KP = torch.cat([grads[name].flatten(1) for name in leaves], dim=1)
+    return Gradients(row_KP, total_KE.sum(1), weight_KE.sum(1))
+
+
+def _one_by_one(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per) -> Gradients:
+    """Return the gradients of models that pass one after another."""
+    own = [{name: leaf[k : k + 1] for name, leaf in leaves.items()} for k in range(len(parts))]
+    found = [client_gradients(model, task, leaf, [part], per=per) for leaf, part in zip(own, parts, strict=True)]
+    row_KP = torch.cat([one.sum_KP for one in found])
+    return Gradients(row_KP, torch.cat([one.total_K for one in found]), torch.cat([one.weight_K for one in found]))
+
+
+def _examples_of_whole_models(
+    model: Model, task: Task, leaves: Tree, parts: Parts, scales: Callable[[Tensor], Tensor], per: Per
+) -> tuple[Tensor, Tensor]:
+    """One client after another: every example of one has the same parameters, which then need no copies."""
+    sums, all_scales = list[Tensor](), list[Tensor]()
+    for client, part in enumerate(parts):
+        own = {name: leaf[client] for name, leaf in _detached(leaves).items()}
+        grads = _examples_side_by_side(model, task, own, part, per) or _examples_one_by_one(model, task, own, part, per)
+        alone_E = torch.zeros(len(part), dtype=torch.int64, device=model.device)
+        sum_1P, scales_LE = _scaled_sum(grads, alone_E, 1, scales)
+        sums.append(sum_1P)
+        all_scales.append(scales_LE)
+    return torch.cat(sums), torch.cat(all_scales, dim=1)
+
+
+def _examples_side_by_side(
+    model: Model, task: Task, own: Tree, part: Sequence[Encoded], per: Per
+) -> list[Tensor] | None:
+    """Return the gradients [E, ...] of each example's loss, None where `vmap` cannot give them."""
+    if not _side_by_side(model, [part]) or len({len(item.lengths) for item in part}) > 1:
+        return None
+    batches = [task.collate([[item]], model) for item in part]
+    fields, shape = _stacked(batches)
+    slope = grad(_summed_loss(model, task, shape, items=batches[0].items, per=per), has_aux=True)
+    found = _vmapped(model, slope, own, fields, in_dims=(None, 0, 0, 0, 0, 0, 0))
+    return None if found is None else [found[0][name] for name in own]
+
+
+def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Encoded], per: Per) -> list[Tensor]:
+    leaves = {name: tensor.requires_grad_() for name, tensor in own.items()}
+    rows = list[list[Tensor]]()
+    for item in part:
+        model.flow.batch = task.collate([[item]], model)
+        losses = task.loss(model, leaves, model.flow.batch)
+        rows.append(_slopes(_value(losses, per).sum(), leaves))
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def _side_by_side(model: Model, parts: Parts) -> bool:
+    """Return whether whole models, or examples of one, can be tried in one pass under `vmap`."""
+    longest = max(length for part in parts for item in part for length in item.lengths)
+    within = model.exact_up_to is None or longest <= model.exact_up_to
+    return model.passage == "packed" and model.flow.side_by_side and within
+
+
+def _vmapped(model: Model, slope: Callable[..., Any], own: Tree, fields: Fields, in_dims: Any) -> Any:
+    """Return what `slope` gives for each slice; None, now and later, where the architecture knows no `vmap`.
+
+    Control flow that depends on data (routing to experts, for one) cannot run over several models at once.
+    """
+    try:
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # the fused kernels have no rule for vmap
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            return vmap(slope, in_dims=in_dims)(own, *fields)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        model.flow.side_by_side = False
+        return None
+
+
+def _detached(leaves: Mapping[str, Tensor]) -> Tree:
+    return {name: leaf.detach() for name, leaf in leaves.items()}
+
+
+def _summed_loss(
+    model: Model, task: Task, shape: tuple[int, int], *, items: tuple[int, ...], per: Per
+) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """Return the loss of one slice of stacked batches as a function of parameters and the fields of a batch."""
+    n_examples, length = shape
+    place_M = torch.arange(n_examples * length, device=model.device)
+    none, no_client_E = place_M.new_zeros(0), place_M.new_zeros(n_examples)
+
+    def loss(
+        params: Tree,
+        tokens_N: Tensor,
+        positions_N: Tensor,
+        asked_S: Tensor,
+        targets_S: Tensor,
+        example_S: Tensor,
+        reference_E: Tensor,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        batch = Batch(
+            tokens_N=tokens_N,
+            positions_N=positions_N,
+            parts=(n_examples * length,),
+            client_E=no_client_E,
+            groups=((n_examples, length),),
+            order_E=no_client_E,
+            place_M=place_M,
+            home_N=place_M,
+            behind_B=none,
+            padding_Q=none,
+            asked_S=asked_S,
+            targets_S=targets_S,
+            example_S=example_S,
+            reference_E=reference_E,
+            items=items,
+            in_order=True,
+        )
+        losses = task.loss(model, params, batch)
+        return _value(losses, per).sum(), (losses.total_B, losses.weight_B)
+
+    return loss
+
+
+def _stacked(batches: Sequence[Batch]) -> tuple[Fields, tuple[int, int]]:
+    """Return the fields of batches of one part each, stacked and padded alike, and the shape (E, T) of a slice."""
+    n_examples = max(len(batch.client_E) for batch in batches)
+    length = max(batch.groups[0][1] for batch in batches)
+    n_asked = max(len(batch.asked_S) for batch in batches)
+    slices = [_slice(batch, n_examples, length, n_asked) for batch in batches]
+    tokens, positions, asked, targets, example, reference = (torch.stack(field) for field in zip(*slices, strict=True))
+    return (tokens, positions, asked, targets, example, reference), (n_examples, length)
+
+
+def _slice(batch: Batch, n_examples: int, length: int, n_asked: int) -> Fields:
+    """Return a batch with every example padded to one length; a token's position tells its column."""
+    line_N = (batch.positions_N == 0).cumsum(0) - 1
+    at_N = line_N * length + batch.positions_N
+    tokens_M, positions_M = (
+        t.new_zeros(n_examples * length).index_copy(0, at_N, t) for t in (batch.tokens_N, batch.positions_N)
+    )
+    more = (0, n_asked - len(batch.asked_S))
+    # What is added is asked of the first token and belongs to nobody.
+    example_S = functional.pad(batch.example_S, more, value=n_examples)
+    return (
+        tokens_M,
+        positions_M,
+        functional.pad(at_N[batch.asked_S], more),
+        functional.pad(batch.targets_S, more),
+        example_S,
+        functional.pad(batch.reference_E, (0, n_examples - len(batch.reference_E))),
+    )

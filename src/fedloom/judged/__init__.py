@@ -1,0 +1,3 @@
+"""Open questions, graded by a judge."""
+
+__all__: list[str] = []

@@ -1,5 +1,0 @@
-"""The page of a run directory, a folder of runs or a suite: `write_report` makes one self-contained HTML file."""
-
-from fedloom.pages.page import write_report
-
-__all__ = ["write_report"]

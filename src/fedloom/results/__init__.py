@@ -1,0 +1,3 @@
+"""What run directories say."""
+
+__all__: list[str] = []

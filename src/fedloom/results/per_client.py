@@ -1,0 +1,103 @@
+"""How the clients of a run fare: each on its own questions, and each model on those put to all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from fedloom.base.plugin import lookup, names
+from fedloom.contracts.federated import Metric
+from fedloom.evaluation.held_out import Scored, group_means
+from fedloom.evaluation.statistics import worst_share
+from fedloom.results.outcome import Outcome
+from fedloom.runs.clustered import clusters_of
+
+__all__ = ["PerClient", "by_knowledge", "direction", "models_of_clients", "per_client", "score_names"]
+
+_LOWER_IS_BETTER = ("loss", "answer_loss")
+_NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference")
+
+
+def direction(score: str) -> int:
+    """Return 1 if more of a score is better, -1 if less is, 0 if neither."""
+    if score in names(Metric):
+        better = lookup(Metric, score).higher_is_better
+        return 0 if better is None else 1 if better else -1
+    return 0 if score in _NEITHER else -1 if score in _LOWER_IS_BETTER else 1
+
+
+@dataclass(frozen=True)
+class PerClient:
+    """A score by client."""
+
+    questions: str
+    score: str
+    values: Mapping[str, float]
+
+    @property
+    def mean(self) -> float:
+        """The mean over the clients, each counting alike."""
+        return float(np.mean(list(self.values.values())))
+
+    @property
+    def worst_decile(self) -> float:
+        """The mean of the tenth of the clients that fare worst: the highest where less is better, else the lowest."""
+        sign = direction(self.score) or 1
+        return sign * worst_share([sign * value for value in self.values.values()])
+
+
+def score_names(scored: Sequence[Scored]) -> list[str]:
+    """Return the names of all scores of some examples, in the order of their first appearance."""
+    return list(dict.fromkeys(name for one in scored for name in one.scores))
+
+
+def models_of_clients(found: Outcome) -> dict[str, tuple[str, ...]]:
+    """Return the clients of each model that not all of them share, by its owner."""
+    owners = dict.fromkeys(one.owner for one in found.results.get("final", ()) if one.owner)
+    if found.settings.get("protocol") != "clustered" or not found.card:
+        return {owner: (owner,) for owner in owners}
+    by, clusters = found.settings["cluster_by"], found.settings["clusters"]
+    groups = {name: tuple(clients) for name, clients in clusters_of(found.card, by=by, clusters=clusters).items()}
+    # Where some numbers stay private, every client of a cluster has a model of its own.
+    return groups if owners.keys() <= groups.keys() else {owner: (owner,) for owner in owners}
+
+
+def per_client(found: Outcome) -> list[PerClient]:
+    """Return how the clients fare: each on the questions that are its own, and each model on common ones."""
+    final, clients = found.results.get("final", ()), models_of_clients(found)
+    rows: list[PerClient] = []
+    for name in dict.fromkeys(one.set for one in final):
+        asked = [one for one in final if one.set == name]
+        own = [one for one in asked if "client" in one.tags]
+        own = [one for one in own if not one.owner or one.tags["client"] in clients[one.owner]]
+        common = [one for one in asked if "client" not in one.tags and one.owner]
+        for score in score_names(asked):
+            by_client = group_means(own, score, lambda one: one.tags["client"])
+            by_model = group_means(common, score, lambda one: one.owner)
+            for group, means in ((f"{name}, own", by_client), (f"{name}, common", by_model)):
+                values = {client: mean.value for client, mean in means.items() if mean.weight}
+                if values:
+                    rows.append(PerClient(group, score, values))
+    return rows
+
+
+def by_knowledge(found: Outcome, facts: Literal["own", "others"]) -> Outcome:
+    """Return the run with each client's model on the test questions about what its own records are about, or the rest.
+
+    A model that clients share stands once for each of them. Nothing is left of a run whose card does not say what
+    clients know: its questions have no tag `evaluation.cluster`, or privacy hides it.
+    """
+    knows = {client: frozenset(values) for client, values in found.card.get("knows", {}).items()}
+    clients = models_of_clients(found)
+    results = {
+        phase: tuple(
+            replace(one, owner=client)
+            for one in scored
+            if one.set == "test" and found.cluster in one.tags
+            for client in clients.get(one.owner, tuple(knows))
+            if client in knows and (one.tags[found.cluster] in knows[client]) == (facts == "own")
+        )
+        for phase, scored in found.results.items()
+    }
+    return replace(found, results=results)

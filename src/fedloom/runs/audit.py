@@ -1,0 +1,336 @@
+"""An audit of a whole run: secrets are planted, the run is trained as it stands, and it is measured what got out.
+
+Each canary is a conversation of random words, made by a named seed for one of the clients in turn; a fair coin of its
+own decides whether it joins the client's examples or is left out. A fifth of each client's own examples is kept out
+too: they are what training examples are told from, and have the same distribution. Then every round runs as the file
+says, with the same steps, sampling and noise; included canaries count in a client's n.
+
+What the bound bounds. The run M maps the M coins to what comes out. Flipping the coin of canary i changes the data of
+its client c alone, by one example more or less. All that c ever sends is (epsilon_c, delta_c) private in that example,
+and what the server and the other clients do with it is processing afterwards, so M is (epsilon_c, delta_c) private in
+coin i. Theorem 5.2 of Steinke, Nasr & Jagielski 2023 (https://arxiv.org/abs/2305.08846) conditions on one coin after
+another and asks of M nothing but that it is private in each; it therefore holds with the largest epsilon and the
+largest delta over the clients, and one audit over the canaries of all clients tests the largest stated epsilon.
+
+A client's n depends on how many of its canaries joined. As everywhere in fedloom n is taken as public: no guess is
+made from it, but the theorem does not cover it.
+
+An audit is not resumed: it keeps no checkpoint, and begins anew in a new directory.
+"""
+
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from fedloom.base import rng
+from fedloom.base.errors import ConfigError, ModelError
+from fedloom.base.files import write_atomic
+from fedloom.base.plugin import lookup
+from fedloom.base.tree import flatten
+from fedloom.contracts.examples import Chat, Example, chat
+from fedloom.contracts.federated import Guard, Mechanism
+from fedloom.data.clients import Division, encode_shards
+from fedloom.data.holdout import hold_out, normalised
+from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, held_out
+from fedloom.federated.rounds import State, begin, exhausted, step
+from fedloom.runs.accounts import SPENDING
+from fedloom.runs.audit_bounds import exposure, guess_counts, loss_scores, membership, one_run_bound, reference_scores
+from fedloom.runs.audit_releases import CONFIDENCE, audit_releases
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.execute import RoundDone, plan_of, run_files, work_of
+from fedloom.runs.guards import guards_of
+from fedloom.runs.legs import Leg
+from fedloom.runs.planted import Stage
+from fedloom.runs.prepared import Prepared, prepare, refuse_dropout
+from fedloom.runs.privacy import privacy_lines, worst_account
+from fedloom.runs.tuning import TuningRun
+
+__all__ = ["RELEASES", "Audited", "Canary", "audit", "audit_files", "check_audit", "make_canaries"]
+
+NoiseChoice = Literal["kept", "removed"]
+Losses = NDArray[np.float64]
+
+RELEASES = 2000
+"""Canaries in gradient space that an audit plants by default."""
+
+_FEWEST = 16  # canaries: with fewer, no bound can pass 1.2
+_WORDS = 6  # of a canary's question, and of its answer
+_HELD_SHARE = 0.2  # of each client's own examples
+_DELTA = 1e-5  # of the bound where no delta is stated
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A planted secret."""
+
+    example: Chat
+    client: str
+    included: bool
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit has found, as JSON values."""
+
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """A run with its canaries planted."""
+
+    ready: Prepared
+    leg: Leg
+    stated: Mapping[str, Guard]
+    """The guards of the run as its file says; those of the leg have no noise if it was removed."""
+    canaries: Sequence[Canary]
+    sets: Mapping[str, HeldOut]
+    """What is scored: `canaries`, `members` and `others`."""
+
+
+def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
+    """Refuse, before anything is loaded, what cannot be audited."""
+    unit = run.privacy.protects()
+    if run.protocol != "federated":
+        raise ConfigError(f"audit: protocol is '{run.protocol}', allowed is 'federated'; override it.")
+    if run.share != ".*":
+        raise ConfigError(f"audit: share is '{run.share}', the audit reads one shared model; allowed is '.*'.")
+    if n_canaries < _FEWEST:
+        raise ConfigError(f"audit: found {n_canaries} canaries, allowed are {_FEWEST} or more; raise --canaries.")
+    if noise == "removed" and unit == "nothing":
+        raise ConfigError("audit: the run has no noise that --no-noise could remove; leave it out.")
+
+
+def audit_files(run: TuningRun, source: str) -> dict[str, str]:
+    """Return the files that an audit's directory starts with; without `run.toml`, so that no run resumes in it."""
+    files = {name: text for name, text in run_files(run, source).items() if name != SPENDING}
+    return {"audited.toml" if name == "run.toml" else name: text for name, text in files.items()}
+
+
+def audit(
+    run: TuningRun,
+    directory: RunDirectory,
+    *,
+    n_canaries: int,
+    noise: NoiseChoice = "kept",
+    n_releases: int = RELEASES,
+) -> Iterator[RoundDone | Audited]:
+    """Train the run with canaries, yielding each round and at last what was found, which `audit.json` keeps.
+
+    A private run is trained apart with `n_releases` canaries in gradient space, which are looked for in every release
+    (`audit_releases`); 0 leaves that out. With privacy of clients that is all, since the secrets are examples.
+
+    `noise` "removed" multiplies the noise by 0: the same run for comparison, and not private at all (the count behind
+    an adaptive clipping norm keeps its noise).
+    """
+    check_audit(run, n_canaries=n_canaries, noise=noise)
+    releases = _releases(run, n_releases, noise) if n_releases and run.privacy.protects() != "nothing" else None
+    if run.privacy.protects().startswith("client"):
+        yield Audited(
+            _written(directory, {"noise": noise, "refuted": bool(releases and releases["refuted"])}, releases)
+        )
+        return
+    setup = _planted(run, n_canaries, noise)
+    state = begin(plan_of(setup.leg), flatten(setup.ready.shared).cpu())
+    base = _losses(setup, state)
+    for done, event in _trained(setup, state):
+        state = done
+        yield event
+    final = _losses(setup, state)
+    lines = privacy_lines(replace(plan_of(setup.leg), guards=setup.stated), state, {})
+    found = _found(setup, lines, base, final, noise)
+    if releases:
+        found["refuted"] = found["refuted"] or releases["refuted"]
+    directory.append("ledger.jsonl", lines)
+    write_atomic(directory.path / "canaries.jsonl", _canary_lines(setup.canaries, base, final))
+    yield Audited(_written(directory, found, releases))
+
+
+def _written(directory: RunDirectory, found: dict[str, Any], releases: dict[str, Any] | None) -> dict[str, Any]:
+    found |= {"releases": releases} if releases else {}
+    write_atomic(directory.path / "audit.json", json.dumps(found, indent=1))
+    return found
+
+
+def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, Any]:
+    """Return what canaries in gradient space tell of the run's releases."""
+    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")(), ranks=()))  # guards follow when n is known
+    refuse_dropout(bare.model, run.privacy)
+    if not bare.model.stackable and run.privacy.protects() == "example":
+        return {}  # a model trained whole is audited by texts alone
+    leg = replace(bare.legs[0], run=run)
+    n_clients = len(bare.shards)
+    # Half of the canaries join: as clients they then are as many as the real ones, and are drawn as often.
+    per_training = n_trials if run.privacy.protects() == "example" else 2 * n_clients
+    stage = Stage(
+        replace(plan_of(leg), clients_per_round=run.clients_per_round or sys.maxsize),
+        work_of(bare, leg),
+        lambda sizes: guards_of(run, sizes),
+        noise=1.0 if noise == "kept" else 0.0,
+    )
+    return audit_releases(stage, n_trials=n_trials, per_training=per_training, seed=run.seed)
+
+
+# ----------------------------------------------------------------------------------------------------------- planting
+
+
+def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
+    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")()))  # guards follow when n is known
+    refuse_dropout(bare.model, run.privacy)
+    canaries = make_canaries(bare.model.tokenizer, tuple(bare.shards), n_canaries, run.seed)
+    cut = sum(not run.task.encode(canary.example, bare.model).supervised_T.any() for canary in canaries)
+    if cut:
+        raise ConfigError(
+            f"task.max_length: {cut} of {n_canaries} canaries of {2 * _WORDS} words do not fit; raise it."
+        )
+    train, members, others = _kept_out(bare.division, run.seed)
+    for canary in canaries:
+        if canary.included:
+            train[canary.client] = (*train[canary.client], canary.example)
+    shards, _ = encode_shards(replace(bare.division, train=train), run.task, bare.model)
+    stated = guards_of(run, {client: len(owned) for client, owned in train.items()})
+    used = {client: replace(guard, noise_multiplier=0.0) for client, guard in stated.items()}
+    parts = {"canaries": [canary.example for canary in canaries], "members": members, "others": others}
+    sets = {name: held_out(name, part, run.task, bare.model)[0] for name, part in parts.items()}
+    leg = replace(bare.legs[0], run=run, shards=shards, guards=stated if noise == "kept" else used)
+    return _Setup(replace(bare, run=run), leg, stated, canaries, sets)
+
+
+def make_canaries(
+    tokenizer: PreTrainedTokenizerBase, clients: Sequence[str], count: int, seed: int
+) -> tuple[Canary, ...]:
+    """Return canaries for the clients in turn: random words as question and answer, each included by a fair coin."""
+    words = _words(tokenizer)
+    random = rng.python_random("audit", seed, "canaries")
+    canaries: list[Canary] = []
+    for index in range(count):
+        question, answer = (" ".join(random.choices(words, k=_WORDS)) for _ in range(2))
+        client, included = clients[index % len(clients)], random.random() < 0.5
+        canaries.append(Canary(chat(question, answer, client=client), client, included))
+    return tuple(canaries)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the tokens that read as words, special ones left out."""
+    special = set(tokenizer.all_special_ids)
+    texts = {str(tokenizer.decode([token])).strip() for token in range(len(tokenizer)) if token not in special}
+    words = sorted(text for text in texts if text.isascii() and text.isalnum())
+    if len(words) < 2:
+        raise ModelError(f"audit: {len(words)} tokens of the tokenizer are words, allowed is 2 or more for canaries.")
+    return words
+
+
+def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, ...]], list[Example], list[Example]]:
+    """Return the clients' examples without a fifth of each; those of them that might have been kept out; that fifth.
+
+    No text is on both sides, so a text that several clients hold is never kept out; such texts are left out of the
+    comparison, which would else be between two kinds of text.
+    """
+    examples = [example for owned in division.train.values() for example in owned]
+    places = iter(range(len(examples)))
+    indices = {client: [next(places) for _ in owned] for client, owned in division.train.items()}
+    split = hold_out(indices, examples, fraction=_HELD_SHARE, minimum=1, seed=seed)
+    train = {client: tuple(examples[index] for index in chosen) for client, chosen in split.train.items()}
+    owners = Counter(text for owned in division.train.values() for text in {normalised(one) for one in owned})
+    members = [one for owned in train.values() for one in owned if owners[normalised(one)] == 1]
+    return train, members, [examples[index] for chosen in split.held.values() for index in chosen]
+
+
+# --------------------------------------------------------------------------------------------------- training, scores
+
+
+def _trained(setup: _Setup, state: State) -> Iterator[tuple[State, RoundDone]]:
+    leg, start_s = setup.leg, time.monotonic()
+    plan, work = plan_of(leg), work_of(setup.ready, leg)
+    carrier = leg.run.engine.settled(work, n_clients=leg.per_round).start(work)
+    while state.round < plan.rounds and not exhausted(plan, state):
+        state, record = step(plan, state, carrier)
+        yield state, RoundDone(0, 1, record, round(time.monotonic() - start_s, 3))
+
+
+def _losses(setup: _Setup, state: State) -> dict[str, Losses]:
+    """Return the loss per token of every scored example."""
+    ready = setup.ready
+    params = ready.layout.tree(state.params_P.to(ready.model.device))
+    losses: dict[str, Losses] = {}
+    for name, held in setup.sets.items():
+        examinee = Examinee("", params, held)
+        (scored,) = evaluate(ready.model, ready.run.task, [examinee], metrics={}, max_new_tokens=1)
+        losses[name] = np.array([one.scores["loss"].value for one in scored])
+    return losses
+
+
+def _canary_lines(canaries: Sequence[Canary], base: Mapping[str, Losses], final: Mapping[str, Losses]) -> str:
+    rows = zip(canaries, base["canaries"].tolist(), final["canaries"].tolist(), strict=True)
+    lines = [
+        {"client": canary.client, "included": canary.included, "base_loss": before, "final_loss": after}
+        | {"question": canary.example.turns[0].text, "answer": canary.example.answer}
+        for canary, before, after in rows
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- findings
+
+
+def _found(
+    setup: _Setup,
+    lines: list[dict[str, Any]],
+    base: Mapping[str, Losses],
+    final: Mapping[str, Losses],
+    noise: NoiseChoice,
+) -> dict[str, Any]:
+    plan = plan_of(setup.leg)
+    stated = worst_account(plan, lines) if lines else None
+    included_M = np.array([canary.included for canary in setup.canaries])
+    scores = {
+        "loss difference": reference_scores(final["canaries"], base["canaries"]),
+        "final loss": loss_scores(final["canaries"]),
+    }
+    delta = stated["delta"] if stated else _DELTA
+    guesses = guess_counts(len(included_M))
+    bounds = {
+        name: asdict(one_run_bound(score_M, included_M, delta=delta, guesses=guesses, confidence=CONFIDENCE))
+        for name, score_M in scores.items()
+    }
+    bits_C = exposure(final["canaries"][included_M], final["canaries"][~included_M])
+    limit = next(iter(stated["epsilon"].values())) if stated else math.inf
+    return {
+        "noise": noise if stated else "none",
+        "stated": stated,
+        "bound_delta": delta,
+        "bounds": bounds,
+        "refuted": bounds["loss difference"]["epsilon"] > limit,  # one test, chosen beforehand: the other is shown only
+        "canaries": {"all": len(included_M), "included": int(included_M.sum()), "clients": len(setup.leg.shards)},
+        "exposure_bits": {"mean": float(bits_C.mean()), "max": float(bits_C.max())}
+        | {"most": math.log2(1 + int((~included_M).sum()))},
+        "membership": _memberships(base, final, included_M),
+    }
+
+
+def _memberships(
+    base: Mapping[str, Losses], final: Mapping[str, Losses], included_M: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Return both attacks on canaries and on the clients' own examples."""
+
+    def split(losses: Mapping[str, Losses], kind: str) -> tuple[Losses, Losses]:
+        if kind == "examples":
+            return losses["members"], losses["others"]
+        return losses["canaries"][included_M], losses["canaries"][~included_M]
+
+    rows: list[dict[str, Any]] = []
+    for kind in ("canaries", "examples"):
+        after, before = split(final, kind), split(base, kind)
+        by_loss = membership(loss_scores(after[0]), loss_scores(after[1]))
+        by_reference = membership(*(reference_scores(a, b) for a, b in zip(after, before, strict=True)))
+        rows += [{"of": kind, "by": "loss"} | asdict(by_loss), {"of": kind, "by": "reference"} | asdict(by_reference)]
+    return rows

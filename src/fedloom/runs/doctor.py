@@ -1,0 +1,71 @@
+"""Whether this machine fits a run: versions and devices, and one measured step of the run itself."""
+
+import resource
+import statistics
+import sys
+import time
+from dataclasses import replace
+
+import torch
+
+from fedloom.base.tree import flatten
+from fedloom.contracts.federated import Job, Local
+from fedloom.federated.client import Workspace, train_clients
+from fedloom.runs.environment import memory_bytes, versions
+from fedloom.runs.execute import work_of
+from fedloom.runs.legs import Leg
+from fedloom.runs.prepared import Prepared, prepare
+from fedloom.runs.tuning import TuningRun
+
+__all__ = ["examine_machine", "examine_run"]
+
+_MEASURED = 3  # steps timed, after one that warms up
+
+
+def examine_machine() -> list[str]:
+    """Return lines about versions, devices and memory."""
+    available, total = memory_bytes()
+    lines = [f"{package} {version or 'not installed'}" for package, version in versions().items()]
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    lines.append(f"devices: {', '.join(['cpu', *names])}")
+    lines.append(f"memory: {available / 2**30:.1f} GiB available of {total / 2**30:.1f} GiB")
+    return lines
+
+
+def examine_run(run: TuningRun) -> list[str]:
+    """Return lines about a run after loading it and measuring a few local steps; wrong input raises as `run` would."""
+    ready = prepare(run)
+    n_numbers, base = ready.layout.size, sum(p.nbytes for p in ready.model.module.parameters())
+    step_s = _step_seconds(ready)
+    steps = sum(leg.run.rounds * leg.per_round * _mean_steps(leg) for leg in ready.legs)
+    return [
+        *ready.notes,
+        f"model: {base / 2**20:.1f} MiB; shared numbers: {n_numbers:,} ({4 * n_numbers / 2**20:.2f} MiB a row)",
+        f"one step: {1000 * step_s:.1f} ms; {steps:,.0f} steps in all: {steps * step_s / 60:.1f} min, evaluation apart",
+        f"memory: {_peak_bytes() / 2**30:.2f} GiB at the peak, {memory_bytes()[0] / 2**30:.1f} GiB left: the run fits",
+    ]
+
+
+def _mean_steps(leg: Leg) -> float:
+    steps = leg.steps or dict.fromkeys(leg.clients, leg.run.local.steps)
+    return sum(steps.values()) / len(steps)
+
+
+def _step_seconds(ready: Prepared) -> float:
+    """Return the median seconds of one optimiser step of the first sampled client."""
+    leg = ready.legs[0]
+    one = replace(leg.run.local, steps=1)
+    work = replace(work_of(ready, leg), local=one, steps={})
+    params = {"": flatten(ready.shared)}
+    local = Local(params, leg.run.rule.init_shared(params), leg.run.rule.init_memory(params))
+    space, seconds = Workspace.of(work, width=1), list[float]()
+    for index in range(1 + _MEASURED):
+        start_s = time.perf_counter()
+        train_clients(work, [Job(leg.clients[0], index, one.lr, local)], space)
+        seconds.append(time.perf_counter() - start_s)
+    return statistics.median(seconds[1:])
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,70 @@
+"""What a run ran on: versions, devices, commit and command line, as plain values for `environment.json`."""
+
+import platform
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["dirty_diff", "environment", "memory_bytes", "versions"]
+
+_PACKAGES = ("fedloom", "torch", "transformers", "tokenizers", "safetensors", "numpy", "peft", "datasets")
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each package that bears on the numbers; "" where one is not installed."""
+    found: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def memory_bytes() -> tuple[int, int]:
+    """Return (available, total) memory of the machine in bytes, (0, 0) where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
+    return values.get("MemAvailable", 0), values.get("MemTotal", 0)
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_PACKAGE), *words], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def dirty_diff() -> str:
+    """Return the uncommitted changes of the source tree that fedloom runs from, "" for an installed package."""
+    return _git("diff", "HEAD", "--", str(_PACKAGE))
+
+
+def environment() -> dict[str, Any]:
+    """Return a record of versions, devices, commit and command line."""
+    cuda = torch.cuda.is_available()
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "versions": versions(),
+        "commit": _git("rev-parse", "HEAD"),
+        "cuda": torch.version.cuda or "",
+        "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if cuda else [],
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory_bytes()[1],
+    }

@@ -1,0 +1,165 @@
+"""The result of a run as a folder for others: an adapter or a whole model, its tokenizer and a model card."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from fedloom.base.config import read_toml
+from fedloom.base.errors import MissingFileError, ModelError, RunError
+from fedloom.base.files import atomic_folder
+from fedloom.contracts.lineage import UNKNOWN, Lineage, read_lineage, read_stated, unnamed, write_lineage
+from fedloom.models.causal_lm import CausalLM
+from fedloom.models.checkpoint import EMBEDDED
+from fedloom.runs.accounts import ACCOUNTS, is_private, spent_text, stated_privacy
+from fedloom.runs.directory import RunDirectory
+
+__all__ = ["Form", "export"]
+
+Form = Literal["adapter", "merged"]
+
+_WHAT = {"adapter": "A low-rank adapter in PEFT's format", "merged": "A whole language model"}
+_LIBRARY = {"adapter": "peft", "merged": "transformers"}
+_IMPORT = "from transformers import AutoModelForCausalLM"
+_USE = {
+    "adapter": f"""import peft
+{_IMPORT}
+
+peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)""",
+    "merged": f"""{_IMPORT}
+
+AutoModelForCausalLM.from_pretrained(FOLDER)""",
+}
+_BASE_IN_THE_PACKAGE = """import importlib.resources
+
+BASE = importlib.resources.files("fedloom") / "embedded" / "model"  # the base ships in the package fedloom
+"""
+_RUN_KEYS = ("protocol", "rounds", "clients", "clients_per_round", "seed")
+_RUN_TABLES = ("data", "partition", "task", "rule", "aggregator", "server_opt")
+
+
+def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
+    """Write what a run directory or an adapter folder holds to `out`, which must be new or empty.
+
+    "adapter" writes PEFT's format, for `peft.PeftModel.from_pretrained`; "merged" the base with the adapter added to
+    its weights, for `AutoModelForCausalLM.from_pretrained`. A run that trained the whole model has only the latter.
+    `out` appears whole or not at all. Raises MissingFileError without a result, RunError if `out` is taken or cannot
+    be written, ModelError if base and adapter do not fit.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RunError(f"{out}: exists and is not an empty folder; give a new folder to export to.")
+    result, run = _result_in(folder), _run_of(folder)
+    lineage, stated = _lineage_of(result), read_stated(result)
+    if run and _contradicts(folder, run, result, stated):
+        raise RunError(
+            f"{result}: lineage.json is missing or states another privacy than the run's records; restore it, or "
+            "export nothing of this run."
+        )
+    with atomic_folder(out) as new:
+        if (result / "adapter_config.json").is_file():
+            facts = _write_from_adapter(result, new, form)
+        else:
+            facts = _write_whole(result, run, new, form)
+        (new / "README.md").write_text(_card(facts, run, form, stated), encoding="utf-8")
+        if lineage is not None:
+            write_lineage(new, unnamed(lineage), {name: told for name, told in stated.items() if name != ACCOUNTS})
+
+
+def _lineage_of(result: Path) -> Lineage | None:
+    """Return how a result was trained, with its base; None for a whole model from outside."""
+    if (result / "adapter_config.json").is_file():
+        return CausalLM.for_adapter(result).lineage()
+    return read_lineage(result)
+
+
+def _result_in(folder: Path) -> Path:
+    for place in (folder, folder / "adapter"):
+        if (place / "adapter_config.json").is_file() or (place / "model.safetensors").is_file():
+            return place
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder; give a run directory or the folder of an adapter.")
+    own = sorted(place.name for place in folder.glob("adapters/*") if place.is_dir())
+    if own:
+        raise MissingFileError(
+            f"{folder}: holds no common result but one for each of {len(own)} clients; export one of them, "
+            f"such as {folder / 'adapters' / own[0]}."
+        )
+    raise MissingFileError(f"{folder}: neither a run directory with a result nor an adapter; finish or resume the run.")
+
+
+def _run_of(folder: Path) -> dict[str, Any]:
+    found = _beside(folder, "run.toml")
+    return read_toml(found) if found else {}
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """Return the file of a run that lies in the folder or, if that is the `adapter` of a run, above it."""
+    for place in (folder, folder.resolve().parent, folder.resolve().parent.parent):
+        if (place / name).is_file():
+            return place / name
+    return None
+
+
+def _write_from_adapter(result: Path, new: Path, form: Form) -> dict[str, str]:
+    family = CausalLM.for_adapter(result)
+    if form == "merged":
+        family.write_merged(new)
+    else:
+        family.write_adapter(new)
+    factors = {"Rank": str(family.lora_rank), "Alpha": f"{family.lora_alpha:g}"}
+    return family.base_facts() | factors | {"Adapted layers": str(len(family.lora_targets))}
+
+
+def _write_whole(result: Path, run: Mapping[str, Any], new: Path, form: Form) -> dict[str, str]:
+    if form == "adapter":
+        raise ModelError(f"{result}: holds a whole model and no adapter; export it with --merged.")
+    shutil.copytree(result, new, dirs_exist_ok=True)
+    path = run.get("model", {}).get("path")
+    base = CausalLM(path=path).base_facts() if isinstance(path, str) else {"Base model": "not recorded"}
+    return base | {"Trained": "all parameters"}
+
+
+def _contradicts(folder: Path, run: Mapping[str, Any], result: Path, stated: Mapping[str, Any]) -> bool:
+    """Return whether the records of the run around an adapter state another privacy than the adapter does."""
+    where = _beside(folder, "run.toml")
+    if where is None or not (where.parent / "ledger.jsonl").is_file():  # a run file that lies there by chance
+        return False
+    told = stated_privacy(RunDirectory.open(where.parent), run)
+    return told != stated or (is_private(run) and read_lineage(result) in (None, (UNKNOWN,)))
+
+
+def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, stated: Mapping[str, Any]) -> str:
+    licence = facts.get("Licence of the base", "unknown: see the base model")
+    front = [f"library_name: {_LIBRARY[form]}", "pipeline_tag: text-generation", "tags: [fedloom]"]
+    front += [] if licence.startswith("unknown") else [f"license: {licence}"]
+    training = {key: str(run[key]) for key in _RUN_KEYS if key in run}
+    training |= {key: str(run[key]["name"]) for key in _RUN_TABLES if isinstance(run.get(key), Mapping)}
+    lines = ["---", *front, "---", "", f"{_WHAT[form]}, written by `fedloom export`.", ""]
+    lines += _table(dict(facts) | {"Licence of the base": licence})
+    lines += ["", "## Training", ""]
+    lines += _table(training) if training else ["Not recorded: no run.toml lay beside the adapter."]
+    lines += ["", "## Privacy", ""]
+    lines += _privacy(stated) if stated else ["Not differentially private: training data may be recoverable."]
+    use = _USE[form]
+    if form == "adapter" and facts.get("Base model") == EMBEDDED:
+        use = _BASE_IN_THE_PACKAGE + use
+    return "\n".join([*lines, "", "## Use", "", "```python", use, "```", ""])
+
+
+def _privacy(card: Mapping[str, Any]) -> list[str]:
+    if "not_private" in card:
+        return [f"{spent_text(card)}. Training data may be recoverable."]
+    facts = {f"Epsilon ({name})": f"{value:.3f}" for name, value in card["epsilon"].items()}
+    if "epsilon_of_this_run" in card:
+        facts["Epsilon covers"] = "the last run and those that trained what it started from"
+    facts |= {"Delta": f"{card['delta']:.3g}", "Protected": f"one {card['unit'].removesuffix('_local')}"}
+    facts |= {"Mechanism": card["mechanism"], "Noise multiplier": f"{card['smallest_noise_multiplier']:.3f}"}
+    noise = card.get("settings", {}).get("noise", "")
+    if noise == "seeded":
+        facts["Noise"] = "seeded, a simulation: no guarantee against anyone who knows the seed"
+    facts |= {"Uses of the data": str(card["uses"]), "Whose": "the client's who fares worst"}
+    return _table(facts | {"Not covered": "the base model, whatever it was trained on"})
+
+
+def _table(facts: Mapping[str, str]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]

@@ -1,0 +1,37 @@
+"""What protects each client's data over a whole run: noise calibrated on every step that the schedule plans."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from fedloom.contracts.federated import Guard
+from fedloom.federated.rounds import drawn_clients
+from fedloom.runs.tuning import TuningRun
+
+__all__ = ["guards_of"]
+
+
+def guards_of(run: TuningRun, sizes: Mapping[str, int]) -> dict[str, Guard]:
+    """Return the guard of each client's examples, or of all clients under ""; empty where nothing is protected.
+
+    `sizes` are the clients' numbers of examples. Which clients a round samples is a function of the seed, so the uses
+    of a client's data are counted, not bounded.
+    """
+    unit, mechanism = run.privacy.protects(), run.privacy
+    if run.protocol != "federated" or unit == "nothing":
+        return {}
+    clients = tuple(sizes)
+    n_drawn = run.clients_per_round or len(clients)
+    if unit == "client":
+        return {"": mechanism.guard(population=len(clients), expected=n_drawn, uses=run.rounds)}
+    came = Counter(client for round in range(run.rounds) for client in drawn_clients(clients, n_drawn, run.seed, round))
+    found: dict[tuple[int, int], Guard] = {}  # calibrating takes a moment, and many clients are alike
+    guards: dict[str, Guard] = {}
+    for client, size in sizes.items():
+        population, expected, uses = len(clients), 1, came[client]
+        if unit == "example":
+            population, uses = size, came[client] * run.local.steps
+            expected = min(run.local.batch * run.local.accumulation, size)
+        if (population, uses) not in found:
+            found[population, uses] = mechanism.guard(population=population, expected=expected, uses=max(1, uses))
+        guards[client] = found[population, uses]
+    return guards

@@ -1,0 +1,146 @@
+"""The scores of a state: every model it holds over every held-out set, written down before they are reported."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedloom.base.files import disk_errors, file_name, write_atomic
+from fedloom.base.mean import Mean
+from fedloom.base.tree import Layout, Slots, Tree
+from fedloom.evaluation.held_out import Examinee, HeldOut, Scored, evaluate, group_means
+from fedloom.federated.rounds import State
+from fedloom.runs.corpus import corpus_means
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.legs import Leg
+from fedloom.runs.prepared import Prepared
+
+__all__ = ["Evaluated", "measure", "models_of"]
+
+
+_TOGETHER = 8  # models of clients that are evaluated in one pass of the base
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores have been taken: means by name, `set/score` and `set/score/domain`."""
+
+    phase: str
+    leg: str
+    means: Mapping[str, float]
+    wall_s: float
+
+
+def models_of(ready: Prepared, state: State, leg: Leg) -> list[tuple[str, Tree]]:
+    """Return the models that a state holds, by owner: the leg's, or one per client where some numbers are private.
+
+    Before the first round all of them are alike, and one stands for all.
+    """
+    device = ready.model.device
+    shared = ready.layout.tree(state.params_P.to(device)) if ready.shared else {}
+    if not ready.private or state.round == 0:
+        return [(leg.owner if state.round else "", shared | ready.private)]
+    own = Layout.of_tree(ready.private)
+    models: list[tuple[str, Tree]] = []
+    for client in leg.clients:
+        memory: Slots = state.memory.get(client, {})
+        private = own.tree(memory["private"][""].to(device)) if "private" in memory else ready.private
+        models.append((client, shared | private))
+    return models
+
+
+def measure(
+    ready: Prepared, directory: RunDirectory, state: State, leg: Leg, *, phase: str, wall_s: float
+) -> Evaluated:
+    """Evaluate every model of the state; write metrics, samples and, before and after training, every result."""
+    settings = ready.run.evaluation
+    models = models_of(ready, state, leg)
+    together = _TOGETHER if ready.model.stackable else 1
+    groups = [models[start : start + together] for start in range(0, len(models), together)]
+    scored = [one for group in groups for one in _scores(ready, group, leg)]
+    means = _means(scored) | corpus_means(settings.corpus_metrics, scored)
+    head = {"round": state.round, "wall_s": wall_s, "leg": leg.name, "phase": phase}
+    lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
+    directory.append("metrics.jsonl", lines)
+    if phase in ("base", "final"):
+        told = _without_private_texts(scored, settings.cluster)
+        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
+    directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
+    tested = [one for one in scored if "client" not in one.tags]
+    name = f"{phase}_{file_name(leg.name)}" if leg.name and phase != "base" else phase
+    _write_samples(directory, tested[: settings.samples], name)
+    return Evaluated(phase, leg.name, {name: mean.value for name, mean in means.items()}, wall_s)
+
+
+def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], leg: Leg) -> list[Scored]:
+    """Return the scores of models that pass the base together, owner by owner."""
+    settings = ready.run.evaluation
+    metrics = {metric.name: metric for metric in settings.metrics}
+    # Without a test split the test is what clients hold out: the same questions are not asked again.
+    known: dict[str, dict[int, Scored]] = {owner: {} for owner, _ in models}
+    scored: dict[str, list[Scored]] = {owner: [] for owner, _ in models}
+    for held in ready.held:
+        asked = [Examinee(owner, params, _asked_of(held, owner, ready, leg)) for owner, params in models]
+        new = [one for one in asked if any(id(example) not in known[one.owner] for example in one.held.examples)]
+        found = evaluate(ready.model, ready.run.task, new, metrics=metrics, max_new_tokens=settings.max_new_tokens)
+        for one, scores in zip(new, found, strict=True):
+            known[one.owner] |= {id(example): told for example, told in zip(one.held.examples, scores, strict=True)}
+        for one in asked:
+            pairs = zip(one.held.examples, one.held.numbers, strict=True)
+            told = known[one.owner]
+            scored[one.owner] += [replace(told[id(example)], set=held.name, index=number) for example, number in pairs]
+    return [one for found in scored.values() for one in found]
+
+
+def _asked_of(held: HeldOut, owner: str, ready: Prepared, leg: Leg) -> HeldOut:
+    """Return what a model is asked: of the validation set a client's or cluster's own part, of the test everything."""
+    if not owner or held.name != "validation":
+        return held
+    return held.of_clients((owner,) if ready.private else leg.clients)
+
+
+def _means(scored: Sequence[Scored]) -> dict[str, Mean]:
+    means: dict[str, Mean] = {}
+    for score in dict.fromkeys(name for one in scored for name in one.scores):
+        means |= group_means(scored, score, lambda one, score=score: f"{one.set}/{score}")
+        tagged = [one for one in scored if "domain" in one.tags]
+        means |= group_means(tagged, score, lambda one, score=score: f"{one.set}/{score}/{one.tags['domain']}")
+    return means
+
+
+def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, Any]]:
+    """Return what evaluation lets out: each client's scores on its own held-out examples."""
+    counts: dict[str, int] = {}
+    for one in scored:
+        if one.set == "validation":
+            counts[one.tags["client"]] = counts.get(one.tags["client"], 0) + 1
+    return [
+        {"round": round, "client": client, "what": f"{phase}: scores of its held-out examples", "examples": count}
+        for client, count in counts.items()
+    ]
+
+
+def _without_private_texts(scored: Sequence[Scored], cluster: str) -> list[Scored]:
+    """Return scored examples, those that belong to a client without their texts; a common test keeps them.
+
+    Of what a client's questions are about only which are about the same: a number in the order of its first question.
+    """
+    asked = sorted({(one.set, one.index, one.tags[cluster]) for one in scored if cluster in one.tags})
+    numbers = {about: str(number) for number, about in enumerate(dict.fromkeys(about for *_, about in asked))}
+    result: list[Scored] = []
+    for one in scored:
+        tags = {name: one.tags[name] for name in ("client", "domain", "language") if name in one.tags}
+        tags |= {cluster: numbers[one.tags[cluster]]} if cluster in one.tags else {}
+        hidden = replace(one, tags=tags, prompt="", reference="", prediction="")
+        result.append(hidden if "client" in one.tags else one)
+    return result
+
+
+def _write_samples(directory: RunDirectory, scored: Sequence[Scored], name: str) -> None:
+    with disk_errors(directory.path / "samples"):
+        (directory.path / "samples").mkdir(exist_ok=True)
+    lines = [
+        json.dumps({"prompt": one.prompt, "reference": one.reference, "prediction": one.prediction}, ensure_ascii=False)
+        for one in scored
+    ]
+    write_atomic(directory.path / "samples" / f"{name}.jsonl", "".join(line + "\n" for line in lines))

@@ -1,0 +1,366 @@
+"""Canaries in gradient space: contributions that are as large as any can be, each in a direction that nothing else has.
+
+The trained parameters get one number more for each canary. A canary is a record whose loss is, besides that of some
+real example, a steep linear function of its number: its gradient is a multiple of one unit vector, of a norm far above
+every clip. It passes the model, the kernels, the clip, the sum, the noise and the engine as any other record does, and
+what a release holds of it can be read off one coordinate (Nasr et al. 2021, https://arxiv.org/abs/2101.04535, call it a
+Dirac gradient). The sign alternates from use to use, as a contributor may choose it: noise that is used again cancels.
+
+Which canaries join is tossed by fair coins. With privacy of examples they join a client's examples; with privacy of
+clients each is a client of its own, in the place of the real ones; where a client protects its own row, each takes
+part, and its coin decides whether it sends the row or its opposite, since there the guarantee is about replacing a row.
+
+Deviations: the canaries' directions are orthogonal to the data, so that a fault which shows only where contributions
+oppose each other (clipping the sum of a batch) is seen by its effect on them alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedloom.base import rng
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import lookup
+from fedloom.base.tree import Layout, Tree, flatten
+from fedloom.contracts.federated import (
+    Aggregator,
+    Batch,
+    Codec,
+    Earlier,
+    Encoded,
+    Engine,
+    Example,
+    Guard,
+    LossSum,
+    Mean,
+    Mechanism,
+    Model,
+    Noise,
+    Prediction,
+    Rule,
+    ServerOpt,
+    Shard,
+    Task,
+    Work,
+)
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.rounds import Plan, begin, exhausted, step
+from fedloom.runs.audit_bounds import Shape
+
+__all__ = ["Stage", "Trials", "trials"]
+
+_NAME = "canaries"
+_STEEP = 1e6  # norm of a canary's gradient: far above any clip, and harmless in float32
+_LR = 1e-3  # of the clients that are canaries; their rows are clipped anyway
+_NO_NOISE = 1e-30
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is audited: a training with its client half, and the guards that clients of given sizes get."""
+
+    plan: Plan
+    work: Work
+    guards: Callable[[Mapping[str, int]], Mapping[str, Guard]]
+    noise: float = 1.0
+    """What the noise is multiplied by, for comparison: with less than 1 nothing that is stated holds."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The scores of M canaries: by how many standard deviations of the noise their coordinate lies off zero."""
+
+    score_M: NDArray[np.float64]
+    included_M: NDArray[np.bool_]
+    """The coins: whether a canary joined, or sent its row and not the opposite."""
+    guard: Guard
+    """Of the owner with the largest epsilon, as it is stated."""
+    uses: int
+    """Uses of the mechanism on that owner's data."""
+    stated: float
+    """The epsilon of that owner."""
+    delta: float
+    """The largest delta of any owner."""
+    shapes: Mapping[Shape, int]
+    """How the scores of so many canaries would lie if the mechanism did what it says, whatever the coins."""
+
+
+def trials(stage: Stage, *, n_canaries: int, seed: int) -> Trials:
+    """Return the trials of one whole training with canaries planted, the coins and all else drawn from the seed."""
+    unit, random = stage.work.mechanism.protects(), rng.python_random("canaries", seed)
+    if unit == "nothing":
+        raise ConfigError("audit: the run has no privacy, whose releases could be audited.")
+    if not stage.work.model.stackable:
+        raise ConfigError("audit: releases are audited of adapters; set model.lora_rank > 0.")
+    coins = [random.random() < 0.5 for _ in range(n_canaries)]
+    shards, owners = _planted(stage.work, coins, unit)
+    guards = stage.guards({client: len(shard.items) for client, shard in shards.items()})
+    names = ["" if unit == "client" else owner for owner in owners]
+    own = {name: torch.tensor([at for at, one in enumerate(names) if one == name]) for name in set(names)}
+    tape = _Tape(torch.zeros(n_canaries), own, guards)
+    recorder = _Recorder(stage.work.mechanism, tape, stage.work.local.steps)
+    used = {name: replace(one, noise_multiplier=stage.noise * one.noise_multiplier) for name, one in guards.items()}
+    plan, work = _with(stage, shards, used, recorder, n_canaries, seed)
+    carrier = lookup(Engine, "cohort")().settled(work, n_clients=len(plan.clients)).start(work)
+    state = begin(plan, flatten(work.model.trainable).cpu())
+    while state.round < plan.rounds and not exhausted(plan, state):
+        tape.sign = 1 - 2 * (state.round % 2)
+        state, _ = step(plan, state, carrier)
+    uses = {name: max(1, state.spent.get(name, 0)) for name in own}
+    epsilon = {
+        one: next(iter(stage.work.mechanism.spent(*one).values()))
+        for one in {(guards[name], uses[name]) for name in own}
+    }
+    worst = max(epsilon, key=lambda one: epsilon[one])
+    return Trials(
+        tape.sum_M.double().numpy() / np.sqrt([uses[name] for name in names]),
+        np.array(coins),
+        *worst,
+        epsilon[worst],
+        max(guard.delta for guard in guards.values()),
+        _shapes(stage, Counter(names), uses, len(work.model.trainable)),
+    )
+
+
+def _shapes(stage: Stage, counts: Mapping[str, int], uses: Mapping[str, int], n_tensors: int) -> Counter[Shape]:
+    """Return how the canaries' scores lie by what the mechanism says of itself, if half of each owner's join.
+
+    Under an adaptive norm a clipped canary and the noise grow alike, so that the norm at the start tells their ratio.
+    """
+    mechanism, unit = stage.work.mechanism, stage.work.mechanism.protects()
+    sizes = {client: len(shard.items) for client, shard in stage.work.shards.items()}
+    if unit == "example":
+        sizes = {client: size + counts.get(client, 0) // 2 for client, size in sizes.items()}
+    elif unit == "client":
+        sizes = dict.fromkeys(map(str, range(max(1, counts[""] // 2))), 1)
+    else:
+        sizes = dict.fromkeys(counts, 1)
+    guards = stage.guards(sizes)
+    norm_L1 = torch.zeros(n_tensors if unit == "example" else 1, 1)
+    norm_L1[-1] = _STEEP
+    height = min(float((norm_L1 * mechanism.scales(norm_L1, mechanism.start()))[-1]), mechanism.bound())
+    found: Counter[Shape] = Counter()
+    for name, count in counts.items():
+        guard, population = guards[name], {"example": sizes.get(name, 1), "client": len(sizes)}.get(unit, 1)
+        spread = max(mechanism.spread(guard, mechanism.start(), guard.rate * population), _NO_NOISE)
+        found[Shape(height / spread, guard.rate, uses[name], unit == "client_local")] += count
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- planting
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked(Encoded):
+    """A real example as a canary."""
+
+    canary: int = -1
+    side: int = 1
+
+
+def _planted(work: Work, coins: Sequence[bool], unit: str) -> tuple[dict[str, Shard], list[str]]:
+    """Return the clients' examples with the canaries, and who owns each canary."""
+    items = [item for shard in work.shards.values() for item in shard.items]
+    short = min(items, key=lambda item: len(item.tokens_T))
+    marked = [_marked(short, index, 1) for index in range(len(coins))]
+    if unit == "example":
+        clients = list(work.shards)
+        owners = [clients[index % len(clients)] for index in range(len(coins))]
+        joined = {client: list(shard.items) for client, shard in work.shards.items()}
+        for item, owner, coin in zip(marked, owners, coins, strict=True):
+            joined[owner] += [item] * coin
+        return {client: Shard(tuple(own)) for client, own in joined.items()}, owners
+    owners = [f"canary {index}" for index in range(len(coins))]
+    shards: dict[str, Shard] = {}
+    for index, (owner, coin) in enumerate(zip(owners, coins, strict=True)):
+        if unit == "client_local":
+            shards[owner] = Shard((_marked(short, index, 1 if coin else -1),))
+        elif coin:
+            shards[owner] = Shard((marked[index],))
+    return shards, owners
+
+
+def _marked(item: Encoded, canary: int, side: int) -> _Marked:
+    return _Marked(item.tokens_T, item.supervised_T, cuts=item.cuts, reference=item.reference, canary=canary, side=side)
+
+
+def _with(
+    stage: Stage,
+    shards: Mapping[str, Shard],
+    guards: Mapping[str, Guard],
+    recorder: "_Recorder",
+    n_canaries: int,
+    seed: int,
+) -> tuple[Plan, Work]:
+    """Return the training with one more number for each canary; what comes behind a release is the plain mean."""
+    model = stage.work.model
+    model = replace(model, trainable={**model.trainable, _NAME: torch.zeros(n_canaries, device=model.device)})
+    local = stage.work.local
+    if recorder.protects() != "example":  # a row that is its canary's gradient, before it is clipped
+        local = LocalSettings(lr=_LR, schedule="constant", steps=1, batch=1, optimiser="sgd", clip_norm=0.0)
+    task = _PlantedTask(stage.work.task, recorder.tape, example=recorder.protects() == "example")
+    work = replace(
+        stage.work,
+        model=model,
+        task=task,
+        rule=lookup(Rule, "plain")(),
+        local=local,
+        shards=shards,
+        layout=Layout.of_tree(model.trainable),
+        private={},
+        weighting="uniform",
+        seed=seed,
+        mechanism=recorder,
+        guards=guards,
+        codec=lookup(Codec, "float32")(),
+        ranks={},
+        steps={},
+        stream=seed,
+    )
+    plan = replace(
+        stage.plan,
+        rule=work.rule,
+        server_opt=lookup(ServerOpt, "sgd")(),
+        aggregator=lookup(Aggregator, "mean")(),
+        local=local,
+        clients=tuple(shards),
+        clients_per_round=min(stage.plan.clients_per_round, len(shards)),
+        seed=seed,
+        mechanism=recorder,
+        guards=guards,
+        codec=work.codec,
+        layout=work.layout,
+        stream=seed,
+    )
+    return plan, work
+
+
+@dataclass
+class _Tape:
+    """What was released of each canary's number so far, over the deviation of its noise, each use with its sign."""
+
+    sum_M: Tensor
+    own: Mapping[str, Tensor]
+    """The canaries among each owner's data; under "" those among all clients."""
+    stated: Mapping[str, Guard]
+    """The owners' guards with all of their noise."""
+    sign: int = 1
+
+    def take(self, owner: str, released_M: Tensor, spread: float) -> None:
+        """Add what one release from an owner's data holds of its canaries."""
+        if owner in self.own:
+            self.sum_M[self.own[owner]] += self.sign / max(spread, _NO_NOISE) * released_M[self.own[owner]]
+
+
+@dataclass(frozen=True)
+class _PlantedTask(Task):
+    """The task, with a steep slope for each canary among the examples."""
+
+    inner: Task
+    tape: _Tape
+    example: bool
+    """Whether a contribution is an example's gradient; else it is a client's row, which runs against the gradient."""
+    marks: list[tuple[Batch, Tensor, Tensor]] = field(default_factory=list[tuple[Batch, Tensor, Tensor]])
+
+    def encode(self, example: Example, model: Model) -> Encoded:
+        return self.inner.encode(example, model)
+
+    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
+        batch = self.inner.collate(parts, model)
+        items = [item for part in parts for item in part]
+        marked = [(at, item.canary, item.side) for at, item in enumerate(items) if isinstance(item, _Marked)]
+        at, canary, side = torch.tensor(marked, dtype=torch.int64, device=model.device).view(-1, 3).unbind(1)
+        self.marks[:] = [(batch, torch.stack((at, canary)), side)]
+        return batch
+
+    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+        bare = {name: tensor for name, tensor in params.items() if name != _NAME}
+        found = self.inner.loss(model, bare, batch)
+        ((known, (at, canary), side),) = self.marks
+        if known is not batch or not len(at):
+            return found
+        # Of several sequences the first carries the slope; an example's gradient is the sum over them.
+        row = _first_of(batch)[at] if model.flow.per_example else batch.owner_X[at]
+        slope = _STEEP * self.tape.sign if self.example else -_STEEP / _LR * self.tape.sign
+        steep = slope * side * params[_NAME][row, canary] * found.weight_B[at]
+        return LossSum(found.total_B.index_add(0, at, steep.to(found.total_B)), found.weight_B)
+
+    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
+        return self.inner.scores(model, params, parts)
+
+    def predict(
+        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+    ) -> list[list[Prediction]]:
+        return self.inner.predict(model, params, parts, max_new_tokens=max_new_tokens)
+
+
+def _first_of(batch: Batch) -> Tensor:
+    """Return the first sequence [X] of each example."""
+    counts_X = torch.tensor(batch.items or (1,) * len(batch.client_E), device=batch.client_E.device)
+    return counts_X.cumsum(0) - counts_X
+
+
+# ---------------------------------------------------------------------------------------------------------- recording
+
+
+@dataclass(frozen=True)
+class _From:
+    """A source of noise that knows what it is for."""
+
+    noise: Noise
+    client: str
+
+    def __call__(self, count: int) -> Tensor:
+        return self.noise(count)
+
+
+@dataclass(frozen=True)
+class _Recorder(Mechanism):
+    """The mechanism itself; what it releases of the canaries is written down."""
+
+    inner: Mechanism
+    tape: _Tape
+    steps: int
+    """Uses of a client's examples in a round."""
+
+    def protects(self) -> Literal["nothing", "example", "client", "client_local"]:
+        return self.inner.protects()
+
+    def guard(self, *, population: int, expected: float, uses: int) -> Guard:
+        return self.inner.guard(population=population, expected=expected, uses=uses)
+
+    def spent(self, guard: Guard, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
+        return self.inner.spent(guard, uses, before)
+
+    def start(self) -> Tree:
+        return self.inner.start()
+
+    def bound(self) -> float:
+        return self.inner.bound()
+
+    def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
+        return self.inner.scales(norms_LE, kept)
+
+    def spread(self, guard: Guard, kept: Tree, expected: float) -> float:
+        return self.inner.spread(guard, kept, expected)
+
+    def release(self, sum_P: Tensor, **settings: Any) -> tuple[Tensor, Tree]:
+        owner, expected = settings["noise"].client, settings["expected"]
+        spread = self.inner.spread(self.tape.stated[owner], settings["kept"], expected)
+        released_P, kept = self.inner.release(sum_P, **settings)
+        self.tape.take(owner, expected * released_P[-len(self.tape.sum_M) :].cpu(), spread)
+        return released_P, kept
+
+    def repeats(self) -> bool:
+        return self.inner.repeats()
+
+    def source(self, *names: str | int) -> Noise:
+        if names[0] == "sampling":  # a step begins, the same one for all who train beside each other
+            self.tape.sign = 1 - 2 * ((int(names[2]) * self.steps + int(names[4])) % 2)
+        return _From(self.inner.source(*names), str(names[3]) if len(names) > 3 else "")

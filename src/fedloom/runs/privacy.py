@@ -1,0 +1,107 @@
+"""What a run has spent of its clients' privacy: accounts for the ledger, the card, and the lineage of its result."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedloom.base.config import table_of
+from fedloom.base.errors import RunError
+from fedloom.contracts.federated import Guard
+from fedloom.contracts.lineage import NONE, Lineage, Owner, Training
+from fedloom.federated.rounds import Plan, State, spent_at_most
+from fedloom.runs.accounts import account_line, privacy_card, read_spending, write_spending
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.legs import Leg
+from fedloom.runs.origins import Origin
+from fedloom.runs.prepared import Prepared
+
+__all__ = ["lineage_of_result", "privacy_lines", "refuse_forgotten", "with_lost_uses", "worst_account", "write_ahead"]
+
+
+def privacy_lines(plan: Plan, state: State, origins: Mapping[str, Origin]) -> list[dict[str, Any]]:
+    """Return what each guard has let pass so far and before the run, epsilon by both accountants; from uses alone.
+
+    Uses are exact after a resume. With seeded noise they lie in the checkpoint, since a round that is done again sends
+    the very same rows. With noise of the system it would send others: see `write_ahead`.
+    """
+    found: dict[tuple[Guard, int, Origin], dict[str, Any]] = {}  # many clients are alike, and accounting takes a moment
+    lines: list[dict[str, Any]] = []
+    for name, guard in plan.guards.items():
+        key = guard, state.spent.get(name, 0), origins.get(name, Origin())
+        if key not in found:
+            _, uses, origin = key
+            found[key] = account_line(
+                plan.mechanism, name, guard, uses, round=state.round, before=origin.before, broken=origin.broken
+            )
+        lines.append(found[key] | {"client": name})
+    return lines
+
+
+def worst_account(plan: Plan, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the card of the accounts: the unit, and the largest epsilon over all clients."""
+    return privacy_card(plan.mechanism.name, plan.protects, lines)
+
+
+def write_ahead(directory: RunDirectory, plan: Plan, state: State) -> None:
+    """Write down what the coming round may spend before any row leaves: a round that is lost was spent all the same."""
+    if plan.guards:
+        write_spending(directory, spent_at_most(plan, state))
+
+
+def refuse_forgotten(directory: RunDirectory) -> None:
+    """Raise RunError if rounds were begun and no checkpoint is left: a new start would forget what they spent."""
+    if read_spending(directory).uses and not directory.has_checkpoint:
+        raise RunError(
+            f"{directory.path / 'checkpoints'}: missing, but spending.json says that rounds were begun; restore it, or "
+            "start a new run, which spends anew."
+        )
+
+
+def with_lost_uses(directory: RunDirectory, plan: Plan, state: State) -> State:
+    """Return the state with the uses of rounds that were begun after it and have to be done again.
+
+    Raises RunError if `spending.json` tells of fewer uses than the checkpoint.
+    """
+    if not plan.guards:
+        return state
+    begun = read_spending(directory).uses
+    if any(begun.get(name, 0) < uses for name, uses in state.spent.items()):
+        raise RunError(
+            f"{directory.path / 'spending.json'}: counts fewer uses of the clients' data than the checkpoint; restore "
+            "it, or start a new run."
+        )
+    return state if plan.mechanism.repeats() else replace(state, spent=dict(begun))
+
+
+def lineage_of_result(directory: RunDirectory, ready: Prepared, leg: Leg, plan: Plan, state: State) -> Lineage:
+    """Return the lineage of what the leg has trained so far: that of its start, and its own."""
+    data = ready.division.fingerprints
+    if plan.guards:
+        one_for_all = plan.guards.get("")
+        names = data if one_for_all else plan.guards
+        owners = tuple(
+            _owner(name, data[name], one_for_all or plan.guards[name], state.spent.get("" if one_for_all else name, 0))
+            for name in names
+        )
+    else:
+        owners = tuple(Owner(client, data[client]) for client in _trained_on(ready, leg))
+    kind = (plan.mechanism.name, plan.protects) if plan.guards else (NONE, "nothing")
+    return (*ready.lineage, Training(_identity(directory, ready, leg), *kind, owners))
+
+
+def _owner(client: str, data: str, guard: Guard, uses: int) -> Owner:
+    return Owner(client, data, guard.rate, guard.noise_multiplier, guard.delta, uses)
+
+
+def _trained_on(ready: Prepared, leg: Leg) -> list[str]:
+    """Return the clients whose data the leg trains on; one in a single place has them all."""
+    data = ready.division.fingerprints
+    return [client for client in leg.shards if client in data] or list(data)
+
+
+def _identity(directory: RunDirectory, ready: Prepared, leg: Leg) -> str:
+    """Return what tells this training from all others: runs that would release the same share it."""
+    private = read_spending(directory).id if leg.guards else ""
+    parts = table_of(ready.run), leg.start, sorted(ready.division.fingerprints.items()), leg.name, private
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

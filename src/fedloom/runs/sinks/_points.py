@@ -1,0 +1,46 @@
+"""What every sink needs: a line of `metrics.jsonl` as one point of a curve, and the library that draws it."""
+
+import importlib
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fedloom.base.errors import ConfigError, RunError
+
+__all__ = ["library", "point", "refusals"]
+
+
+def point(line: Mapping[str, Any]) -> tuple[str, int, float] | None:
+    """Return (name, round, value) of a line; None where the value is not known, as a loss under privacy.
+
+    A line of one training among several (local models, some clients at a time) has their name behind its own.
+    """
+    if not line["weight"]:
+        return None
+    value = line["total"] / line["weight"]
+    name = f"{line['name']}/{line['leg']}" if line["leg"] else line["name"]
+    return (name, line["round"], value) if math.isfinite(value) else None
+
+
+def library(module: str, sink: str) -> Any:
+    """Return the module that a sink writes with; a missing one is refused with the extra that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"sinks: '{sink}' needs the library of that name, which is not installed; pip install fedloom[{sink}], "
+            "or leave the sink out."
+        ) from error
+
+
+@contextmanager
+def refusals(kind: type[Exception], sink: str) -> Generator[None]:
+    """Turn a library's own error, as of a server that is not there, into one line; the run stops and can go on."""
+    try:
+        yield
+    except kind as error:
+        raise RunError(
+            f"sinks: '{sink}' did not take the numbers ({' '.join(str(error).split())}); the run directory has them: "
+            "repair that and `fedloom resume` the run."
+        ) from error

@@ -1,0 +1,271 @@
+"""The record of a tuning run: what a run file may say, with every default.
+
+`federated`, `clustered`, `local_only` and `centralised` share it, so that a baseline differs from its federated run in
+one line.
+"""
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, TypeVar
+
+from fedloom.base import config
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import AtLeast, Count, Family, Range, check_ranges, lookup
+from fedloom.contracts.federated import (
+    Aggregator,
+    Codec,
+    CorpusMetric,
+    Engine,
+    Mechanism,
+    Metric,
+    ModelFamily,
+    Partition,
+    Rule,
+    ServerOpt,
+    Sink,
+    Source,
+    Task,
+    Weighting,
+)
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.runs.origins import StartData
+
+__all__ = ["EvaluationSettings", "TuningRun", "read_run"]
+
+Holdout = Annotated[float, Range(0, 0.9)]
+FamilyType = TypeVar("FamilyType", bound=Family)
+
+
+def _default(family: type[FamilyType], name: str) -> Callable[[], FamilyType]:
+    return lambda: lookup(family, name)()
+
+
+def _default_metrics() -> tuple[Metric, ...]:
+    return (lookup(Metric, "exact_match")(),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is measured on held-out examples, and when."""
+
+    every: Count = 0
+    """Rounds between evaluations; 0 evaluates before and after training only."""
+    metrics: tuple[Metric, ...] = field(default_factory=_default_metrics)
+    """Scores of written answers; an empty list measures the loss alone and writes nothing."""
+    corpus_metrics: tuple[CorpusMetric, ...] = ()
+    """Scores of all answers to the common test together; never of clients' own texts."""
+    max_new_tokens: AtLeast = 16
+    holdout: Holdout = 0.1
+    """Share of each client's examples held out where the data have no validation split."""
+    holdout_by: Literal["auto", "count", "text"] = "auto"
+    """How: `count` draws that share of a client's records; `text` tosses a coin of its own for each text, so that no
+    record decides about another. auto takes `text` with privacy, which needs it, and `count` elsewhere."""
+    split: Literal["report", "tune"] = "report"
+    """Which held-out examples are asked: those that are reported, or others, by which settings are chosen."""
+    cluster: str = "fact"
+    """Tag of the questions that stand or fall together, as wordings of one fact do; intervals draw them as one."""
+    limit: Count = 0
+    """Test examples used, the first ones; 0 uses all."""
+    samples: Count = 8
+    """Questions and answers written to `samples/` per evaluation."""
+    resamples: AtLeast = 2000
+    """Resamples of the bootstrap intervals."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        names = [metric.name for metric in (*self.metrics, *self.corpus_metrics)]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ConfigError(f"metrics: found '{twice[0]}' twice, allowed is each once: scores are kept by name.")
+        if self.corpus_metrics and not self.metrics:
+            raise ConfigError(
+                f"corpus_metrics: found '{self.corpus_metrics[0].name}' with an empty metrics list, which writes no "
+                "answers; name a metric, for instance metrics = ['empty_answer']."
+            )
+
+    def by_text(self, *, private: bool) -> bool:
+        """Return whether each held-out text is chosen by itself."""
+        return self.holdout_by == "text" or (self.holdout_by == "auto" and private)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRun:
+    """One tuning of a language model over the private data of many clients."""
+
+    protocol: Literal["federated", "local_only", "centralised", "clustered"] = "federated"
+    seed: Count = 0
+    rounds: AtLeast = 20
+    clients: Count = 0
+    """Number of clients; 0 takes as many as the data name."""
+    clients_per_round: Count = 0
+    """Clients sampled in each round; 0 takes all."""
+    weighting: Weighting = "samples"
+    """What a client's row counts by in the mean."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: AtLeast = 1
+    """Threads of the numerical library on the CPU; more help wide models on idle cores and harm on shared ones."""
+    checkpoint_every: AtLeast = 1
+    """Rounds between checkpoints."""
+    train: str | None = None
+    """Pattern of the parameter names that are trained; left out: the adapter, or everything if there is none."""
+    share: str = ".*"
+    """Pattern of the trained names that are shared; the others stay private to each client."""
+    ranks: tuple[AtLeast, ...] = ()
+    """Ranks of the clients' adapters, dealt to them in turn; empty: all have model.lora_rank."""
+    start_data: StartData = "same"
+    """What model.adapter, or a base that fedloom trained, was trained on, as far as privacy is concerned: perhaps some
+    of this run's records. Whoever writes the file can vouch for more: for records of the `same_clients`, each of this
+    run's being at most one of those, or for `other` records."""
+    plugins: tuple[str, ...] = ()
+    """Modules to import for plug-ins that fedloom does not ship."""
+
+    cluster_by: str = "language"
+    """Tag whose most frequent value is a client's cluster under the protocol `clustered`."""
+    clusters: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Values of that tag by the cluster they form; empty: each value is one."""
+
+    model: ModelFamily = field(default_factory=_default(ModelFamily, "causal_lm"))
+    task: Task = field(default_factory=_default(Task, "sft"))
+    data: Source = field(default_factory=_default(Source, "world"))
+    partition: Partition = field(default_factory=_default(Partition, "by_key"))
+    local: LocalSettings = field(default_factory=LocalSettings)
+    rule: Rule = field(default_factory=_default(Rule, "plain"))
+    server_opt: ServerOpt = field(default_factory=_default(ServerOpt, "sgd"))
+    aggregator: Aggregator = field(default_factory=_default(Aggregator, "mean"))
+    codec: Codec = field(default_factory=_default(Codec, "float32"))
+    privacy: Mechanism = field(default_factory=_default(Mechanism, "none"))
+    engine: Engine = field(default_factory=_default(Engine, "cohort"))
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    sinks: tuple[Sink, ...] = ()
+    """Where every line of metrics.jsonl goes besides."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        try:
+            re.compile(self.share)
+        except re.error as error:
+            raise ConfigError(f"share: '{self.share}' is no regular expression: {error}.") from error
+        if self.clients and self.clients_per_round > self.clients:
+            raise ConfigError(
+                f"clients_per_round: found {self.clients_per_round}, allowed is at most clients = {self.clients}."
+            )
+
+        refuse_contradictions(self)
+
+    def as_baseline(self) -> "TuningRun":
+        """Return the run with everything left out that only matters between parties: baselines have one."""
+        return replace(
+            self,
+            rule=lookup(Rule, "plain")(),
+            server_opt=lookup(ServerOpt, "sgd")(),
+            aggregator=lookup(Aggregator, "mean")(),
+            codec=lookup(Codec, "float32")(),
+            privacy=lookup(Mechanism, "none")(),
+            ranks=(),
+        )
+
+    @property
+    def shared_pattern(self) -> str:
+        """The pattern of shared names: alone everything is one's own, and in one place nothing is."""
+        return {"local_only": "(?!)", "centralised": ".*"}.get(self.protocol, self.share)
+
+
+def read_run(table: Mapping[str, Any]) -> TuningRun:
+    """Return the run that a table describes; third-party plug-ins it names are imported first."""
+    modules = table.get("plugins", ())
+    if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
+        raise ConfigError(f"plugins: found {modules!r}, allowed is a list of module names in quotes.")
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except (ImportError, ValueError, TypeError) as error:
+            raise ConfigError(f"plugins: '{module}' cannot be imported: {error}.") from error
+    return config.build(TuningRun, table)
+
+
+def refuse_contradictions(run: TuningRun) -> None:
+    """Refuse settings that make no sense together, before anything is loaded."""
+    _refuse_unprotected(run)
+    _refuse_memories(run)
+    if run.aggregator.hides_rows and not run.codec.exact:
+        raise ConfigError(
+            f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
+            "are exact codecs."
+        )
+    if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
+        raise ConfigError(
+            "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
+            "out train and share, and take rule 'plain' or 'prox'."
+        )
+
+
+def _refuse_unprotected(run: TuningRun) -> None:
+    """Refuse what lets more out of a client than its privacy covers."""
+    protects = run.privacy.protects()
+    if protects != "nothing" and run.protocol != "federated":
+        raise ConfigError(
+            f"protocol: found '{run.protocol}' with privacy, which baselines do not have; set privacy.name = 'none'."
+        )
+    if protects.startswith("client") and run.share != ".*":
+        raise ConfigError(
+            f"share: found '{run.share}' with privacy of unit '{protects}', which covers what is shared and not what "
+            "each client keeps; leave it out, or protect examples."
+        )
+    if protects != "nothing" and run.weighting != "uniform":
+        raise ConfigError(
+            f"weighting: found '{run.weighting}' with privacy, which would tell the sizes of clients and unbound their "
+            "influence; allowed is 'uniform'."
+        )
+    if protects != "nothing" and (setting := run.data.brings_in() or run.partition.brings_in(run.clients)):
+        raise ConfigError(
+            f"privacy: found {setting} with it: where one record leaves, another comes in, so that data sets which "
+            "differ by one record train on more than one other; leave it out, or write the chosen records to a file."
+        )
+    if protects != "nothing" and not run.evaluation.by_text(private=True):
+        raise ConfigError(
+            "evaluation.holdout_by: found 'count' with privacy, where one record less changes which others are held "
+            "out; allowed is 'text'."
+        )
+    if protects == "client" and len(set(run.ranks)) > 1:
+        raise ConfigError(
+            "ranks: found several with privacy of clients, where they are dealt by the client's place: one that leaves "
+            "changes the others'; give all one rank."
+        )
+    if protects.startswith("client") and run.rule.uniform_slots:
+        raise ConfigError(
+            f"privacy: unit '{protects}' bounds one row, but rule '{run.rule.name}' uploads "
+            f"{sorted(run.rule.uniform_slots)} besides; allowed are rules that upload their change alone."
+        )
+    if protects.startswith("client") and run.local.epochs and run.clients_per_round:
+        raise ConfigError(
+            f"local.epochs: found {run.local.epochs:g} with privacy of clients and clients_per_round, where a client "
+            "that leaves changes the others' steps; set local.steps, or let all clients take part."
+        )
+    if protects == "example" and run.local.epochs:
+        raise ConfigError(
+            f"local.epochs: found {run.local.epochs:g} with privacy of examples, which is accounted for steps; set "
+            "local.steps and leave epochs out."
+        )
+    if protects == "client" and run.aggregator.name != "mean":
+        raise ConfigError(
+            f"privacy: unit 'client' adds noise to a sum, found aggregator '{run.aggregator.name}'; allowed is 'mean'."
+        )
+
+
+def _refuse_memories(run: TuningRun) -> None:
+    """Refuse what remembers numbers of a row whose meaning the aggregator changes."""
+    remembers = {
+        f"server_opt '{run.server_opt.name}' with these settings": run.server_opt != lookup(ServerOpt, "sgd")(),
+        f"rule '{run.rule.name}'": bool(run.rule.uniform_slots),
+        "local.optimiser_state 'kept'": run.local.optimiser_state == "kept",
+        f"codec '{run.codec.name}' with error feedback": run.codec.feedback(),
+    }
+    found = [name for name, does in remembers.items() if does]
+    if run.aggregator.turns_basis and found:
+        raise ConfigError(
+            f"aggregator: '{run.aggregator.name}' gives the factors a new basis each round, found {found[0]}, which "
+            "remembers numbers of the old one; allowed are server_opt 'sgd' with its defaults, rules without controls, "
+            "a fresh optimiser and no error feedback."
+        )

@@ -1,0 +1,96 @@
+"""From pieces of text to tokens whose supervision is known by construction.
+
+Each stretch of text is tokenised for itself, so a token never lies half in a prompt and half in an answer, and the
+tokens of a prompt are exactly those with which the training tokens begin. Tokenizers treat the beginning of a text
+apart (SentencePiece puts a blank before it); a stretch that continues a text is therefore tokenised after a short
+sentinel, whose tokens are cut off again. If they do not come off cleanly the next sentinel is tried. The first one is
+the special token that stands before the stretch, if one does: some tokenizers begin anew after it, blank and all, and
+the model has seen the answers so.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from fedloom.base.errors import ModelError
+from fedloom.contracts.model import Piece
+
+__all__ = ["pieces_to_tokens"]
+
+# A line break is what most often stands before an answer, and tokenizers rarely join it to what follows, save to
+# another line break; a digit and a letter are there for those that do, or that do not know line breaks.
+_SENTINELS = ("\n", "0", "a", ".")
+
+
+def pieces_to_tokens(
+    pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerBase, *, begin: bool = True
+) -> tuple[list[int], list[bool]]:
+    """Return the token ids of the joined pieces, and for each whether its piece is supervised.
+
+    With `begin`, what the tokenizer by its own habit puts before a text (a begin token) comes first, unsupervised,
+    unless the text begins with it already; what it puts after a text is left out, an end token is the template's
+    business. The very first token is never supervised, nothing predicts it.
+    """
+    backend = _backend(tokenizer)
+    spans = [(learn, "".join(piece.text for piece in group)) for learn, group in groupby(pieces, _is_supervised)]
+    learn, text = spans[0]
+    first = _ids(backend, text)
+    habit = _begin_tokens(backend) if begin else []
+    tokens = first if first[: len(habit)] == habit else habit + first
+    supervised = [False] * (len(tokens) - len(first)) + [learn] * len(first)
+    for (_, before), (learn, text) in pairwise(spans):
+        sentinels = (*_special_end(backend, before, tokens), *_SENTINELS)
+        new = _continuation(backend, text, sentinels, tokenizer.unk_token_id)
+        tokens += new
+        supervised += [learn] * len(new)
+    supervised[:1] = [False] * len(supervised[:1])
+    return tokens, supervised
+
+
+def _is_supervised(piece: Piece) -> bool:
+    return piece.supervised
+
+
+def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            f"tokenizer {type(tokenizer).__name__} is slow, allowed is one with a tokenizer.json: save it so."
+        )
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation is not None or backend.padding is not None:
+        tokenizer("", add_special_tokens=False)  # a call without options clears what an earlier call has left set
+    return backend
+
+
+def _ids(backend: Tokenizer, text: str) -> list[int]:
+    return backend.encode(text, add_special_tokens=False).ids
+
+
+def _begin_tokens(backend: Tokenizer) -> list[int]:
+    if not backend.num_special_tokens_to_add(is_pair=False):
+        return []
+    bare, dressed = _ids(backend, "0"), backend.encode("0").ids
+    return dressed[: next(n for n in range(len(dressed)) if dressed[n : n + len(bare)] == bare)]
+
+
+def _special_end(backend: Tokenizer, before: str, tokens: Sequence[int]) -> list[str]:
+    """Return the special token with which the text before ends, if it does."""
+    if not tokens:
+        return []
+    last = str(backend.id_to_token(tokens[-1]))
+    skipped = not backend.decode(tokens[-1:], skip_special_tokens=True)
+    return [last] if skipped and before.endswith(last) else []
+
+
+def _continuation(backend: Tokenizer, text: str, sentinels: Sequence[str], unknown: object) -> list[int]:
+    for sentinel in sentinels:
+        head, whole = _ids(backend, sentinel), _ids(backend, sentinel + text)
+        # Neighbouring unknown characters may become one token, so an unknown sentinel proves nothing.
+        if unknown not in head and whole[: len(head)] == head:
+            return whole[len(head) :]
+    raise ModelError(
+        f"the tokenizer joins {text[:20]!r} to every text before it, so what is learnt cannot be told from what is "
+        "not: use another tokenizer or template."
+    )

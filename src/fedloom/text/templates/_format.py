@@ -1,0 +1,75 @@
+"""A template as a record of strings, which the presets fill in and a user's TOML file may fill in too.
+
+`{text}` stands for the text of a turn and `{eos}` for the tokenizer's own end token. A blank before the `{text}` of an
+answer belongs to the answer: it is predicted, and a prompt ends before it, because most tokenizers join a blank to the
+word that follows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from fedloom.base.errors import ConfigError, ModelError
+from fedloom.contracts.examples import Turn
+from fedloom.contracts.federated import Piece
+from fedloom.text.templates._special import end_of_text, is_special
+
+__all__ = ["Format"]
+
+_TEXT = "{text}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How each kind of turn is written; a conversation is the joined text of its turns."""
+
+    user: str
+    """A user turn."""
+    assistant: str
+    """An answer, without its end."""
+    preamble: str = ""
+    """What opens a conversation without a system turn."""
+    system: str = _TEXT
+    """What opens a conversation with a system turn."""
+    separator: str = ""
+    """What stands between the end of an answer and the next user turn."""
+    end: str = "{eos}"
+    """What ends an answer: one special token of the tokenizer, so that generation can stop at it."""
+
+    def __post_init__(self) -> None:
+        for name, text in (("system", self.system), ("user", self.user), ("assistant", self.assistant)):
+            if text.count(_TEXT) != 1:
+                raise ConfigError(f"{name}: found {text!r}, allowed is a text that contains '{_TEXT}' once.")
+
+    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+        """Return the conversation in pieces; the answers with their ends are the supervised ones."""
+        return list(self._pieces(turns, self._end_token(tokenizer)))
+
+    def _pieces(self, turns: Sequence[Turn], end: str) -> Iterator[Piece]:
+        has_system = bool(turns) and turns[0].role == "system"
+        yield Piece(_fill(self.system, turns[0].text) if has_system else self.preamble, supervised=False)
+        before, after = self.assistant.split(_TEXT)
+        prompt_end = before.rstrip(" ")
+        for index, turn in enumerate(turns[has_system:]):
+            if turn.role == "assistant":
+                yield Piece(f"{before[len(prompt_end) :]}{turn.text}{after}{end}", supervised=True)
+            else:
+                gap = self.separator if index else ""
+                yield Piece(f"{gap}{_fill(self.user, turn.text)}{prompt_end}", supervised=False)
+
+    def _end_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        eos = end_of_text(tokenizer)
+        if "{eos}" in self.end and eos is None:
+            raise ModelError("the tokenizer has no end-of-text token, the template needs one: set its eos_token.")
+        end = self.end.replace("{eos}", eos or "")
+        if not is_special(end, tokenizer):
+            raise ModelError(
+                f"the end of an answer {end!r} is no special token of the tokenizer, so generation could not stop at "
+                "it: use the template 'own', 'alpaca' or 'vicuna', or add the token to the tokenizer."
+            )
+        return end
+
+
+def _fill(pattern: str, text: str) -> str:
+    return pattern.replace(_TEXT, text)

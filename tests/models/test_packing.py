@@ -1,0 +1,382 @@
+"""Packed batches: what they hold, that packing equals no packing, and that no example reaches another."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedloom.base import tree
+from fedloom.base.errors import ModelError
+from fedloom.contracts.federated import Encoded
+from fedloom.federated.kernels import client_gradients
+from fedloom.models.attention import packed_attention
+from fedloom.models.lora import lora_layers
+from fedloom.models.packing import LEAST_SLACK, least_slack, pack
+from support.clients import (
+    CPU,
+    TASK,
+    asked,
+    distance,
+    examples,
+    gradient_alone,
+    logits_alone,
+    loss_alone,
+    random_params,
+    tiny,
+)
+from support.models import ARCHITECTURES, VOCABULARY
+
+# Lengths of the examples of each client. Groups of like length form from eight examples on.
+CASES = {
+    "one example": [[7]],
+    "ties": [[6, 6, 6, 6]],
+    "all unlike": [[3, 11, 2, 7, 5]],
+    "one token": [[1, 6, 1, 4]],
+    "two groups": [[20, 6] * 4 + [24, 5, 22, 4] * 2],
+    "three groups with ties": [[40, 20, 9] * 8],
+    "one far longer": [[50] + [3, 4, 5, 2] * 4],
+    "clients of unequal parts": [[4, 17], [3], [9, 9, 2, 1]],
+    "clients with groups": [[20, 6] * 6, [5], [24, 4, 4] * 3],
+}
+
+
+def parts_of(case):
+    return [examples(lengths, case, client) for client, lengths in enumerate(CASES[case])]
+
+
+def clients_params(model, n_clients):
+    return [random_params(model, "client", k) for k in range(n_clients)]
+
+
+def packed_logits(model, params, parts):
+    model.flow.batch = batch = TASK.collate(parts, model)
+    return model.token_logits(params, batch)
+
+
+def furthest(found_SV, expected_SV):
+    """The largest distance of the logits at one place."""
+    return float(((found_SV - expected_SV).norm(dim=1) / expected_SV.norm(dim=1)).max())
+
+
+# ----------------------------------------------------------------------------------------------- what a batch holds
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    """Two clients: examples of three and two tokens, and one of two tokens."""
+    first = Encoded(torch.tensor([11, 12, 13]).int(), torch.tensor([True, False, True]))
+    second = Encoded(torch.tensor([21, 22]).int(), torch.tensor([False, True]))
+    third = Encoded(torch.tensor([31, 32]).int(), torch.tensor([True, True]))
+    return pack([[first, second], [third]], CPU, least_slack=10**9)
+
+
+BY_HAND = {
+    "tokens_N": [11, 12, 13, 21, 22, 31, 32, 0, 0, 0],
+    "positions_N": [0, 1, 2, 0, 1, 0, 1, 0, 0, 0],
+    "client_E": [0, 0, 1],
+    "order_E": [0, 1, 2],
+    "place_M": [0, 1, 2, 3, 4, 0, 5, 6, 0],
+    "home_N": [0, 1, 2, 3, 4, 6, 7, 0, 0, 0],
+    "behind_B": [5, 8],
+    "padding_Q": [7, 8, 9],
+    "asked_S": [1, 3, 5],
+    "targets_S": [13, 22, 32],
+    "example_S": [0, 1, 2],
+}
+
+
+@pytest.mark.parametrize("field", BY_HAND)
+def test_a_small_batch_is_the_one_written_by_hand(by_hand, field):
+    assert vars_of(by_hand)[field].tolist() == BY_HAND[field]
+
+
+def vars_of(batch):
+    return {name: getattr(batch, name) for name in batch.__slots__}
+
+
+def test_a_small_batch_has_the_parts_and_groups_written_by_hand(by_hand):
+    assert (by_hand.parts, by_hand.groups, by_hand.even) == ((5, 2), ((3, 3),), False)
+
+
+def test_examples_of_one_length_without_padding_are_even():
+    assert pack([examples([4, 4]), examples([4, 4], "other")], CPU).even
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups"),
+    [
+        ([9] * 8 + [6] * 8, ((8, 9), (8, 6))),
+        ([9] * 8 + [7] * 8, ((16, 9),)),
+        ([9] * 8 + [6] * 7, ((15, 9),)),
+        ([9] * 7 + [6] * 9, ((8, 9), (8, 6))),
+        ([6] * 8 + [9] * 8, ((8, 9), (8, 6))),
+        ([40] * 8 + [20] * 8 + [9] * 8, ((8, 40), (8, 20), (8, 9))),
+        ([5], ((1, 5),)),
+    ],
+)
+def test_groups_end_where_examples_are_a_third_shorter(lengths, groups):
+    assert pack([examples(lengths)], CPU).groups == groups
+
+
+def test_the_first_token_of_an_example_is_never_asked_for():
+    items = [replace(item, supervised_T=torch.ones_like(item.supervised_T)) for item in examples([1, 3, 5])]
+    batch = pack([items], CPU)
+    assert batch.targets_S.tolist() == [token for item in items for token in item.tokens_T[1:].tolist()]
+
+
+some_clients = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=20), min_size=1, max_size=4)
+often = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+@often
+@given(lengths=some_clients)
+def test_every_real_token_comes_back_from_side_by_side(lengths):
+    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, least_slack=10**9)
+    real_N = torch.ones(len(batch.tokens_N), dtype=torch.bool).index_fill(0, batch.padding_Q, 0)
+    assert torch.equal(batch.place_M[batch.home_N[real_N]], real_N.nonzero().flatten())
+
+
+@often
+@given(lengths=some_clients)
+def test_a_line_side_by_side_holds_one_example_and_zeros(lengths):
+    items = [examples(own, k) for k, own in enumerate(lengths)]
+    batch = pack(items, CPU, least_slack=10**9)
+    everyone, lines, start = [item for part in items for item in part], [], 0
+    for n_examples, length in batch.groups:
+        lines += batch.tokens_N[batch.place_M][start : start + n_examples * length].view(n_examples, length).tolist()
+        start += n_examples * length
+    found = [line[: len(everyone[e].tokens_T)] for line, e in zip(lines, batch.order_E.tolist(), strict=True)]
+    assert found == [everyone[e].tokens_T.tolist() for e in batch.order_E.tolist()]
+
+
+@often
+@given(lengths=some_clients)
+def test_positions_start_anew_in_each_example(lengths):
+    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, least_slack=10**9)
+    longest = max(map(sum, lengths))
+    expected = [[t for length in own for t in range(length)] for own in lengths]
+    assert batch.positions_N.tolist() == [t for own in expected for t in [*own, *[0] * (longest - len(own))]]
+
+
+@often
+@given(lengths=some_clients)
+def test_a_target_is_the_token_behind_the_place_that_is_asked(lengths):
+    items = [examples(own, k) for k, own in enumerate(lengths)]
+    batch = pack(items, CPU, least_slack=10**9)
+    assert torch.equal(batch.tokens_N[batch.asked_S + 1], batch.targets_S)
+    assert batch.targets_S.tolist() == [t for part in items for item in part for t in asked(item)[1].tolist()]
+
+
+# -------------------------------------------------------------------------------------------- packing equals no packing
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packed_logits_are_those_of_each_example_alone(architecture, case):
+    model, oracle, parts = tiny(architecture), tiny(architecture, attention="eager"), parts_of(case)
+    clients = clients_params(model, len(parts))
+    expected = [
+        logits_alone(oracle.module, own, item) for own, part in zip(clients, parts, strict=True) for item in part
+    ]
+    assert furthest(packed_logits(model, tree.stack(clients), parts), torch.cat(expected)) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packed_gradients_are_those_of_each_example_alone(architecture, case):
+    model, oracle, parts = tiny(architecture), tiny(architecture, attention="eager"), parts_of(case)
+    clients = clients_params(model, len(parts))
+    leaves = {name: leaf.requires_grad_() for name, leaf in tree.stack(clients).items()}
+    found = client_gradients(model, TASK, leaves, parts)
+    for own, part, sum_P in zip(clients, parts, found.sum_KP, strict=True):
+        expected = sum(gradient_alone(oracle.module, own, item) for item in part)
+        assert distance(sum_P, expected) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_in_float64_packed_gradients_are_those_of_each_example_alone_to_the_last_digits(architecture, case):
+    """In float32 a mistake that touches little could hide behind rounding; the eager oracle rounds to float32."""
+    model, oracle, parts = in_float64(tiny(architecture)), tiny(architecture, attention="sdpa"), parts_of(case)
+    module = deepcopy(oracle.module).double()
+    clients = [{name: t.double() for name, t in own.items()} for own in clients_params(oracle, len(parts))]
+    leaves = {name: leaf.requires_grad_() for name, leaf in tree.stack(clients).items()}
+    found = client_gradients(model, TASK, leaves, parts)
+    for own, part, sum_P in zip(clients, parts, found.sum_KP, strict=True):
+        assert distance(sum_P, sum(gradient_alone(module, own, item) for item in part)) < 1e-12
+
+
+def in_float64(model):
+    module = deepcopy(model.module).double()
+    flow = next(iter(lora_layers(module).values())).flow  # the copy's layers read the copy of the flow
+    return replace(model, module=module, flow=flow, head=None)
+
+
+@pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_parts_with_and_without_padding_have_the_same_gradients(architecture, case, monkeypatch):
+    model, parts, sums = tiny(architecture), parts_of(case), []
+    leaves = {name: t.requires_grad_() for name, t in tree.stack(clients_params(model, len(parts))).items()}
+    for chosen in (0, 10_000):
+        monkeypatch.setattr("fedloom.tasks.sft.least_slack", lambda width, chosen=chosen: chosen)
+        assert (len(TASK.collate(parts, model).padding_Q) == 0) == (chosen == 0)
+        sums.append(client_gradients(model, TASK, leaves, parts).sum_KP)
+    assert distance(*sums) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("lengths", "n_tokens"),
+    [([[30, 30], [31], [1, 2]], 3 * 60), ([[64], [1]], 2 * 64), ([[65], [1]], 66), ([[64, 3], [2], [2], [2]], 73)],
+)
+def test_parts_are_padded_where_that_adds_less_than_32_tokens_to_each(lengths, n_tokens):
+    assert len(pack([examples(own) for own in lengths], CPU).tokens_N) == n_tokens
+
+
+@pytest.mark.parametrize("case", ["all unlike", "two groups", "clients with groups"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_whole_models_have_the_packed_gradients_of_each_example_alone(architecture, case):
+    model, oracle = tiny(architecture, rank=0), tiny(architecture, rank=0, attention="eager")
+    part = parts_of(case)[0]
+    params = random_params(model, "whole")
+    leaves = {name: leaf[None].requires_grad_() for name, leaf in params.items()}
+    found = client_gradients(model, TASK, leaves, [part]).sum_KP[0]
+    expected = sum(gradient_alone(oracle.module, params, item) for item in part)
+    assert distance(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("case", ["all unlike", "two groups", "clients of unequal parts"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packed_attention_agrees_with_a_mask_over_the_whole_row(architecture, case, attention):
+    model, other, parts = tiny(architecture), tiny(architecture, attention=attention), parts_of(case)
+    params = tree.stack(clients_params(model, len(parts)))
+    assert furthest(packed_logits(model, params, parts), packed_logits(other, params, parts)) < 1e-5
+
+
+# ----------------------------------------------------------------------------------------------------- sliding windows
+
+WINDOW = {"sliding_window": 4}
+
+
+@pytest.mark.parametrize("case", ["all unlike", "two groups", "clients of unequal parts"])
+def test_a_window_shorter_than_the_examples_is_that_of_transformers(case):
+    model, oracle, parts = tiny("mistral", **WINDOW), tiny("mistral", attention="eager", **WINDOW), parts_of(case)
+    clients = clients_params(model, len(parts))
+    expected = [
+        logits_alone(oracle.module, own, item) for own, part in zip(clients, parts, strict=True) for item in part
+    ]
+    assert furthest(packed_logits(model, tree.stack(clients), parts), torch.cat(expected)) < 1e-5
+
+
+def test_gradients_through_a_window_are_those_of_transformers():
+    model, oracle = tiny("mistral", **WINDOW), tiny("mistral", attention="eager", **WINDOW)
+    (part,), params = parts_of("two groups"), random_params(tiny("mistral", **WINDOW), "window")
+    leaves = {name: leaf[None].requires_grad_() for name, leaf in params.items()}
+    expected = sum(gradient_alone(oracle.module, params, item) for item in part)
+    assert distance(client_gradients(model, TASK, leaves, [part]).sum_KP[0], expected) < 1e-5
+
+
+def test_a_window_changes_the_logits_of_longer_examples():
+    item = examples([12])
+    narrow, wide = (
+        packed_logits(tiny("mistral", **more), tree.stack([tiny("mistral").trainable]), [item]) for more in (WINDOW, {})
+    )
+    assert distance(narrow, wide) > 1e-3
+
+
+def test_a_window_leaves_examples_that_fit_into_it_alone():
+    item = examples([4, 3, 4])
+    narrow, wide = (
+        packed_logits(tiny("mistral", **more), tree.stack([tiny("mistral").trainable]), [item]) for more in (WINDOW, {})
+    )
+    assert torch.equal(narrow, wide)
+
+
+# ----------------------------------------------------------------------------------------- nothing reaches another one
+
+
+def losses(model, params, parts):
+    model.flow.batch = batch = TASK.collate(parts, model)
+    return TASK.loss(model, params, batch).total_B
+
+
+@pytest.mark.parametrize("case", ["all unlike", "two groups", "clients with groups"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_other_tokens_in_one_example_leave_the_losses_of_the_others_bitwise(architecture, case):
+    model, parts = tiny(architecture), parts_of(case)
+    params = tree.stack(clients_params(model, len(parts)))
+    before = losses(model, params, parts)
+    changed = parts[0][1]
+    tokens_T = 3 + (changed.tokens_T + 7) % (VOCABULARY - 4)
+    parts[0][1] = replace(changed, tokens_T=tokens_T)
+    moved = (losses(model, params, parts) != before).nonzero().flatten().tolist()
+    assert moved == [1]
+
+
+def test_an_example_has_the_loss_it_has_alone():
+    model = tiny()
+    params, items = tree.stack([model.trainable]), parts_of("all unlike")[0]
+    alone = torch.cat([losses(model, params, [[item]]) for item in items])
+    torch.testing.assert_close(losses(model, params, [items]), alone, rtol=1e-5, atol=0)
+
+
+def test_a_supervised_token_that_is_shifted_by_one_would_show():
+    model = tiny()
+    (item,) = examples([12])
+    late = replace(item, supervised_T=item.supervised_T.roll(1))
+    found = losses(model, tree.stack([model.trainable]), [[item]])[0]
+    right, wrong = (loss_alone(tiny(attention="eager").module, model.trainable, one) for one in (item, late))
+    assert abs(found - right) < 1e-4 * abs(right - wrong)
+
+
+def attention_inputs(batch, n_heads=4, n_groups=2, width=8):
+    draw = torch.Generator().manual_seed(3)
+    return [
+        torch.randn(1, heads, len(batch.tokens_N), width, generator=draw).requires_grad_()
+        for heads in (n_heads, n_groups, n_groups)
+    ]
+
+
+@pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
+def test_padding_gets_a_gradient_of_zero(case):
+    batch = pack(parts_of(case), CPU, least_slack=10**9)
+    states = attention_inputs(batch)
+    out, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    grads = torch.autograd.grad(out.square().sum(), states)
+    assert all(float(grad[:, :, batch.padding_Q].abs().sum()) == 0 for grad in grads)
+
+
+@pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
+def test_a_gradient_at_padding_goes_nowhere(case):
+    batch = pack(parts_of(case), CPU, least_slack=10**9)
+    states = attention_inputs(batch)
+    out, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    grads = torch.autograd.grad(out[:, batch.padding_Q].square().sum(), states)
+    assert all(float(grad.abs().sum()) == 0 for grad in grads)
+
+
+def test_what_stands_at_padding_does_not_matter():
+    batch = pack(parts_of("clients with groups"), CPU, least_slack=10**9)
+    states = [state.detach() for state in attention_inputs(batch)]
+    real_N = torch.ones(len(batch.tokens_N), dtype=torch.bool).index_fill(0, batch.padding_Q, 0)
+    before, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    for state in states:
+        state[:, :, batch.padding_Q] = 1e3
+    after, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    assert torch.equal(before[:, real_N], after[:, real_N])
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_attention_with_sinks_is_refused():
+    batch = pack([examples([3])], CPU)
+    with pytest.raises(ModelError, match="not plain softmax"):
+        packed_attention(torch.nn.Identity(), *attention_inputs(batch), None, packed=batch, s_aux=torch.zeros(4))
+
+
+def test_a_wide_model_is_spared_padding_that_a_narrow_one_bears():
+    assert (least_slack(128), least_slack(256), least_slack(1024)) == (LEAST_SLACK, LEAST_SLACK // 4, 1)
