@@ -383,7 +383,7 @@ def test_another_examination_is_not_written_over(run, tmp_path, capsys):
 def test_folder_of_something_else_is_not_written_into(run, tmp_path, capsys):
     file = exam_file(tmp_path, judge=JUDGE)
     assert fedloom("evaluate", "exam", run, file, "--out", tmp_path) == 2
-    assert "exists and holds no examination" in capsys.readouterr().err
+    assert "exists and is not empty; choose another --out" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------------------------------- shipped files

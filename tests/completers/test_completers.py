@@ -262,7 +262,7 @@ def test_vllm_gives_every_prompt_a_seed_of_its_own(folder, stand_in):
 
 def test_vllm_without_the_library_is_refused(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ConfigError, match=r"vllm: the library is not there; pip install fedloom\[vllm\]"):
+    with pytest.raises(ConfigError, match=r"needs vllm, which is not installed; pip install fedloom\[vllm\]"):
         answers(vllm_of(folder), prompts("w5"))
 
 

@@ -359,5 +359,5 @@ def test_a_server_without_a_model_is_refused():
 
 def test_a_missing_library_is_refused_with_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ConfigError, match=r"needs the library openai; pip install fedloom\[judge\]"):
+    with pytest.raises(ConfigError, match=r"needs openai, which is not installed; pip install fedloom\[judge\]"):
         answers(OpenAIServer(url="http://127.0.0.1:9/v1", model="judge"), prompts("a"))

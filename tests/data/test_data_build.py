@@ -438,7 +438,7 @@ def test_too_small_users_alone_are_refused(make):
 def test_an_output_that_is_there_is_refused(make, tmp_path):
     (tmp_path / "out0").mkdir()
     (tmp_path / "out0" / "mine.txt").write_text("keep")
-    with pytest.raises(RunError, match="is there already and not empty; choose another --out"):
+    with pytest.raises(RunError, match="exists and is not empty; choose another --out"):
         make("aya")
 
 

@@ -1,6 +1,7 @@
 """Each metric on chosen texts: what its rule says, and what the library or paper it comes from says."""
 
 import json
+import sys
 from decimal import Decimal
 from itertools import permutations
 
@@ -14,6 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModel, AutoTokenizer
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError
+from fedloom.base.extras import library
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import chat
@@ -24,7 +26,7 @@ from fedloom.evaluation.metrics.choice_match import chosen_letter
 from fedloom.evaluation.metrics.edit_similarity import edit_distance
 from fedloom.evaluation.metrics.numeric_match import last_number
 from fedloom.text.embedding import embedded
-from fedloom.text.words import first_label, text_library, words
+from fedloom.text.words import first_label, words
 from fedloom.world import World
 from fedloom.world.languages import LANGUAGES, translate
 from support.encoders import POSITIONS, encoder_folder
@@ -288,9 +290,10 @@ def test_words_of_a_text(text, expected):
     assert words(text) == expected
 
 
-def test_a_missing_library_is_named_with_its_extra():
-    with pytest.raises(ConfigError, match=r"found no 'no_such_library'.*pip install fedloom\[text\]"):
-        text_library("no_such_library")
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
+    with pytest.raises(ConfigError, match=r"needs rouge_score, which is not installed; pip install fedloom\[text\]"):
+        library("rouge_score.rouge_scorer")
 
 
 # -------------------------------------------------------------------------------------------------- by other libraries

@@ -367,7 +367,7 @@ def test_results_on_other_data_are_refused(results, ours, tmp_path):
 
 
 def test_folder_of_something_else_is_refused(folder, ours):
-    with pytest.raises(RunError, match=r"holds something else; give a new folder"):
+    with pytest.raises(RunError, match=r"is not empty; give a new folder"):
         ask(ours, folder, "tfns", data_dir=folder)
 
 

@@ -192,7 +192,7 @@ def test_an_adapter_without_a_run_says_so_in_its_card(tmp_path):
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     run, _ = run_directory(tmp_path)
-    with pytest.raises(RunError, match="base: exists and is not an empty folder; give a new folder"):
+    with pytest.raises(RunError, match="base: exists and is not empty; give a new folder"):
         export(run, tmp_path / "base")
 
 

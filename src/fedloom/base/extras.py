@@ -1,12 +1,14 @@
 """Libraries that only some plug-ins and commands need: asked for before anything is done, not where first used."""
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from fedloom.base.errors import ConfigError
 
-__all__ = ["EXTRAS", "require"]
+__all__ = ["EXTRAS", "library", "require"]
 
 EXTRAS: Mapping[str, str] = {
     "datasets": "datasets",
@@ -14,9 +16,15 @@ EXTRAS: Mapping[str, str] = {
     "langdetect": "text",
     "lm_eval": "lm-eval",
     "matplotlib": "report",
+    "mlflow": "mlflow",
+    "openai": "judge",
+    "pyarrow": "parquet",
     "rouge_score": "text",
     "sacrebleu": "text",
     "sklearn": "text",
+    "tensorboard": "tensorboard",
+    "vllm": "vllm",
+    "wandb": "wandb",
 }
 """Library -> the extra of fedloom that brings it."""
 
@@ -30,3 +38,9 @@ def require(who: str, *libraries: str) -> None:
         if not sys.modules.get(library) and importlib.util.find_spec(library) is None:
             extra = EXTRAS[library]
             raise ConfigError(f"{who}: needs {library}, which is not installed; pip install fedloom[{extra}].")
+
+
+def library(module: str, who: str = "fedloom") -> Any:
+    """Return a module of a library that may be missing; raises ConfigError as `require` does."""
+    require(who, module.partition(".")[0])
+    return importlib.import_module(module)

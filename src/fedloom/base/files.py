@@ -4,13 +4,16 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from fedloom.base.errors import FedloomError, RunError
@@ -19,7 +22,11 @@ __all__ = [
     "atomic_folder",
     "disk_errors",
     "file_name",
+    "file_sha256",
+    "held",
     "json_sha256",
+    "plain",
+    "refuse_filled",
     "removed_if_refused",
     "sync",
     "write_atomic",
@@ -45,6 +52,30 @@ def disk_errors(path: Path) -> Generator[None]:
         raise RunError(f"{path}: could not be written ({error}); check the disk.") from error
 
 
+def refuse_filled(out: Path, advice: str = "choose another --out") -> None:
+    """Raise RunError if something lies where a folder is to be made; an empty folder is nothing."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: exists and is not empty; {advice}.")
+
+
+@contextlib.contextmanager
+def held(lock: Path, refusal: str) -> Generator[None]:
+    """Hold a lock file while the block runs; the system lets go when a process dies.
+
+    Raises RunError with `refusal` where another process, or another block of this one, holds it.
+    """
+    file = FileLock(lock)
+    try:
+        with disk_errors(lock):
+            file.acquire(timeout=0)
+    except Timeout:
+        raise RunError(refusal) from None
+    try:
+        yield
+    finally:
+        file.release()
+
+
 def file_name(name: str) -> str:
     """Return a client's name as one safe file name: no separator, no leading dot, no limit on what it may hold.
 
@@ -57,9 +88,26 @@ def file_name(name: str) -> str:
     return f"{quoted[: _LONGEST // 2]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def json_sha256(value: Any) -> str:
     """Return the SHA-256 of JSON values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, mappings, sequences and numbers as JSON values; null stands for what is no finite number."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fedloom.base.errors import DataError, RunError
+from fedloom.base.files import plain
 from fedloom.benchmark.ranking import ALL, gap
 from fedloom.benchmark.suite import BASE, Claim, SuiteOutcome
-from fedloom.benchmark.summary import Summary, languages_of_models, plain, summarise
+from fedloom.benchmark.summary import Summary, languages_of_models, summarise
 from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.statistics import LEVEL, Interval
 from fedloom.results.outcome import Asked, Outcome
@@ -154,11 +155,11 @@ def _somewhere(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group]) -> D
     places = [(method, group) for method in claim.methods for group in groups]
     level = _level(len(places))
     parts = [_part(found, claim, group, (method, claim.than), level) for method, group in places]
-    plain = [_part(found, claim, group, (method, claim.than), LEVEL) for method, group in places]
+    uncorrected = [_part(found, claim, group, (method, claim.than), LEVEL) for method, group in places]
     best = max(parts, key=lambda part: part.difference.low)
     state = _state(
         holds=best.difference.low > claim.margin,
-        fails=all(part.difference.high <= claim.margin for part in plain),
+        fails=all(part.difference.high <= claim.margin for part in uncorrected),
     )
     above = sum(part.difference.low > claim.margin for part in parts)
     reason = f"best {_told(best)}, needed above {claim.margin:g}, so on {above} of {len(parts)} ({_corrected(level)})"

@@ -3,12 +3,13 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fedloom.base.errors import DataError, RunError
+from fedloom.base.files import plain
 from fedloom.base.rng import numpy_random
 from fedloom.benchmark.ranking import PairRow, RankRow, pair_rows, rank_rows
 from fedloom.benchmark.suite import BASE, SuiteOutcome
@@ -31,7 +32,6 @@ __all__ = [
     "fairness",
     "language_rows",
     "languages_of_models",
-    "plain",
     "score_rows",
     "summarise",
 ]
@@ -107,17 +107,6 @@ class Summary:
     def record(self) -> dict[str, Any]:
         """Return all of it as JSON values; null stands for what is no finite number."""
         return plain(self)
-
-
-def plain(value: Any) -> Any:
-    """Return dataclasses, mappings, sequences and numbers as JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def summarise(found: SuiteOutcome) -> Summary:

@@ -39,10 +39,9 @@ def evaluate_tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")] = False,
 ) -> None:
     """Ask a model closed-ended tasks: MMLU, BBH, DROP, CRASS, HumanEval, MBPP, GSM8K, MATH, medicine, finance, own."""
-    import torch
-
     from fedloom.base.errors import ModelError
     from fedloom.base.extras import require
+    from fedloom.base.machine import device_of
     from fedloom.cli.console import lines, print_tables
     from fedloom.completers.candidates import candidate
     from fedloom.completers.model import LocalModel
@@ -55,7 +54,7 @@ def evaluate_tasks(
         return
     require("evaluate tasks", "lm_eval", "datasets")
     found = LocalModel() if model == EMBEDDED else candidate(Path(model))
-    built = found.model.build(seed=0, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    built = found.model.build(seed=0, device=device_of("auto"))
     scorer = Scorer(built, built.trainable, None if plain else found.template)
     try:
         scorer.blank()

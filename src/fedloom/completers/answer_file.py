@@ -8,7 +8,6 @@ is refused.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedloom.base.errors import CompletionError, RunError
-from fedloom.base.files import disk_errors, json_sha256
+from fedloom.base.files import disk_errors, held, json_sha256
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
@@ -63,11 +62,8 @@ def asking(completer: Completer, cache: Path, budget: Budget | None = None) -> G
     with disk_errors(cache):
         cache.parent.mkdir(parents=True, exist_ok=True)
         file = cache.open("a+b")
-    with file, contextlib.ExitStack() as stack:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{cache}: somebody else is writing answers to it; wait for the end of that.") from None
+    busy = f"{cache}: somebody else is writing answers to it; wait for the end of that."
+    with file, held(cache.with_name(f".{cache.name}.lock"), busy), contextlib.ExitStack() as stack:
         yield Asker(completer, cache, file, budget or Budget(), stack)
 
 

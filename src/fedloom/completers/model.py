@@ -5,11 +5,8 @@ import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import field
 from functools import partial
-from typing import Literal
 
-import torch
-
-from fedloom.base.errors import ConfigError
+from fedloom.base.machine import Device, device_of
 from fedloom.base.plugin import AtLeast, lookup, plugin
 from fedloom.completers._identity import template_table
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
@@ -36,7 +33,7 @@ class LocalModel(Completer):
     template: Template = field(default_factory=_own_template)
     batch: AtLeast = 16
     """Prompts answered together."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
     def identity(self) -> str:
         """Return the hashes of model and template; device and batch move answers by rounding only."""
@@ -46,7 +43,7 @@ class LocalModel(Completer):
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
         """Load the model; a prompt too long for it never has an answer, a template that does not fit is refused."""
-        yield partial(self._answers, self.model.build(seed=0, device=self._device()))
+        yield partial(self._answers, self.model.build(seed=0, device=device_of(self.device)))
 
     def _answers(self, model: Model, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         room, fitting = context_size(model), list[int]()
@@ -63,9 +60,3 @@ class LocalModel(Completer):
     def together(self) -> int:
         """Return several batches, so that prompts of like length share one."""
         return 8 * self.batch
-
-    def _device(self) -> torch.device:
-        found = torch.cuda.is_available()
-        if self.device == "cuda" and not found:
-            raise ConfigError("device: found 'cuda', but no CUDA device is there; use device = 'cpu' or 'auto'.")
-        return torch.device("cuda" if found and self.device != "cpu" else "cpu")

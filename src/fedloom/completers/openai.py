@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from fedloom.base.errors import CompletionError, ConfigError
+from fedloom.base.extras import library
 from fedloom.base.plugin import Positive, Range, plugin
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
@@ -89,7 +90,7 @@ class OpenAIServer(Completer):
             yield partial(self._answers, _Server(self, client, key))
 
     def _client(self, key: str) -> "OpenAI":
-        openai = _library()
+        openai = library("openai", "completer 'openai'")
         try:
             return openai.OpenAI(
                 base_url=self.url,
@@ -140,14 +141,6 @@ class OpenAIServer(Completer):
                         other.cancel()
         if failed is not None:
             raise failed
-
-
-def _library() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise ConfigError("completer 'openai': needs the library openai; pip install fedloom[judge].") from error
-    return openai
 
 
 def _client_errors(openai: Any) -> tuple[type[Exception], ...]:

@@ -7,7 +7,6 @@ to rounding.
 """
 
 import contextlib
-import importlib
 import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import field
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fedloom.base.errors import CompletionError, ConfigError
+from fedloom.base.extras import library, require
+from fedloom.base.files import file_sha256
 from fedloom.base.plugin import AtLeast, Range, lookup, plugin
 from fedloom.base.rng import seed_of
-from fedloom.completers._identity import sha256_of, template_table
+from fedloom.completers._identity import template_table
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.contracts.federated import Template
 from fedloom.models.generation import prompt_tokens, stop_tokens
@@ -54,17 +55,17 @@ class Vllm(Completer):
         """Return the names of model and adapter, the hashes of their files where they are local, and the template."""
         folders = [Path(name) for name in (self.path, self.adapter) if name]
         files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file.is_file()]
-        known = {"model": [folder.name for folder in folders], "files": [sha256_of(file) for file in files]}
+        known = {"model": [folder.name for folder in folders], "files": [file_sha256(file) for file in files]}
         return json.dumps({"vllm": known, "template": template_table(self.template)}, sort_keys=True)
 
     def require(self) -> None:
         """Refuse a missing library with ConfigError."""
-        _library()
+        require("completer 'vllm'", "vllm")
 
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
         """Start vLLM; without the library this raises ConfigError."""
-        vllm, lora = _library()
+        vllm, lora = (library(module, "completer 'vllm'") for module in ("vllm", "vllm.lora.request"))
         engine = vllm.LLM(
             model=self.path,
             enable_lora=bool(self.adapter),
@@ -92,14 +93,6 @@ class Vllm(Completer):
     def together(self) -> int:
         """Return a group, in which vLLM schedules by itself."""
         return self.group
-
-
-def _library() -> tuple[Any, Any]:
-    """Return vLLM and its part for adapters."""
-    try:
-        return importlib.import_module("vllm"), importlib.import_module("vllm.lora.request")
-    except ImportError as error:
-        raise ConfigError("vllm: the library is not there; pip install fedloom[vllm], beside a GPU.") from error
 
 
 def _options(prompt: Sequence[int], sampling: Sampling, stop: Sequence[int]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ import torch
 from fedloom.base import config
 from fedloom.base.errors import DataError
 from fedloom.base.files import disk_errors, write_atomic
+from fedloom.base.machine import device_of
 from fedloom.base.plugin import lookup
 from fedloom.contracts.diversity import Aggregate, Diversity, Found, Index, Instruments
 from fedloom.contracts.examples import Example
@@ -49,7 +50,6 @@ from fedloom.contracts.federated import Task
 from fedloom.data.clients import divide
 from fedloom.diversity.instruments import instruments
 from fedloom.diversity.plots import plot
-from fedloom.runs.prepared import device_of
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["AXES", "Described", "describe", "describe_run", "write"]

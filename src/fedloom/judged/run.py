@@ -19,7 +19,7 @@ from typing import Any
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
-from fedloom.base.files import disk_errors, write_atomic
+from fedloom.base.files import disk_errors, plain, refuse_filled, write_atomic
 from fedloom.base.tables import Table
 from fedloom.completers.answer_file import Asker, asking
 from fedloom.completers.candidates import candidate
@@ -167,8 +167,8 @@ def _require(out: Path, *completers: Completer) -> None:
 def _start(wanted: _Wanted, out: Path) -> None:
     """Make the directory, or see that an examination that lies there is this one."""
     file = out / "asked.toml"
-    if out.exists() and not file.is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out}: exists and holds no examination; choose another --out.")
+    if not file.is_file():
+        refuse_filled(out)
     if (out / "exam.json").is_file():
         # Round trip, so that both sides are what TOML keeps of them.
         here, there = config.read_toml(file), config.parse(config.dump(wanted), str(file))
@@ -268,18 +268,8 @@ def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str,
     return found
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _interval_record(interval: Interval) -> dict[str, Any]:
-    return {
-        "n": interval.n,
-        "value": interval.value,
-        "low": _number(interval.low),
-        "high": _number(interval.high),
-        "standard_error": _number(interval.standard_error),
-    }
+    return {name: plain(vars(interval)[name]) for name in ("n", "value", "low", "high", "standard_error")}
 
 
 def _row_record(row: Row) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
-from fedloom.base.files import atomic_folder, disk_errors, file_name, json_sha256, write_atomic
+from fedloom.base.files import atomic_folder, disk_errors, file_name, json_sha256, refuse_filled, write_atomic
 from fedloom.lm_eval.code_execution import run_program
 from fedloom.lm_eval.harness import (
     Loaded,
@@ -123,8 +123,7 @@ def _header(scorer: Scorer, wanted: Wanted) -> Record:
 def _check_header(out: Path, header: Record) -> None:
     file = out / "evaluation.json"
     if not file.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f"{out}: holds something else; give a new folder, or one of `fedloom evaluate tasks`.")
+        refuse_filled(out, "give a new folder, or one of `fedloom evaluate tasks`")
         return
     keys = config.differing_keys(_json(file), header)
     if keys:

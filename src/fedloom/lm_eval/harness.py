@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from fedloom.base.errors import ConfigError, DataError, FedloomError, MissingFileError, UnknownNameError, suggest
+from fedloom.base.extras import library
 from fedloom.lm_eval.code_answers import program_of
 from fedloom.lm_eval.code_execution import Limits, run_program
 from fedloom.lm_eval.libraries import libraries
@@ -51,11 +52,7 @@ class Loaded:
 
 def lm_eval_version() -> str:
     """Return the version of lm-eval; a missing one raises ConfigError."""
-    try:
-        import lm_eval
-    except ImportError as error:
-        raise ConfigError("closed-ended tasks need lm-eval; pip install fedloom[lm-eval].") from error
-    return str(lm_eval.__version__)
+    return str(library("lm_eval", "closed-ended tasks").__version__)
 
 
 @contextlib.contextmanager

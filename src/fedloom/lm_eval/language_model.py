@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from fedloom.base.errors import ConfigError, DataError, ModelError
+from fedloom.base.extras import require
 from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import LARGE
 from fedloom.contracts.evaluation import Sampling
@@ -176,11 +177,10 @@ class Scorer:
 
 def harness_model(scorer: Scorer) -> "TemplateLM":
     """Return the model as lm-eval asks it; a missing lm-eval raises ConfigError."""
-    try:
-        from lm_eval.api.model import TemplateLM
-        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-    except ImportError as error:
-        raise ConfigError("closed-ended tasks need lm-eval; pip install fedloom[lm-eval].") from error
+    require("closed-ended tasks", "lm_eval")
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
     tokenizer: Any = scorer.model.tokenizer
 
     class _HarnessModel(TemplateLM):

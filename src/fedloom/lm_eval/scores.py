@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedloom.base import rng
 from fedloom.base.errors import DataError
+from fedloom.base.files import plain
 from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
 
 __all__ = [
@@ -47,7 +48,7 @@ class Score:
 
     def as_record(self) -> dict[str, float | int | None]:
         """Return the score as JSON values, null where there is none."""
-        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+        return plain(self)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fedloom.base.errors import RunError
+from fedloom.base.files import plain
 from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
 from fedloom.evaluation.difficulty import perplexity
@@ -176,10 +177,7 @@ def _effective(interval: Interval | None) -> str:
 
 def as_json(interval: Interval | None) -> dict[str, float | None] | None:
     """Return an interval as JSON values, null where it has none."""
-    if interval is None:
-        return None
-    values = {name: value for name, value in asdict(interval).items() if name != "n"}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return interval and {name: value for name, value in plain(interval).items() if name != "n"}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ resumed run writes the same lines again. Everything else is written under a temp
 """
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -31,17 +29,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedloom.base.errors import MissingFileError, RunError
-from fedloom.base.files import atomic_folder, disk_errors, json_sha256, sync
+from fedloom.base.files import atomic_folder, disk_errors, file_sha256, held, json_sha256, refuse_filled, sync
 from fedloom.base.tree import Tree
 
 __all__ = ["LOGS", "Checkpoint", "RunDirectory"]
 
 LOGS = ("metrics.jsonl", "ledger.jsonl", "results.jsonl")
 _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lies about a rename
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,7 @@ class RunDirectory:
     def create(cls, path: Path, texts: Mapping[str, str]) -> "RunDirectory":
         """Make a new run directory with the given files; an existing one that is not empty is refused."""
         path = path.resolve()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path}: exists and is not empty; choose another --out, or `fedloom resume {path}`.")
+        refuse_filled(path, f"choose another --out, or `fedloom resume {path}`")
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(path) as folder:
@@ -83,13 +76,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def held(self) -> Generator[None]:
         """Keep other processes from writing while the block runs; the system lets go when a process dies."""
-        with disk_errors(self.path):
-            lock = (self.path / ".lock").open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"{self.path}: another process is at work in it; wait for it to end.") from None
+        with held(self.path / ".lock", f"{self.path}: another process is at work in it; wait for it to end."):
             yield
 
     @property
@@ -135,7 +122,7 @@ class RunDirectory:
             state = {
                 "values": dict(checkpoint.values),
                 "log_bytes": {log: (self.path / log).stat().st_size for log in LOGS},
-                "sha256": {name: _hash(new / name) for name in checkpoint.trees},
+                "sha256": {name: file_sha256(new / name) for name in checkpoint.trees},
                 "values_sha256": json_sha256(checkpoint.values),
             }
             with (new / "state.json").open("w") as file:
@@ -165,7 +152,7 @@ class RunDirectory:
                 raise TypeError("its values are no table")
             if state["values_sha256"] != json_sha256(state["values"]):
                 raise ValueError("its values differ from what was saved")
-            damaged = [name for name, digest in state["sha256"].items() if _hash(folder / name) != digest]
+            damaged = [name for name, digest in state["sha256"].items() if file_sha256(folder / name) != digest]
             if damaged:
                 raise RunError(
                     f"{folder / damaged[0]}: its bytes differ from what was saved; {_other(folder, folders)}"

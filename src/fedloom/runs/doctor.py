@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import torch
 
+from fedloom.base.machine import free_bytes, total_bytes
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import Job, Local
 from fedloom.federated.client import Workspace, train_clients
-from fedloom.runs.environment import memory_bytes, versions
+from fedloom.runs.environment import versions
 from fedloom.runs.execute import work_of
 from fedloom.runs.legs import Leg
 from fedloom.runs.prepared import Prepared, prepare
@@ -19,12 +20,13 @@ from fedloom.runs.tuning import TuningRun
 
 __all__ = ["examine_machine", "examine_run"]
 
+_CPU = torch.device("cpu")
 _MEASURED = 3  # steps timed, after one that warms up
 
 
 def examine_machine() -> list[str]:
     """Return lines about versions, devices and memory."""
-    available, total = memory_bytes()
+    available, total = free_bytes(_CPU), total_bytes()
     lines = [f"{package} {version or 'not installed'}" for package, version in versions().items()]
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     lines.append(f"devices: {', '.join(['cpu', *names])}")
@@ -42,7 +44,7 @@ def examine_run(run: TuningRun) -> list[str]:
         *ready.notes,
         f"model: {base / 2**20:.1f} MiB; shared numbers: {n_numbers:,} ({4 * n_numbers / 2**20:.2f} MiB a row)",
         f"one step: {1000 * step_s:.1f} ms; {steps:,.0f} steps in all: {steps * step_s / 60:.1f} min, evaluation apart",
-        f"memory: {_peak_bytes() / 2**30:.2f} GiB at the peak, {memory_bytes()[0] / 2**30:.1f} GiB left: the run fits",
+        f"memory: {_peak_bytes() / 2**30:.2f} GiB at the peak, {free_bytes(_CPU) / 2**30:.1f} GiB left: the run fits",
     ]
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["dirty_diff", "environment", "memory_bytes", "versions"]
+from fedloom.base.machine import total_bytes
+
+__all__ = ["dirty_diff", "environment", "versions"]
 
 _PACKAGES = ("fedloom", "torch", "transformers", "tokenizers", "safetensors", "numpy", "peft", "datasets")
 
@@ -26,16 +28,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = ""
     return found
-
-
-def memory_bytes() -> tuple[int, int]:
-    """Return (available, total) memory of the machine in bytes, (0, 0) where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0, 0
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
-    return values.get("MemAvailable", 0), values.get("MemTotal", 0)
 
 
 def _git(*words: str) -> str:
@@ -66,5 +58,5 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda or "",
         "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if cuda else [],
         "threads": torch.get_num_threads(),
-        "memory_bytes": memory_bytes()[1],
+        "memory_bytes": total_bytes(),
     }

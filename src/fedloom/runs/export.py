@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fedloom.base.config import read_toml
 from fedloom.base.errors import MissingFileError, ModelError, RunError
-from fedloom.base.files import atomic_folder
+from fedloom.base.files import atomic_folder, refuse_filled
 from fedloom.contracts.lineage import UNKNOWN, Lineage, read_lineage, read_stated, unnamed, write_lineage
 from fedloom.models.causal_lm import CausalLM
 from fedloom.models.checkpoint import EMBEDDED
@@ -46,8 +46,7 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
     `out` appears whole or not at all. Raises MissingFileError without a result, RunError if `out` is taken or cannot
     be written, ModelError if base and adapter do not fit.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise RunError(f"{out}: exists and is not an empty folder; give a new folder to export to.")
+    refuse_filled(out, "give a new folder to export to")
     result, run = _result_in(folder), _run_of(folder)
     lineage, stated = _lineage_of(result), read_stated(result)
     if run and _contradicts(folder, run, result, stated):

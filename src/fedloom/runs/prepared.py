@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fedloom.base.errors import ConfigError
+from fedloom.base.machine import device_of
 from fedloom.base.tree import Layout, Tree, flatten
 from fedloom.contracts.federated import Frame, Mechanism, Model, Shard
 from fedloom.contracts.lineage import Lineage, lineage_table
@@ -22,7 +23,7 @@ from fedloom.runs.legs import Leg
 from fedloom.runs.origins import Origin, origin_of
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["Prepared", "device_of", "prepare", "refuse_dropout"]
+__all__ = ["Prepared", "prepare", "refuse_dropout"]
 
 _LEGS = {"federated": federated.legs, "local_only": local_only.legs, "centralised": centralised.legs}
 
@@ -156,11 +157,3 @@ def _check_ranks(run: TuningRun, layout: Layout) -> None:
     rank = full_rank(layout)
     if run.ranks and max(run.ranks) > rank:
         raise ConfigError(f"ranks: found {max(run.ranks)}, allowed is at most the model's rank {rank}.")
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device that a run asks for; a CUDA device that is not there is refused."""
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
-        raise ConfigError("device: found 'cuda', but no CUDA device is there; use device = 'cpu' or 'auto'.")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and found) else "cpu")

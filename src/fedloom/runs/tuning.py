@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError
+from fedloom.base.machine import Device
 from fedloom.base.plugin import AtLeast, Count, Family, Range, check_ranges, lookup
 from fedloom.contracts.federated import (
     Aggregator,
@@ -103,7 +104,7 @@ class TuningRun:
     """Clients sampled in each round; 0 takes all."""
     weighting: Weighting = "samples"
     """What a client's row counts by in the mean."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     threads: AtLeast = 1
     """Threads of the numerical library on the CPU; more help wide models on idle cores and harm on shared ones."""
     checkpoint_every: AtLeast = 1

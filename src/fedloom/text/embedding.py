@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError
+from fedloom.base.extras import library
 from fedloom.text.pretrained import load
-from fedloom.text.words import text_library, well_formed
+from fedloom.text.words import well_formed
 
 __all__ = ["counted", "embedded"]
 
@@ -65,6 +66,6 @@ def _encoder(path: str) -> tuple[Any, Any, int]:
 
 def counted(texts: Sequence[str]) -> NDArray[np.float64]:
     """Return the texts as unit vectors [N, 1024] of hashed counts of 2 to 4 neighbouring characters; extra `text`."""
-    library = text_library("sklearn.feature_extraction.text")
-    hashing = library.HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=_BUCKETS)
+    found = library("sklearn.feature_extraction.text")
+    hashing = found.HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=_BUCKETS)
     return hashing.transform([well_formed(text) for text in texts]).toarray()

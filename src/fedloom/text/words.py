@@ -5,16 +5,12 @@ character by character, each with the marks on it: Chinese, Japanese, Thai, Lao,
 are the words of the library `rouge-score`.
 """
 
-import importlib
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from fedloom.base.errors import ConfigError
-
-__all__ = ["first_label", "ngrams", "text_library", "well_formed", "words"]
+__all__ = ["first_label", "ngrams", "well_formed", "words"]
 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # and kana
 _MARKED = [*map(chr, (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800)))]
@@ -63,11 +59,3 @@ def first_label(text: str, labels: Sequence[str]) -> str | None:
 def well_formed(text: str) -> str:
     """Return a text that can be encoded: half a surrogate pair, as broken JSON has it, becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def text_library(name: str) -> Any:
-    """Return a module of the extra `text`; a missing one raises ConfigError."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"metrics: found no '{name}', which measures texts; pip install fedloom[text].") from error

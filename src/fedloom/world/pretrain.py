@@ -24,6 +24,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedloom.base.errors import RunError
+from fedloom.base.files import refuse_filled
 from fedloom.base.rng import generator, python_random
 from fedloom.contracts.examples import Chat, Document
 from fedloom.world import World
@@ -310,8 +311,7 @@ def pretrain(
 
     The card's scores are measured on `per_task` questions of each task.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"'{out}' exists and is not empty, allowed is a new folder: choose another --out.")
+    refuse_filled(out)
     if steps < 1:
         raise RunError(f"pretraining of {steps} steps, allowed is at least 1: give a larger --steps.")
     tell = report or _silent

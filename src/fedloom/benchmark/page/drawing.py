@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fedloom.base.errors import ConfigError
+from fedloom.base.extras import library
 
 __all__ = ["DASHES", "GRID", "INK", "MARKERS", "MUTED", "PAPER", "drawn", "series", "short"]
 
@@ -67,12 +67,7 @@ def short(text: str, longest: int = 26) -> str:
 
 @contextmanager
 def _settings() -> Generator[None]:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError(
-            "report: found no 'matplotlib', which draws the figures of the page; pip install fedloom[report]."
-        ) from error
+    matplotlib = library("matplotlib", "the figures of the page")
     settings: Any = {**matplotlib.rcParamsDefault, **_SETTINGS, "backend": "svg"}  # whatever a user has set up
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # The page's own fonts show what the one that measures texts here has no glyph for.

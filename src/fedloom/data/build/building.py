@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import DataError, RunError
-from fedloom.base.files import atomic_folder, write_atomic
+from fedloom.base.files import atomic_folder, refuse_filled, write_atomic
 from fedloom.base.rng import python_random
 from fedloom.data.build.recipes import RECIPES, DatasetName, Recipe
 from fedloom.data.build.splitting import Entry, Splits, split_users
@@ -48,8 +48,7 @@ def build(
     """
     if upstream.folder and out.resolve().is_relative_to(upstream.folder.resolve()):
         raise RunError(f"{out}: is in the folder {upstream.folder} that is read; choose an --out outside --from.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out}: is there already and not empty; choose another --out.")
+    refuse_filled(out)
     recipe = RECIPES[name]
     least, most = min_records or recipe.min_records, recipe.clients if clients is None else clients
     counted = _count(recipe, upstream)

@@ -1,6 +1,5 @@
 """Reading the upstream sets row by row, so that a set of millions of dialogues needs no memory for those left out."""
 
-import hashlib
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import ConfigError, DataError, MissingFileError
+from fedloom.base.files import file_sha256
 from fedloom.data.hub_records import hub_records
 from fedloom.data.records import Record, find_files, parse_json
 
-__all__ = ["Upstream", "file_digest", "open_upstream"]
+__all__ = ["Upstream", "open_upstream"]
 
 _READ = (".parquet", ".jsonl", ".ndjson", ".json")
 _ROWS = 1024  # rows of a Parquet file held at once
@@ -39,7 +39,7 @@ class Upstream:
         """Return what the rows depend on: size and SHA-256 of every file by name, or name and revision on the hub."""
         if self.hub:
             return {"hub": self.hub, "revision": self.revision}
-        return {name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for name, path in self.files.items()}
+        return {name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for name, path in self.files.items()}
 
 
 def open_upstream(source: str, revision: str = "") -> Upstream:
@@ -127,9 +127,3 @@ def _refuse_missing(where: str, present: Sequence[str], columns: Sequence[str]) 
             f"{where}: no column '{missing[0]}'; present: {', '.join(present) or 'none'}; the build reads "
             f"{', '.join(columns)}: give the set that it is made of."
         )
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import DataError, MissingFileError
+from fedloom.base.files import file_sha256
 from fedloom.data.build.building import CARD, FORMAT, card_digest
-from fedloom.data.build.upstream import Upstream, file_digest
+from fedloom.data.build.upstream import Upstream
 from fedloom.data.records import parse_json, read_text
 
 __all__ = ["read_card", "verify"]
@@ -36,7 +37,7 @@ def verify(folder: Path, upstream: Upstream | None = None) -> dict[str, Any]:
         path = folder / file
         if not path.is_file():
             raise MissingFileError(f"{path}: is missing; build the data set anew.")
-        found = file_digest(path)
+        found = file_sha256(path)
         if found != recorded:
             raise DataError(
                 f"{path}: has SHA-256 {found[:12]}, the build recorded {recorded[:12]}: it has been changed; build the "

@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom.base.extras import library
 from fedloom.base.rng import seed_of
-from fedloom.text.words import text_library
 
 __all__ = ["area", "histograms"]
 
@@ -53,15 +53,15 @@ def histograms(first_ND: Numbers, second_MD: Numbers) -> tuple[Numbers, Numbers]
     both_LD = np.concatenate([first_ND, second_MD])
     if len(np.unique(both_LD, axis=0)) == 1:
         return np.ones(1), np.ones(1)
-    components = text_library("sklearn.decomposition").PCA(n_components=_VARIANCE, svd_solver="full")
+    components = library("sklearn.decomposition").PCA(n_components=_VARIANCE, svd_solver="full")
     reduced_LD = components.fit_transform(both_LD)
     n_clusters = max(2, round(min(len(first_ND), len(second_MD)) / _PER_CLUSTER))
     n_clusters = min(n_clusters, len(np.unique(reduced_LD.round(9), axis=0)))
     seed = seed_of("divergence frontier") % 2**32
-    clusters = text_library("sklearn.cluster").KMeans(n_clusters, n_init=_STARTS, max_iter=500, random_state=seed)
+    clusters = library("sklearn.cluster").KMeans(n_clusters, n_init=_STARTS, max_iter=500, random_state=seed)
     with warnings.catch_warnings():
         # Fewer different points than clusters leave some of these empty, which changes no share.
-        warnings.simplefilter("ignore", text_library("sklearn.exceptions").ConvergenceWarning)
+        warnings.simplefilter("ignore", library("sklearn.exceptions").ConvergenceWarning)
         cluster_L = clusters.fit_predict(reduced_LD)
     sides = cluster_L[: len(first_ND)], cluster_L[len(first_ND) :]
     first_K, second_K = (np.bincount(side, minlength=n_clusters) / len(side) for side in sides)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from fedloom.base.errors import ConfigError
+from fedloom.base.extras import library
 from fedloom.contracts.federated import CorpusMetric
 from fedloom.evaluation.corpus_metrics._checks import check_count
-from fedloom.text.words import first_label, text_library
+from fedloom.text.words import first_label
 
 __all__ = ["check_labels", "label_f1"]
 
@@ -33,5 +34,5 @@ def label_f1(
     check_count(metric, len(pairs), "texts whose reference begins with a label")
     found, wanted = [found for found, _ in pairs], [wanted for _, wanted in pairs]
     asked = sorted(set(wanted))
-    score = text_library("sklearn.metrics").f1_score(wanted, found, labels=asked, average=average, zero_division=0)
+    score = library("sklearn.metrics").f1_score(wanted, found, labels=asked, average=average, zero_division=0)
     return min(1.0, float(score))

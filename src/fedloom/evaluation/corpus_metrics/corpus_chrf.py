@@ -7,10 +7,10 @@ this is.
 from collections.abc import Sequence
 from typing import ClassVar
 
+from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import CorpusMetric
 from fedloom.evaluation.corpus_metrics._checks import with_reference
-from fedloom.text.words import text_library
 
 __all__ = ["CorpusChrf"]
 
@@ -26,4 +26,4 @@ class CorpusChrf(CorpusMetric):
     def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
         """Return the score of the answers that have a reference."""
         found, wanted = with_reference(self, predictions, references)
-        return min(100.0, float(text_library("sacrebleu").corpus_chrf(found, [wanted]).score))
+        return min(100.0, float(library("sacrebleu").corpus_chrf(found, [wanted]).score))

@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
+from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import CorpusMetric
 from fedloom.evaluation.corpus_metrics._checks import with_reference
-from fedloom.text.words import text_library
 
 __all__ = ["CorpusTer"]
 
@@ -34,4 +34,4 @@ class CorpusTer(CorpusMetric):
         """Return the rate of the answers that have a reference."""
         found, wanted = with_reference(self, predictions, references)
         cut = {"normalized": self.asian_support, "asian_support": self.asian_support}
-        return float(text_library("sacrebleu").corpus_ter(found, [wanted], **cut).score)
+        return float(library("sacrebleu").corpus_ter(found, [wanted], **cut).score)

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import CorpusMetric
 from fedloom.evaluation.corpus_metrics._checks import check_count
-from fedloom.text.words import ngrams, text_library
+from fedloom.text.words import ngrams
 
 __all__ = ["SelfBleu"]
 
@@ -37,7 +38,7 @@ class SelfBleu(CorpusMetric):
     def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
         """Return the mean; references do not matter."""
         check_count(self, len(predictions))
-        bleu = text_library("sacrebleu").BLEU(effective_order=True, tokenize=self.tokenize)
+        bleu = library("sacrebleu").BLEU(effective_order=True, tokenize=self.tokenize)
         tokens = [bleu.tokenizer(text.rstrip()).split() for text in predictions]
         counts = [[ngrams(one, order) for one in tokens] for order in _ORDERS]
         largest = [_two_largest(of_order) for of_order in counts]

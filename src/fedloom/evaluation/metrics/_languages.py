@@ -12,9 +12,9 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from fedloom.base.extras import library
 from fedloom.base.rng import seed_of
 from fedloom.contracts.examples import Document
-from fedloom.text.words import text_library
 from fedloom.world import World
 from fedloom.world.languages import LANGUAGES, plain_text, translate
 from fedloom.world.names import every_name
@@ -56,16 +56,16 @@ def languages_of(text: str) -> frozenset[str]:
     detector.append(text)
     try:
         return frozenset((str(detector.detect()).split("-")[0],))
-    except text_library("langdetect").LangDetectException:
+    except library("langdetect").LangDetectException:
         return frozenset()
 
 
 @cache
 def _factory() -> Any:
     """Return the library's profiles with a seed of their own: by itself it draws anew for each text."""
-    library = text_library("langdetect.detector_factory")
-    factory = library.DetectorFactory()
-    factory.load_profile(library.PROFILES_DIRECTORY)
+    found = library("langdetect.detector_factory")
+    factory = found.DetectorFactory()
+    factory.load_profile(found.PROFILES_DIRECTORY)
     factory.set_seed(seed_of("langdetect"))
     return factory
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from fedloom.base.extras import library
 from fedloom.base.mean import Mean
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Prediction
 from fedloom.evaluation.metrics._texts import reference_of
-from fedloom.text.words import text_library, words
+from fedloom.text.words import words
 
 __all__ = ["rouge"]
 
@@ -23,5 +24,5 @@ def rouge(example: Example, prediction: Prediction, kind: str, *, least: int) ->
     reference = reference_of(example)
     if reference is None or len(words(reference)) < least:
         return Mean()
-    scorer = text_library("rouge_score.rouge_scorer").RougeScorer([kind], tokenizer=_Words())
+    scorer = library("rouge_score.rouge_scorer").RougeScorer([kind], tokenizer=_Words())
     return Mean(float(scorer.score(reference, prediction.text)[kind].fmeasure), 1.0)

@@ -8,12 +8,12 @@ A mean of these is not the BLEU of a corpus, which `corpus_bleu` is.
 
 from typing import ClassVar, Literal
 
+from fedloom.base.extras import library
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 from fedloom.evaluation.metrics._texts import reference_of
-from fedloom.text.words import text_library
 
 __all__ = ["Bleu"]
 
@@ -37,5 +37,5 @@ class Bleu(Metric):
         return Mean(self._score(prediction.text, reference), 1.0)
 
     def _score(self, text: str, reference: str) -> float:
-        found = text_library("sacrebleu").sentence_bleu(text, [reference], tokenize=self.tokenize)
+        found = library("sacrebleu").sentence_bleu(text, [reference], tokenize=self.tokenize)
         return min(100.0, float(found.score))  # rounding puts a perfect one a little above

@@ -6,12 +6,12 @@ it (extra `text`); white space does not count. It needs no words, so it suits al
 
 from typing import ClassVar
 
+from fedloom.base.extras import library
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 from fedloom.evaluation.metrics._texts import reference_of
-from fedloom.text.words import text_library
 
 __all__ = ["Chrf"]
 
@@ -29,5 +29,5 @@ class Chrf(Metric):
         reference = reference_of(example)
         if reference is None:
             return Mean()
-        found = text_library("sacrebleu").sentence_chrf(prediction.text, [reference])
+        found = library("sacrebleu").sentence_chrf(prediction.text, [reference])
         return Mean(min(100.0, float(found.score)), 1.0)

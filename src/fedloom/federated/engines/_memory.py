@@ -1,15 +1,14 @@
 """How many clients fit into memory together, from what one of them was measured to need."""
 
 import math
-import os
-from pathlib import Path
 
 import torch
 
+from fedloom.base.machine import free_bytes
 from fedloom.base.tree import Layout, Tree, stack
 from fedloom.contracts.federated import Work
 
-__all__ = ["free_bytes", "room_for"]
+__all__ = ["room_for"]
 
 _ROWS = 10  # a client's row, gradients, moments, scratch, anchor, memory, upload and temporaries
 _TOKENS = {"cpu": 4096, "cuda": 32768}  # tokens of a pass beyond which more clients no longer pay: docs/log.md
@@ -52,23 +51,3 @@ def _bytes_per_token(work: Work) -> float:
         kept.pop(tensor.untyped_storage().data_ptr(), None)
     # Gradients of activations live beside what is kept, a few layers at a time.
     return 1.5 * sum(kept.values()) / len(item.tokens_T)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory that is free on the device; on the CPU within the limit of the control group, if any."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    lines = dict(line.split(":", 1) for line in _read("/proc/meminfo").splitlines() if ":" in line)
-    if "MemAvailable" in lines:
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
-    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""

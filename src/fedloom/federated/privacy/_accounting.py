@@ -17,15 +17,15 @@ Deviations: RDP is evaluated at every eighth order and then at those around the 
 bound, and the tests find the same minimum as at all orders.
 """
 
-import importlib
 import logging
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, reduce
-from typing import Any, Literal
+from typing import Literal
 
+from fedloom.base import extras
 from fedloom.base.errors import ConfigError
 
 __all__ = [
@@ -171,7 +171,7 @@ def _rdp(parts: Sequence[Spending], delta: float) -> float:
 
 def _rdp_at(orders: Sequence[float], parts: Sequence[Spending], delta: float) -> tuple[float, float]:
     """Return epsilon and the order at which it is least."""
-    library = _library("dp_accounting")
+    library = extras.library("dp_accounting", "privacy")
     with _quiet():
         accountant = library.rdp.RdpAccountant(orders)
         for part in parts:
@@ -182,7 +182,7 @@ def _rdp_at(orders: Sequence[float], parts: Sequence[Spending], delta: float) ->
 
 
 def _pld(parts: Sequence[Spending], delta: float) -> float:
-    losses = _library("dp_accounting.pld.privacy_loss_distribution")
+    losses = extras.library("dp_accounting.pld.privacy_loss_distribution", "privacy")
     parts = [_one_use(part) if part.rate == 1 else part for part in parts]
     rough = max(_rdp_at(_ROUGH_ORDERS, parts, delta)[0], 1e-3)
     uses = sum(part.uses for part in parts)
@@ -205,15 +205,6 @@ def _pld(parts: Sequence[Spending], delta: float) -> float:
 def _one_use(part: Spending) -> Spending:
     """Return the one Gaussian that so many without sampling compose to."""
     return Spending(1.0, part.noise_multiplier / math.sqrt(part.uses), 1)
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"privacy: found no '{name}', which accounts for what privacy costs; pip install fedloom[privacy]."
-        ) from error
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """What every sink needs: a line of `metrics.jsonl` as one point of a curve, and the library that draws it."""
 
-import importlib
 import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fedloom.base.errors import ConfigError, RunError
+from fedloom.base.errors import RunError
 
-__all__ = ["library", "point", "refusals"]
+__all__ = ["point", "refusals"]
 
 
 def point(line: Mapping[str, Any]) -> tuple[str, int, float] | None:
@@ -21,17 +20,6 @@ def point(line: Mapping[str, Any]) -> tuple[str, int, float] | None:
     value = line["total"] / line["weight"]
     name = f"{line['name']}/{line['leg']}" if line["leg"] else line["name"]
     return (name, line["round"], value) if math.isfinite(value) else None
-
-
-def library(module: str, sink: str) -> Any:
-    """Return the module that a sink writes with; a missing one is refused with the extra that brings it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"sinks: '{sink}' needs the library of that name, which is not installed; pip install fedloom[{sink}], "
-            "or leave the sink out."
-        ) from error
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import Sink
-from fedloom.runs.sinks._points import library, point, refusals
+from fedloom.runs.sinks._points import point, refusals
 
 __all__ = ["MLflow"]
 
@@ -35,7 +36,7 @@ class MLflow(Sink):
     @contextmanager
     def open(self, folder: str, table: Mapping[str, Any]) -> Generator[Callable[[Mapping[str, Any]], None]]:
         """Give what takes the lines; a run of the same folder is deleted there, for all its lines come again."""
-        module = library("mlflow", self.name)
+        module = library("mlflow", "sink 'mlflow'")
         with refusals(module.exceptions.MlflowException, self.name):
             client = module.MlflowClient(tracking_uri=self.tracking_uri or None)
             run = self._begin(client, folder)

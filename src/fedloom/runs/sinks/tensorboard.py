@@ -1,14 +1,16 @@
 """TensorBoard: one scalar curve per name, in the run's folder `tensorboard/`. Extra: `tensorboard`."""
 
+import importlib
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import Sink
-from fedloom.runs.sinks._points import library, point
+from fedloom.runs.sinks._points import point
 
 __all__ = ["TensorBoard"]
 
@@ -22,8 +24,8 @@ class TensorBoard(Sink):
     @contextmanager
     def open(self, folder: str, table: Mapping[str, Any]) -> Generator[Callable[[Mapping[str, Any]], None]]:
         """Give what takes the lines; older event files of the run are removed, as it hands over all lines again."""
-        library("tensorboard", self.name)
-        writers = library("torch.utils.tensorboard", self.name)
+        library("tensorboard", "sink 'tensorboard'")
+        writers = importlib.import_module("torch.utils.tensorboard")
         place = Path(folder) / "tensorboard"
         shutil.rmtree(place, ignore_errors=True)
         writer = writers.SummaryWriter(log_dir=str(place), flush_secs=_FLUSH_S)

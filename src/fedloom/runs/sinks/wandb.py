@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import Sink
-from fedloom.runs.sinks._points import library, point, refusals
+from fedloom.runs.sinks._points import point, refusals
 
 __all__ = ["WeightsAndBiases"]
 
@@ -31,7 +32,7 @@ class WeightsAndBiases(Sink):
         A run that goes on is a new one there, with all its lines; of an offline one the files before are removed, of
         an online one both remain, in one group.
         """
-        module, name = library("wandb", self.name), Path(folder).name
+        module, name = library("wandb", "sink 'wandb'"), Path(folder).name
         if self.mode == "offline":
             shutil.rmtree(Path(folder) / "wandb", ignore_errors=True)
         with refusals(module.errors.Error, self.name):
