@@ -154,7 +154,7 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 100,
-    "base": 1_020,
+    "base": 1_050,
     "benchmark": 3_400,
     "cli": 1_250,
     "completers": 1_000,

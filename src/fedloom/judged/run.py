@@ -269,7 +269,8 @@ def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str,
 
 
 def _interval_record(interval: Interval) -> dict[str, Any]:
-    return {name: plain(vars(interval)[name]) for name in ("n", "value", "low", "high", "standard_error")}
+    known = plain(interval)
+    return {name: known[name] for name in ("n", "value", "low", "high", "standard_error")}
 
 
 def _row_record(row: Row) -> dict[str, Any]:
