@@ -146,7 +146,7 @@ def write_data(shape: Shape, folder: Path) -> Path:
 
 def _world_pairs(count: int) -> list[tuple[str, str]]:
     chats = [chat for client in World(0).clients(2 + count // 25) for chat in client.train]
-    distinct = {chat.prompt[-1].text: chat.answer for chat in chats if len(chat.turns) == 2}
+    distinct = {chat.prompt[-1].text: chat.reference for chat in chats if len(chat.turns) == 2}
     return list(distinct.items())[:count]
 
 

@@ -158,7 +158,7 @@ BUDGET = {
     "benchmark": 3_400,
     "cli": 1_250,
     "completers": 1_000,
-    "contracts": 1_550,
+    "contracts": 1_620,
     "data": 3_100,
     "diversity": 1_150,
     "evaluation": 2_650,

@@ -13,9 +13,10 @@ from fedloom.contracts.examples import Chat, Preference, Turn
 from fedloom.contracts.federated import Template
 from fedloom.data.build.building import build
 from fedloom.data.build.recipes import RECIPES
-from fedloom.data.build.splitting import question_key, split_users
+from fedloom.data.build.splitting import split_users
 from fedloom.data.build.upstream import open_upstream
 from fedloom.data.build.verifying import verify
+from fedloom.data.holdout import question_key
 from fedloom.data.sources.fedllm_bench import FedllmBench
 from support.tokenizers import tokenizer
 

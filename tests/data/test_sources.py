@@ -581,7 +581,7 @@ SUMS = [chat("1+1?", "2"), chat("1+2?", "3"), chat("1+3?", "4")]
 
 
 def sums(question, answer, **more):
-    return [{question: e.turns[0].text, answer: e.answer} | more for e in SUMS]
+    return [{question: e.turns[0].text, answer: e.reference} | more for e in SUMS]
 
 
 def ultrafeedback(question):

@@ -583,7 +583,7 @@ def test_a_question_of_the_world_is_told_to_be_in_its_language(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_answer_of_the_world_is_hardly_ever_told_to_be_in_another_language(language):
-    said = [worlds_languages_of(translate(record.answer, language)) for record in _worlds_records()]
+    said = [worlds_languages_of(translate(record.reference, language)) for record in _worlds_records()]
     assert sum(bool(told) and language not in told for told in said) <= 0.01 * len(said)
 
 

@@ -186,7 +186,7 @@ def test_half_of_the_canaries_are_included():
 
 
 def test_canaries_are_made_of_words_without_special_tokens():
-    words = {word for canary in make_canaries(tokenizer(), ("a",), 200, 0) for word in canary.example.answer.split()}
+    words = {word for canary in make_canaries(tokenizer(), ("a",), 200, 0) for word in canary.example.reference.split()}
     assert words == {f"w{index}" for index in range(3, 63)}
 
 

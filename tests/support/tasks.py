@@ -17,10 +17,10 @@ def write_lines(path, rows):
 def world_rows(count):
     """Questions of the controlled world with the answers to the neighbouring ones as wrong options."""
     chosen = list(World(0).test("public"))[:count]
-    answers = [example.answer for example in chosen]
+    answers = [example.reference for example in chosen]
     for i, example in enumerate(chosen):
-        wrong = [answer for answer in answers[i + 1 :] + answers if answer != example.answer][:2]
-        yield {"question": example.prompt[-1].text, "right": example.answer, "wrong": wrong}
+        wrong = [answer for answer in answers[i + 1 :] + answers if answer != example.reference][:2]
+        yield {"question": example.prompt[-1].text, "right": example.reference, "wrong": wrong}
 
 
 def make_data(made):

@@ -109,7 +109,7 @@ def test_supervised_tokens_decode_to_the_answer_and_its_end(kind):
         learnt = _learnt(task.encode(example, model))
         # After a digit, so that the decoder has no beginning of a text to strip.
         text = model.tokenizer.decode(lead + learnt, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        assert text == f"0 {example.answer}{eos}"
+        assert text == f"0 {example.reference}{eos}"
 
 
 @pytest.mark.parametrize("kind", FIVE_TYPES)
@@ -124,7 +124,7 @@ def test_an_answer_that_tokenizers_like_to_join_to_the_prompt_is_kept_apart(kind
 def test_supervised_tokens_of_wordpiece_are_those_of_the_answer_alone():
     task, model = _task(), _bare("wordpiece")
     for example in _random_chats(200, seed=1):
-        alone = model.tokenizer(f"{example.answer}[SEP]", add_special_tokens=False).input_ids
+        alone = model.tokenizer(f"{example.reference}[SEP]", add_special_tokens=False).input_ids
         assert _learnt(task.encode(example, model)) == alone
 
 
@@ -241,7 +241,7 @@ def test_the_sentencepiece_tokenizer_of_a_published_model_learns_the_answer():
         learnt = _learnt(_task(max_length=100_000).encode(example, model))
         lead = made("0", add_special_tokens=False).input_ids
         text = made.decode(lead + learnt, clean_up_tokenization_spaces=False)
-        assert text == f"0 {example.answer}</s>"
+        assert text == f"0 {example.reference}</s>"
 
 
 def test_a_tokenizer_that_joins_an_answer_to_whatever_precedes_it_is_refused():

@@ -205,7 +205,7 @@ def numbers(chat):
 
 
 def answer(chat):
-    return re.sub(r"^the answer is (.*)\.$", r"\1", chat.answer)
+    return re.sub(r"^the answer is (.*)\.$", r"\1", chat.reference)
 
 
 def asked(world, task):
@@ -250,7 +250,7 @@ def test_notes_hold_the_answer_of_reading_questions(world):
 
 def test_private_answers_are_those_of_the_facts(world):
     truth = {fact.id: fact.answer for fact in world.facts}
-    assert all(truth[chat.tags["fact"]] == chat.answer for chat in world.test("private"))
+    assert all(truth[chat.tags["fact"]] == chat.reference for chat in world.test("private"))
 
 
 def test_right_client_records_about_facts_tell_the_fact(world, clients):

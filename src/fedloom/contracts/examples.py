@@ -1,18 +1,49 @@
-"""The typed examples that data sources yield and tasks consume: Chat, Preference, Document.
+"""The examples that data sources yield and tasks consume: Chat, Preference, Document, and any class like them.
 
-An example is text and tags. Tags say what is known of it without reading it (`client`, `domain`, `topic`, `language`,
-`source`, `fact`, ...); partitions and per-group scores read them, training never does.
+An example is its content and tags. Tags say what is known of it without reading it (`client`, `domain`, `topic`,
+`language`, `source`, `fact`, ...); partitions and per-group scores read them, training never does. What else the
+package asks of an example is in `Example`, so that a new kind (a picture, a row of a table) is a frozen dataclass with
+these members and nothing else has to know of it but its source and its task.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar
 
 from fedloom.base.errors import DataError
 
-__all__ = ["Chat", "Document", "Example", "Preference", "Role", "Turn", "chat"]
+__all__ = ["Chat", "Document", "Example", "Preference", "Role", "Turn", "chat", "tagged"]
 
 Role = Literal["system", "user", "assistant"]
+
+
+class Example(Protocol):
+    """What is asked of every kind of example; its `repr` names all of its content, for hashes."""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What is known of it without reading it."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The text by which two examples are one question, of which only one side of a hold-out may know."""
+        ...
+
+    @property
+    def prompt(self) -> tuple["Turn", ...]:
+        """What is asked; empty where nothing is."""
+        ...
+
+    @property
+    def reference(self) -> str:
+        """What a prediction is held against; "" where there is nothing."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """All that is said in it, for lengths and languages; "" where it is no text."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +52,10 @@ class Turn:
 
     role: Role
     text: str
+
+
+def _lines(turns: Sequence[Turn]) -> str:
+    return "\n".join(turn.text for turn in turns)
 
 
 def _check_turns(turns: Sequence[Turn], last: Role) -> None:
@@ -54,9 +89,19 @@ class Chat:
         return self.turns[:-1]
 
     @property
-    def answer(self) -> str:
-        """The last answer, the reference in an evaluation."""
+    def reference(self) -> str:
+        """The last answer."""
         return self.turns[-1].text
+
+    @property
+    def text(self) -> str:
+        """All turns, each on lines of its own."""
+        return _lines(self.turns)
+
+    @property
+    def key(self) -> str:
+        """All of it."""
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +116,58 @@ class Preference:
     def __post_init__(self) -> None:
         _check_turns(self.prompt, "user")
 
+    @property
+    def reference(self) -> str:
+        """The chosen answer."""
+        return self.chosen
+
+    @property
+    def text(self) -> str:
+        """The prompt and both answers, each on lines of its own."""
+        return "\n".join((_lines(self.prompt), self.chosen, self.rejected))
+
+    @property
+    def key(self) -> str:
+        """The prompt: one question is judged with several pairs of answers."""
+        return _lines(self.prompt)
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Unstructured text."""
+    """Unstructured text; nothing is asked."""
 
     text: str
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def key(self) -> str:
+        """All of it."""
+        return self.text
 
-Example = Chat | Preference | Document
+    @property
+    def prompt(self) -> tuple[Turn, ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def reference(self) -> str:
+        """Nothing."""
+        return ""
 
 
 def chat(instruction: str, response: str, **tags: str) -> Chat:
     """Return the two-turn Chat of an instruction and its response.
 
-    >>> chat("Say hi.", "hi", domain="general").answer
+    >>> chat("Say hi.", "hi", domain="general").reference
     'hi'
     """
     return Chat((Turn("user", instruction), Turn("assistant", response)), tags)
+
+
+AnExample = TypeVar("AnExample", bound=Example)
+
+
+def tagged(example: AnExample, **tags: str) -> AnExample:
+    """Return the example with these tags besides, in place of those of the same names."""
+    dataclass_object: Any = example
+    return replace(dataclass_object, tags={**example.tags, **tags})

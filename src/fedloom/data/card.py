@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedloom.contracts.examples import Example
-from fedloom.data._measure import length
 
 __all__ = ["effective_number", "gini", "most_frequent_value", "partition_card"]
 
@@ -96,7 +95,7 @@ def most_frequent_value(counts: Mapping[str, int]) -> str:
 
 
 def _lengths(examples: Sequence[Example], indices: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    lengths = {client: [length(examples[index]) for index in owned] for client, owned in indices.items()}
+    lengths = {client: [len(examples[index].text) for index in owned] for client, owned in indices.items()}
     ordered = sorted(value for values in lengths.values() for value in values)
     edges = sorted({ordered[(len(ordered) - 1) * k // _BINS] for k in range(_BINS + 1)})
     return {

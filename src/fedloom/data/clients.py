@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
 from fedloom.base import rng
 from fedloom.base.errors import DataError
-from fedloom.contracts.examples import Example
+from fedloom.contracts.examples import Example, tagged
 from fedloom.contracts.federated import Encoded, Model, Partition, Shard, Source, Task
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
@@ -72,7 +72,7 @@ def divide(
             parts = hold_out(train, examples, fraction=holdout, minimum=1, seed=seed)
         train, held = parts.train, parts.held
         card["without_validation"] = list(parts.too_small)
-    validation = {client: tuple(_owned(examples[i], client) for i in chosen) for client, chosen in held.items()}
+    validation = {client: tuple(tagged(examples[i], client=client) for i in chosen) for client, chosen in held.items()}
     if "validation" in splits and not aside:
         validation = _by_client(splits["validation"], indices)
     if split == "tune" and not any(validation.values()):
@@ -84,10 +84,6 @@ def divide(
         tuple(splits.get("test", ())),
         card,
     )
-
-
-def _owned(example: Example, client: str) -> Example:
-    return replace(example, tags={**example.tags, "client": client})
 
 
 def _refuse_overlap(

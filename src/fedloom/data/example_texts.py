@@ -2,7 +2,7 @@
 
 import re
 
-from fedloom.contracts.examples import Chat, Document, Example, Turn
+from fedloom.contracts.examples import Chat, Example, Preference
 
 __all__ = ["instruction", "response"]
 
@@ -10,29 +10,15 @@ __all__ = ["instruction", "response"]
 _ALPACA = re.compile(r"### Instruction:\s*(.*?)\s*### Response:", re.DOTALL)
 
 
-def _of(turns: tuple[Turn, ...], role: str) -> str:
-    return "\n".join(turn.text for turn in turns if turn.role == role)
-
-
 def instruction(example: Example) -> str:
-    """Return the user's turns, without a frame in Alpaca's form; nothing for a Document."""
-    match example:
-        case Chat(turns=turns):
-            return _of(turns, "user")
-        case Document():
-            return ""
-        case _:
-            text = _of(example.prompt, "user")
-            framed = _ALPACA.search(text)
-            return framed[1] if framed else text
+    """Return the user's turns, without a frame in Alpaca's form; "" where nothing is asked."""
+    text = "\n".join(turn.text for turn in example.prompt if turn.role == "user")
+    framed = _ALPACA.search(text)
+    return framed[1] if framed and isinstance(example, Preference) else text
 
 
 def response(example: Example) -> str:
-    """Return the assistant's turns, the chosen answer of a Preference, the text of a Document."""
-    match example:
-        case Chat(turns=turns):
-            return _of(turns, "assistant")
-        case Document(text=text):
-            return text
-        case _:
-            return example.chosen
+    """Return the assistant's turns, the chosen answer of a Preference, all text where nothing is asked."""
+    if isinstance(example, Chat):
+        return "\n".join(turn.text for turn in example.turns if turn.role == "assistant")
+    return example.reference if example.prompt else example.text

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.rng import python_random, seed_of
-from fedloom.contracts.examples import Example, Preference
-from fedloom.data._measure import text_of
+from fedloom.contracts.examples import Example
 
-__all__ = ["HoldOut", "hold_out", "hold_out_by_text", "normalised"]
+__all__ = ["HoldOut", "hold_out", "hold_out_by_text", "normalised", "question_key"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,13 @@ class HoldOut:
 
 
 def normalised(example: Example) -> str:
-    """Return the text by which two examples are the same: Unicode form KC, case folded, runs of white space as one.
-
-    Of a Preference that of its prompt: one question is judged with several pairs of answers, and who has trained on
-    one pair has seen the question of the others.
-    """
-    return " ".join(unicodedata.normalize("NFKC", _identity(example)).casefold().split())
+    """Return the key by which two examples are one: Unicode form KC, case folded, runs of white space as one blank."""
+    return question_key(example.key)
 
 
-def _identity(example: Example) -> str:
-    return "\n".join(turn.text for turn in example.prompt) if isinstance(example, Preference) else text_of(example)
+def question_key(question: str) -> str:
+    """Return the text by which two questions are the same: Unicode form KC, case folded, white space as one blank."""
+    return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
 def hold_out(

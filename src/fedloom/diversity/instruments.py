@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from fedloom.base.errors import ConfigError
 from fedloom.contracts.diversity import Instruments, Vectors
-from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Model, Task
 from fedloom.data.example_texts import instruction, response
 from fedloom.evaluation.difficulty import ifd
@@ -101,7 +101,7 @@ def language_of() -> Callable[[Example], str]:
 
 def _difficulties(model: Model, task: Task) -> Callable[[Sequence[Example]], list[float]]:
     def told(examples: Sequence[Example]) -> list[float]:
-        return ifd(model, task, model.trainable, [one for one in examples if not isinstance(one, Document)])
+        return ifd(model, task, model.trainable, [one for one in examples if one.prompt])
 
     return told
 

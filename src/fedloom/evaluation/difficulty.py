@@ -20,7 +20,7 @@ import torch
 from fedloom.base.errors import DataError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Tree
-from fedloom.contracts.examples import Chat, Document, Example, Turn
+from fedloom.contracts.examples import Chat, Example, Turn
 from fedloom.contracts.federated import Encoded, Model, Task
 
 __all__ = ["Difficulty", "difficulties", "ifd", "perplexity"]
@@ -81,13 +81,10 @@ def difficulties(model: Model, task: Task, params: Tree, examples: Sequence[Exam
 
 
 def _as_chat(example: Example) -> Chat:
-    match example:
-        case Document():
-            raise DataError("ifd: found a Document, allowed are Chat and Preference examples: it has no instruction.")
-        case Chat():
-            return example
-        case _:
-            return Chat((*example.prompt, Turn("assistant", example.chosen)), example.tags)
+    if not example.prompt:
+        kind = type(example).__name__
+        raise DataError(f"ifd: found a {kind}, allowed are Chat and Preference examples: it has no instruction.")
+    return Chat((*example.prompt, Turn("assistant", example.reference)), example.tags)
 
 
 def _is_cut(item: Encoded) -> bool:

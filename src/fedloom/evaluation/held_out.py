@@ -11,7 +11,7 @@ import torch
 from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Tree, stack
-from fedloom.contracts.examples import Chat, Example, Preference
+from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Encoded, Metric, Model, Prediction, Task
 from fedloom.evaluation.statistics import ScoreTable
 
@@ -130,22 +130,13 @@ def _scored(
             text = predictions[index].text
             scores |= {name: metric(example, predictions[index]) for name, metric in metrics.items()}
         place = (one.held.name, one.held.numbers[index], one.owner)
-        result.append(Scored(*place, example.tags, scores, *_texts(example), text))
+        question = example.prompt[-1].text if example.prompt else ""
+        result.append(Scored(*place, example.tags, scores, question, example.reference, text))
     return result
 
 
 def _finite(scores: Mapping[str, Mean]) -> bool:
     return all(math.isfinite(score.total) for score in scores.values())
-
-
-def _texts(example: Example) -> tuple[str, str]:
-    match example:
-        case Chat():
-            return example.prompt[-1].text, example.answer
-        case Preference():
-            return example.prompt[-1].text, example.chosen
-        case _:
-            return "", ""
 
 
 def group_means(scored: Sequence[Scored], score: str, key: Callable[[Scored], str]) -> dict[str, Mean]:

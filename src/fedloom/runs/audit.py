@@ -273,7 +273,7 @@ def _canary_lines(canaries: Sequence[Canary], base: Mapping[str, Losses], final:
     rows = zip(canaries, base["canaries"].tolist(), final["canaries"].tolist(), strict=True)
     lines = [
         {"client": canary.client, "included": canary.included, "base_loss": before, "final_loss": after}
-        | {"question": canary.example.turns[0].text, "answer": canary.example.answer}
+        | {"question": canary.example.turns[0].text, "answer": canary.example.reference}
         for canary, before, after in rows
     ]
     return "".join(json.dumps(line) + "\n" for line in lines)

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.tree import Tree
-from fedloom.contracts.examples import Chat, Example, Preference
+from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Model, Prediction, Template
 from fedloom.models.generation import complete, prompt_tokens, stop_tokens
 from fedloom.tasks._losses import of_active
@@ -56,7 +56,7 @@ class Answering:
         return result
 
     def _prompt(self, example: Example, model: Model) -> list[int]:
-        if not isinstance(example, Chat | Preference):
+        if not example.prompt:
             raise DataError(f"found a {type(example).__name__} to be answered: it has no question.")
         return prompt_tokens(self.template, example.prompt, model.tokenizer)
 

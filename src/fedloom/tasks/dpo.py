@@ -90,9 +90,10 @@ class Dpo(Task):
             case Preference(prompt=prompt, chosen=chosen, rejected=rejected):
                 answers = (chosen, rejected)
             case Chat():
-                prompt, answers = example.prompt, (example.answer,)
+                prompt, answers = example.prompt, (example.reference,)
             case _:
-                raise DataError("task 'dpo' knows Preference examples and Chat questions, found a Document.")
+                kind = type(example).__name__
+                raise DataError(f"task 'dpo' knows Preference examples and Chat questions, found a {kind}.")
         asked, _ = template_tokens(self.template, prompt, model.tokenizer)
         sequences = [self._answer(prompt, asked, answer, model) for answer in answers]
         tokens = [token for found, _, _ in sequences for token in found]

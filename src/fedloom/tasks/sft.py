@@ -54,8 +54,9 @@ class Sft(Task):
                 texts, begin = [[Piece(text + _end_of_text(model.tokenizer), supervised=True)]], True
                 blank = not text.strip()
             case _:
+                kind = type(example).__name__
                 raise DataError(
-                    "task 'sft' learns from Chat and Document examples, found a Preference: choose another task."
+                    f"task 'sft' learns from Chat and Document examples, found a {kind}: choose another task."
                 )
         whole = [pieces_to_tokens(pieces, model.tokenizer, begin=begin) for pieces in texts]
         check_room(model, max(min(len(tokens), self.max_length) for tokens, _ in whole))

@@ -95,7 +95,7 @@ def spoken(chat: Chat, language: str) -> Chat:
     """Return a plain conversation in a language of the families; what is no word of plain (names, typing errors) stays.
 
     >>> from fedloom.contracts.examples import chat
-    >>> spoken(chat("which dose of zorvex?", "2 pills"), "mari").answer
+    >>> spoken(chat("which dose of zorvex?", "2 pills"), "mari").reference
     '2 spoons'
     """
     table = dictionary(language)

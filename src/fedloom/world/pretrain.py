@@ -221,7 +221,7 @@ def exact_match(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, cha
             )
         answers = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         said.update(zip(indices, answers, strict=True))
-    return [said[index].strip() == chat.answer for index, chat in enumerate(chats)]
+    return [said[index].strip() == chat.reference for index, chat in enumerate(chats)]
 
 
 def _train(

@@ -1,14 +1,14 @@
 """Every user's records in training, validation and test, so that no question of the latter two is trained on."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedloom.base.rng import python_random
+from fedloom.data.holdout import question_key
 
-__all__ = ["SHARE", "Entry", "Splits", "question_key", "split_users"]
+__all__ = ["SHARE", "Entry", "Splits", "split_users"]
 
 SHARE = 0.1
 """Share of a user's records in validation, and in test; at least one of each where a user has three to give."""
@@ -29,11 +29,6 @@ class Splits:
     def parts(self) -> dict[str, dict[str, list[Entry]]]:
         """Return the splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
-
-
-def question_key(question: str) -> str:
-    """Return the text by which two questions are the same: Unicode form KC, case folded, white space as one blank."""
-    return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
 def split_users(

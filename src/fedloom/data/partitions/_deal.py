@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Example
-from fedloom.data._measure import tag_of
 
 __all__ = ["by_tag", "check_counts", "client_names", "cut", "even_sizes"]
 
@@ -57,3 +56,11 @@ def by_tag(partition: str, examples: Sequence[Example], tag: str, n_clients: int
             f"ask for {len(groups)}, or for 0 to take all."
         )
     return groups
+
+
+def tag_of(example: Example, tag: str, index: int) -> str:
+    """Return a tag of the example at `index`; a missing one is refused with those present."""
+    if tag not in example.tags:
+        present = ", ".join(sorted(example.tags)) or "none"
+        raise DataError(f"example {index} has no tag '{tag}'; present: {present}; set it in the source's `tags`.")
+    return example.tags[tag]

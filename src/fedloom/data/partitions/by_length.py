@@ -6,7 +6,6 @@ from random import Random
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Partition
-from fedloom.data._measure import length
 from fedloom.data.partitions._deal import check_counts, cut, even_sizes
 
 __all__ = ["ByLength"]
@@ -22,7 +21,7 @@ class ByLength(Partition):
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client; more clients than examples are refused."""
         check_counts(self.name, len(examples), n_clients)
-        lengths = [length(example) for example in examples]
+        lengths = [len(example.text) for example in examples]
         order = sorted(range(len(examples)), key=lengths.__getitem__)
         return cut(order, even_sizes(len(examples), n_clients))
 

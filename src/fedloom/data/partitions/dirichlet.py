@@ -15,8 +15,7 @@ from fedloom.base.errors import DataError
 from fedloom.base.plugin import AtLeast, Positive, plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Partition
-from fedloom.data._measure import length, tag_of
-from fedloom.data.partitions._deal import check_counts, client_names
+from fedloom.data.partitions._deal import check_counts, client_names, tag_of
 from fedloom.data.partitions._draw import dirichlet
 
 __all__ = ["Dirichlet"]
@@ -61,7 +60,7 @@ class Dirichlet(Partition):
 
     def _labels(self, examples: Sequence[Example]) -> list[str]:
         if self.by == "length":
-            return _quantiles([length(example) for example in examples], self.bins)
+            return _quantiles([len(example.text) for example in examples], self.bins)
         if self.by == "quality":
             return _quantiles([_quality(example, index) for index, example in enumerate(examples)], self.bins)
         tag = self.tag if self.by == "label" else "topic"

@@ -13,12 +13,12 @@ A training record may tell its `language`, too; the released ones tell none.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import DataError, MissingFileError
-from fedloom.contracts.examples import Chat, Example, Preference, Turn, chat
+from fedloom.contracts.examples import Chat, Example, Preference, Turn, chat, tagged
 from fedloom.data.forms import Fields, check_text, sharegpt_turns
 from fedloom.data.records import Record, parse_json, read_text
 
@@ -177,7 +177,7 @@ def _spoken(example: Example, record: Record, told: str | None) -> Example:
             "leave languages_path out."
         )
     language = own or told
-    return replace(example, tags={**example.tags, "language": language}) if language else example
+    return tagged(example, language=language) if language else example
 
 
 def _example(layout: Layout, record: Record, group: str) -> Example:

@@ -13,12 +13,11 @@ language of few clients can gain from its relatives what it cannot learn alone; 
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Count, Range, plugin
-from fedloom.contracts.examples import Example
+from fedloom.contracts.examples import Example, tagged
 from fedloom.contracts.federated import Source
 from fedloom.world.crowds import CROWDS, CrowdName, crowd_test, members
 
@@ -72,4 +71,4 @@ class LookAlike(Source):
 
 
 def _marked(example: Example, client: str) -> Example:
-    return replace(example, tags={**example.tags, "client": client, "source": "synthetic"})
+    return tagged(example, client=client, source="synthetic")

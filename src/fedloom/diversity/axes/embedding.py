@@ -20,7 +20,7 @@ import numpy as np
 from fedloom.base import rng
 from fedloom.base.plugin import plugin
 from fedloom.contracts.diversity import Aggregate, Diversity, Found, Index, Instruments, Vectors
-from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.examples import Example
 from fedloom.data.example_texts import instruction, response
 
 __all__ = ["Embedding"]
@@ -38,7 +38,7 @@ class Embedding(Diversity):
 
     def aggregate(self, examples: Sequence[Example], instruments: Instruments) -> Aggregate:
         """Return the sum of the features and the number of texts, blank ones left out; a Document counts whole."""
-        texts = [response(example) if isinstance(example, Document) else instruction(example) for example in examples]
+        texts = [instruction(example) if example.prompt else response(example) for example in examples]
         texts = [text for text in texts if text.strip()]
         if not texts:
             return {"features": {}, "records": {}}

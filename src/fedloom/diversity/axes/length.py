@@ -9,7 +9,7 @@ import numpy as np
 
 from fedloom.base.plugin import plugin
 from fedloom.contracts.diversity import Aggregate, Diversity, Found, Instruments
-from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.examples import Example
 from fedloom.data.example_texts import instruction, response
 from fedloom.diversity.axes._against_pool import Counts, counts_of, distance_index
 from fedloom.diversity.axes._bins import by_length
@@ -29,7 +29,7 @@ class Length(Diversity):
 
     def aggregate(self, examples: Sequence[Example], instruments: Instruments) -> Aggregate:
         """Return the number of examples by length of each part; a Document has a response alone."""
-        asked = [example for example in examples if not isinstance(example, Document)]
+        asked = [example for example in examples if example.prompt]
         return {
             "instruction": by_length(instruments.length(instruction(example)) for example in asked),
             "response": by_length(instruments.length(response(example)) for example in examples),

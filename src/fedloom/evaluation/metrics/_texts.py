@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from fedloom.contracts.examples import Chat, Document, Example, Preference
+from fedloom.contracts.examples import Example
 
 __all__ = ["normalise", "question_of", "reference_of"]
 
@@ -10,23 +10,16 @@ _FULL_STOPS = (".", "\u3002", "\uff0e")  # the Latin one, the ideographic one, t
 
 
 def reference_of(example: Example) -> str | None:
-    """Return what a prediction is held against: a Chat's last answer, a Preference's chosen, None for a Document.
+    """Return what a prediction is held against; a blank one is a missing one, None.
 
-    A blank one is a missing one: None. Otherwise each answer to a question without a reference would count as wrong.
+    Otherwise each answer to a question without a reference would count as wrong.
     """
-    match example:
-        case Chat():
-            reference = example.answer
-        case Preference():
-            reference = example.chosen
-        case Document():
-            return None
-    return reference if reference.strip() else None
+    return example.reference if example.reference.strip() else None
 
 
 def question_of(example: Example) -> str | None:
-    """Return the last question, None for a Document."""
-    return None if isinstance(example, Document) else example.prompt[-1].text
+    """Return the last question, None where nothing is asked."""
+    return example.prompt[-1].text if example.prompt else None
 
 
 def normalise(text: str) -> str:

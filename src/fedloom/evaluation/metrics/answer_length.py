@@ -7,7 +7,7 @@ import math
 
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 
 __all__ = ["AnswerLength"]
@@ -22,4 +22,4 @@ class AnswerLength(Metric):
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return the length; a Document asks nothing and weighs 0."""
-        return Mean() if isinstance(example, Document) else Mean(float(len(prediction.text.strip())), 1.0)
+        return Mean(float(len(prediction.text.strip())), 1.0) if example.prompt else Mean()

@@ -2,7 +2,7 @@
 
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 
 __all__ = ["EmptyAnswer"]
@@ -16,4 +16,4 @@ class EmptyAnswer(Metric):
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return 0 or 1; a Document asks nothing and weighs 0."""
-        return Mean() if isinstance(example, Document) else Mean(float(not prediction.text.strip()), 1.0)
+        return Mean(float(not prediction.text.strip()), 1.0) if example.prompt else Mean()

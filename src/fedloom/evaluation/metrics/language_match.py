@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 from fedloom.evaluation.metrics._languages import code_of, languages_of, worlds_languages_of
 from fedloom.evaluation.metrics._texts import question_of, reference_of
@@ -29,7 +29,7 @@ class LanguageMatch(Metric):
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return 0 or 1; a Document asks nothing and weighs 0."""
-        if isinstance(example, Document):
+        if not example.prompt:
             return Mean()
         rule = worlds_languages_of if example.tags.get("language") in LANGUAGES else languages_of
         wanted, reference = _wanted(example), reference_of(example)

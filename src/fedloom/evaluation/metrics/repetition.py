@@ -7,7 +7,7 @@ Deviations: over words in place of a model's tokens. An answer of fewer than fou
 
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Document, Example
+from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 from fedloom.text.words import ngrams, words
 
@@ -24,7 +24,7 @@ class Repetition(Metric):
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return the share; a Document asks nothing and weighs 0."""
-        if isinstance(example, Document):
+        if not example.prompt:
             return Mean()
         counts = ngrams(words(prediction.text), _SIZE)
         return Mean(1 - len(counts) / counts.total() if counts else 0.0, 1.0)
