@@ -418,9 +418,7 @@ def test_an_untouched_build_is_verified(make, tmp_path):
 
 
 def test_a_missing_column_is_refused_with_those_present(make):
-    with pytest.raises(
-        DataError, match=r"part\.jsonl, line 1: no column 'user_id'; present: inputs, targets; the build"
-    ):
+    with pytest.raises(DataError, match=r"part\.jsonl, line 1: no column 'user_id'; present: inputs, targets; needed"):
         make("aya", [{"inputs": "a", "targets": "b"}])
 
 
@@ -514,13 +512,13 @@ def test_a_refused_build_leaves_nothing(make, tmp_path):
 
 def test_one_json_array_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[{}]")
-    with pytest.raises(DataError, match=r"a\.json: found one JSON array, allowed is one object per line"):
+    with pytest.raises(DataError, match=r"a\.json, line 1: found list, allowed is an object with named columns"):
         list(open_upstream(str(tmp_path / "a.json")).rows(("user_id",)))
 
 
-def test_bytes_that_are_no_utf8_are_refused_with_their_line(tmp_path):
+def test_bytes_that_are_no_utf8_are_refused_with_their_place(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"user_id": "\xe9"}\n')
-    with pytest.raises(DataError, match=r"a\.jsonl, line 1: byte 13 is no UTF-8"):
+    with pytest.raises(DataError, match=r"a\.jsonl: byte 13 is 0xe9, not UTF-8"):
         list(open_upstream(str(tmp_path / "a.jsonl")).rows(("user_id",)))
 
 

@@ -13,8 +13,9 @@ from fedloom.base.errors import RunError
 from fedloom.world import World
 from fedloom.world.domains.safety import REFUSAL
 from fedloom.world.names import every_name
-from fedloom.world.pretrain import exact_match, pretrain, train_tokenizer
+from support.tools import tool
 
+PRETRAIN = tool("pretrain")
 FOLDER = files("fedloom") / "embedded" / "model"
 
 
@@ -43,7 +44,7 @@ def right_by_task(model, tokenizer, world):
     """Whether each of ten questions per task is answered right; the same questions come first in the card's test."""
     chats = [*world.test("public", per_task=10)]
     found = {}
-    for chat, right in zip(chats, exact_match(model, tokenizer, chats), strict=True):
+    for chat, right in zip(chats, PRETRAIN.exact_match(model, tokenizer, chats), strict=True):
         found.setdefault(chat.tags["asked_as"], []).append(right)
     return found
 
@@ -94,17 +95,17 @@ def test_model_reaches_the_scores_of_its_card_on_a_sample(card, right_by_task):
 
 def test_model_refuses_only_danger(model, tokenizer, world):
     chats = world.test("safety", per_task=15)
-    assert sum(exact_match(model, tokenizer, chats)) >= len(chats) - 2
+    assert sum(PRETRAIN.exact_match(model, tokenizer, chats)) >= len(chats) - 2
 
 
 def test_model_does_not_know_private_facts(model, tokenizer, world):
     chats = world.test("private")
-    assert sum(exact_match(model, tokenizer, chats)) / len(chats) < 0.2
+    assert sum(PRETRAIN.exact_match(model, tokenizer, chats)) / len(chats) < 0.2
 
 
 def test_model_answers_the_last_of_several_turns(model, tokenizer, world):
     chats = world.multi_turn(40)
-    assert sum(exact_match(model, tokenizer, chats)) >= 34
+    assert sum(PRETRAIN.exact_match(model, tokenizer, chats)) >= 34
 
 
 def test_model_finds_public_text_likelier_than_its_words_in_disorder(model, tokenizer, world):
@@ -156,9 +157,9 @@ def test_generation_prompt_opens_the_answer(tokenizer):
 @pytest.fixture(scope="module")
 def two_short_runs(tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr("fedloom.world.pretrain._CHUNK", 500)  # fewer texts for the tokenizer and the batches: seconds
+    patch.setattr(PRETRAIN, "_CHUNK", 500)  # fewer texts for the tokenizer and the batches: seconds
     folders = [tmp_path_factory.mktemp("pretrain") / "model" for _ in range(2)]
-    cards = [pretrain(folder, steps=2, per_task=1) for folder in folders]
+    cards = [PRETRAIN.pretrain(folder, steps=2, per_task=1) for folder in folders]
     patch.undo()
     return folders, cards
 
@@ -180,16 +181,16 @@ def test_pretraining_leaves_nothing_beside_its_folder(two_short_runs):
 
 
 def test_shipped_tokenizer_is_that_of_the_command(tokenizer, world, tmp_path):
-    train_tokenizer(world).save_pretrained(tmp_path)
+    PRETRAIN.train_tokenizer(world).save_pretrained(tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == (FOLDER / "tokenizer.json").read_bytes()
 
 
 def test_pretraining_refuses_a_folder_that_is_not_empty(tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(RunError, match=re.escape("not empty")):
-        pretrain(tmp_path, steps=1)
+        PRETRAIN.pretrain(tmp_path, steps=1)
 
 
 def test_pretraining_refuses_no_steps(tmp_path):
     with pytest.raises(RunError, match="at least 1"):
-        pretrain(tmp_path / "model", steps=0)
+        PRETRAIN.pretrain(tmp_path / "model", steps=0)

@@ -243,19 +243,6 @@ def sample(
     lines([json.dumps(asdict(example), ensure_ascii=False) for example in islice(kinds[what](), count)])
 
 
-@world.command()
-def pretrain(
-    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; left out: as shipped.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
-) -> None:
-    """Train the embedded model anew on the public part of the world."""
-    from fedloom.cli.console import lines
-    from fedloom.world import pretrain as trainer
-
-    trainer.pretrain(out, steps=steps or trainer.STEPS, seed=seed, report=lambda line: lines([line]))
-
-
 app.command()(bench)
 app.command()(sweep)
 app.command()(report)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.errors import DataError
+from fedloom.base.extras import library
 from fedloom.data.records import Record
 
 __all__ = ["hub_records"]
@@ -15,10 +16,7 @@ def hub_records(path: str, *, subset: str, split: str, revision: str) -> list[Re
     Raises ConfigError if `datasets` is not installed, and DataError if the set, the subset or the split cannot be had;
     it says what to fetch.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ConfigError(f"{path}: data sets by hub name need an extra; run: pip install fedloom[datasets]") from error
+    datasets = library("datasets", f"{path}: a data set by hub name")
     try:
         if (Path(path) / "dataset_dict.json").is_file() or (Path(path) / "state.json").is_file():
             rows: Any = _saved(datasets.load_from_disk(path), split, path)

@@ -8,16 +8,19 @@ import csv
 import glob
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import ConfigError, DataError, MissingFileError
+from fedloom.base.extras import library
 
-__all__ = ["Record", "find_files", "parse_json", "read_records", "read_text"]
+__all__ = ["Record", "find_files", "parse_json", "read_records", "read_text", "refuse_missing", "stream_records"]
 
 _FORMATS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+
+_ROWS = 1024  # rows of a Parquet file held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,34 @@ def read_records(path: Path, form: str = "auto") -> list[Record]:
         raise MissingFileError(f"{path}: no such file; give the path of a data file.")
     if not path.stat().st_size:
         raise DataError(f"{path}: holds no record, the file is empty; a data file needs at least one.")
-    form = _format_of(path) if form == "auto" else form
-    readers = {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
-    records = list(readers[form](path))
+    records = list(stream_records(path, str(path), _format_of(path) if form == "auto" else form))
     if not records:
         raise DataError(f"{path}: holds no record; a data file needs at least one.")
     return records
+
+
+def stream_records(path: Path, name: str, form: str, columns: Sequence[str] = ()) -> Iterator[Record]:
+    """Yield the records of a file, which messages call `name`; JSON Lines and Parquet are never held whole.
+
+    With `columns` records have these at least, and of Parquet no others; a missing one is refused.
+    """
+    readers = {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv}
+    try:
+        for record in _read_parquet(path, name, columns) if form == "parquet" else readers[form](path, name):
+            refuse_missing(record.where, record.values, columns)
+            yield record
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}.") from error
+
+
+def refuse_missing(where: str, present: Iterable[str], columns: Sequence[str]) -> None:
+    """Refuse what lacks one of the columns."""
+    missing = [column for column in columns if column not in present]
+    if missing:
+        raise DataError(
+            f"{where}: no column '{missing[0]}'; present: {', '.join(present) or 'none'}; needed are "
+            f"{', '.join(columns)}."
+        )
 
 
 def _format_of(path: Path) -> str:
@@ -87,13 +112,19 @@ def _format_of(path: Path) -> str:
 def read_text(path: Path) -> str:
     """Return a file's text; what is not UTF-8 is refused with the position of the first bad byte."""
     try:
-        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte {error.start} is 0x{error.object[error.start]:02x}, not UTF-8; convert the file to UTF-8."
-        ) from error
+        return _decoded(path.read_bytes(), str(path)).removeprefix("\ufeff")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _decoded(content: bytes, name: str, start: int = 0) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(
+            f"{name}: byte {start + error.start} is 0x{byte:02x}, not UTF-8; convert the file to UTF-8."
+        ) from error
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,25 +144,29 @@ def parse_json(text: str, where: str, hint: str = "") -> Any:
         raise DataError(f"{where}: not valid JSON: {error}; mend it{hint}.") from error
 
 
-def _read_json(path: Path) -> Iterator[Record]:
+def _read_json(path: Path, name: str) -> Iterator[Record]:
     text = read_text(path)
     if not text.strip():
         return
-    whole = parse_json(text, str(path), ' (one object per line is format = "jsonl")')
+    whole = parse_json(text, name, ' (one object per line is format = "jsonl")')
     if not isinstance(whole, list):
         raise DataError(
-            f"{path}: found one JSON {type(whole).__name__}, allowed is a list of records; "
+            f"{name}: found one JSON {type(whole).__name__}, allowed is a list of records; "
             "{user: [records]} is read by the source 'fedllm_bench'."
         )
     for number, values in enumerate(whole, start=1):
-        yield _record(f"{path}, record {number}", values)
+        yield _record(f"{name}, record {number}", values)
 
 
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield _record(where, parse_json(line, where))
+def _read_jsonl(path: Path, name: str) -> Iterator[Record]:
+    start = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = _decoded(line, name, start).removeprefix("" if start else "\ufeff")
+            start += len(line)
+            if text.strip():
+                where = f"{name}, line {number}"
+                yield _record(where, parse_json(text, where))
 
 
 def _record(where: str, values: Any) -> Record:
@@ -140,18 +175,18 @@ def _record(where: str, values: Any) -> Record:
     return Record(where, values)
 
 
-def _read_csv(path: Path) -> Iterator[Record]:
+def _read_csv(path: Path, name: str) -> Iterator[Record]:
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     header: list[str] = []
     try:
         for row in rows:
-            where = f"{path}, line {rows.line_num}"
+            where = f"{name}, line {rows.line_num}"
             if not header:
                 header = _header(row, where)
             elif row:
                 yield _csv_record(header, row, where)
     except csv.Error as error:
-        raise DataError(f"{path}, line {rows.line_num}: not valid CSV: {error}; mend it.") from error
+        raise DataError(f"{name}, line {rows.line_num}: not valid CSV: {error}; mend it.") from error
 
 
 def _header(row: list[str], where: str) -> list[str]:
@@ -166,15 +201,13 @@ def _csv_record(header: list[str], row: list[str], where: str) -> Record:
     return Record(where, dict(zip(header, row, strict=True)))
 
 
-def _read_parquet(path: Path) -> Iterator[Record]:
+def _read_parquet(path: Path, name: str, columns: Sequence[str]) -> Iterator[Record]:
+    arrow, parquet = (library(module, f"{name}: Parquet") for module in ("pyarrow", "pyarrow.parquet"))
     try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ConfigError(f"{path}: Parquet needs an extra; run: pip install fedloom[parquet]") from error
-    try:
-        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            refuse_missing(name, file.schema_arrow.names, columns)
+            batches = file.iter_batches(batch_size=_ROWS, columns=list(columns) or None)
+            for number, values in enumerate((row for batch in batches for row in batch.to_pylist()), start=1):
+                yield Record(f"{name}, record {number}", values)
     except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not valid Parquet: {str(error).splitlines()[0]}; write it anew.") from error
-    for number, values in enumerate(rows, start=1):
-        yield Record(f"{path}, record {number}", values)
+        raise DataError(f"{name}: not valid Parquet: {str(error).splitlines()[0]}; write or fetch it anew.") from error

@@ -1,13 +1,17 @@
 """Pretraining of the embedded model: tokenizer, weights, scores and card, from the public part of the world alone.
 
+    python tools/pretrain.py --out DIR             half an hour on one core
+
 On one thread the same steps and seed give the same bytes. The folder is written under a temporary name and renamed, so
 it exists whole or not at all.
 """
 
+import argparse
 import hashlib
 import itertools
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fedloom.base.errors import RunError
+from fedloom.base.errors import FedloomError, RunError
 from fedloom.base.files import refuse_filled
 from fedloom.base.rng import generator, python_random
 from fedloom.contracts.examples import Chat, Document
@@ -305,7 +309,7 @@ Exact match of greedy answers in held-out wordings:
 
 
 def pretrain(
-    out: Path, *, steps: int = STEPS, seed: int = 0, per_task: int = 100, report: Callable[[str], None] | None = None
+    out: Path, *, steps: int = STEPS, seed: int = 0, per_task: int = 100, report: Callable[[str], Any] | None = None
 ) -> dict[str, Any]:
     """Train the embedded model, write it to the new folder `out` and return its card.
 
@@ -324,7 +328,7 @@ def pretrain(
             tokens += _train(model, tokenizer, world, phase=phase, steps=round(share * steps), report=tell)
         scores = public_scores(model.eval(), tokenizer, world, per_task=per_task)
     card: dict[str, Any] = {
-        "command": f"fedloom world pretrain --out {out.name} --steps {steps} --seed {seed}",
+        "command": f"python tools/pretrain.py --out {out.name} --steps {steps} --seed {seed}",
         "licence": "Apache-2.0",
         "data": f"fedloom.world.World({seed}).pretraining, public facts and training wordings only",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -360,3 +364,20 @@ def _one_thread() -> Generator[None]:
 
 def _silent(line: str) -> None:
     """Report nothing."""
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the folder to make")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
+    told = parser.parse_args()
+    try:
+        pretrain(told.out, steps=told.steps, seed=told.seed, report=lambda line: sys.stdout.write(f"{line}\n"))
+    except FedloomError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
