@@ -18,7 +18,8 @@ from torch.func import functional_call
 from fedloom.base import rng
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat
-from fedloom.contracts.federated import Encoded, Model
+from fedloom.contracts.federated import Model
+from fedloom.contracts.language import Encoded
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.models.causal_lm import CausalLM

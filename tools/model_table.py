@@ -37,7 +37,7 @@ from transformers.pytorch_utils import Conv1D
 from fedloom.base.errors import FedloomError
 from fedloom.base.tree import stack
 from fedloom.contracts.federated import Model
-from fedloom.contracts.model import Encoded
+from fedloom.contracts.language import Encoded
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.causal_lm import CausalLM
 from fedloom.tasks.sft import Sft

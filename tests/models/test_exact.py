@@ -28,7 +28,7 @@ from transformers import (
 
 from fedloom.base import tree
 from fedloom.base.errors import ConfigError, ModelError
-from fedloom.contracts.model import Encoded
+from fedloom.contracts.language import Encoded
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.models import attention, exact
 from fedloom.models.causal_lm import CausalLM
@@ -308,7 +308,7 @@ def test_losses_in_pieces_are_used_where_they_are_those_of_whole_logits(factor, 
     model = built(config, tmp_path)
     assert (model.head is not None) == (factor == 1.0)
     (item,) = examples([30], "pieces")
-    monkeypatch.setattr("fedloom.contracts.model.LARGE", 1)
+    monkeypatch.setattr("fedloom.contracts.language.LARGE", 1)
     assert float(losses(model, [[item]]).sum()) == pytest.approx(float(loss_alone(model.module, {}, item)), rel=1e-5)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedloom.base import tree
 from fedloom.base.errors import ModelError
-from fedloom.contracts.federated import Encoded
+from fedloom.contracts.language import Encoded
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.attention import packed_attention
 from fedloom.models.lora import lora_layers
@@ -90,11 +90,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("field", BY_HAND)
 def test_a_small_batch_is_the_one_written_by_hand(by_hand, field):
-    assert vars_of(by_hand)[field].tolist() == BY_HAND[field]
-
-
-def vars_of(batch):
-    return {name: getattr(batch, name) for name in batch.__slots__}
+    assert vars(by_hand)[field].tolist() == BY_HAND[field]
 
 
 def test_a_small_batch_has_the_parts_and_groups_written_by_hand(by_hand):

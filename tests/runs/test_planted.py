@@ -23,7 +23,6 @@ from fedloom.contracts.federated import (
     Aggregator,
     Batch,
     Codec,
-    Encoded,
     LossSum,
     Mechanism,
     Model,
@@ -53,15 +52,15 @@ class Nothing(Task):
     def encode(self, example, model):
         raise NotImplementedError
 
-    scores = predict = encode
+    scores = predict = counts = encode
+
+    def size(self, item):
+        return 1
+
+    targets = size
 
     def collate(self, parts, model):
-        owner = torch.tensor([k for k, part in enumerate(parts) for _ in part])
-        none = torch.zeros(0, dtype=torch.int64)
-        count = len(owner)
-        return Batch(
-            none, none, (0,) * len(parts), owner, ((count, 0),), owner, none, none, none, none, none, none, none, none
-        )
+        return Batch(client_E=torch.tensor([k for k, part in enumerate(parts) for _ in part]))
 
     def loss(self, model, params, batch):
         count = len(batch.client_E)
@@ -140,17 +139,16 @@ class Faulty(Mechanism):
 
 def stage(fault, unit, *, clients, rounds=2, steps=1, **settings):
     """A training of clients with two records each."""
-    item = Encoded(torch.zeros(2, dtype=torch.int32), torch.ones(2, dtype=torch.bool))
     mechanism = Faulty(fault, unit, **settings)
     module = nn.Linear(2, 2)
-    model = Model(module, {"w": torch.zeros(3)}, None, Flow(), "", stackable=True, passage="packed")
+    model = Model(module=module, trainable={"w": torch.zeros(3)}, flow=Flow(), base_id="", stackable=True)
     local = LocalSettings(lr=0.1, steps=steps, batch=24, optimiser="sgd", clip_norm=0.0)
     names = tuple(f"c{k}" for k in range(clients))
     layout = Layout.of_tree(model.trainable)
     plain = lookup(Rule, "plain")()
     codec = lookup(Codec, "float32")()
     work = Work(
-        model, Nothing(), plain, local, {name: Shard((item,) * 2) for name in names}, layout, {}, "uniform", 0,
+        model, Nothing(), plain, local, {name: Shard((None,) * 2) for name in names}, layout, {}, "uniform", 0,
         mechanism, {}, codec, {}, {}, 0,
     )  # fmt: skip
     plan = Plan(

@@ -16,7 +16,8 @@ from torch.func import functional_call
 from fedloom.base import rng
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Codec, Encoded, Job, Local, Mechanism, Rule, Shard, Work
+from fedloom.contracts.federated import Codec, Job, Local, Mechanism, Rule, Shard, Work
+from fedloom.contracts.language import Encoded
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.client import Workspace, train_clients
 from fedloom.models.causal_lm import CausalLM

@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from fedloom.base import rng
-from fedloom.contracts.federated import Encoded
+from fedloom.contracts.language import Encoded
 from support.clients import asked, logits_alone
 from support.models import VOCABULARY
 

@@ -13,7 +13,6 @@ from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Document, Preference, Turn, chat
 from fedloom.contracts.federated import Template
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.data.clients import count_encoded
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
@@ -222,7 +221,7 @@ def trl_batch(tmp_path_factory):
 
 def encoded_of(inputs):
     """The pairs of trl's batch: chosen ones first, then rejected ones, padded."""
-    from fedloom.contracts.federated import Encoded
+    from fedloom.contracts.language import Encoded
 
     rows = []
     for tokens, mask, answer in zip(
@@ -401,7 +400,7 @@ def test_answers_that_are_the_same_teach_nothing_and_are_counted():
     cut = replace(TASK, max_prompt_length=2, max_length=4).encode(preference("w3", "w4 w5 w6 w7", "w4 w5 w8"), tiny())
     assert (same.same_answers, bool(same.supervised_T.any())) == (True, False)
     assert (cut.same_answers, cut.truncated, bool(cut.supervised_T.any())) == (True, True, False)
-    assert count_encoded([same, cut, TASK.encode(preference("w3", "w4", "w5"), tiny())])["same_answers"] == 2
+    assert TASK.counts([same, cut, TASK.encode(preference("w3", "w4", "w5"), tiny())])["same_answers"] == 2
 
 
 def test_an_empty_answer_is_counted():

@@ -25,7 +25,8 @@ from transformers import (
 from fedloom.base.errors import ConfigError, DataError, ModelError
 from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
-from fedloom.contracts.federated import Flow, Model, Prediction, Template
+from fedloom.contracts.federated import Flow, Prediction, Template
+from fedloom.contracts.language import LanguageModel
 from fedloom.models.generation import complete, prompt_tokens
 from fedloom.models.packing import pack
 from fedloom.tasks.sft import Sft
@@ -54,7 +55,9 @@ def _task(template="alpaca", **fields):
 
 
 def _record(module, trainable, made):
-    return Model(module, trainable, made, Flow(), "test", stackable=False, passage="row")
+    return LanguageModel(
+        module=module, trainable=trainable, tokenizer=made, flow=Flow(), base_id="test", stackable=False, passage="row"
+    )
 
 
 def _model(kind="qwen", architecture="llama", made=None):

@@ -45,6 +45,7 @@ def evaluate_tasks(
     from fedloom.cli.console import lines, print_tables
     from fedloom.completers.candidates import candidate
     from fedloom.completers.model import LocalModel
+    from fedloom.contracts.language import language_model
     from fedloom.lm_eval.examine import Wanted, examine
     from fedloom.lm_eval.language_model import Scorer
     from fedloom.models.checkpoint import EMBEDDED
@@ -54,7 +55,7 @@ def evaluate_tasks(
         return
     require("evaluate tasks", "lm_eval", "datasets")
     found = LocalModel() if model == EMBEDDED else candidate(Path(model))
-    built = found.model.build(seed=0, device=device_of("auto"))
+    built = language_model(found.model.build(seed=0, device=device_of("auto")))
     scorer = Scorer(built, built.trainable, None if plain else found.template)
     try:
         scorer.blank()

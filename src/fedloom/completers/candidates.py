@@ -19,7 +19,8 @@ from fedloom.base.tree import Tree
 from fedloom.completers._identity import template_table
 from fedloom.completers.model import LocalModel
 from fedloom.contracts.evaluation import Answer, Completer
-from fedloom.contracts.federated import Model, Template
+from fedloom.contracts.federated import Template
+from fedloom.contracts.language import LanguageModel
 from fedloom.models.causal_lm import CausalLM
 from fedloom.models.generation import complete_with
 
@@ -30,7 +31,7 @@ __all__ = ["BuiltModel", "candidate"]
 class BuiltModel(Completer):
     """A model in memory with the values of its trained parameters."""
 
-    model: Model
+    model: LanguageModel
     params: Tree
     template: Template
     batch: AtLeast = 16

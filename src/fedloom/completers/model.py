@@ -11,7 +11,7 @@ from fedloom.base.plugin import AtLeast, lookup, plugin
 from fedloom.completers._identity import template_table
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.contracts.federated import ModelFamily, Template
-from fedloom.contracts.model import Model
+from fedloom.contracts.language import LanguageModel, language_model
 from fedloom.models.generation import complete_with, context_size, prompt_tokens
 
 __all__ = ["LocalModel"]
@@ -43,9 +43,11 @@ class LocalModel(Completer):
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
         """Load the model; a prompt too long for it never has an answer, a template that does not fit is refused."""
-        yield partial(self._answers, self.model.build(seed=0, device=device_of(self.device)))
+        yield partial(self._answers, language_model(self.model.build(seed=0, device=device_of(self.device))))
 
-    def _answers(self, model: Model, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+    def _answers(
+        self, model: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
         room, fitting = context_size(model), list[int]()
         for place, prompt in enumerate(prompts):
             length = len(prompt_tokens(self.template, prompt, model.tokenizer))

@@ -17,17 +17,17 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Layout, Slots, Tree
 from fedloom.contracts.evaluation import CorpusMetric, Metric
-from fedloom.contracts.examples import Chat, Document, Example, Turn
+from fedloom.contracts.examples import Chat, Document, Example
+from fedloom.contracts.language import LanguageModel, Piece, Template
 from fedloom.contracts.lineage import Lineage
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.messages import Earlier, Frame, Guard, Job, Local, Report
-from fedloom.contracts.model import Batch, Encoded, Flow, Model, Piece, Prediction, Shard
+from fedloom.contracts.model import Batch, Flow, Item, Model, Prediction, Shard
 from fedloom.contracts.privacy import Mechanism, Noise
 
 __all__ = [
@@ -38,11 +38,11 @@ __all__ = [
     "Codec",
     "CorpusMetric",
     "Earlier",
-    "Encoded",
     "Engine",
     "Flow",
     "Frame",
     "Guard",
+    "Item",
     "Job",
     "Local",
     "Mechanism",
@@ -210,53 +210,55 @@ class ModelFamily(Family):
         """Write `params` as files that other tools load (PEFT's format for adapters)."""
 
 
-class Template(Family):
-    """How turns become text, the same for training and evaluation.
+class Task(Family):
+    """What is learnt: examples to items, items to losses, prompts to predictions.
 
-    Contract: the pieces of `pieces(prompt turns)` joined, followed by a supervised piece, are how the training text
-    begins; no unsupervised text changes when an answer follows.
+    The task alone looks into its items and batches, and knows what kind of model it trains: `model` below is one of
+    the class `trains`, items are what `encode` returns, batches what `collate` returns.
     """
 
-    folder = "fedloom.text.templates"
-    begins: ClassVar[bool] = True
-    """Whether the begin token that a tokenizer puts before texts by habit stands before the first piece."""
-
-    @abstractmethod
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-        """Return the text in pieces; if the last turn is the user's, up to where the answer begins."""
-
-    def texts(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[list[Piece]]:
-        """Return what is learnt from a conversation: one text, or one for each answer where earlier ones change."""
-        return [self.pieces(turns, tokenizer)]
-
-
-class Task(Family):
-    """What is learnt: examples to tokens, tokens to losses, prompts to predictions."""
-
     folder = "fedloom.tasks"
-    learns: ClassVar[tuple[type[Example], ...]] = (Chat, Document)
+    learns: ClassVar[tuple[type[Any], ...]] = (Chat, Document)
     """The kinds of examples that it can be trained on."""
+    trains: ClassVar[type[Model]] = LanguageModel
+    """The kind of model."""
     tells: ClassVar[tuple[str, ...]] = ("loss",)
     """Names of all that `scores` may tell."""
 
     @abstractmethod
-    def encode(self, example: Example, model: Model) -> Encoded:
-        """Return the example as tokens; called once per example and run."""
+    def encode(self, example: Any, model: Any) -> Item:
+        """Return the example as the model takes it; called once per example and run."""
 
-    def prepared(self, items: Sequence[Encoded], model: Model) -> list[Encoded]:
-        """Return encoded examples with what one pass of the initial model adds; called once per run."""
+    @abstractmethod
+    def size(self, item: Any) -> int:
+        """Return how many numbers of an item pass the model, tokens of a text: batches and memory go by it."""
+
+    @abstractmethod
+    def targets(self, item: Any) -> int:
+        """Return how many predictions of an item are learnt from, supervised tokens of a text; 0: nothing is."""
+
+    @abstractmethod
+    def counts(self, items: Sequence[Any]) -> dict[str, int]:
+        """Return what happened to examples on their way: `examples`, `kept` and `truncated` among it."""
+
+    def prepared(self, items: Sequence[Any], model: Any) -> list[Item]:
+        """Return items with what one pass of the initial model adds; called once per run."""
         return list(items)
 
     @abstractmethod
-    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
-        """Return the encoded examples of each client as one batch on the model's device."""
+    def collate(self, parts: Sequence[Sequence[Any]], model: Any) -> Batch:
+        """Return the items of each client as one batch on the model's device."""
+
+    def alike(self, parts: Sequence[Sequence[Any]], model: Any) -> Sequence[Batch] | None:
+        """Return a batch for each part, all of one shape, to be stacked; None if they cannot pass side by side."""
+        return None
 
     @abstractmethod
-    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+    def loss(self, model: Any, params: Tree, batch: Any) -> LossSum:
         """Return totals and weights per example; examples of a batch do not influence one another."""
 
     @abstractmethod
-    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
+    def scores(self, model: Any, params: Tree, parts: Sequence[Sequence[Any]]) -> list[list[dict[str, Mean]]]:
         """Return what each held-out example scores without an answer being written, a loss among it, by part.
 
         Several parts are those of stacked clients, and `params` carry the client axis; one part has no such axis.
@@ -264,7 +266,7 @@ class Task(Family):
 
     @abstractmethod
     def predict(
-        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+        self, model: Any, params: Tree, parts: Sequence[Sequence[Any]], *, max_new_tokens: int
     ) -> list[list[Prediction]]:
         """Return what the model writes for the prompt of each example, greedily; parts and `params` as in `scores`."""
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from fedloom.base import rng
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Example, tagged
-from fedloom.contracts.federated import Encoded, Model, Partition, Shard, Source, Task
+from fedloom.contracts.federated import Item, Model, Partition, Shard, Source, Task
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
 
-__all__ = ["Division", "count_encoded", "cut_and_dropped", "divide", "encode_shards", "pooled"]
+__all__ = ["Division", "cut_and_dropped", "divide", "encode_shards", "pooled"]
 
 
 _TOLERABLE = 0.2  # share of examples cut or dropped beyond which a run warns
@@ -120,19 +120,19 @@ def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[st
     An example without a supervised token cannot be learnt from and is counted, not kept; a client left with none is
     refused.
     """
-    kept: dict[str, list[Encoded]] = {}
+    kept: dict[str, list[Item]] = {}
     counts: dict[str, dict[str, int]] = {}
     for client, examples in division.train.items():
         _refuse_other_kinds(client, examples, task)
         items = [task.encode(example, model) for example in examples]
-        kept[client] = [item for item in items if bool(item.supervised_T.any())]
+        kept[client] = [item for item in items if task.targets(item)]
         if not items:
             raise DataError(f"client '{client}' has 0 training examples; allowed is at least 1.")
         if not kept[client]:
             raise DataError(
                 f"client '{client}': none of its {len(items)} examples has a supervised token; raise max_length."
             )
-        counts[client] = count_encoded(items)
+        counts[client] = task.counts(items)
     # All at once: hundreds of small clients would make as many small passes.
     ready = iter(task.prepared([item for items in kept.values() for item in items], model))
     return {client: Shard(tuple(islice(ready, len(items)))) for client, items in kept.items()}, counts
@@ -148,25 +148,10 @@ def _refuse_other_kinds(client: str, examples: Sequence[Example], task: Task) ->
         )
 
 
-def count_encoded(items: Sequence[Encoded]) -> dict[str, int]:
-    """Return what happened to examples on their way to tokens."""
-    kept = [item for item in items if bool(item.supervised_T.any())]
-    return {
-        "examples": len(items),
-        "kept": len(kept),
-        "tokens": sum(len(item.tokens_T) for item in kept),
-        "supervised_tokens": sum(int(item.supervised_T.sum()) for item in kept),
-        "truncated": sum(item.truncated for item in items),
-        "empty_answers": sum(item.empty_answer for item in items),
-        "prompts_too_long": sum(item.prompt_too_long for item in items),
-        "same_answers": sum(item.same_answers for item in items),
-    }
-
-
 def cut_and_dropped(encoded: Mapping[str, Mapping[str, int]]) -> tuple[str, bool]:
     """Return what share of the training examples was cut or dropped, as a line, and whether it calls for a warning.
 
-    `encoded` holds the counts of `count_encoded` by client; sets in brackets are held out and not counted.
+    `encoded` holds the counts of the task by client; sets in brackets are held out and not counted.
     """
     trained = [counts for name, counts in encoded.items() if not name.startswith("(")]
     n, kept, cut = (sum(counts[name] for counts in trained) for name in ("examples", "kept", "truncated"))

@@ -47,6 +47,7 @@ from fedloom.base.plugin import lookup
 from fedloom.contracts.diversity import Aggregate, Diversity, Found, Index, Instruments
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Task
+from fedloom.contracts.language import language_model
 from fedloom.data.clients import divide
 from fedloom.diversity.instruments import instruments
 from fedloom.diversity.plots import plot
@@ -77,7 +78,9 @@ def describe_run(run: TuningRun, *, with_model: bool) -> Described:
     """
     torch.set_num_threads(run.threads)
     data = divide(run.data, run.partition, n_clients=run.clients, holdout=0.0, seed=run.seed).train
-    model = run.model.build(seed=run.seed, device=device_of(run.device), train=run.train) if with_model else None
+    model = None
+    if with_model:
+        model = language_model(run.model.build(seed=run.seed, device=device_of(run.device), train=run.train))
     return describe(data, instruments(data, model, _answering(run)))
 
 

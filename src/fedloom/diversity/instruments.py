@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from fedloom.base.errors import ConfigError
 from fedloom.contracts.diversity import Instruments, Vectors
 from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Model, Task
+from fedloom.contracts.federated import Task
+from fedloom.contracts.language import LanguageModel
 from fedloom.data.example_texts import instruction, response
 from fedloom.evaluation.difficulty import ifd
 from fedloom.text.embedding import counted
@@ -44,7 +45,7 @@ _SENTENCES = (
 )
 
 
-def instruments(data: Mapping[str, Sequence[Example]], model: Model | None, task: Task) -> Instruments:
+def instruments(data: Mapping[str, Sequence[Example]], model: LanguageModel | None, task: Task) -> Instruments:
     """Return what the clients measure with; whether the data have tags is all that is looked up in them.
 
     Raises ConfigError if no record has the tag `language` and no identifier is installed.
@@ -99,19 +100,19 @@ def language_of() -> Callable[[Example], str]:
     return identify
 
 
-def _difficulties(model: Model, task: Task) -> Callable[[Sequence[Example]], list[float]]:
+def _difficulties(model: LanguageModel, task: Task) -> Callable[[Sequence[Example]], list[float]]:
     def told(examples: Sequence[Example]) -> list[float]:
         return ifd(model, task, model.trainable, [one for one in examples if one.prompt])
 
     return told
 
 
-def _tokens(model: Model) -> Callable[[str], int]:
+def _tokens(model: LanguageModel) -> Callable[[str], int]:
     tokenizer: Any = model.tokenizer
     return lambda text: len(tokenizer(well_formed(text), add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def hidden_means(model: Model) -> Callable[[Sequence[str]], Vectors]:
+def hidden_means(model: LanguageModel) -> Callable[[Sequence[str]], Vectors]:
     """Return what gives vectors [E, D]: the last hidden states of a text's first tokens, averaged, at unit length.
 
     Texts share a pass with others of like length; adapters are at their initial values.
@@ -129,7 +130,7 @@ def hidden_means(model: Model) -> Callable[[Sequence[str]], Vectors]:
     return vectors
 
 
-def _token_lists(model: Model, texts: Sequence[str]) -> list[list[int]]:
+def _token_lists(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
     tokenizer: Any = model.tokenizer
     module = model.module
     # GPT-2's name: a table of positions ends abruptly.
@@ -138,7 +139,7 @@ def _token_lists(model: Model, texts: Sequence[str]) -> list[list[int]]:
     return [ids[:most] for ids in tokenizer([*map(well_formed, texts)], verbose=False)["input_ids"]]
 
 
-def _means(model: Model, tokens: Sequence[Sequence[int]]) -> Vectors:
+def _means(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> Vectors:
     """Return the unit vectors [B, D] of token lists, padded behind their ends."""
     longest = max(map(len, tokens))
     tokens_BT = torch.tensor([[*line, *[0] * (longest - len(line))] for line in tokens], device=model.device)

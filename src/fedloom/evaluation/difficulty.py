@@ -21,7 +21,8 @@ from fedloom.base.errors import DataError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat, Example, Turn
-from fedloom.contracts.federated import Encoded, Model, Task
+from fedloom.contracts.federated import Task
+from fedloom.contracts.language import Encoded, LanguageModel
 
 __all__ = ["Difficulty", "difficulties", "ifd", "perplexity"]
 
@@ -57,12 +58,12 @@ def perplexity(loss: Mean) -> float:
     return math.exp(loss.value) if not loss.value > 709 else math.inf
 
 
-def ifd(model: Model, task: Task, params: Tree, examples: Sequence[Example]) -> list[float]:
+def ifd(model: LanguageModel, task: Task, params: Tree, examples: Sequence[Example]) -> list[float]:
     """Return the ratio of each example (Li et al., 2023), NaN where it is not told."""
     return [found.ratio for found in difficulties(model, task, params, examples)]
 
 
-def difficulties(model: Model, task: Task, params: Tree, examples: Sequence[Example]) -> list[Difficulty]:
+def difficulties(model: LanguageModel, task: Task, params: Tree, examples: Sequence[Example]) -> list[Difficulty]:
     """Return the difficulty of each example, in their order, from packed batches.
 
     `task` learns the next token of answers. Of a Preference the chosen answer is taken; a Document, which has no

@@ -12,7 +12,7 @@ from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Tree, stack
 from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Encoded, Metric, Model, Prediction, Task
+from fedloom.contracts.federated import Item, Metric, Model, Prediction, Task
 from fedloom.evaluation.statistics import ScoreTable
 
 __all__ = ["Examinee", "HeldOut", "Scored", "evaluate", "group_means", "held_out", "score_table"]
@@ -24,7 +24,7 @@ class HeldOut:
 
     name: str
     examples: tuple[Example, ...]
-    items: tuple[Encoded, ...]
+    items: tuple[Item, ...]
     numbers: tuple[int, ...]
     """The examples' places in the whole set, kept by a part of it."""
 
@@ -61,14 +61,14 @@ class Scored:
         return cls(record["set"], record["index"], record["owner"], record["tags"], scores, **texts)
 
 
-def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -> tuple[HeldOut, list[Encoded]]:
+def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -> tuple[HeldOut, list[Item]]:
     """Return examples encoded for evaluation, and all encodings for the counts.
 
     An example without a supervised token (its prompt fills max_length) has no loss: it is counted, not kept. A set
     left with none is refused.
     """
     items = [task.encode(example, model) for example in examples]
-    kept = [index for index, item in enumerate(items) if bool(item.supervised_T.any())]
+    kept = [index for index, item in enumerate(items) if task.targets(item)]
     if not kept:
         raise DataError(f"{name}: none of {len(items)} examples has a supervised token; raise max_length.")
     learnable = task.prepared([items[index] for index in kept], model)

@@ -18,7 +18,7 @@ from fedloom.base import rng
 from fedloom.base.errors import TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree, flatten, stack
-from fedloom.contracts.federated import Encoded, Guard, Job, Local, Report, Shard, Work
+from fedloom.contracts.federated import Guard, Item, Job, Local, Report, Shard, Work
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.batching import batches, poisson
 from fedloom.federated.kernels import client_gradients, example_gradients
@@ -158,7 +158,7 @@ def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean
 
 
 def _gradient(
-    work: Work, space: Workspace, going: Sequence[_Client], parts: Sequence[Sequence[Sequence[Encoded]]]
+    work: Work, space: Workspace, going: Sequence[_Client], parts: Sequence[Sequence[Sequence[Item]]]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
     leaves = space.leaves(len(going))
@@ -181,7 +181,7 @@ def _private_gradient(
     work: Work,
     space: Workspace,
     going: Sequence[_Client],
-    parts: Sequence[Sequence[Sequence[Encoded]]],
+    parts: Sequence[Sequence[Sequence[Item]]],
     step: int,
 ) -> Tensor:
     """Return each client's noisy gradient [K, P]: its examples' gradients clipped and summed, noise added once.
@@ -194,7 +194,7 @@ def _private_gradient(
     inside, total = [0.0] * len(going), [0] * len(going)
     for turn in range(max(len(micros) for micros in parts)):
         at = [place for place, micros in enumerate(parts) if turn < len(micros)]
-        micros = [sorted(parts[place][turn], key=lambda item: -len(item.tokens_T)) for place in at]
+        micros = [sorted(parts[place][turn], key=lambda item: -work.task.size(item)) for place in at]
         present = [going[place] for place in at]
         leaves = {name: leaf[at] for name, leaf in space.leaves(len(going)).items()}
         flow.scaling_K, flow.generators = _scaling(present), tuple(client.generator for client in present)
@@ -252,7 +252,7 @@ def _checked(cohort: Sequence[_Client], losses: Tensor, space: Workspace, *, cou
                 "local.lr or look for broken records."
             )
         if counted and not all(weights_S[: client.steps]):
-            raise TrainingError(f"{client.where}: a batch has no supervised token.")
+            raise TrainingError(f"{client.where}: a batch has nothing to learn (no supervised token).")
         if not finite_KP[place]:
             raise TrainingError(f"{client.where}: parameters are not finite; lower local.lr.")
     sums_2K = losses.sum(0).tolist()
@@ -311,8 +311,9 @@ def _sent(work: Work, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
 
 def _weight(work: Work, shard: Shard, seen: int) -> float:
     used = min(seen, len(shard.items))
-    weights = {"samples": len(shard.items), "used_samples": used, "tokens": shard.supervised_tokens, "uniform": 1}
-    return float(weights[work.weighting])
+    if work.weighting == "tokens":
+        return float(sum(map(work.task.targets, shard.items)))
+    return float({"samples": len(shard.items), "used_samples": used, "uniform": 1}[work.weighting])
 
 
 def _own_memory(work: Work, client: _Client, space: Workspace, place: int) -> Slots:

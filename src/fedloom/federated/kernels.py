@@ -9,7 +9,7 @@ Shapes: K clients, E examples of all of them, P numbers in a row, L trained tens
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,11 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedloom.base.mean import LossSum
 from fedloom.base.tree import Tree
-from fedloom.contracts.federated import Batch, Encoded, Model, Task
+from fedloom.contracts.federated import Batch, Item, Model, Task
 
 __all__ = ["Gradients", "client_gradients", "example_gradients"]
 
-Parts = Sequence[Sequence[Encoded]]
+Parts = Sequence[Sequence[Item]]
 Per = float | None
 """What an example's summed loss is divided by before it is differentiated; None: by its own weight, its mean loss."""
 
@@ -115,17 +115,10 @@ def _scaled_sum(
 
 # ------------------------------------------------------------------------------------------------- whole small models
 
-Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-
 
 def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per) -> Gradients | None:
     """Return the gradients of all models from one pass, None where `vmap` cannot run this architecture."""
-    if not _side_by_side(model, parts):
-        return None
-    batches = [task.collate([part], model) for part in parts]
-    fields, shape = _stacked(batches)
-    slope = grad(_summed_loss(model, task, shape, items=(), per=per), has_aux=True)
-    found = _vmapped(model, slope, _detached(leaves), fields, in_dims=0)
+    found = _side_by_side(model, task, _detached(leaves), parts, per, own_dim=0)
     if found is None:
         return None
     grads, (total_KE, weight_KE) = found
@@ -148,7 +141,8 @@ def _examples_of_whole_models(
     sums, all_scales = list[Tensor](), list[Tensor]()
     for client, part in enumerate(parts):
         own = {name: leaf[client] for name, leaf in _detached(leaves).items()}
-        grads = _examples_side_by_side(model, task, own, part, per) or _examples_one_by_one(model, task, own, part, per)
+        found = _side_by_side(model, task, own, [[item] for item in part], per, own_dim=None)
+        grads = _examples_one_by_one(model, task, own, part, per) if found is None else [found[0][name] for name in own]
         alone_E = torch.zeros(len(part), dtype=torch.int64, device=model.device)
         sum_1P, scales_LE = _scaled_sum(grads, alone_E, 1, scales)
         sums.append(sum_1P)
@@ -156,20 +150,7 @@ def _examples_of_whole_models(
     return torch.cat(sums), torch.cat(all_scales, dim=1)
 
 
-def _examples_side_by_side(
-    model: Model, task: Task, own: Tree, part: Sequence[Encoded], per: Per
-) -> list[Tensor] | None:
-    """Return the gradients [E, ...] of each example's loss, None where `vmap` cannot give them."""
-    if not _side_by_side(model, [part]) or len({len(item.lengths) for item in part}) > 1:
-        return None
-    batches = [task.collate([[item]], model) for item in part]
-    fields, shape = _stacked(batches)
-    slope = grad(_summed_loss(model, task, shape, items=batches[0].items, per=per), has_aux=True)
-    found = _vmapped(model, slope, own, fields, in_dims=(None, 0, 0, 0, 0, 0, 0))
-    return None if found is None else [found[0][name] for name in own]
-
-
-def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Encoded], per: Per) -> list[Tensor]:
+def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Item], per: Per) -> list[Tensor]:
     leaves = {name: tensor.requires_grad_() for name, tensor in own.items()}
     rows = list[list[Tensor]]()
     for item in part:
@@ -179,22 +160,27 @@ def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Enc
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
-def _side_by_side(model: Model, parts: Parts) -> bool:
-    """Return whether whole models, or examples of one, can be tried in one pass under `vmap`."""
-    longest = max(length for part in parts for item in part for length in item.lengths)
-    within = model.exact_up_to is None or longest <= model.exact_up_to
-    return model.passage == "packed" and model.flow.side_by_side and within
+def _side_by_side(model: Model, task: Task, own: Tree, parts: Parts, per: Per, *, own_dim: int | None) -> Any:
+    """Return gradients and losses of each part from one pass over stacked batches, None where there is no such pass.
 
-
-def _vmapped(model: Model, slope: Callable[..., Any], own: Tree, fields: Fields, in_dims: Any) -> Any:
-    """Return what `slope` gives for each slice; None, now and later, where the architecture knows no `vmap`.
-
-    Control flow that depends on data (routing to experts, for one) cannot run over several models at once.
+    Control flow that depends on data (routing to experts, for one) cannot run over several models at once; what has
+    failed once is not tried again.
     """
+    batches = task.alike(parts, model) if model.flow.side_by_side and len(parts) > 1 else None
+    if batches is None:
+        return None
+    columns = {name: [vars(batch)[name] for batch in batches] for name in _tensors_of(batches[0])}
+    dims = {name: None if all(one is column[0] for one in column) else 0 for name, column in columns.items()}
+    fields = {name: column[0] if dims[name] is None else torch.stack(column) for name, column in columns.items()}
+
+    def loss(params: Tree, fields: Tree) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        losses = task.loss(model, params, replace(batches[0], **fields))
+        return _value(losses, per).sum(), (losses.total_B, losses.weight_B)
+
     try:
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # the fused kernels have no rule for vmap
             warnings.filterwarnings("ignore", "There is a performance drop")
-            return vmap(slope, in_dims=in_dims)(own, *fields)
+            return vmap(grad(loss, has_aux=True), in_dims=(own_dim, dims))(own, fields)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
@@ -202,76 +188,9 @@ def _vmapped(model: Model, slope: Callable[..., Any], own: Tree, fields: Fields,
         return None
 
 
+def _tensors_of(batch: Batch) -> list[str]:
+    return [name for name, value in vars(batch).items() if isinstance(value, Tensor)]
+
+
 def _detached(leaves: Mapping[str, Tensor]) -> Tree:
     return {name: leaf.detach() for name, leaf in leaves.items()}
-
-
-def _summed_loss(
-    model: Model, task: Task, shape: tuple[int, int], *, items: tuple[int, ...], per: Per
-) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
-    """Return the loss of one slice of stacked batches as a function of parameters and the fields of a batch."""
-    n_examples, length = shape
-    place_M = torch.arange(n_examples * length, device=model.device)
-    none, no_client_E = place_M.new_zeros(0), place_M.new_zeros(n_examples)
-
-    def loss(
-        params: Tree,
-        tokens_N: Tensor,
-        positions_N: Tensor,
-        asked_S: Tensor,
-        targets_S: Tensor,
-        example_S: Tensor,
-        reference_E: Tensor,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        batch = Batch(
-            tokens_N=tokens_N,
-            positions_N=positions_N,
-            parts=(n_examples * length,),
-            client_E=no_client_E,
-            groups=((n_examples, length),),
-            order_E=no_client_E,
-            place_M=place_M,
-            home_N=place_M,
-            behind_B=none,
-            padding_Q=none,
-            asked_S=asked_S,
-            targets_S=targets_S,
-            example_S=example_S,
-            reference_E=reference_E,
-            items=items,
-            in_order=True,
-        )
-        losses = task.loss(model, params, batch)
-        return _value(losses, per).sum(), (losses.total_B, losses.weight_B)
-
-    return loss
-
-
-def _stacked(batches: Sequence[Batch]) -> tuple[Fields, tuple[int, int]]:
-    """Return the fields of batches of one part each, stacked and padded alike, and the shape (E, T) of a slice."""
-    n_examples = max(len(batch.client_E) for batch in batches)
-    length = max(batch.groups[0][1] for batch in batches)
-    n_asked = max(len(batch.asked_S) for batch in batches)
-    slices = [_slice(batch, n_examples, length, n_asked) for batch in batches]
-    tokens, positions, asked, targets, example, reference = (torch.stack(field) for field in zip(*slices, strict=True))
-    return (tokens, positions, asked, targets, example, reference), (n_examples, length)
-
-
-def _slice(batch: Batch, n_examples: int, length: int, n_asked: int) -> Fields:
-    """Return a batch with every example padded to one length; a token's position tells its column."""
-    line_N = (batch.positions_N == 0).cumsum(0) - 1
-    at_N = line_N * length + batch.positions_N
-    tokens_M, positions_M = (
-        t.new_zeros(n_examples * length).index_copy(0, at_N, t) for t in (batch.tokens_N, batch.positions_N)
-    )
-    more = (0, n_asked - len(batch.asked_S))
-    # What is added is asked of the first token and belongs to nobody.
-    example_S = functional.pad(batch.example_S, more, value=n_examples)
-    return (
-        tokens_M,
-        positions_M,
-        functional.pad(at_N[batch.asked_S], more),
-        functional.pad(batch.targets_S, more),
-        example_S,
-        functional.pad(batch.reference_E, (0, n_examples - len(batch.reference_E))),
-    )

@@ -22,8 +22,8 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import LARGE
 from fedloom.contracts.evaluation import Sampling
 from fedloom.contracts.examples import Turn
-from fedloom.contracts.federated import Model, Template
-from fedloom.contracts.model import Batch, Encoded
+from fedloom.contracts.federated import Template
+from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 from fedloom.models.generation import complete_tokens, context_size, stop_tokens
 from fedloom.models.packing import least_slack, pack
 
@@ -44,7 +44,7 @@ _CONTEXT = 2048  # of a model whose configuration does not say: lm-eval's defaul
 class Scorer:
     """A model with parameters and, if wanted, a template: what lm-eval asks, on tokens and turns."""
 
-    model: Model
+    model: LanguageModel
     params: Tree
     template: Template | None
     batch: int = 32
@@ -116,7 +116,7 @@ class Scorer:
         if chosen:
             yield chosen
 
-    def _packed(self, pairs: Sequence[Pair]) -> Batch:
+    def _packed(self, pairs: Sequence[Pair]) -> PackedBatch:
         """Return the batch that asks for the continuations; their last tokens are targets and no inputs."""
         items: list[Encoded] = []
         asked: list[Tensor] = []

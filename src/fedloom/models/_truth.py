@@ -21,7 +21,7 @@ from fedloom.base import rng
 from fedloom.base.errors import ModelError
 from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import token_loss
-from fedloom.contracts.model import Encoded
+from fedloom.contracts.language import Encoded
 from fedloom.models._twin import TROUBLE, Twin
 from fedloom.models.lora import linear_layers, pattern
 

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from fedloom.base.errors import ModelError
-from fedloom.contracts.federated import Batch
+from fedloom.contracts.language import PackedBatch
 
 __all__ = ["NAME", "packed_attention", "register"]
 
@@ -40,7 +40,7 @@ def packed_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    packed: Batch | None = None,
+    packed: PackedBatch | None = None,
     **others: Any,  # transformers hands every attention function all its options
 ) -> tuple[Tensor, None]:
     """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads."""
@@ -86,7 +86,7 @@ def _window(length: int, sliding_window: int | None, device: torch.device) -> Te
     return (distance_TT >= 0) & (distance_TT < sliding_window)
 
 
-def _side_by_side(states: Tensor, packed: Batch) -> Tensor:
+def _side_by_side(states: Tensor, packed: PackedBatch) -> Tensor:
     """Return [M, H, d] from [1, H, N, d]."""
     n_heads, width = states.shape[1], states.shape[3]
     flat_NW = states.transpose(1, 2).reshape(-1, n_heads * width)

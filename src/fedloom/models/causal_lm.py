@@ -22,6 +22,7 @@ from fedloom.base.files import atomic_folder
 from fedloom.base.plugin import Fraction, Positive, Range, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Flow, Model, ModelFamily
+from fedloom.contracts.language import LanguageModel, language_model
 from fedloom.contracts.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
 from fedloom.models import attention as packed
 from fedloom.models.checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
@@ -89,7 +90,7 @@ class CausalLM(ModelFamily):
         own = read_lineage(Path(self.adapter))
         return joined(base, (UNKNOWN,) if own is None else own)
 
-    def build(self, *, seed: int, device: torch.device, train: str | None = None) -> Model:
+    def build(self, *, seed: int, device: torch.device, train: str | None = None) -> LanguageModel:
         """Return the model; `train` is a regular expression found anywhere in the names to train.
 
         By default every factor of the adapters is trained, with `lora_rank = 0` every parameter, a tied one once.
@@ -109,12 +110,12 @@ class CausalLM(ModelFamily):
             self._add_adapter(module, source, flow, seed, exact.targets)
         module.eval().requires_grad_(False)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
-        return Model(
-            module,
-            trainable,
-            tokenizer,
-            flow,
-            source.base_id,
+        return LanguageModel(
+            module=module,
+            trainable=trainable,
+            tokenizer=tokenizer,
+            flow=flow,
+            base_id=source.base_id,
             stackable=all(re.search(self.stackable, name) for name in trainable),
             passage=exact.passage,
             exact_up_to=exact.exact_up_to,
@@ -212,7 +213,7 @@ class CausalLM(ModelFamily):
             base = self.path or EMBEDDED
             write_adapter(model.module, params, Path(folder), base=base, base_id=model.base_id)
         else:
-            _write_whole(model, params, Path(folder))
+            _write_whole(language_model(model), params, Path(folder))
 
     def load_adapter(self, model: Model, folder: str) -> Tree:
         """Return all factors of an adapter in PEFT's format, ours or not, by their names in the model.
@@ -299,7 +300,7 @@ def _merge(module: nn.Module) -> None:
         module.set_submodule(name, layer.base)
 
 
-def _write_whole(model: Model, params: Tree, folder: Path) -> None:
+def _write_whole(model: LanguageModel, params: Tree, folder: Path) -> None:
     module = model.module
     if not isinstance(module, PreTrainedModel):
         raise ModelError(f"{folder}: {type(module).__name__} is no model of transformers; nothing was written.")

@@ -24,7 +24,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from fedloom.base.errors import ModelError
 from fedloom.base.tree import Tree, flatten, stack
-from fedloom.contracts.model import Batch, Flow, Model, Passage
+from fedloom.contracts.language import LanguageModel, PackedBatch, Passage
+from fedloom.contracts.model import Flow
 from fedloom.models import attention as packed
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
@@ -43,7 +44,7 @@ _WAYS: dict[str, tuple[tuple[str, Passage], ...]] = {
 }
 _WORDS = {"packed": "", "row": " over the whole row", "alone": ", one example at a time (slow)"}
 _CPU = torch.device("cpu")
-_Way = tuple[str, Passage, Model]
+_Way = tuple[str, Passage, LanguageModel]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _settled(truth: Truth, wish: Wish) -> Exact:
     found, faults = _first_exact(truth, wish, targets)
     if found is None and targets:
         tried = {kind: _tried(truth, wish, kind, truth.attention, "alone") for kind in _by_pattern(targets)}
-        kept = tuple(name for kind, found in tried.items() if isinstance(found, Model) for name in kind)
+        kept = tuple(name for kind, found in tried.items() if isinstance(found, LanguageModel) for name in kind)
         odd = sorted({pattern(name) for name in targets} - {pattern(name) for name in kept})
         if wish.targets and odd:
             raise ModelError(f"lora_targets: an adapter on '{odd[0]}' is not what its layer computes; leave it out")
@@ -156,13 +157,13 @@ def _first_exact(truth: Truth, wish: Wish, targets: tuple[str, ...]) -> tuple[_W
     faults: list[str] = []
     for attention, passage in _WAYS[_asked(wish)]:
         found = _tried(truth, wish, targets, attention, passage)
-        if isinstance(found, Model):
+        if isinstance(found, LanguageModel):
             return (attention, passage, found), faults
         faults.append(f"{attention}{_WORDS[passage]}: {found}")
     return None, faults
 
 
-def _tried(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, passage: Passage) -> Model | str:
+def _tried(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, passage: Passage) -> LanguageModel | str:
     """Return the twin as a model that trains in one way, or what is wrong with that."""
     try:
         model = _assembled(truth, wish, targets, attention, passage)
@@ -173,18 +174,18 @@ def _tried(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, p
         return one_line(error)
 
 
-def _assembled(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, passage: Passage) -> Model:
+def _assembled(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, passage: Passage) -> LanguageModel:
     """Return the twin as a model that trains in one way."""
     module, flow = truth.twin.build(attention), Flow()
     if not wish.whole:
         install(module, targets=targets, rank=RANK, alpha=ALPHA, dropout=0.0, seed=0, flow=flow)
     trainable = truth.whole(0) if wish.whole else truth.factors(targets, 0)
-    return Model(
-        module.eval().requires_grad_(False),
-        trainable,
-        cast("PreTrainedTokenizerBase", None),  # nothing is written or read
-        flow,
-        "",
+    return LanguageModel(
+        module=module.eval().requires_grad_(False),
+        trainable=trainable,
+        tokenizer=cast("PreTrainedTokenizerBase", None),  # nothing is written or read
+        flow=flow,
+        base_id="",
         stackable=not wish.whole,
         passage=passage,
         keeps=keeps_logits(module),
@@ -193,12 +194,12 @@ def _assembled(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: st
     )
 
 
-def _clients(truth: Truth, model: Model) -> list[Tree]:
+def _clients(truth: Truth, model: LanguageModel) -> list[Tree]:
     names = [name.removesuffix(".lora_A") for name in model.trainable if name.endswith(".lora_A")]
     return [truth.factors(names, client) if model.stackable else truth.whole(client) for client in (0, 1)]
 
 
-def _unequal(truth: Truth, model: Model) -> str:
+def _unequal(truth: Truth, model: LanguageModel) -> str:
     """Return how far losses or gradients are from the truth; nothing where they agree."""
     clients = _clients(truth, model)
     pairs = list(zip(clients, truth.parts, strict=True))
@@ -218,7 +219,7 @@ def _unequal(truth: Truth, model: Model) -> str:
     return ""
 
 
-def _trained(model: Model, params: Tree, batch: Batch) -> tuple[Tensor, Tree]:
+def _trained(model: LanguageModel, params: Tree, batch: PackedBatch) -> tuple[Tensor, Tree]:
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
     model.flow.batch = batch
     losses_S = model.token_losses(leaves, batch)
@@ -226,7 +227,7 @@ def _trained(model: Model, params: Tree, batch: Batch) -> tuple[Tensor, Tree]:
     return losses_S.detach(), dict(zip(leaves, slopes, strict=True))
 
 
-def _leak(truth: Truth, model: Model) -> str:
+def _leak(truth: Truth, model: LanguageModel) -> str:
     """Return what reaches one example from another; nothing if all gradients between them are exactly zero."""
     clients = _clients(truth, model)
     parts = truth.parts if model.stackable else [[item for part in truth.parts for item in part]]
@@ -247,7 +248,7 @@ def _leak(truth: Truth, model: Model) -> str:
     return ""
 
 
-def _with_ends(truth: Truth, model: Model, exact: Exact) -> Exact:
+def _with_ends(truth: Truth, model: LanguageModel, exact: Exact) -> Exact:
     """Return the answer with where positions end, and whether the output head can be worked off in pieces."""
     exact = replace(exact, pieces=_pieces(truth, model))
     ends = truth.twin.ends
@@ -258,7 +259,7 @@ def _with_ends(truth: Truth, model: Model, exact: Exact) -> Exact:
     return exact if _reads_longer(truth, model) else replace(exact, exact_up_to=min(ends))
 
 
-def _reads_longer(truth: Truth, model: Model) -> bool:
+def _reads_longer(truth: Truth, model: LanguageModel) -> bool:
     """Return whether an example beyond the positions of the model changes nothing for those beside it."""
     end, vocabulary = truth.twin.end, truth.twin.vocabulary
     items = [example(length, vocabulary, "longer") for length in (end + 9, end // 2, end + 21)]
@@ -271,7 +272,7 @@ def _reads_longer(truth: Truth, model: Model) -> bool:
     return float((found_S - right_S).abs().max()) <= _TOLERANCE * float(right_S.mean())
 
 
-def _pieces(truth: Truth, model: Model) -> bool:
+def _pieces(truth: Truth, model: LanguageModel) -> bool:
     if model.head is None:
         return False
     batch = pack([truth.parts[1]], _CPU)

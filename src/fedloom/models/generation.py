@@ -24,7 +24,7 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.evaluation import Completion, Prompt, Sampling
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
-from fedloom.contracts.model import Model
+from fedloom.contracts.language import LanguageModel
 from fedloom.text.masks import pieces_to_tokens
 
 __all__ = [
@@ -53,7 +53,7 @@ def _never(_: int, __: Sequence[int]) -> bool:
 
 
 def complete(
-    model: Model,
+    model: LanguageModel,
     params: Tree,
     prompts: Sequence[Sequence[int]],
     *,
@@ -113,7 +113,7 @@ def complete(
 
 
 def _complete_one(
-    model: Model,
+    model: LanguageModel,
     params: Tree,
     prompt: Sequence[int],
     row: int,
@@ -197,7 +197,7 @@ def _picker(prompts: Sequence[Sequence[int]], sampling: Sampling) -> Pick:
 
 
 def complete_tokens(
-    model: Model,
+    model: LanguageModel,
     params: Tree,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
@@ -234,7 +234,13 @@ def complete_tokens(
 
 
 def complete_with(
-    model: Model, params: Tree, template: Template, prompts: Sequence[Prompt], sampling: Sampling, *, batch: int = 16
+    model: LanguageModel,
+    params: Tree,
+    template: Template,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    batch: int = 16,
 ) -> Iterator[tuple[int, Completion]]:
     """Give the place of each prompt and its answer without outer white space, as `complete_tokens` does."""
     tokens = [prompt_tokens(template, prompt, model.tokenizer) for prompt in prompts]
@@ -265,7 +271,7 @@ def stop_tokens(template: Template, tokenizer: PreTrainedTokenizerBase) -> froze
     return frozenset((end, eos) if isinstance(eos, int) else (end,))
 
 
-def context_size(model: Model) -> int | None:
+def context_size(model: LanguageModel) -> int | None:
     """Return the tokens that prompt and answer may have together; None where the model's configuration is silent."""
     if model.positions is not None:
         return model.positions

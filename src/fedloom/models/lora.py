@@ -24,6 +24,7 @@ from fedloom.base import rng
 from fedloom.base.errors import ModelError, suggest
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Flow
+from fedloom.contracts.language import PackedBatch
 from fedloom.models.low_rank import LowRank
 
 __all__ = [
@@ -76,7 +77,7 @@ class LoraLinear(nn.Module):
         if not generators or not self.dropout:
             return x
         keeps_ND = torch.zeros_like(x).view(-1, x.shape[-1])
-        spans = batch.spans if batch else [(0, len(keeps_ND))]
+        spans = batch.spans if isinstance(batch, PackedBatch) else [(0, len(keeps_ND))]
         # A client's mask covers its own tokens only, so that it does not depend on who else is in the batch.
         for (start, size), generator in zip(spans, generators, strict=True):
             keeps_ND[start : start + size].bernoulli_(1 - self.dropout, generator=generator)

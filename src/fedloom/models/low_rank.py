@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedloom.base.errors import ModelError
-from fedloom.contracts.federated import Batch
+from fedloom.contracts.language import PackedBatch
 
 __all__ = ["LowRank"]
 
@@ -35,7 +35,7 @@ class LowRank(torch.autograd.Function):
         a: Tensor,
         b: Tensor,
         scale: float | Tensor,
-        batch: Batch | None,
+        batch: PackedBatch | None,
         per_example: bool,
         in_place: bool,
     ) -> Tensor:
@@ -82,7 +82,7 @@ class LowRank(torch.autograd.Function):
         return grads[0], grad_x, grad_a, grad_b, None, None, None, None
 
 
-def _of_clients(factor: Tensor, examples: Batch | None) -> Tensor:
+def _of_clients(factor: Tensor, examples: PackedBatch | None) -> Tensor:
     """Return the factors of the clients, [1, ...] if they share them."""
     if factor.dim() == 2:
         return factor[None]
@@ -95,7 +95,7 @@ def _of_clients(factor: Tensor, examples: Batch | None) -> Tensor:
     return factor[(examples.client_E == clients_K1).int().argmax(dim=1)]  # any example of a client has its values
 
 
-def _parts(tensor: Tensor, n_clients: int, batch: Batch | None) -> tuple[Tensor, ...]:
+def _parts(tensor: Tensor, n_clients: int, batch: PackedBatch | None) -> tuple[Tensor, ...]:
     """Return [K, N / K, W] as the only part, or [1, N', W] of each client where parts are unequal."""
     flat = tensor.reshape(-1, tensor.shape[-1])
     if n_clients > 1 and batch is not None and not batch.equal_parts:
@@ -111,7 +111,9 @@ def _like(factor_KIJ: Tensor, parts: Sequence[Tensor]) -> Sequence[Tensor]:
     return (factor_KIJ,) if len(parts) == 1 else factor_KIJ.split(1)
 
 
-def _product(thins: Sequence[Tensor], wides: Sequence[Tensor], shape: torch.Size, examples: Batch | None) -> Tensor:
+def _product(
+    thins: Sequence[Tensor], wides: Sequence[Tensor], shape: torch.Size, examples: PackedBatch | None
+) -> Tensor:
     """Return thin wide [..., R, W] in float32, summed over the tokens of what a slot of the factor stands for."""
     if examples is not None and len(shape) == 3:
         found = _by_example(thins, wides, examples)
@@ -121,7 +123,7 @@ def _product(thins: Sequence[Tensor], wides: Sequence[Tensor], shape: torch.Size
     return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
-def _by_example(thins: Sequence[Tensor], wides: Sequence[Tensor], examples: Batch) -> Tensor:
+def _by_example(thins: Sequence[Tensor], wides: Sequence[Tensor], examples: PackedBatch) -> Tensor:
     """Return the product of each example [E, R, W]."""
     thin_MR = torch.cat([thin.mT.flatten(0, 1) for thin in thins])
     wide_MW = torch.cat([wide.flatten(0, 1) for wide in wides]) if len(wides) > 1 else wides[0].flatten(0, 1)

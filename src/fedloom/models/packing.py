@@ -4,17 +4,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from fedloom.contracts.model import Batch, Encoded
+from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 
-__all__ = ["LEAST_SLACK", "least_slack", "pack"]
+__all__ = ["LEAST_SLACK", "alike", "least_slack", "pack"]
 
 LEAST_SLACK = 32  # tokens of padding a part from which on unequal parts are multiplied one by one: see docs/log.md
 _WIDTH = 128  # of the model for which that was measured
 _FEWEST = 8  # examples of a group: below, one more call costs more than padding
 
 
-def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slack: int = LEAST_SLACK) -> Batch:
+def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slack: int = LEAST_SLACK) -> PackedBatch:
     """Return the examples of each client as one batch on `device`; an example of several sequences is neighbours.
 
     The longest part sets the length of all, unless that would pad the others by `least_slack` tokens in the mean: then,
@@ -51,22 +52,26 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slac
     padding_N = torch.ones(length, dtype=torch.bool).index_fill_(0, place_U, 0)
     supervised_U = torch.cat([item.supervised_T for item in items]) & (column_U > 0)
     asked_S = place_U[supervised_U] - 1
-    rest: tuple[Tensor, ...] = (
-        order_E,
-        place_M,
-        home_N,
-        (~real_M).nonzero().squeeze(1),
-        padding_N.nonzero().squeeze(1),
-        asked_S,
-        tokens_N[asked_S + 1],
-        example_U[supervised_U],
-        torch.tensor([value for item in items for value in item.reference]),
+    reference_E = torch.tensor([value for item in items for value in item.reference])
+    return PackedBatch(
+        tokens_N=tokens_N.to(device),
+        positions_N=positions_N.to(device),
+        parts=sizes,
+        client_E=client_E.to(device),
+        groups=groups,
+        order_E=order_E.to(device),
+        place_M=place_M.to(device),
+        home_N=home_N.to(device),
+        behind_B=(~real_M).nonzero().squeeze(1).to(device),
+        padding_Q=padding_N.nonzero().squeeze(1).to(device),
+        asked_S=asked_S.to(device),
+        targets_S=tokens_N[asked_S + 1].to(device),
+        example_S=example_U[supervised_U].to(device),
+        reference_E=reference_E.to(device),
+        lines=tuple(zip(start_E.tolist(), lengths, strict=True)),
+        items=tuple(sequences) if max(sequences) > 1 else (),
+        in_order=order_E.tolist() == list(range(len(lengths))),
     )
-    first = (tokens_N.to(device), positions_N.to(device), sizes, client_E.to(device), groups)
-    in_order = order_E.tolist() == list(range(len(lengths)))
-    several = tuple(sequences) if max(sequences) > 1 else ()
-    lines = tuple(zip(start_E.tolist(), lengths, strict=True))
-    return Batch(*first, *(tensor.to(device) for tensor in rest), lines=lines, items=several, in_order=in_order)
 
 
 def least_slack(width: int) -> int:
@@ -87,3 +92,55 @@ def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
             groups.append((index - start, lengths[start]))
             start = index
     return (*groups, (len(lengths) - start, lengths[start]))
+
+
+def alike(parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> list[PackedBatch] | None:
+    """Return a batch for each part, every sequence padded to one length, so that all have one shape.
+
+    None where the model is not exact on packed rows of that length, or examples differ in how many sequences they are.
+    """
+    items = [item for part in parts for item in part]
+    longest = max(length for item in items for length in item.lengths)
+    exact = model.passage == "packed" and (model.exact_up_to is None or longest <= model.exact_up_to)
+    per_item = {len(item.lengths) for item in items}
+    if not exact or len(per_item) > 1:
+        return None
+    batches = [pack([part], model.device) for part in parts]
+    n_sequences = max(len(batch.client_E) for batch in batches)
+    length = max(batch.groups[0][1] for batch in batches)
+    n_asked = max(len(batch.asked_S) for batch in batches)
+    place_M = torch.arange(n_sequences * length, device=model.device)
+    shared = place_M.new_zeros(n_sequences), place_M, place_M.new_zeros(0)  # the same objects in all
+    return [_padded(batch, (n_sequences, length, n_asked), shared, min(per_item)) for batch in batches]
+
+
+def _padded(
+    batch: PackedBatch, shape: tuple[int, int, int], shared: tuple[Tensor, Tensor, Tensor], per_item: int
+) -> PackedBatch:
+    """Return a batch of one part with every sequence padded to one length; a token's position tells its column."""
+    (n_sequences, length, n_asked), (zero_E, place_M, none) = shape, shared
+    line_N = (batch.positions_N == 0).cumsum(0) - 1
+    at_N = line_N * length + batch.positions_N
+    tokens_M, positions_M = (
+        t.new_zeros(n_sequences * length).index_copy(0, at_N, t) for t in (batch.tokens_N, batch.positions_N)
+    )
+    more = (0, n_asked - len(batch.asked_S))
+    return PackedBatch(
+        tokens_N=tokens_M,
+        positions_N=positions_M,
+        parts=(n_sequences * length,),
+        client_E=zero_E,
+        groups=((n_sequences, length),),
+        order_E=zero_E,
+        place_M=place_M,
+        home_N=place_M,
+        behind_B=none,
+        padding_Q=none,
+        asked_S=functional.pad(at_N[batch.asked_S], more),
+        targets_S=functional.pad(batch.targets_S, more),
+        # What is added is asked of the first token and belongs to nobody.
+        example_S=functional.pad(batch.example_S, more, value=n_sequences),
+        reference_E=functional.pad(batch.reference_E, (0, n_sequences - len(batch.reference_E))),
+        items=(per_item,) * (n_sequences // per_item) if per_item > 1 else (),
+        in_order=True,
+    )

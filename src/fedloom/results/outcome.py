@@ -252,9 +252,10 @@ def _counts(directory: RunDirectory) -> dict[str, float]:
     """Return how many examples, training and held-out, were cut, empty or too long to learn from."""
     try:
         encoded = _card(directory).get("encoded", {}).values()
-        names = ("truncated", "empty_answers", "prompts_too_long")
-        same = float(sum(counts.get("same_answers", 0) for counts in encoded))  # older runs did not count it
-        return {name: float(sum(counts[name] for counts in encoded)) for name in names} | {"same_answers": same}
+        cut = {"truncated": float(sum(counts["truncated"] for counts in encoded))}
+        # What a task of another kind, or an older run, did not count did not happen.
+        others = ("empty_answers", "prompts_too_long", "same_answers")
+        return cut | {name: float(sum(counts.get(name, 0) for counts in encoded)) for name in others}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{directory.path / 'partition.json'}: is not what fedloom wrote ({error}).") from error
 

@@ -38,6 +38,7 @@ from fedloom.base.plugin import lookup
 from fedloom.base.tree import flatten
 from fedloom.contracts.examples import Chat, Example, chat
 from fedloom.contracts.federated import Guard, Mechanism
+from fedloom.contracts.language import language_model
 from fedloom.data.clients import Division, encode_shards
 from fedloom.data.holdout import hold_out, normalised
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, held_out
@@ -186,8 +187,8 @@ def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, An
 def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
     bare = prepare(replace(run, privacy=lookup(Mechanism, "none")()))  # guards follow when n is known
     refuse_dropout(bare.model, run.privacy)
-    canaries = make_canaries(bare.model.tokenizer, tuple(bare.shards), n_canaries, run.seed)
-    cut = sum(not run.task.encode(canary.example, bare.model).supervised_T.any() for canary in canaries)
+    canaries = make_canaries(language_model(bare.model).tokenizer, tuple(bare.shards), n_canaries, run.seed)
+    cut = sum(not run.task.targets(run.task.encode(canary.example, bare.model)) for canary in canaries)
     if cut:
         raise ConfigError(
             f"task.max_length: {cut} of {n_canaries} canaries of {2 * _WORDS} words do not fit; raise it."

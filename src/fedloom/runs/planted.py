@@ -33,10 +33,9 @@ from fedloom.contracts.federated import (
     Batch,
     Codec,
     Earlier,
-    Encoded,
     Engine,
-    Example,
     Guard,
+    Item,
     LossSum,
     Mean,
     Mechanism,
@@ -157,18 +156,23 @@ def _shapes(stage: Stage, counts: Mapping[str, int], uses: Mapping[str, int], n_
 
 
 @dataclass(frozen=True, slots=True)
-class _Marked(Encoded):
-    """A real example as a canary."""
+class _Marked:
+    """A real item as a canary."""
 
-    canary: int = -1
-    side: int = 1
+    item: Item
+    canary: int
+    side: int
+
+
+def _bare(item: Item) -> Item:
+    return item.item if isinstance(item, _Marked) else item
 
 
 def _planted(work: Work, coins: Sequence[bool], unit: str) -> tuple[dict[str, Shard], list[str]]:
     """Return the clients' examples with the canaries, and who owns each canary."""
     items = [item for shard in work.shards.values() for item in shard.items]
-    short = min(items, key=lambda item: len(item.tokens_T))
-    marked = [_marked(short, index, 1) for index in range(len(coins))]
+    short = min(items, key=work.task.size)
+    marked = [_Marked(short, index, 1) for index in range(len(coins))]
     if unit == "example":
         clients = list(work.shards)
         owners = [clients[index % len(clients)] for index in range(len(coins))]
@@ -180,14 +184,10 @@ def _planted(work: Work, coins: Sequence[bool], unit: str) -> tuple[dict[str, Sh
     shards: dict[str, Shard] = {}
     for index, (owner, coin) in enumerate(zip(owners, coins, strict=True)):
         if unit == "client_local":
-            shards[owner] = Shard((_marked(short, index, 1 if coin else -1),))
+            shards[owner] = Shard((_Marked(short, index, 1 if coin else -1),))
         elif coin:
             shards[owner] = Shard((marked[index],))
     return shards, owners
-
-
-def _marked(item: Encoded, canary: int, side: int) -> _Marked:
-    return _Marked(item.tokens_T, item.supervised_T, cuts=item.cuts, reference=item.reference, canary=canary, side=side)
 
 
 def _with(
@@ -268,42 +268,45 @@ class _PlantedTask(Task):
     """Whether a contribution is an example's gradient; else it is a client's row, which runs against the gradient."""
     marks: list[tuple[Batch, Tensor, Tensor]] = field(default_factory=list[tuple[Batch, Tensor, Tensor]])
 
-    def encode(self, example: Example, model: Model) -> Encoded:
+    def encode(self, example: Any, model: Any) -> Item:
         return self.inner.encode(example, model)
 
-    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
-        batch = self.inner.collate(parts, model)
+    def size(self, item: Item) -> int:
+        return self.inner.size(_bare(item))
+
+    def targets(self, item: Item) -> int:
+        return self.inner.targets(_bare(item))
+
+    def counts(self, items: Sequence[Item]) -> dict[str, int]:
+        return self.inner.counts([_bare(item) for item in items])
+
+    def collate(self, parts: Sequence[Sequence[Item]], model: Any) -> Batch:
+        batch = self.inner.collate([[_bare(item) for item in part] for part in parts], model)
         items = [item for part in parts for item in part]
         marked = [(at, item.canary, item.side) for at, item in enumerate(items) if isinstance(item, _Marked)]
         at, canary, side = torch.tensor(marked, dtype=torch.int64, device=model.device).view(-1, 3).unbind(1)
         self.marks[:] = [(batch, torch.stack((at, canary)), side)]
         return batch
 
-    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+    def loss(self, model: Any, params: Tree, batch: Batch) -> LossSum:
         bare = {name: tensor for name, tensor in params.items() if name != _NAME}
         found = self.inner.loss(model, bare, batch)
         ((known, (at, canary), side),) = self.marks
         if known is not batch or not len(at):
             return found
         # Of several sequences the first carries the slope; an example's gradient is the sum over them.
-        row = _first_of(batch)[at] if model.flow.per_example else batch.owner_X[at]
+        row = batch.first_X[at] if model.flow.per_example else batch.owner_X[at]
         slope = _STEEP * self.tape.sign if self.example else -_STEEP / _LR * self.tape.sign
         steep = slope * side * params[_NAME][row, canary] * found.weight_B[at]
         return LossSum(found.total_B.index_add(0, at, steep.to(found.total_B)), found.weight_B)
 
-    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
+    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Item]]) -> list[list[dict[str, Mean]]]:
         return self.inner.scores(model, params, parts)
 
     def predict(
-        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+        self, model: Model, params: Tree, parts: Sequence[Sequence[Any]], *, max_new_tokens: int
     ) -> list[list[Prediction]]:
         return self.inner.predict(model, params, parts, max_new_tokens=max_new_tokens)
-
-
-def _first_of(batch: Batch) -> Tensor:
-    """Return the first sequence [X] of each example."""
-    counts_X = torch.tensor(batch.items or (1,) * len(batch.client_E), device=batch.client_E.device)
-    return counts_X.cumsum(0) - counts_X
 
 
 # ---------------------------------------------------------------------------------------------------------- recording

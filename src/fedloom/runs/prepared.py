@@ -13,7 +13,7 @@ from fedloom.base.machine import device_of
 from fedloom.base.tree import Layout, Tree, flatten
 from fedloom.contracts.federated import Frame, Mechanism, Model, Shard
 from fedloom.contracts.lineage import Lineage, lineage_table
-from fedloom.data.clients import Division, count_encoded, cut_and_dropped, divide, encode_shards
+from fedloom.data.clients import Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
 from fedloom.runs import centralised, clustered, federated, local_only
@@ -83,6 +83,7 @@ def prepare(run: TuningRun) -> Prepared:
     device = device_of(run.device)
     guards = guards_of(run, {client: len(examples) for client, examples in division.train.items()})
     model = run.model.build(seed=run.seed, device=device, train=run.train)
+    _refuse_other_models(run, model)
     refuse_dropout(model, run.privacy)
     division = _identified(division, model)
     if run.privacy.protects() == "nothing":
@@ -100,7 +101,7 @@ def prepare(run: TuningRun) -> Prepared:
     test = division.test or tuple(validation if asked.split == "report" else ())
     parts = {"test": test[: asked.limit or None], "validation": validation}
     sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
-    counts |= {f"({name})": count_encoded(items) for name, (_, items) in sets.items()}
+    counts |= {f"({name})": run.task.counts(items) for name, (_, items) in sets.items()}
     layout = Layout.of_tree(shared)
     lineage = run.model.lineage()
     start = _start(model, lineage)
@@ -142,6 +143,15 @@ def _knowing(division: Division, cluster: str) -> Division:
     told = {client: {one.tags.get(cluster, "") for one in examples} for client, examples in division.train.items()}
     knows = {client: sorted(asked & values) for client, values in told.items()}
     return replace(division, card={**division.card, "knows": knows}) if any(knows.values()) else division
+
+
+def _refuse_other_models(run: TuningRun, model: Model) -> None:
+    wanted, found = run.task.trains, type(model)
+    if not issubclass(found, wanted):
+        raise ConfigError(
+            f"task.name: task '{run.task.name}' trains a {wanted.__name__}, model '{run.model.name}' is a "
+            f"{found.__name__}; choose another of the two."
+        )
 
 
 def refuse_dropout(model: Model, mechanism: Mechanism) -> None:

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Model, Prediction, Template
+from fedloom.contracts.federated import Prediction, Template
+from fedloom.contracts.language import LanguageModel
 from fedloom.models.generation import complete, prompt_tokens, stop_tokens
 from fedloom.tasks._losses import of_active
 
@@ -24,7 +25,7 @@ class Answering:
     batch: int
 
     def answers(
-        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+        self, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
     ) -> list[list[Prediction]]:
         """Return the model's greedy answer to the last question of each example of each part, in their order.
 
@@ -55,7 +56,7 @@ class Answering:
                     result[k][index] = _prediction(answer, stop, model.tokenizer)
         return result
 
-    def _prompt(self, example: Example, model: Model) -> list[int]:
+    def _prompt(self, example: Example, model: LanguageModel) -> list[int]:
         if not example.prompt:
             raise DataError(f"found a {type(example).__name__} to be answered: it has no question.")
         return prompt_tokens(self.template, example.prompt, model.tokenizer)
@@ -70,7 +71,7 @@ def _filled(places: Sequence[int], width: int) -> list[int]:
     return [*places, *[places[0]] * (width - len(places))]
 
 
-def check_room(model: Model, length: int) -> None:
+def check_room(model: LanguageModel, length: int) -> None:
     """Refuse sequences that run over the end of a table of positions."""
     limit = model.positions
     if limit is not None and length > limit:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Tree
-from fedloom.contracts.federated import Batch, Encoded, Model, Task
+from fedloom.contracts.federated import Task
+from fedloom.contracts.language import Encoded, LanguageModel
 
-__all__ = ["Pass", "losses", "of_active", "passes"]
+__all__ = ["Pass", "losses", "of_active", "passes", "token_counts"]
 
 _BATCH_TOKENS = 8192  # tokens of a forward pass, padding included
 
@@ -19,7 +21,7 @@ class Pass:
     active: list[int]
     places: list[list[int]]
     params: Tree
-    batch: Batch
+    batch: Any
 
     @property
     def flat(self) -> list[tuple[int, int]]:
@@ -36,7 +38,12 @@ def of_active(params: Tree, active: Sequence[int], n_parts: int) -> Tree:
 
 
 def passes(
-    task: Task, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]], *, most_tokens: int = _BATCH_TOKENS
+    task: Task,
+    model: LanguageModel,
+    params: Tree,
+    parts: Sequence[Sequence[Encoded]],
+    *,
+    most_tokens: int = _BATCH_TOKENS,
 ) -> Iterator[Pass]:
     """Yield all examples in batches, the longest of each part first; the model's flow knows the batch meanwhile."""
     left = [sorted(range(len(part)), key=lambda i, part=part: -len(part[i].tokens_T)) for part in parts]
@@ -54,7 +61,7 @@ def passes(
             model.flow.batch = None
 
 
-def losses(task: Task, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[Mean]]:
+def losses(task: Task, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[Mean]]:
     """Return the loss of each example of each part, in their order."""
     result = [[Mean()] * len(part) for part in parts]
     for one in passes(task, model, params, parts):
@@ -63,3 +70,18 @@ def losses(task: Task, model: Model, params: Tree, parts: Sequence[Sequence[Enco
         for (part, place), (total, weight) in zip(one.flat, pairs, strict=True):
             result[part][place] = Mean(total, weight)
     return result
+
+
+def token_counts(items: Sequence[Encoded]) -> dict[str, int]:
+    """Return what happened to examples on their way to tokens."""
+    kept = [item for item in items if bool(item.supervised_T.any())]
+    return {
+        "examples": len(items),
+        "kept": len(kept),
+        "tokens": sum(len(item.tokens_T) for item in kept),
+        "supervised_tokens": sum(int(item.supervised_T.sum()) for item in kept),
+        "truncated": sum(item.truncated for item in items),
+        "empty_answers": sum(item.empty_answer for item in items),
+        "prompts_too_long": sum(item.prompt_too_long for item in items),
+        "same_answers": sum(item.same_answers for item in items),
+    }

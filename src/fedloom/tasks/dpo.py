@@ -27,11 +27,12 @@ from fedloom.base.plugin import AtLeast, Positive, Range, lookup, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import LARGE
 from fedloom.contracts.examples import Chat, Example, Preference, Turn
-from fedloom.contracts.federated import Batch, Encoded, Model, Prediction, Task, Template
+from fedloom.contracts.federated import Prediction, Task, Template
+from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 from fedloom.models.generation import template_tokens
-from fedloom.models.packing import least_slack, pack
+from fedloom.models.packing import alike, least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
-from fedloom.tasks._losses import passes
+from fedloom.tasks._losses import passes, token_counts
 
 __all__ = ["Dpo"]
 
@@ -81,7 +82,7 @@ class Dpo(Task):
                 f"{self.max_length}: an answer needs room."
             )
 
-    def encode(self, example: Example, model: Model) -> Encoded:
+    def encode(self, example: Example, model: LanguageModel) -> Encoded:
         """Return a pair as two sequences that begin with the same prompt, a Chat as one; a Document is refused.
 
         Of a pair whose answers are the same, as they are or as far as `max_length` leaves them, nothing is supervised.
@@ -112,7 +113,7 @@ class Dpo(Task):
             cuts=(len(sequences[0][0]),) if len(sequences) > 1 else (),
         )
 
-    def _answer(self, prompt: Sequence[Turn], asked: list[int], answer: str, model: Model) -> _Answer:
+    def _answer(self, prompt: Sequence[Turn], asked: list[int], answer: str, model: LanguageModel) -> _Answer:
         """Return prompt and answer as tokens, what is supervised (the answer), and whether the answer was cut.
 
         `asked` are the tokens of the prompt, with which those of the whole begin; of a long prompt the end is kept.
@@ -122,7 +123,19 @@ class Dpo(Task):
         tokens, supervised = begin + tokens[start:], [False] * len(begin) + supervised[start:]
         return tokens[: self.max_length], supervised[: self.max_length], len(tokens) > self.max_length
 
-    def prepared(self, items: Sequence[Encoded], model: Model) -> list[Encoded]:
+    def size(self, item: Encoded) -> int:
+        """Return the tokens."""
+        return len(item.tokens_T)
+
+    def targets(self, item: Encoded) -> int:
+        """Return the supervised tokens."""
+        return int(item.supervised_T.sum())
+
+    def counts(self, items: Sequence[Encoded]) -> dict[str, int]:
+        """Return how many were kept, cut and empty, and their tokens."""
+        return token_counts(items)
+
+    def prepared(self, items: Sequence[Encoded], model: LanguageModel) -> list[Encoded]:
         """Return pairs with the log-probabilities of the reference model, one pass over all of them."""
         params = _adapters_off(model) if self.reference == "base" else model.trainable
         result = list(items)
@@ -134,16 +147,20 @@ class Dpo(Task):
                     result[pairs[place]] = replace(items[pairs[place]], reference=tuple(reference))
         return result
 
-    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
+    def collate(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> PackedBatch:
         """Return the clients' pairs packed into one row."""
         return pack(parts, model.device, least_slack=least_slack(model.width))
 
-    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+    def alike(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> list[PackedBatch] | None:
+        """Return batches of sequences padded to one length."""
+        return alike(parts, model)
+
+    def loss(self, model: LanguageModel, params: Tree, batch: PackedBatch) -> LossSum:
         """Return the loss of each pair, of weight 1."""
         policy_X2 = _log_probabilities(model, params, batch).view(-1, 2)
         return self._loss(policy_X2, batch)
 
-    def _loss(self, policy_X2: Tensor, batch: Batch) -> LossSum:
+    def _loss(self, policy_X2: Tensor, batch: PackedBatch) -> LossSum:
         ratio_X2 = policy_X2 - batch.reference_E.view(-1, 2)
         counts_X2 = _counts(batch).view(-1, 2)
         weight_X = (counts_X2.sum(1) > 0).to(ratio_X2.dtype)  # padding of stacked batches is no pair
@@ -156,7 +173,9 @@ class Dpo(Task):
             loss_X = -(1 - smoothing) * logsigmoid(scaled_X) - smoothing * logsigmoid(-scaled_X)
         return LossSum(loss_X * weight_X, weight_X)
 
-    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
+    def scores(
+        self, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Encoded]]
+    ) -> list[list[dict[str, Mean]]]:
         """Return of each pair: loss, preference_accuracy, likelihood_accuracy, reward_margin, chosen_reward,
         rejected_reward and kl_to_reference; of a Chat the loss of its answer per token, as answer_loss.
 
@@ -176,7 +195,7 @@ class Dpo(Task):
                     result[part][places[part][place]] = scores
         return result
 
-    def _pair_scores(self, model: Model, params: Tree, batch: Batch) -> list[dict[str, Mean]]:
+    def _pair_scores(self, model: LanguageModel, params: Tree, batch: PackedBatch) -> list[dict[str, Mean]]:
         log_SV = model.token_logits(params, batch).float().log_softmax(1)
         policy_X2 = _summed(log_SV.gather(1, batch.targets_S[:, None]).squeeze(1), batch).view(-1, 2)
         reward_X2 = self.beta * (policy_X2 - batch.reference_E.view(-1, 2))
@@ -200,7 +219,7 @@ class Dpo(Task):
         ]
 
     def predict(
-        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+        self, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
     ) -> list[list[Prediction]]:
         """Return the model's greedy answer to the prompt of each example."""
         answering = Answering(self.template, self.max_length, self.batch)
@@ -211,29 +230,29 @@ def _right(difference_X: Tensor) -> Tensor:
     return (difference_X > 0).float() + 0.5 * (difference_X == 0)
 
 
-def _adapters_off(model: Model) -> Tree:
+def _adapters_off(model: LanguageModel) -> Tree:
     """Return parameters with which the adapters add nothing; a model without adapters is as it was built."""
     off = {name: torch.zeros_like(p) for name, p in model.module.named_parameters() if name.endswith(".lora_B")}
     return off or model.trainable
 
 
-def _log_probabilities(model: Model, params: Tree, batch: Batch) -> Tensor:
+def _log_probabilities(model: LanguageModel, params: Tree, batch: PackedBatch) -> Tensor:
     """Return the summed log-probability of the supervised tokens of each sequence [E]."""
     return _summed(-model.token_losses(params, batch), batch)
 
 
-def _summed(values_S: Tensor, batch: Batch) -> Tensor:
+def _summed(values_S: Tensor, batch: PackedBatch) -> Tensor:
     # One place more than there are sequences: nobody's tokens fall into it.
     n_sequences = len(batch.client_E)
     return values_S.new_zeros(n_sequences + 1).index_add(0, batch.example_S, values_S)[:n_sequences]
 
 
-def _counts(batch: Batch) -> Tensor:
+def _counts(batch: PackedBatch) -> Tensor:
     """Return the supervised tokens of each sequence [E]."""
     return _summed(torch.ones_like(batch.example_S, dtype=torch.float32), batch)
 
 
-def _answer_losses(model: Model, params: Tree, batch: Batch) -> list[dict[str, Mean]]:
+def _answer_losses(model: LanguageModel, params: Tree, batch: PackedBatch) -> list[dict[str, Mean]]:
     totals_E, counts_E = -_log_probabilities(model, params, batch), _counts(batch)
     pairs = zip(totals_E.tolist(), counts_E.tolist(), strict=True)
     return [{"answer_loss": Mean(total, count)} for total, count in pairs]

@@ -20,10 +20,11 @@ from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import AtLeast, lookup, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat, Document, Example
-from fedloom.contracts.federated import Batch, Encoded, Model, Piece, Prediction, Task, Template
-from fedloom.models.packing import least_slack, pack
+from fedloom.contracts.federated import Prediction, Task, Template
+from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch, Piece
+from fedloom.models.packing import alike, least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
-from fedloom.tasks._losses import losses
+from fedloom.tasks._losses import losses, token_counts
 from fedloom.text.masks import pieces_to_tokens
 
 __all__ = ["Sft"]
@@ -44,7 +45,7 @@ class Sft(Task):
     batch: AtLeast = 128
     """Prompts answered together."""
 
-    def encode(self, example: Example, model: Model) -> Encoded:
+    def encode(self, example: Example, model: LanguageModel) -> Encoded:
         """Return the example as at most `max_length` tokens; a Preference is refused."""
         match example:
             case Chat(turns=turns):
@@ -72,11 +73,27 @@ class Sft(Task):
             cuts=tuple(accumulate(len(tokens) for tokens, _ in parts[:-1])),
         )
 
-    def collate(self, parts: Sequence[Sequence[Encoded]], model: Model) -> Batch:
+    def size(self, item: Encoded) -> int:
+        """Return the tokens."""
+        return len(item.tokens_T)
+
+    def targets(self, item: Encoded) -> int:
+        """Return the supervised tokens."""
+        return int(item.supervised_T.sum())
+
+    def counts(self, items: Sequence[Encoded]) -> dict[str, int]:
+        """Return how many were kept, cut and empty, and their tokens."""
+        return token_counts(items)
+
+    def collate(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> PackedBatch:
         """Return the clients' examples packed into one row, with no padding between them."""
         return pack(parts, model.device, least_slack=least_slack(model.width))
 
-    def loss(self, model: Model, params: Tree, batch: Batch) -> LossSum:
+    def alike(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> list[PackedBatch] | None:
+        """Return batches of sequences padded to one length."""
+        return alike(parts, model)
+
+    def loss(self, model: LanguageModel, params: Tree, batch: PackedBatch) -> LossSum:
         """Return the summed cross-entropy of the supervised tokens of each example, in float32 or better."""
         losses_S = model.token_losses(params, batch)
         sums = torch.stack((losses_S, torch.ones_like(losses_S)))
@@ -86,12 +103,14 @@ class Sft(Task):
         total_X, weight_X = batch.by_example(sums_2E.T).T
         return LossSum(total_X, weight_X)
 
-    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[dict[str, Mean]]]:
+    def scores(
+        self, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Encoded]]
+    ) -> list[list[dict[str, Mean]]]:
         """Return each example's loss per supervised token."""
         return [[{"loss": loss} for loss in part] for part in losses(self, model, params, parts)]
 
     def predict(
-        self, model: Model, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
+        self, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Example]], *, max_new_tokens: int
     ) -> list[list[Prediction]]:
         """Return the model's greedy answer to the last question of each example; a Document is refused."""
         answering = Answering(self.template, self.max_length, self.batch)

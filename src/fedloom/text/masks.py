@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fedloom.base.errors import ModelError
-from fedloom.contracts.model import Piece
+from fedloom.contracts.language import Piece
 
 __all__ = ["pieces_to_tokens"]
 

@@ -96,7 +96,7 @@ def trained_tokens(found: Outcome) -> float | None:
         if not rows or not all("epochs" in line for line in rows):
             return None
         card = json.loads(directory.read("partition.json"))
-        tokens = {client: card["encoded"][client]["tokens"] for client in card["counts"]}
+        tokens = {client: card["encoded"][client].get("tokens", 0) for client in card["counts"]}
         everything = sum(tokens.values())  # what a centralised run trains on under a name of its own
         return sum(line["epochs"] * tokens.get(line["client"], everything) for line in rows)
 
@@ -111,7 +111,7 @@ def facts(found: Outcome) -> Facts:
         counts = [number(count) for count in card["counts"].values()]
         if not counts:
             raise ValueError("no client has examples")
-        tokens = [number(row["tokens"]) for client, row in card["encoded"].items() if client in card["counts"]]
+        tokens = [number(row.get("tokens", 0)) for client, row in card["encoded"].items() if client in card["counts"]]
         return Facts(tuple(counts), number(card["gini"]), number(card["effective_clients"]), sum(tokens))
 
     return _read(found, "partition.json", take)

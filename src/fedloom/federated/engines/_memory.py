@@ -17,7 +17,7 @@ _TOKENS = {"cpu": 4096, "cuda": 32768}  # tokens of a pass beyond which more cli
 def room_for(work: Work) -> tuple[int, int]:
     """Return how many clients fit into half of the free memory, and how many pay off."""
     device = work.model.device
-    longest = sorted((len(item.tokens_T) for shard in work.shards.values() for item in shard.items), reverse=True)
+    longest = sorted((work.task.size(item) for shard in work.shards.values() for item in shard.items), reverse=True)
     # A Poisson draw is cut into micro-batches of up to one and a half times the batch.
     n_examples = math.ceil(1.5 * work.local.batch) if work.mechanism.protects() == "example" else work.local.batch
     tokens = sum(longest[:n_examples])
@@ -30,7 +30,7 @@ def room_for(work: Work) -> tuple[int, int]:
 
 def _bytes_per_token(work: Work) -> float:
     """Return what a pass keeps for its gradient, measured on one example."""
-    item = max((item for shard in work.shards.values() for item in shard.items), key=lambda item: len(item.tokens_T))
+    item = max((item for shard in work.shards.values() for item in shard.items), key=work.task.size)
     model = work.model
     kept: dict[int, int] = {}
 
@@ -50,4 +50,4 @@ def _bytes_per_token(work: Work) -> float:
     for tensor in fixed:
         kept.pop(tensor.untyped_storage().data_ptr(), None)
     # Gradients of activations live beside what is kept, a few layers at a time.
-    return 1.5 * sum(kept.values()) / len(item.tokens_T)
+    return 1.5 * sum(kept.values()) / work.task.size(item)
