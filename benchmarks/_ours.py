@@ -9,7 +9,6 @@ import torch
 from benchmarks._common import Settings
 from benchmarks._shapes import Shape, base_folder, write_data
 from fedloom.federated.rounds import RoundRecord, begin, step
-from fedloom.runs.execute import plan_of, work_of
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 
@@ -47,11 +46,10 @@ class Rounds:
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         ready = prepare(read_run(table))
-        leg = ready.legs[0]
         self.ready = ready
-        self.plan = plan_of(leg)
-        self.work = work_of(ready, leg)
-        engine = leg.run.engine.settled(self.work, n_clients=leg.per_round)
+        self.work = ready.stages[0].work
+        self.plan = self.work.plan
+        engine = ready.run.engine.settled(self.work, n_clients=self.plan.clients_per_round)
         self._carrier = engine.start(self.work)
         self._state = begin(self.plan, ready.layout.row({"": ready.shared}))
         self.record: RoundRecord | None = None
@@ -69,8 +67,8 @@ class Rounds:
     @property
     def padding(self) -> float:
         """Share of padding in the batch of every client's first examples, packed as the engine packs them."""
-        parts = [shard.items[: self.work.local.batch] for shard in self.work.shards.values()]
-        real = sum(len(item.tokens_T) for part in parts for item in part)
+        parts = [shard.items[: self.plan.local.batch] for shard in self.work.shards.values()]
+        real = sum(self.work.task.size(item) for part in parts for item in part)
         return 1 - real / self.work.task.collate(parts, self.work.model).tokens_N.numel()
 
     @property

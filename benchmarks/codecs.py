@@ -16,7 +16,6 @@ from fedloom.base.plugin import lookup
 from fedloom.contracts.federated import Codec
 from fedloom.evaluation.held_out import Examinee, evaluate
 from fedloom.federated.rounds import begin, step
-from fedloom.runs.execute import plan_of, work_of
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 
@@ -46,9 +45,9 @@ def _loss(codec: str, *, rounds: int) -> float:
     """Return the loss per token of held-out questions on private facts after federated training."""
     table = {"rounds": rounds, "codec": {"name": codec}, "local": {"lr": 2e-2, "steps": 2, "batch": 16}}
     ready = prepare(read_run(table))
-    leg = ready.legs[0]
-    plan, work = plan_of(leg), work_of(ready, leg)
-    carrier = leg.run.engine.settled(work, n_clients=leg.per_round).start(work)
+    work = ready.stages[0].work
+    plan = work.plan
+    carrier = ready.run.engine.settled(work, n_clients=plan.clients_per_round).start(work)
     state = begin(plan, ready.layout.row({"": ready.shared}))
     for _ in range(rounds):
         state, _ = step(plan, state, carrier)

@@ -70,15 +70,14 @@ def first_step(part: str, device: str) -> float:
 
 def _ours(device: str) -> float:
     from fedloom.federated.rounds import begin, step
-    from fedloom.runs.execute import plan_of, work_of
     from fedloom.runs.prepared import prepare
     from fedloom.runs.tuning import read_run
 
     table = {"device": device, "data": {"name": "world", "n_clients": 20}, "local": {"steps": 1, "batch": 16}}
     ready = prepare(read_run(table))
-    leg = ready.legs[0]
-    plan, work = plan_of(leg), work_of(ready, leg)
-    carrier = leg.run.engine.settled(work, n_clients=leg.per_round).start(work)
+    work = ready.stages[0].work
+    plan = work.plan
+    carrier = ready.run.engine.settled(work, n_clients=plan.clients_per_round).start(work)
     ended: list[float] = []
 
     def timed(jobs: "Iterable[Job]") -> "Iterator[Report]":

@@ -158,7 +158,7 @@ BUDGET = {
     "benchmark": 3_400,
     "cli": 1_250,
     "completers": 1_000,
-    "contracts": 1_700,
+    "contracts": 1_950,
     "data": 3_050,
     "diversity": 1_150,
     "evaluation": 2_650,
@@ -167,7 +167,7 @@ BUDGET = {
     "lm_eval": 2_150,
     "models": 2_450,
     "results": 950,
-    "runs": 3_750,
+    "runs": 3_700,
     "tasks": 580,
     "text": 700,
     "world": 2_250,
@@ -205,9 +205,9 @@ def targets(path):
 
 def families():
     from fedloom.base.plugin import Family
-    from fedloom.contracts import diversity, evaluation, federated
+    from fedloom.contracts import arrangement, diversity, evaluation, federated
 
-    public = {**vars(federated), **vars(evaluation), **vars(diversity)}
+    public = {**vars(federated), **vars(evaluation), **vars(diversity), **vars(arrangement)}
     return [value for value in public.values() if isinstance(value, type) and Family in value.__bases__]
 
 

@@ -78,7 +78,7 @@ def test_keys_that_nobody_overlays_stay(file):
 
 
 def test_method_may_change_the_protocol(file):
-    assert runs(file)["a", "local", 3].protocol == "local_only"
+    assert runs(file)["a", "local", 3].protocol.name == "local_only"
 
 
 def test_another_plugin_replaces_the_table_of_the_one_below(file):

@@ -60,7 +60,7 @@ CHOICES = {
         for unit in ("example", "client", "client_local")
     },
     **{f"protocol {name}": {"protocol": name} for name in ("federated", "local_only", "centralised")},
-    "protocol clustered": {"protocol": "clustered", "cluster_by": "client"},
+    "protocol clustered": {"protocol": {"name": "clustered", "by": "client"}},
     "kept moments": {"local": TABLE["local"] | {"optimiser": "adamw", "optimiser_state": "kept", "lr": 0.05}},
     "a private parameter": {"share": "weight"},
 }

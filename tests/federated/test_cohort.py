@@ -11,13 +11,13 @@ import torch
 
 from fedloom.base.plugin import lookup, names
 from fedloom.base.tree import flatten
-from fedloom.contracts.federated import Aggregator, Guard, Rule, ServerOpt, Shard
+from fedloom.contracts.federated import Guard, Rule, ServerOpt, Shard
 from fedloom.federated.client import Workspace, train_clients
 from fedloom.federated.engines.cohort import Cohort
 from fedloom.federated.engines.sequential import Sequential
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.federated.ranks import Fit
-from fedloom.federated.rounds import Plan, begin, step
+from fedloom.federated.rounds import begin, step
 from support.clients import (
     PLAIN_SGD,
     SMOOTH_ADAMW,
@@ -39,21 +39,7 @@ SGD = {**PLAIN_SGD, "steps": 2, "batch": 2}
 
 
 def plan_of(this, server_opt="sgd", rounds=3):
-    return Plan(
-        rule=this.rule,
-        server_opt=lookup(ServerOpt, server_opt)(),
-        aggregator=lookup(Aggregator, "mean")(),
-        local=this.local,
-        clients=tuple(this.shards),
-        clients_per_round=len(this.shards),
-        rounds=rounds,
-        seed=this.seed,
-        mechanism=this.mechanism,
-        guards=this.guards,
-        codec=this.codec,
-        layout=this.layout,
-        stream=this.stream,
-    )
+    return replace(this.plan, server_opt=lookup(ServerOpt, server_opt)(), rounds=rounds)
 
 
 def after_rounds(this, engine, server_opt="sgd", rounds=3):
@@ -327,12 +313,12 @@ def test_a_client_of_a_smaller_rank_trains_as_a_model_built_with_that_rank():
     """Rank 1 in rows of rank 3, and a model of rank 1 with the same alpha that starts from the same first rows."""
     model, small = tiny(rank=3), tiny(rank=1)
     this = clients(model=model, ranks=RANKS, local=SGD)
-    layout = this.layout
+    layout = this.plan.layout
     fit = Fit.of(layout, 1, torch.device("cpu"))
     sent_P = jobs_of(this)[0].local.anchor[""]
     cut = {n: t[:1] if n.endswith("lora_A") else t[:, :1] for n, t in layout.tree(fit.to_client(sent_P)).items()}
     own = clients(model=replace(small, trainable={n: t.clone() for n, t in cut.items()}), local=SGD)
-    expected = own.layout.tree(row(own, trained(own)["client0"]))
+    expected = own.plan.layout.tree(row(own, trained(own)["client0"]))
     # What the server gets has B times rank over full rank undone; the change of B is that of the client over 1/3.
     found = layout.tree(row(this, trained(this)["client0"]))
     changes = {n: found[n][:1] if n.endswith("lora_A") else found[n][:, :1] / 3 for n in expected}

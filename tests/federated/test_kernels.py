@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedloom.base import tree
+from fedloom.base.errors import ConfigError
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Guard
 from fedloom.federated.kernels import client_gradients, example_gradients
@@ -253,7 +254,7 @@ def private(lengths, *, local=ONE_STEP, clip=NO_CLIP, noise=0.0, rate=1.0, clipp
 
 def moves(this, **more):
     """How far each client's parameters moved, over the learning rate: minus the gradient of the step."""
-    return {client: row(this, report) / -this.local.lr for client, report in trained(this, **more).items()}
+    return {client: row(this, report) / -this.plan.local.lr for client, report in trained(this, **more).items()}
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -290,7 +291,7 @@ def test_a_clipped_step_is_the_sum_of_clipped_gradients_over_their_expected_numb
 def test_per_matrix_clipping_bounds_each_matrix():
     this = private([[5, 9, 7]], clip=0.3, clipping="per_matrix")
     oracle, items = tiny(attention="eager"), this.shards["client0"].items
-    layout, limit = this.layout, 0.3 / len(this.layout.entries) ** 0.5
+    layout, limit = this.plan.layout, 0.3 / len(this.plan.layout.entries) ** 0.5
     total = torch.zeros(layout.size)
     for gradient_P in mean_gradients_alone(oracle, [this.model.trainable], [items]):
         for *_, span in layout.spans():
@@ -331,7 +332,7 @@ def test_noise_lies_once_on_the_sum_over_the_expected_number():
     quiet, loud = (
         private([[5, 9, 7, 4]], clip=0.5, noise=noise, local=ONE_STEP | {"batch": 1}) for noise in (0.0, 3.0)
     )
-    noise_P = loud.mechanism.source("noise", loud.seed, 0, "client0", 0)(loud.layout.size)
+    noise_P = loud.plan.mechanism.source("noise", loud.plan.seed, 0, "client0", 0)(loud.plan.layout.size)
     assert distance(moves(loud)["client0"] - moves(quiet)["client0"], 3.0 * 0.5 * noise_P / 4) < 1e-5
 
 
@@ -341,8 +342,8 @@ def nobody_drawn(n_examples, rate, names, mechanism):
 
 def test_a_step_that_draws_no_example_is_noise_alone(monkeypatch):
     this = private([[5, 9, 7, 4]], rate=1e-6, noise=2.0, clip=0.5)
-    assert nobody_drawn(4, 1e-6, ("sampling", 0, 0, "client0", 0), this.mechanism)
-    noise_P = this.mechanism.source("noise", 0, 0, "client0", 0)(this.layout.size)
+    assert nobody_drawn(4, 1e-6, ("sampling", 0, 0, "client0", 0), this.plan.mechanism)
+    noise_P = this.plan.mechanism.source("noise", 0, 0, "client0", 0)(this.plan.layout.size)
     assert distance(moves(this)["client0"], 2.0 * 0.5 * noise_P / (4 * 1e-6)) < 1e-5
 
 
@@ -356,7 +357,8 @@ def test_a_step_that_draws_no_example_runs_no_forward_pass(monkeypatch):
 def test_a_client_that_draws_nothing_leaves_its_company_alone():
     """Client 0 draws nobody, client 1 everybody: its step is the one it takes by itself."""
     this = private([[5, 9], [6, 4, 7]], clip=0.5)
-    this = replace(this, guards={"client0": Guard(1e-6, 0.0, 1e-6, 9), "client1": Guard(1.0, 0.0, 1e-6, 9)})
+    guards = {"client0": Guard(1e-6, 0.0, 1e-6, 9), "client1": Guard(1.0, 0.0, 1e-6, 9)}
+    this = replace(this, plan=replace(this.plan, guards=guards))
     alone = moves(this, jobs=jobs_of(this, ["client1"]))
     assert distance(moves(this)["client1"], alone["client1"]) < 1e-5
 
@@ -377,8 +379,9 @@ def test_dropout_of_private_clients_does_not_depend_on_who_drew_nothing():
 
 
 def test_a_protected_client_without_a_guard_is_not_trained():
-    with pytest.raises(KeyError, match="client0"):
-        trained(replace(private([[5, 9]]), guards={}))
+    this = private([[5, 9]])
+    with pytest.raises(ConfigError, match="no guard counts what is spent on client 'client0'"):
+        trained(replace(this, plan=replace(this.plan, guards={})))
 
 
 def test_a_protected_client_tells_neither_its_size_nor_its_loss():

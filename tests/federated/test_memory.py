@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fedloom.federated.rounds import begin, step
-from fedloom.runs.execute import plan_of, work_of
 from fedloom.runs.prepared import prepare
 from support.small_runs import small_run
 
@@ -24,8 +23,7 @@ def after(tmp_path_factory):
     local = {"lr": 0.01, "steps": 1, "batch": 2, "optimiser_state": "kept"}
     changes = {"rule": {"name": "scaffold"}, "server_opt": {"name": "adam"}, "local": local}
     ready = prepare(small_run(tmp_path_factory.mktemp("memory"), rounds=50, **changes))
-    leg = ready.legs[0]
-    plan, carrier = plan_of(leg), leg.run.engine.start(work_of(ready, leg))
+    plan, carrier = ready.stages[0].plan, ready.run.engine.start(ready.stages[0].work)
     state, found = begin(plan, ready.layout.row({"": ready.shared})), {}
     while state.round < plan.rounds:
         state, _ = step(plan, state, carrier)

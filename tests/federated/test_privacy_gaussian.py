@@ -81,7 +81,7 @@ def test_adaptive_norm_that_has_not_moved_clips_as_a_fixed_one():
 
 
 def test_defaults_ask_for_epsilon_8_of_every_example():
-    assert (Gaussian().epsilon, Gaussian().protects()) == (8.0, "example")
+    assert (Gaussian().epsilon, Gaussian().covers().name) == (8.0, "example")
 
 
 # ------------------------------------------------------------------------------------------------------- closed forms

@@ -20,7 +20,7 @@ from fedloom.federated.engines import cohort
 from fedloom.federated.engines.cohort import Cohort
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.federated.rounds import Plan, begin, exhausted, sample_clients, step
-from fedloom.runs.execute import plan_of
+from fedloom.runs.arrangements.centralised import Centralised
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import TuningRun
 from support.clients import PLAIN_SGD, distance, jobs_of, row, shards_of, tiny, trained, work
@@ -51,6 +51,7 @@ def plan(unit="client", *, guards=None, clip=1e9, clients=NAMES, per_round=None,
         seed=seed,
         mechanism=mechanism,
         guards=shared if guards is None else guards,
+        weighting="uniform",
         codec=lookup(Codec, "float32")(),
         layout=Layout.of_tree({"w": torch.zeros(SIZE)}),
         stream=seed,
@@ -283,7 +284,7 @@ def test_a_protected_clients_report_tells_no_steps_though_they_follow_from_its_s
     guards = {"client0": guard(allowed=5)}
     mechanism = Gaussian(unit="client_local", noise_multiplier=1.0)
     this = work(tiny(), shards_of([[5, 9, 7]], "told"), local=PLAIN_SGD, guards=guards, mechanism=mechanism)
-    report = trained(replace(this, steps={"client0": 7}))["client0"]
+    report = trained(replace(this, plan=replace(this.plan, steps={"client0": 7})))["client0"]
     assert (report.steps, report.samples_seen, report.n_examples) == (0, 0, 0)
 
 
@@ -377,7 +378,7 @@ def test_a_protected_clients_ledger_tells_no_size_and_no_loss(folder, tmp_path):
 
 def test_a_guard_counts_the_rounds_that_a_client_is_drawn_in(folder):
     ready = prepare(small_run(folder, clients_per_round=2, rounds=6, **PRIVATE))
-    drawn = plan_of(ready.legs[0])
+    drawn = ready.stages[0].plan
     came = [client for round in range(6) for client in sample_clients(drawn, round)]
     steps = ready.run.local.steps
     assert {c: g.allowed for c, g in drawn.guards.items()} == {c: max(1, steps * came.count(c)) for c in drawn.clients}
@@ -409,8 +410,8 @@ CONTRADICTIONS = {
     "weights": ({"privacy": Gaussian()}, r"weighting: found 'samples' with privacy, .* allowed is 'uniform'"),
     "tokens": ({"privacy": CLIENT, "weighting": "tokens"}, r"weighting: found 'tokens' with privacy"),
     "a baseline": (
-        {"privacy": Gaussian(), "weighting": "uniform", "protocol": "centralised"},
-        r"protocol: found 'centralised' with privacy, which baselines do not have",
+        {"privacy": Gaussian(), "weighting": "uniform", "protocol": Centralised()},
+        r"protocol: found 'centralised' with privacy, which it does not account for",
     ),
     "parameters that clients keep": (
         {"privacy": CLIENT, "weighting": "uniform", "share": "lora_A"},
@@ -451,7 +452,7 @@ def test_an_exact_codec_goes_with_rows_unseen():
 
 def test_examples_may_be_protected_under_any_rule():
     run = TuningRun(privacy=Gaussian(), weighting="uniform", rule=lookup(Rule, "scaffold")())
-    assert run.privacy.protects() == "example"
+    assert run.privacy.covers().per_example
 
 
 def test_dropout_with_protected_examples_is_refused(folder):

@@ -21,7 +21,6 @@ from fedloom.federated.batching import batches
 from fedloom.federated.client import learning_rate
 from fedloom.federated.rounds import sample_clients
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.execute import plan_of
 from fedloom.runs.prepared import prepare
 from fedloom.runs.states import load_state, save_state
 from support.paths import ROOT
@@ -52,7 +51,7 @@ def test_other_seed_samples_other_clients(folder):
     schedules = []
     for seed in range(6):
         ready = prepare(small_run(folder, seed=seed, clients_per_round=2))
-        schedules.append(tuple(tuple(sample_clients(plan_of(ready.legs[0]), r)) for r in range(4)))
+        schedules.append(tuple(tuple(sample_clients(ready.stages[0].plan, r)) for r in range(4)))
     assert len(set(schedules)) == 6
 
 
@@ -90,7 +89,7 @@ def summed_loss(module, params, item):
 
 def by_hand(ready, client, *, rounds):
     """One client's training with torch's own optimiser, clipping and mean loss: no line of local.py."""
-    run, shard = ready.legs[0].run, ready.legs[0].shards[client]
+    run, shard = ready.stages[0].plan, ready.stages[0].work.shards[client]
     params = {name: value.clone().requires_grad_() for name, value in ready.shared.items()}
     for round in range(rounds):
         lr = run.local.lr_final + 0.5 * (run.local.lr - run.local.lr_final) * (
@@ -160,7 +159,7 @@ def test_going_on_from_a_saved_state_gives_the_same_bits(folder, tmp_path, rule,
     unbroken, _ = train(ready.run, ready=ready, rounds=4)
     half, _ = train(ready.run, ready=ready, rounds=2)
     directory = RunDirectory.create(tmp_path / "run", {"run.toml": ""})
-    directory.save(2, save_state(half, ready.layout, leg=0, wall_s=0.0))
+    directory.save(2, save_state(half, ready.layout, stage=0, wall_s=0.0))
     _, restored = load_state(directory.restore(), ready.layout)
     resumed, _ = train(ready.run, ready=ready, rounds=2, state=restored)
     assert torch.equal(unbroken.params_P, resumed.params_P)
@@ -169,11 +168,11 @@ def test_going_on_from_a_saved_state_gives_the_same_bits(folder, tmp_path, rule,
 def test_a_round_leaves_its_input_alone(folder):
     ready = prepare(small_run(folder, rule={"name": "scaffold"}, server_opt={"name": "adam"}))
     state, _ = train(ready.run, ready=ready, rounds=1)
-    saved = save_state(state, ready.layout, leg=0, wall_s=0.0)
+    saved = save_state(state, ready.layout, stage=0, wall_s=0.0)
     before = {name: tree.digest(part) for name, part in saved.trees.items()}
     train(ready.run, ready=ready, rounds=1, state=state)
     assert before == {
-        name: tree.digest(part) for name, part in save_state(state, ready.layout, leg=0, wall_s=0.0).trees.items()
+        name: tree.digest(part) for name, part in save_state(state, ready.layout, stage=0, wall_s=0.0).trees.items()
     }
 
 
@@ -296,7 +295,7 @@ def test_resolved_run_reloads_equal(folder):
 
 def test_local_only_trains_every_client(folder):
     ready = prepare(small_run(folder, protocol="local_only"))
-    assert [client for leg in ready.legs for client in leg.clients] == list(ready.shards)
+    assert [client for stage in ready.stages for client in stage.plan.clients] == list(ready.shards)
 
 
 def test_clients_of_local_training_send_nothing(folder):
@@ -307,13 +306,13 @@ def test_clients_of_local_training_send_nothing(folder):
 
 def test_centralised_takes_as_many_steps_as_all_sampled_clients(folder):
     ready = prepare(small_run(folder, protocol="centralised", clients_per_round=3))
-    assert ready.legs[0].run.local.steps == 3 * ready.run.local.steps
+    assert ready.stages[0].plan.local.steps == 3 * ready.run.local.steps
 
 
 def test_baselines_use_no_rule_and_no_server_step(folder):
     run = small_run(folder, protocol="centralised", rule={"name": "prox"}, server_opt={"name": "adam"})
-    leg = prepare(run).legs[0]
-    assert (leg.run.rule.name, leg.run.server_opt.name) == ("plain", "sgd")
+    plan = prepare(run).stages[0].plan
+    assert (plan.rule.name, plan.server_opt.name) == ("plain", "sgd")
 
 
 def test_layout_of_the_payload_counts_every_byte(folder):

@@ -11,7 +11,7 @@ from fedloom.contracts.examples import Document
 from fedloom.data.card import partition_card
 from fedloom.results.per_client import models_of_clients
 from fedloom.results.show import outcome
-from fedloom.runs.clustered import clusters_of, most_frequent
+from fedloom.runs.arrangements.clustered import Clustered, most_frequent
 from fedloom.runs.directory import RunDirectory
 from support.small_runs import small_run
 
@@ -80,7 +80,7 @@ def test_of_equally_frequent_values_the_first_in_the_alphabet_counts():
 
 
 def grouped(by="language", **clusters):
-    return clusters_of(CARD, by=by, clusters=clusters)
+    return Clustered(by=by, clusters=clusters).clients(CARD)
 
 
 def test_values_of_a_family_form_one_cluster():
@@ -137,7 +137,7 @@ def test_many_clients_are_known_by_their_names():
 def test_many_clients_form_the_clusters_that_list_them():
     card = card_of("client", lambda i, k: f"user{i}")
     clusters = {"low": [f"user{i}" for i in range(20)], "high": [f"user{i}" for i in range(20, 40)]}
-    assert clusters_of(card, by="client", clusters=clusters) == clusters
+    assert Clustered(by="client", clusters=clusters).clients(card) == clusters
 
 
 def test_many_languages_are_known_by_the_most_frequent_of_each_client():
@@ -244,7 +244,7 @@ def test_sampled_clients_are_shared_out_over_the_clusters(tmp_path):
         clients_per_round=2,
         data={"name": "file", "path": str(data.path), "form": "alpaca", "tags": {"client": "owner", "owner": "owner"}},
     )
-    assert [leg.per_round for leg in prepare(run).legs] == [2, 1]
+    assert [stage.plan.clients_per_round for stage in prepare(run).stages] == [2, 1]
 
 
 def test_every_cluster_answers_the_whole_test_set(runs):

@@ -38,7 +38,7 @@ from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.federated.rounds import Plan
 from fedloom.runs import audit_bounds as auditing
 from fedloom.runs.audit_bounds import best_thresholds, least_leak, many_trials_bound
-from fedloom.runs.planted import Stage, trials
+from fedloom.runs.planted import Target, trials
 
 DELTA = 0.01
 STATED = 0.999
@@ -86,8 +86,8 @@ class Faulty(Mechanism):
         self.fault = fault
         self.honest = Gaussian(**{"unit": unit, "epsilon": STATED, "delta": DELTA, "clip": 1.0} | settings)
 
-    def protects(self):
-        return self.honest.protects()
+    def covers(self):
+        return self.honest.covers()
 
     def bound(self):
         return self.honest.bound()
@@ -120,15 +120,15 @@ class Faulty(Mechanism):
 
     def of_batches(self, norms_LE):
         """The mean of a batch is clipped, and counts as if each of its contributions had been."""
-        if self.protects() == "client":
+        if self.covers().name == "client":
             return torch.full_like(norms_LE, 1 / 1e6)  # in the release, where the batch is known
-        if self.protects() == "client_local":  # a batch is what a step sees: two steps' gradients pass, each clipped
+        if self.covers().name == "client_local":  # a batch is what a step sees: two steps' gradients pass, each clipped
             return (2 / norms_LE.norm(dim=0)).clamp(max=1).expand_as(norms_LE)
         norm_E = norms_LE.norm(dim=0)
         return (len(norm_E) / norm_E.square().sum().sqrt()).clamp(max=1).expand_as(norms_LE)
 
     def release(self, sum_P, *, total, guard, **settings):
-        if self.fault == "clipping of batches" and self.protects() == "client" and total:
+        if self.fault == "clipping of batches" and self.covers().name == "client" and total:
             mean_P = sum_P * 1e6 / total
             sum_P = total * mean_P / max(1.0, float(mean_P.norm()))
         if self.fault.startswith("noise x"):
@@ -147,15 +147,13 @@ def stage(fault, unit, *, clients, rounds=2, steps=1, **settings):
     layout = Layout.of_tree(model.trainable)
     plain = lookup(Rule, "plain")()
     codec = lookup(Codec, "float32")()
-    work = Work(
-        model, Nothing(), plain, local, {name: Shard((None,) * 2) for name in names}, layout, {}, "uniform", 0,
-        mechanism, {}, codec, {}, {}, 0,
-    )  # fmt: skip
     plan = Plan(
         rule=plain, server_opt=lookup(ServerOpt, "sgd")(), aggregator=lookup(Aggregator, "mean")(), local=local,
-        clients=names, clients_per_round=10**6, rounds=rounds, seed=0, mechanism=mechanism, guards={}, codec=codec,
-        layout=layout, stream=0,
+        clients=names, clients_per_round=10**6, rounds=rounds, seed=0, mechanism=mechanism, codec=codec,
+        layout=layout, stream=0, weighting="uniform",
     )  # fmt: skip
+    shards = {name: Shard((None,) * 2) for name in names}
+    work = Work(plan=plan, model=model, task=Nothing(), shards=shards, private={})
 
     def guards(sizes):
         # The accountant is told of few records, as a delta of a hundredth needs; rates and uses are the real ones.
@@ -168,7 +166,7 @@ def stage(fault, unit, *, clients, rounds=2, steps=1, **settings):
         }
         return {client: made[n] for client, n in sizes.items()}
 
-    return Stage(plan, work, guards)
+    return Target(work, guards)
 
 
 def audited(fault, unit, n_canaries, seed=0):
@@ -294,7 +292,7 @@ def test_the_bound_is_at_the_largest_delta_of_any_owner():
 
 def test_run_without_privacy_has_no_releases_to_audit():
     this = stage("none", "client", clients=2)
-    bare = Stage(this.plan, replace(this.work, mechanism=lookup(Mechanism, "none")()), this.guards)
+    bare = Target(replace(this.work, plan=replace(this.work.plan, mechanism=lookup(Mechanism, "none")())), this.guards)
     with pytest.raises(ConfigError, match="audit: the run has no privacy"):
         trials(bare, n_canaries=10, seed=0)
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from fedloom.base import rng
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Codec, Job, Local, Mechanism, Rule, Shard, Work
+from fedloom.contracts.federated import Aggregator, Codec, Job, Local, Mechanism, Plan, Rule, ServerOpt, Shard, Work
 from fedloom.contracts.language import Encoded
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.client import Workspace, train_clients
@@ -122,35 +122,37 @@ def shards_of(lengths, *names, learnt=None):
 def work(model, shards, *, local, share=".*", rule="plain", guards=None, mechanism=None, codec="float32", ranks=None):
     """The client half of a run of these clients."""
     shared = {name: value for name, value in model.trainable.items() if re.search(share, name)}
-    return Work(
-        model=model,
-        task=TASK,
+    plan = Plan(
         rule=lookup(Rule, rule)(),
-        local=LocalSettings(**local),
-        shards=shards,
-        layout=Layout.of_tree(shared),
-        private={name: value for name, value in model.trainable.items() if name not in shared},
-        weighting="uniform",
-        seed=0,
-        mechanism=mechanism or lookup(Mechanism, "none")(),
-        guards=guards or {},
+        server_opt=lookup(ServerOpt, "sgd")(),
+        aggregator=lookup(Aggregator, "mean")(),
         codec=lookup(Codec, codec)(),
-        ranks=ranks or {},
-        steps={},
+        mechanism=mechanism or lookup(Mechanism, "none")(),
+        local=LocalSettings(**local),
+        weighting="uniform",
+        clients=tuple(shards),
+        clients_per_round=len(shards),
+        rounds=3,
+        seed=0,
         stream=0,
+        layout=Layout.of_tree(shared),
+        guards=guards or {},
+        ranks=ranks or {},
     )
+    private = {name: value for name, value in model.trainable.items() if name not in shared}
+    return Work(plan=plan, model=model, task=TASK, shards=shards, private=private)
 
 
 def jobs_of(this, clients=None, *, round=0, memory=None, spent=None):
     """A job per client, all from the model's initial parameters."""
-    start = {"": this.layout.row({"": {n: v for n, v in this.model.trainable.items() if n not in this.private}})}
+    start = {"": this.plan.layout.row({"": {n: v for n, v in this.model.trainable.items() if n not in this.private}})}
     own = memory or {}
     return [
         Job(
             client,
             round,
-            this.local.lr,
-            Local(start, this.rule.init_shared(start), own.get(client) or this.rule.init_memory(start)),
+            this.plan.local.lr,
+            Local(start, this.plan.rule.init_shared(start), own.get(client) or this.plan.rule.init_memory(start)),
             (spent or {}).get(client, 0),
         )
         for client in clients or this.shards
@@ -169,4 +171,4 @@ def trained(this, jobs=None, *, width=None):
 
 def row(this, report):
     """The row that a report carries."""
-    return this.codec.decode(report.packet, report.layout.size)
+    return this.plan.codec.decode(report.packet, report.layout.size)

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from fedloom.federated.rounds import begin, step
-from fedloom.runs.execute import plan_of, work_of
 from fedloom.runs.prepared import prepare
 from support.small_runs import small_run, write_records
 
@@ -32,8 +31,8 @@ def peak(folder, clients):
         evaluation={"holdout": 0.0, "metrics": []},
     )
     ready, counts = prepare(run), []
-    leg, size = ready.legs[0], ready.layout.size
-    carrier = leg.run.engine.start(work_of(ready, leg))
+    plan, size = ready.stages[0].plan, ready.layout.size
+    carrier = run.engine.start(ready.stages[0].work)
 
     def counted(jobs):
         for number, report in enumerate(carrier(jobs)):
@@ -41,7 +40,7 @@ def peak(folder, clients):
             if number % (clients // 4) == 2:
                 counts.append(len(alive(size)))
 
-    step(plan_of(leg), begin(plan_of(leg), ready.layout.row({"": ready.shared})), counted)
+    step(plan, begin(plan, ready.layout.row({"": ready.shared})), counted)
     return max(counts)
 
 

@@ -5,7 +5,6 @@ import random
 
 from fedloom.base import config
 from fedloom.federated.rounds import begin, step
-from fedloom.runs.execute import plan_of, work_of
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import TuningRun, read_run
 from support.models import model_folder
@@ -60,10 +59,9 @@ def write_run_file(folder, **changes):
 
 
 def train(run, *, rounds=None, state=None, ready=None):
-    """Train the first leg in memory; returns (last state, records)."""
+    """Train the first stage in memory; returns (last state, records)."""
     ready = ready or prepare(run)
-    leg = ready.legs[0]
-    plan, carrier = plan_of(leg), leg.run.engine.start(work_of(ready, leg))
+    plan, carrier = ready.stages[0].plan, run.engine.start(ready.stages[0].work)
     state = state or begin(plan, ready.layout.row({"": ready.shared}))
     records = []
     for _ in range(rounds or run.rounds):

@@ -9,9 +9,9 @@ from fedloom.base import tree
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Aggregator, Codec, Mechanism, Report, Rule, ServerOpt
+from fedloom.contracts.federated import Aggregator, Codec, Mechanism, Plan, Report, Rule, ServerOpt
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.federated.rounds import Plan, begin, sample_clients, step
+from fedloom.federated.rounds import begin, sample_clients, step
 
 
 def make(family, name, **settings):
@@ -64,7 +64,7 @@ class Training:
             rounds=1000,
             seed=0,
             mechanism=make(Mechanism, "none"),
-            guards={},
+            weighting="samples",
             codec=Exact(),
             layout=Layout.of_tree({"w": self.start}),
             stream=0,

@@ -79,11 +79,11 @@ def test_the_flow_is_at_rest_afterwards():
 def test_a_state_is_measured_as_one_model_at_a_time(protocol, tmp_path, monkeypatch):
     run = small_run(tmp_path, protocol=protocol, share="lora_A" if protocol == "federated" else ".*")
     ready = prepare(run)
-    leg = ready.legs[0]
+    stage = ready.stages[0]
     state, _ = train(run, ready=ready, rounds=2)
     means = []
     for together in (8, 1):
         monkeypatch.setattr("fedloom.runs.measure._TOGETHER", together)
         folder = RunDirectory.create(tmp_path / f"{protocol}{together}", {})
-        means.append(measure(ready, folder, state, leg, phase="final", wall_s=0.0).means)
+        means.append(measure(ready, folder, state, stage, phase="final", wall_s=0.0).means)
     assert means[0] == pytest.approx(means[1], rel=1e-5)

@@ -19,7 +19,8 @@ from fedloom.results.knowledge import FACTS, facts_told, of_facts
 from fedloom.results.outcome import Asked, Outcome
 from fedloom.results.per_client import direction, models_of_clients, per_client
 from fedloom.results.show import over_seeds
-from fedloom.runs.clustered import most_frequent
+from fedloom.runs.arrangements.clustered import Clustered, most_frequent
+from fedloom.runs.tuning import arrangement_of
 
 __all__ = [
     "ClientRow",
@@ -269,7 +270,7 @@ def _called(run: Outcome) -> dict[str, str]:
     clients = models_of_clients(run)
     if not clients:
         return {"": "all"}
-    if run.settings.get("protocol") == "clustered":
+    if isinstance(arrangement_of(run.settings), Clustered):
         return {owner: owner for owner in clients}
     if "by_client" not in run.card["tags"].get("language", {}):
         return dict.fromkeys(clients, "clients")

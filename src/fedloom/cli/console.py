@@ -77,11 +77,11 @@ class Display:
 
     def _round(self, event: RoundDone) -> None:
         rounds = self._run.rounds
-        done = event.leg * rounds + event.record.round + 1
+        done = event.stage * rounds + event.record.round + 1
         loss = f"{_loss(event.record.loss)}, {done / max(event.wall_s, 1e-9):.2f} rounds/s"
-        self._bars.update(self._rounds, completed=done, total=event.n_legs * rounds, loss=loss)
+        self._bars.update(self._rounds, completed=done, total=event.n_stages * rounds, loss=loss)
         self._bars.reset(self._clients, total=len(event.record.clients), loss="")
-        if not self._console.is_terminal and event.n_legs == 1:
+        if not self._console.is_terminal and event.n_stages == 1:
             self._line(f"{event.wall_s:8.1f} s  round {event.record.round + 1}/{rounds}  {loss}")
 
     def _line(self, text: str) -> None:

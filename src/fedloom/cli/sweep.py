@@ -206,7 +206,7 @@ def _spent(suite: "Suite") -> list[str]:
     from fedloom.benchmark.suite import cells_of
 
     cells = cells_of(suite)
-    if all(cell.run.privacy.protects() == "nothing" for cell in cells):
+    if all(not cell.run.privacy.covers().private for cell in cells):
         return []
     return [
         f"privacy: {len(cells)} runs trained on clients' records; the choice is covered by no epsilon of one alone."

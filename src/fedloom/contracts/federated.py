@@ -11,8 +11,7 @@ and its fields are its settings. What must be kept between rounds lives in `Slot
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from random import Random
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -21,8 +20,9 @@ from torch import Tensor
 from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Layout, Slots, Tree
+from fedloom.contracts.data import Partition, Source
 from fedloom.contracts.evaluation import CorpusMetric, Metric
-from fedloom.contracts.examples import Chat, Document, Example
+from fedloom.contracts.examples import Chat, Document
 from fedloom.contracts.language import LanguageModel, Piece, Template
 from fedloom.contracts.lineage import Lineage
 from fedloom.contracts.local_settings import LocalSettings
@@ -52,6 +52,7 @@ __all__ = [
     "Noise",
     "Partition",
     "Piece",
+    "Plan",
     "Prediction",
     "Report",
     "Rule",
@@ -146,6 +147,8 @@ class Aggregator(Family):
     """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
 
     folder = "fedloom.federated.aggregators"
+    linear: ClassVar[bool] = False
+    """Whether the aggregate is the weighted mean of the rows, so that their sum, and noise on it, passes through."""
     hides_rows: ClassVar[bool] = False
     """Whether the server sees the sum of the rows only (secure aggregation), which no lossy codec survives."""
     turns_basis: ClassVar[bool] = False
@@ -271,76 +274,53 @@ class Task(Family):
         """Return what the model writes for the prompt of each example, greedily; parts and `params` as in `scores`."""
 
 
-# --------------------------------------------------------------------------------------------------------------- data
-
-
-class Source(Family):
-    """A data set: examples by split.
-
-    Splits are called `train`, `validation` and `test`; a source may leave out the last two. Records that belong to a
-    natural client carry its name in the tag `client`.
-    """
-
-    folder = "fedloom.data.sources"
-
-    @abstractmethod
-    def load(self) -> Mapping[str, Sequence[Example]]:
-        """Return the examples of each split, in a fixed order."""
-
-    def brings_in(self) -> str:
-        """Return the setting by which a record that leaves lets others in, such as a limit; "" if there is none.
-
-        With it, data sets that differ in one record of the files differ in several of the training data, which no
-        mechanism accounts for: privacy refuses it, and a source that does not say.
-        """
-        return f"data.name = '{self.name}', a source that says nothing of it (brings_in),"
-
-
-class Partition(Family):
-    """An exact cover of examples by clients: every index goes to one client, and no client is empty."""
-
-    folder = "fedloom.data.partitions"
-
-    @abstractmethod
-    def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
-        """Return the indices of each client by its name, in client order."""
-
-    def brings_in(self, n_clients: int) -> str:
-        """Return the setting by which a record or an owner that leaves lets others in; "" if there is none."""
-        return f"partition.name = '{self.name}', a partition that says nothing of it (brings_in),"
-
-
 # ------------------------------------------------------------------------------------------------------------ engines
 
 
 Weighting = Literal["samples", "used_samples", "tokens", "uniform"]
 
 
-@dataclass(frozen=True)
-class Work:
-    """The client half of a run: what does not change from round to round."""
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What server and clients of a federated training agree on; it does not change from round to round."""
 
-    model: Model
-    task: Task
     rule: Rule
-    local: LocalSettings
-    shards: Mapping[str, Shard]
-    layout: Layout
-    """The shared parameters, in the order of a row."""
-    private: Tree
-    """Initial values of the parameters that are trained but never shared."""
-    weighting: Weighting
-    seed: int
-    mechanism: Mechanism
-    guards: Mapping[str, Guard]
-    """What protects each client's examples; empty where nothing is private or whole clients are."""
+    server_opt: ServerOpt
+    aggregator: Aggregator
     codec: Codec
-    ranks: Mapping[str, int]
-    """The rank of each client's adapters; empty where all have the model's."""
-    steps: Mapping[str, int]
-    """Optimiser steps of each client in a round; empty where all take `local.steps`."""
+    mechanism: Mechanism
+    local: LocalSettings
+    weighting: Weighting
+    clients: tuple[str, ...]
+    clients_per_round: int
+    rounds: int
+    seed: int
     stream: str | int
     """What names the draws of the mechanism."""
+    layout: Layout
+    """Names and shapes of the shared parameters, in the order of a row."""
+    guards: Mapping[str, Guard] = field(default_factory=dict[str, Guard])
+    """What protects each client's data; under "" what protects all of them at once."""
+    ranks: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The rank of each client's adapters; empty where all have the model's."""
+    steps: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Optimiser steps of each client in a round; empty where all take `local.steps`."""
+
+    def guard_of(self, client: str) -> str:
+        """Return the name of the guard that counts the uses of a client's data."""
+        return "" if self.mechanism.covers().at_server else client
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The client half of a training: the plan, and what has to be loaded to carry it out."""
+
+    plan: Plan
+    model: Model
+    task: Task
+    shards: Mapping[str, Shard]
+    private: Tree
+    """Initial values of the parameters that are trained but never shared."""
 
 
 Carrier = Callable[[Iterable[Job]], Iterator[Report]]

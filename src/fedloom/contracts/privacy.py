@@ -1,11 +1,15 @@
-"""The contract of differential privacy: how much of whom is let through, and what it costs.
+"""The contract of differential privacy: how much of whom is let through, where, and what it costs.
+
+A mechanism acts at two places, and hands out a side for each: `ClientSide` while a client trains and sends,
+`ServerSide` while the rows of a round are taken in. What it protects is asked besides to refuse settings and to write
+it down.
 
 Shape letters as in `contracts`: P numbers in a row, E contributions, L blocks of parameters.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,10 +19,39 @@ from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
 from fedloom.contracts.messages import Earlier, Guard
 
-__all__ = ["Mechanism", "Noise"]
+__all__ = ["UNITS", "ClientSide", "Mechanism", "Noise", "ServerSide", "Unit"]
 
 Noise = Callable[[int], Tensor]
 """Gives that many fresh standard normal numbers, float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Whose contribution is protected, and where."""
+
+    name: str
+    per_example: bool = False
+    """Each example's gradient is clipped, and noise added, in every step of its client."""
+    whole_client: bool = False
+    """A client's row is clipped: whatever the client does is covered by it."""
+    at_server: bool = False
+    """The server clips the rows and adds noise to their sum, once for all clients; else clients do it themselves."""
+
+    @property
+    def private(self) -> bool:
+        """Whether anything is protected."""
+        return self.per_example or self.whole_client
+
+
+UNITS = {
+    unit.name: unit
+    for unit in (
+        Unit("nothing"),
+        Unit("example", per_example=True),
+        Unit("client", whole_client=True, at_server=True),
+        Unit("client_local", whole_client=True),
+    )
+}
 
 
 class Mechanism(Family):
@@ -30,9 +63,9 @@ class Mechanism(Family):
 
     folder = "fedloom.federated.privacy"
 
-    def protects(self) -> Literal["nothing", "example", "client", "client_local"]:
-        """Return whose contribution is clipped; `client_local` adds the noise before a row leaves its client."""
-        return "nothing"
+    def covers(self) -> Unit:
+        """Return whose contribution is clipped, and where."""
+        return UNITS["nothing"]
 
     def guard(self, *, population: int, expected: float, uses: int) -> Guard:
         """Return the guard of data of `population` records, `expected` of them in each of `uses` planned uses."""
@@ -78,3 +111,125 @@ class Mechanism(Family):
     def source(self, *names: str | int) -> Noise:
         """Return a source of noise: the system's, or in a simulation one seeded by the names."""
         raise ConfigError("privacy: this mechanism adds no noise.")
+
+    def client_side(self, guard: Guard | None, whose: tuple[str | int, ...], kept: Tree, spent: int) -> "ClientSide":
+        """Return what is done at one client in a round, after `spent` uses of its data.
+
+        `whose` names its draws: stream, round and client.
+        """
+        side, unit = ClientSide(self, guard, whose, kept or self.start(), spent), self.covers()
+        if unit.private and not unit.at_server:
+            side.required_guard()
+        return side
+
+    def server_side(
+        self, guard: Guard | None, whose: tuple[str | int, ...], kept: Tree, expected: float
+    ) -> "ServerSide":
+        """Return what is done at the server in a round in which `expected` clients come; `whose`: stream and round."""
+        kind = Curator if self.covers().at_server else ServerSide
+        return kind(self, guard or Guard(1.0, 0.0, 1.0, 0), whose, kept, expected)
+
+
+@dataclass
+class ClientSide:
+    """What a mechanism does at one client in one round."""
+
+    mechanism: Mechanism
+    guard: Guard | None
+    """What protects this client's data; None where nothing at the client does."""
+    whose: tuple[str | int, ...]
+    kept: Tree
+    """What the mechanism keeps of this client between uses."""
+    spent: int
+
+    def steps(self, planned: int) -> int:
+        """Return how many of the planned steps may be taken: a step is a use of examples."""
+        if self.guard is None or not self.mechanism.covers().per_example:
+            return planned
+        return min(planned, self.guard.allowed - self.spent)
+
+    def draws(self, step: int) -> Noise:
+        """Return what decides which examples a step draws; who takes part must stay as secret as the noise."""
+        return self.mechanism.source("sampling", *self.whose, step)
+
+    def release(self, sum_P: Tensor, *, inside: float, total: int, n_examples: int, step: int) -> Tensor:
+        """Return the noisy mean gradient [P] from the sum of clipped ones, over their expected number."""
+        guard = self.required_guard()
+        noise = self.mechanism.source("noise", *self.whose, step)
+        expected = guard.rate * n_examples
+        mean_P, self.kept = self.mechanism.release(
+            sum_P, inside=inside, total=total, expected=expected, guard=guard, kept=self.kept, noise=noise
+        )
+        return mean_P
+
+    def row(self, row_P: Tensor) -> Tensor:
+        """Return the row as it may leave the client."""
+        unit = self.mechanism.covers()
+        if not unit.whole_client or unit.at_server:
+            return row_P
+        scale = self.mechanism.scales(row_P.norm().view(1, 1), self.kept)
+        noise = self.mechanism.source("noise", *self.whose)
+        row_P, self.kept = self.mechanism.release(
+            row_P * scale.view(()),
+            inside=float(scale >= 1),
+            total=1,
+            expected=1.0,
+            guard=self.required_guard(),
+            kept=self.kept,
+            noise=noise,
+        )
+        return row_P
+
+    def required_guard(self) -> Guard:
+        """Return what protects this client's data; ConfigError where nothing does."""
+        if self.guard is None:
+            raise ConfigError(f"privacy: no guard counts what is spent on client '{self.whose[-1]}'; it takes no part.")
+        return self.guard
+
+
+@dataclass
+class ServerSide:
+    """What a mechanism does at the server in one round: nothing."""
+
+    mechanism: Mechanism
+    guard: Guard
+    whose: tuple[str | int, ...]
+    kept: Tree
+    """What the mechanism keeps at the server."""
+    expected: float
+
+    def take(self, row_P: Tensor) -> Tensor:
+        """Return a row as it enters the aggregate."""
+        return row_P
+
+    def release(self, mean_P: Tensor | None, size: int) -> Tensor | None:
+        """Return the aggregate [P] as it may be used; None where no row came."""
+        return mean_P
+
+
+class Curator(ServerSide):
+    """Clips rows, so that no client can evade it, and releases their noisy sum over the expected number of them."""
+
+    inside = total = 0
+
+    def take(self, row_P: Tensor) -> Tensor:
+        """Return the row clipped."""
+        scale = self.mechanism.scales(row_P.norm().view(1, 1), self.kept).view(())
+        self.total += 1
+        self.inside += int(scale >= 1)
+        return row_P * scale
+
+    def release(self, mean_P: Tensor | None, size: int) -> Tensor:
+        """Return the noisy mean, whoever came: without anybody it is noise alone."""
+        sum_P = torch.zeros(size) if mean_P is None else mean_P * self.total
+        noise = self.mechanism.source("noise", *self.whose)
+        released_P, self.kept = self.mechanism.release(
+            sum_P,
+            inside=self.inside,
+            total=self.total,
+            expected=self.expected,
+            guard=self.guard,
+            kept=self.kept,
+            noise=noise,
+        )
+        return released_P

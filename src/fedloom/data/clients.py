@@ -14,7 +14,7 @@ from fedloom.contracts.federated import Item, Model, Partition, Shard, Source, T
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
 
-__all__ = ["Division", "cut_and_dropped", "divide", "encode_shards", "pooled"]
+__all__ = ["Division", "cut_and_dropped", "divide", "encode_shards"]
 
 
 _TOLERABLE = 0.2  # share of examples cut or dropped beyond which a run warns
@@ -160,8 +160,3 @@ def cut_and_dropped(encoded: Mapping[str, Mapping[str, int]]) -> tuple[str, bool
         f"task.max_length, {(n - kept) / n:.1%} dropped because nothing in them is left to learn"
     )
     return line, cut + n - kept > _TOLERABLE * n
-
-
-def pooled(shards: Mapping[str, Shard]) -> Shard:
-    """Return the data of all clients as if one owned it."""
-    return Shard(tuple(item for shard in shards.values() for item in shard.items))

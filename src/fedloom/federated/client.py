@@ -18,8 +18,9 @@ from fedloom.base import rng
 from fedloom.base.errors import TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree, flatten, stack
-from fedloom.contracts.federated import Guard, Item, Job, Local, Report, Shard, Work
+from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, Work
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.contracts.privacy import ClientSide
 from fedloom.federated.batching import batches, poisson
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.federated.optimisers import Moments, advance
@@ -28,7 +29,6 @@ from fedloom.federated.ranks import Fit
 __all__ = ["Workspace", "learning_rate", "train_clients"]
 
 CPU = torch.device("cpu")
-NO_GUARD = Guard(1.0, 0.0, 1.0, 2**63)
 
 
 def learning_rate(settings: LocalSettings, *, round: int, rounds: int) -> float:
@@ -52,9 +52,10 @@ class Workspace:
     @classmethod
     def of(cls, work: Work, width: int) -> "Workspace":
         """Return buffers for `width` clients and the work's parameters on the model's device."""
-        layout = Layout(work.layout.entries + Layout.of_tree(work.private).entries)
+        shared = work.plan.layout
+        layout = Layout(shared.entries + Layout.of_tree(work.private).entries)
         rows_KP = torch.zeros(width, layout.size, device=work.model.device)
-        return cls(rows_KP, Moments.like(rows_KP, work.local), layout, work.layout.size)
+        return cls(rows_KP, Moments.like(rows_KP, work.plan.local), layout, shared.size)
 
     def leaves(self, n_clients: int) -> Tree:
         """Return what the model sees of the first rows: views [K, ...] by parameter name."""
@@ -82,12 +83,11 @@ class _Client:
 
     job: Job
     shard: Shard
-    guard: Guard
+    side: ClientSide
     steps: int
     drawn: Iterator[list[list[int]]]
     generator: torch.Generator
     fit: Fit | None
-    kept: Tree
 
     @property
     def where(self) -> str:
@@ -113,40 +113,42 @@ def train_clients(work: Work, jobs: Sequence[Job], space: Workspace) -> list[Rep
 
 
 def _client(work: Work, job: Job, space: Workspace) -> _Client:
-    shard, device = work.shards[job.client], work.model.device
+    plan, shard, device = work.plan, work.shards[job.client], work.model.device
     local = _on_device(job.local, device)
-    protects = work.mechanism.protects()
-    guard = work.guards[job.client] if protects in ("example", "client_local") else NO_GUARD
-    names = (work.seed, job.round, job.client)
-    local_steps = work.steps.get(job.client, work.local.steps)
-    drawn = batches(len(shard.items), replace(work.local, steps=local_steps), *names)
-    if protects == "example":
-        whose = (work.stream, job.round, job.client)
-        noises = (work.mechanism.source("sampling", *whose, step) for step in range(work.local.steps))
-        drawn = (poisson(len(shard.items), guard.rate, work.local, noise) for noise in noises)
+    whose = (plan.stream, job.round, job.client)
+    side = plan.mechanism.client_side(plan.guards.get(job.client), whose, local.memory.get("mechanism", {}), job.spent)
+    planned = plan.steps.get(job.client, plan.local.steps)
     return _Client(
         job=replace(job, local=local),
         shard=shard,
-        guard=guard,
-        # A step is a use of examples; of a client's row a round is, however many steps it takes.
-        steps=min(local_steps, guard.allowed - job.spent) if protects == "example" else local_steps,
-        drawn=drawn,
-        generator=rng.generator(work.seed, "dropout", job.round, job.client, device=device),
-        fit=space.fit(work.ranks[job.client]) if work.ranks else None,
-        kept=local.memory.get("mechanism") or work.mechanism.start(),
+        side=side,
+        steps=side.steps(planned),
+        drawn=_drawn(plan, side, len(shard.items), replace(plan.local, steps=planned), job),
+        generator=rng.generator(plan.seed, "dropout", job.round, job.client, device=device),
+        fit=space.fit(plan.ranks[job.client]) if plan.ranks else None,
     )
+
+
+def _drawn(
+    plan: Plan, side: ClientSide, n_examples: int, settings: LocalSettings, job: Job
+) -> Iterator[list[list[int]]]:
+    """Return the micro-batches of each step: shuffles, or where examples are protected draws of each by itself."""
+    if side.guard is None or not plan.mechanism.covers().per_example:
+        return batches(n_examples, settings, plan.seed, job.round, job.client)
+    rate = side.guard.rate
+    return (poisson(n_examples, rate, settings, side.draws(step)) for step in range(settings.steps))
 
 
 def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean]:
     """Take all steps of a cohort sorted by them, most first; return each client's loss."""
-    flow, local = work.model.flow, _local_of(cohort)
+    flow, local, private = work.model.flow, _local_of(cohort), work.plan.mechanism.covers().per_example
     losses = torch.zeros(cohort[0].steps, 2, len(cohort), dtype=torch.float64, device=work.model.device)
     try:
         for step in range(cohort[0].steps):
             going = [client for client in cohort if client.steps > step]
             flow.generators = tuple(client.generator for client in going)
             parts = [[[client.shard.items[i] for i in micro] for micro in next(client.drawn)] for client in going]
-            if work.mechanism.protects() == "example":
+            if private:
                 grad_KP = _private_gradient(work, space, going, parts, step)
             else:
                 grad_KP, losses[step, :, : len(going)] = _gradient(work, space, going, parts)
@@ -154,7 +156,7 @@ def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean
                 _advance(work, space, grad_KP, _first(local, len(going)), going)
     finally:
         flow.generators, flow.batch, flow.scaling_K = (), None, None
-    return _checked(cohort, losses, space, counted=work.mechanism.protects() != "example")
+    return _checked(cohort, losses, space, counted=not private)
 
 
 def _gradient(
@@ -163,7 +165,7 @@ def _gradient(
     """Return the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
     leaves = space.leaves(len(going))
     work.model.flow.scaling_K = _scaling(going)
-    tokens = work.local.normalise == "tokens"
+    tokens = work.plan.local.normalise == "tokens"
     found = [
         client_gradients(work.model, work.task, leaves, micros, per=1.0 if tokens else None)
         for micros in zip(*parts, strict=True)
@@ -188,8 +190,8 @@ def _private_gradient(
 
     A client that drew no example takes the step all the same, on noise alone.
     """
-    mechanism, flow, device = work.mechanism, work.model.flow, space.rows_KP.device
-    per = work.local.tokens_per_example if work.local.normalise == "tokens" else None
+    mechanism, flow, device = work.plan.mechanism, work.model.flow, space.rows_KP.device
+    per = work.plan.local.tokens_per_example if work.plan.local.normalise == "tokens" else None
     sum_KP = torch.zeros_like(space.rows_KP[: len(going)])
     inside, total = [0.0] * len(going), [0] * len(going)
     for turn in range(max(len(micros) for micros in parts)):
@@ -198,7 +200,7 @@ def _private_gradient(
         present = [going[place] for place in at]
         leaves = {name: leaf[at] for name, leaf in space.leaves(len(going)).items()}
         flow.scaling_K, flow.generators = _scaling(present), tuple(client.generator for client in present)
-        kept = _by_example([client.kept for client in present], [len(micro) for micro in micros], device)
+        kept = _by_example([client.side.kept for client in present], [len(micro) for micro in micros], device)
         part_KP, scales_LE = example_gradients(
             work.model, work.task, leaves, micros, lambda norms_LE, kept=kept: mechanism.scales(norms_LE, kept), per=per
         )
@@ -208,16 +210,8 @@ def _private_gradient(
             inside[place] += float(whole_E.sum())
             total[place] += len(whole_E)
     for place, client in enumerate(going):
-        job = client.job
-        noise = mechanism.source("noise", work.stream, job.round, job.client, step)
-        sum_KP[place], client.kept = mechanism.release(
-            sum_KP[place],
-            inside=inside[place],
-            total=total[place],
-            expected=client.guard.rate * len(client.shard.items),
-            guard=client.guard,
-            kept=client.kept,
-            noise=noise,
+        sum_KP[place] = client.side.release(
+            sum_KP[place], inside=inside[place], total=total[place], n_examples=len(client.shard.items), step=step
         )
         if client.fit:  # noise belongs where the client has parameters
             sum_KP[place] *= client.fit.keeps_P > 0
@@ -228,10 +222,10 @@ def _advance(work: Work, space: Workspace, grad_KP: Tensor, local: Local, going:
     """Move the rows of the clients that train by one step: the rule's correction, the clip, the optimiser."""
     rows_KP, shared = space.rows_KP[: len(going)], slice(space.n_shared)
     lr = going[0].job.lr
-    grad_KP[:, shared] = work.rule.correct({"": grad_KP[:, shared]}, {"": rows_KP[:, shared]}, local)[""]
-    _clip(grad_KP, work.local.clip_norm)
-    advance(rows_KP, grad_KP, space.moments, work.local, lr=lr)
-    rows_KP[:, shared] = work.rule.adjust({"": rows_KP[:, shared]}, local, lr=lr)[""]
+    grad_KP[:, shared] = work.plan.rule.correct({"": grad_KP[:, shared]}, {"": rows_KP[:, shared]}, local)[""]
+    _clip(grad_KP, work.plan.local.clip_norm)
+    advance(rows_KP, grad_KP, space.moments, work.plan.local, lr=lr)
+    rows_KP[:, shared] = work.plan.rule.adjust({"": rows_KP[:, shared]}, local, lr=lr)[""]
 
 
 def _clip(grad_KP: Tensor, clip_norm: float) -> None:
@@ -260,67 +254,59 @@ def _checked(cohort: Sequence[_Client], losses: Tensor, space: Workspace, *, cou
 
 
 def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mean) -> Report:
-    job, protects = client.job, work.mechanism.protects()
+    job, plan = client.job, work.plan
     shared_P = space.rows_KP[place, : space.n_shared]
     shared_P = client.fit.to_server(shared_P) if client.fit else shared_P
-    upload, memory = work.rule.finish({"": shared_P}, job.local, steps=client.steps, lr=job.lr)
+    upload, memory = plan.rule.finish({"": shared_P}, job.local, steps=client.steps, lr=job.lr)
     layout = Layout.of(upload)
-    packet, sent = _sent(work, client, layout.row(upload).cpu())
-    n_examples, private = len(client.shard.items), protects != "nothing"
-    expected = client.guard.rate * n_examples if protects == "example" else work.local.accumulation * work.local.batch
+    packet, sent = _sent(plan, client, layout.row(upload).cpu())
+    unit, n_examples = plan.mechanism.covers(), len(client.shard.items)
+    per_step = plan.local.accumulation * plan.local.batch
+    if unit.per_example and client.side.guard:
+        per_step = client.side.guard.rate * n_examples
     # Steps follow from the client's number of examples where epochs are asked for: a protected client tells neither.
-    steps = 0 if protects.startswith("client") else client.steps
-    seen = round(steps * expected)
+    steps = 0 if unit.whole_client else client.steps
+    seen = round(steps * per_step)
     return Report(
         client=job.client,
         packet=packet,
         layout=layout,
-        weight=1.0 if private else _weight(work, client.shard, seen),
-        n_examples=0 if private else n_examples,
+        weight=1.0 if unit.private else _weight(work, client.shard, seen),
+        n_examples=0 if unit.private else n_examples,
         samples_seen=seen,
-        loss=Mean() if private else loss,
+        loss=Mean() if unit.private else loss,
         memory=_slots_on(memory | sent | _own_memory(work, client, space, place), CPU),
         steps=steps,
     )
 
 
-def _sent(work: Work, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
+def _sent(plan: Plan, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
     """Return the packet that leaves the client, and what it keeps of what was lost in it."""
     job, own = client.job, Slots()
     if not row_P.numel():  # everything is private: nothing leaves
         return torch.zeros(0, dtype=torch.uint8), own
-    if work.mechanism.protects() == "client_local":
-        noise = work.mechanism.source("noise", work.stream, job.round, job.client)
-        scale = work.mechanism.scales(row_P.norm().view(1, 1), client.kept)
-        row_P, client.kept = work.mechanism.release(
-            row_P * scale.view(()),
-            inside=float(scale >= 1),
-            total=1,
-            expected=1.0,
-            guard=client.guard,
-            kept=client.kept,
-            noise=noise,
-        )
-    if work.codec.feedback() and "lost" in job.local.memory:
+    row_P = client.side.row(row_P)
+    if plan.codec.feedback() and "lost" in job.local.memory:
         row_P = row_P + job.local.memory["lost"][""].cpu()
-    packet = work.codec.encode(row_P)
-    if work.codec.feedback():
-        own["lost"] = {"": row_P - work.codec.decode(packet, row_P.numel())}
+    packet = plan.codec.encode(row_P)
+    if plan.codec.feedback():
+        own["lost"] = {"": row_P - plan.codec.decode(packet, row_P.numel())}
     return packet, own
 
 
 def _weight(work: Work, shard: Shard, seen: int) -> float:
     used = min(seen, len(shard.items))
-    if work.weighting == "tokens":
+    if work.plan.weighting == "tokens":
         return float(sum(map(work.task.targets, shard.items)))
-    return float({"samples": len(shard.items), "used_samples": used, "uniform": 1}[work.weighting])
+    return float({"samples": len(shard.items), "used_samples": used, "uniform": 1}[work.plan.weighting])
 
 
 def _own_memory(work: Work, client: _Client, space: Workspace, place: int) -> Slots:
-    own: Slots = {"mechanism": client.kept} if client.kept and work.mechanism.protects() == "example" else {}
+    kept = client.side.kept if work.plan.mechanism.covers().per_example else {}
+    own: Slots = {"mechanism": kept} if kept else {}
     if work.private:
         own["private"] = {"": space.rows_KP[place, space.n_shared :].clone()}
-    if work.local.optimiser_state == "kept":
+    if work.plan.local.optimiser_state == "kept":
         own["optimiser"] = space.moments.saved(place)
     return own
 

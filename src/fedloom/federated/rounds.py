@@ -21,60 +21,28 @@ from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree
 from fedloom.contracts.federated import (
-    Aggregator,
     Carrier,
-    Codec,
     Frame,
-    Guard,
     Job,
     Local,
-    Mechanism,
+    Plan,
     Report,
-    Rule,
-    ServerOpt,
 )
-from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.client import learning_rate
 
 __all__ = [
     "ClientRecord",
-    "Plan",
     "RoundRecord",
     "State",
     "begin",
     "drawn_clients",
+    "ended",
     "exhausted",
     "sample_clients",
     "spent_at_most",
     "step",
+    "train",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a federated training does in every round."""
-
-    rule: Rule
-    server_opt: ServerOpt
-    aggregator: Aggregator
-    local: LocalSettings
-    clients: tuple[str, ...]
-    clients_per_round: int
-    rounds: int
-    seed: int
-    mechanism: Mechanism
-    guards: Mapping[str, Guard]
-    """What protects each client's data; where whole clients are protected, the guard of all stands under ""."""
-    codec: Codec
-    layout: Layout
-    """Names and shapes of the shared parameters, in the order of a row."""
-    stream: str | int
-    """What names the draws of the mechanism."""
-
-    @property
-    def protects(self) -> str:
-        """Whose contributions the mechanism protects."""
-        return self.mechanism.protects()
 
 
 @dataclass(frozen=True)
@@ -129,7 +97,7 @@ class RoundRecord:
 def begin(plan: Plan, params_P: Tensor) -> State:
     """Return the state before the first round."""
     params = {"": params_P}
-    kept = plan.mechanism.start() if plan.protects == "client" else {}
+    kept = plan.mechanism.start() if plan.mechanism.covers().at_server else {}
     return State(0, params_P, plan.rule.init_shared(params), plan.server_opt.init(params), {}, kept=kept)
 
 
@@ -138,7 +106,7 @@ def sample_clients(plan: Plan, round: int) -> list[str]:
 
     Each by itself where whole clients are protected, because the accountant assumes it; a round may then be empty.
     """
-    if plan.protects == "client":
+    if plan.mechanism.covers().at_server:
         rate = plan.guards[""].rate
         draws_N = plan.mechanism.source("clients", plan.stream, round)(len(plan.clients)).tolist()
         limit = NormalDist().inv_cdf(rate) if rate < 1 else float("inf")
@@ -159,37 +127,50 @@ def exhausted(plan: Plan, state: State) -> bool:
 
 def _remaining(plan: Plan, state: State, client: str) -> int:
     """Return how often the mechanism may still be used on a client's data; 1 where there is no limit."""
-    name = "" if plan.protects == "client" else client
+    name = plan.guard_of(client)
     guard = plan.guards.get(name)
     return guard.allowed - state.spent.get(name, 0) if guard else 1
+
+
+def train(plan: Plan, state: State, carrier: Carrier) -> Iterator[tuple[State, RoundRecord]]:
+    """Yield the state and the record of each round that is left, until the last one or the end of every budget."""
+    while not ended(plan, state):
+        state, record = step(plan, state, carrier)
+        yield state, record
+
+
+def ended(plan: Plan, state: State) -> bool:
+    """Return whether no round is left: all are done, or every privacy budget is spent."""
+    return state.round >= plan.rounds or exhausted(plan, state)
 
 
 def step(plan: Plan, state: State, carrier: Carrier) -> tuple[State, RoundRecord]:
     """Return the state after one more round, and the round's record; clients without budget are not asked."""
     sampled = [client for client in sample_clients(plan, state.round) if _remaining(plan, state, client) > 0]
     lr = learning_rate(plan.local, round=state.round, rounds=plan.rounds)
-    merging = _Merging(plan, state)
+    intake = _Intake(plan, state)
     memory: dict[str, Slots] = dict(state.memory)
     records: list[ClientRecord] = []
     for report in carrier(_jobs(plan, state, sampled, lr)):
-        merging.add(report)
+        intake.add(report)
         records.append(_record(report))
         if report.memory:
             memory[report.client] = report.memory
     if [record.client for record in records] != sampled:
         raise TrainingError(f"round {state.round}: {len(records)} reports for {len(sampled)} jobs, or out of order.")
-    spent = _spent(plan, state, records)
+    steps = plan.mechanism.covers().per_example
+    spent = _after(plan, state, {record.client: record.steps if steps else 1 for record in records})
     params, shared, opt, delta_norm, kept = {"": state.params_P}, state.shared, state.opt, 0.0, state.kept
     # Nobody came: nothing changes, unless even that must not show.
-    if sampled or plan.protects == "client":
-        mean, kept = merging.result()
+    if sampled or plan.mechanism.covers().at_server:
+        mean, kept = intake.result()
         delta, shared = plan.rule.merge(state.shared, mean, fraction=len(sampled) / len(plan.clients))
         params, opt = plan.server_opt.step(params, delta, state.opt, round=state.round)
         delta_norm = float(delta[""].norm())
     done = State(state.round + 1, params[""], shared, opt, memory, spent, kept)
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
-    return done, RoundRecord(state.round, lr, gain, delta_norm, download_bytes, tuple(records), merging.measures())
+    return done, RoundRecord(state.round, lr, gain, delta_norm, download_bytes, tuple(records), intake.measures())
 
 
 def _jobs(plan: Plan, state: State, sampled: list[str], lr: float) -> Iterator[Job]:
@@ -201,24 +182,18 @@ def _jobs(plan: Plan, state: State, sampled: list[str], lr: float) -> Iterator[J
 
 def spent_at_most(plan: Plan, state: State) -> dict[str, int]:
     """Return the uses of the mechanism after the coming round, if every client that it samples takes all its steps."""
-    spent = dict(state.spent)
-    if plan.protects == "client":
+    most = plan.local.steps if plan.mechanism.covers().per_example else 1
+    sampled = sample_clients(plan, state.round)
+    return _after(plan, state, {client: min(most, _remaining(plan, state, client)) for client in sampled})
+
+
+def _after(plan: Plan, state: State, uses: Mapping[str, int]) -> dict[str, int]:
+    """Return the uses of the mechanism after a round: steps of a client, a row of a client, or the round itself."""
+    spent, unit = dict(state.spent), plan.mechanism.covers()
+    if unit.at_server:
         return spent | {"": spent.get("", 0) + 1}
-    for client in sample_clients(plan, state.round):
-        steps = min(plan.local.steps, _remaining(plan, state, client))
-        spent[client] = spent.get(client, 0) + (steps if plan.protects == "example" else min(1, steps))
-    return spent
-
-
-def _spent(plan: Plan, state: State, records: list[ClientRecord]) -> dict[str, int]:
-    """Return the uses of the mechanism after the round: a step of a client, a row of a client, or the round itself."""
-    spent = dict(state.spent)
-    if plan.protects == "client":
-        spent[""] = spent.get("", 0) + 1
-    elif plan.guards:
-        for record in records:
-            uses = record.steps if plan.protects == "example" else 1
-            spent[record.client] = spent.get(record.client, 0) + uses
+    for client, n in uses.items() if unit.private else ():
+        spent[client] = spent.get(client, 0) + n
     return spent
 
 
@@ -236,13 +211,19 @@ def _record(report: Report) -> ClientRecord:
     )
 
 
-class _Merging:
-    """The aggregate of a round's rows; slots that a rule wants uniform are aggregated apart, with equal weights."""
+class _Intake:
+    """Takes in a round's rows, one by one, and gives their aggregate.
+
+    Slots that a rule wants uniform are aggregated apart, with equal weights.
+    """
 
     def __init__(self, plan: Plan, state: State) -> None:
         self._plan, self._state = plan, state
+        self._unit = plan.mechanism.covers()
+        guard = plan.guards.get("")
+        expected = guard.rate * len(plan.clients) if guard else 0.0
+        self._side = plan.mechanism.server_side(guard, (plan.stream, state.round), state.kept, expected)
         self._layout: Layout | None = None
-        self._count, self._inside = 0, 0
 
     def add(self, report: Report) -> None:
         where = f"round {self._state.round}, client '{report.client}'"
@@ -256,11 +237,11 @@ class _Merging:
         # The sum is infinite or NaN wherever a number is, and takes a fraction of the time; it may also overflow.
         if not math.isfinite(float(row_P.sum())) and not bool(torch.isfinite(row_P).all()):
             raise TrainingError(f"{where}: its row holds NaN or infinity; lower local.lr.")
-        if report.weight <= 0 or (self._plan.protects == "nothing" and report.n_examples < 1):
+        if report.weight <= 0 or (not self._unit.private and report.n_examples < 1):
             raise DataError(f"{where}: reports {report.n_examples} examples and weight {report.weight:g}.")
-        row_P = self._clipped(row_P)
+        row_P = self._side.take(row_P)
         # Under protection a weight is nobody's to choose: one above 1 would lift a row over its clip.
-        weight = report.weight if self._plan.protects == "nothing" else 1.0
+        weight = 1.0 if self._unit.private else report.weight
         uniform_P = self._uniform_P
         self._weighted.add(row_P if uniform_P is None else row_P[~uniform_P], weight)
         if uniform_P is not None:
@@ -278,49 +259,26 @@ class _Merging:
             for inside in (False, True)
         )
 
-    def _clipped(self, row_P: Tensor) -> Tensor:
-        """Return the row, clipped where whole clients are protected: here, so that no client can evade it."""
-        if self._plan.protects != "client":
-            return row_P
-        scale = self._plan.mechanism.scales(row_P.norm().view(1, 1), self._state.kept).view(())
-        self._count += 1
-        self._inside += int(scale >= 1)
-        return row_P * scale
-
     def result(self) -> tuple[Slots, Tree]:
         """Return the mean upload, and what the mechanism keeps."""
-        if self._plan.protects == "client":
-            return self._released()
-        if self._layout is None:
+        layout = self._layout or Layout.of({"delta": {"": self._state.params_P}})
+        if not layout.size:
+            return layout.slots(torch.zeros(0)), self._state.kept
+        row_P = self._side.release(self._aggregate(layout) if self._layout else None, layout.size)
+        if row_P is None:
             raise DataError("a round without clients has no aggregate.")
-        if not self._layout.size:
-            return self._layout.slots(torch.zeros(0)), self._state.kept
+        return layout.slots(row_P), self._side.kept
+
+    def _aggregate(self, layout: Layout) -> Tensor:
         row_P = self._weighted.result()
-        if self._uniform_P is not None:
-            whole_P = row_P.new_empty(self._layout.size)
-            whole_P[~self._uniform_P], whole_P[self._uniform_P] = row_P, self._uniform.result()
-            row_P = whole_P
-        return self._layout.slots(row_P), self._state.kept
+        if self._uniform_P is None:
+            return row_P
+        whole_P = row_P.new_empty(layout.size)
+        whole_P[~self._uniform_P], whole_P[self._uniform_P] = row_P, self._uniform.result()
+        return whole_P
 
     def measures(self) -> dict[str, float]:
         """Return what the aggregator found out; nothing where a mechanism does not cover it."""
-        if self._plan.protects == "client" or not self._layout or not self._layout.size:
+        if self._unit.at_server or not self._layout or not self._layout.size:
             return {}
         return self._weighted.measures()
-
-    def _released(self) -> tuple[Slots, Tree]:
-        """Return the noisy sum of the clipped rows over the expected number of clients, whoever came."""
-        plan, state = self._plan, self._state
-        layout = self._layout or Layout.of({"delta": {"": state.params_P}})
-        sum_P = self._weighted.result() * self._count if self._count else torch.zeros(layout.size)
-        guard = plan.guards[""]
-        mean_P, kept = plan.mechanism.release(
-            sum_P,
-            inside=self._inside,
-            total=self._count,
-            expected=guard.rate * len(plan.clients),
-            guard=guard,
-            kept=state.kept,
-            noise=plan.mechanism.source("noise", plan.stream, state.round),
-        )
-        return layout.slots(mean_P), kept

@@ -9,12 +9,15 @@ from functools import cached_property
 from typing import Any
 
 from fedloom.base import config
-from fedloom.base.errors import FedloomError, RunError
+from fedloom.base.errors import ConfigError, FedloomError, RunError
 from fedloom.base.mean import Mean
+from fedloom.contracts.arrangement import Arrangement
 from fedloom.evaluation.held_out import Scored, score_table
 from fedloom.evaluation.statistics import ScoreTable
 from fedloom.runs.accounts import stated_privacy
+from fedloom.runs.arrangements.clustered import Clustered
 from fedloom.runs.directory import RunDirectory
+from fedloom.runs.tuning import arrangement_of, modernised
 
 __all__ = ["Asked", "Outcome", "Selection", "outcome"]
 
@@ -121,7 +124,7 @@ def outcome(directory: RunDirectory) -> Outcome:
     """Return what a run directory holds; a damaged file is refused by its name and line."""
     where = str(directory.path / "run.toml")
     try:
-        table = config.parse(directory.read("run.toml"), where)
+        table = modernised(config.parse(directory.read("run.toml"), where))
     except FedloomError as error:
         raise RunError(str(error)) from error
     seed, resamples = _entry(table, "seed", int, where), _entry(table, "evaluation.resamples", int, where)
@@ -144,15 +147,15 @@ def outcome(directory: RunDirectory) -> Outcome:
 
 
 def _label(table: Mapping[str, Any], where: str) -> str:
-    protocol = _entry(table, "protocol", str, where)
+    arrangement = _arrangement(table, where)
     rule, server = _entry(table, "rule.name", str, where), _entry(table, "server_opt.name", str, where)
-    if protocol in ("local_only", "centralised"):
-        return protocol
+    if arrangement.baseline:
+        return arrangement.name
     settings = table["server_opt"]
     kind = f"{server} with momentum" if settings.get("momentum") else server
     label = _METHODS.get((rule, kind), f"{rule}+{kind}")
     label += f" {settings['variant']}" if "variant" in settings and kind != "sgd" else ""
-    return " ".join([*_clusters(table, protocol), label, *_additions(table, where)])
+    return " ".join([*_clusters(arrangement), label, *_additions(table, where)])
 
 
 _METHODS = {
@@ -167,10 +170,18 @@ _METHODS = {
 """Names of published methods by rule and server step."""
 
 
-def _clusters(table: Mapping[str, Any], protocol: str) -> list[str]:
-    if protocol != "clustered":
+def _arrangement(table: Mapping[str, Any], where: str) -> Arrangement:
+    _entry(table, "protocol.name", str, where)
+    try:
+        return arrangement_of(table)
+    except ConfigError as error:
+        raise RunError(f"{where}: {error}") from error
+
+
+def _clusters(arrangement: Arrangement) -> list[str]:
+    if not isinstance(arrangement, Clustered):
         return []
-    return [f"clustered by {table['cluster_by']}" + f" ({', '.join(table['clusters'])})" * bool(table["clusters"])]
+    return [f"clustered by {arrangement.by}" + f" ({', '.join(arrangement.clusters)})" * bool(arrangement.clusters)]
 
 
 def _additions(table: Mapping[str, Any], where: str) -> list[str]:

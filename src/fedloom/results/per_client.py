@@ -11,7 +11,8 @@ from fedloom.contracts.federated import Metric
 from fedloom.evaluation.held_out import Scored, group_means
 from fedloom.evaluation.statistics import worst_share
 from fedloom.results.outcome import Outcome
-from fedloom.runs.clustered import clusters_of
+from fedloom.runs.arrangements.clustered import Clustered
+from fedloom.runs.tuning import arrangement_of
 
 __all__ = ["PerClient", "by_knowledge", "direction", "models_of_clients", "per_client", "score_names"]
 
@@ -55,10 +56,10 @@ def score_names(scored: Sequence[Scored]) -> list[str]:
 def models_of_clients(found: Outcome) -> dict[str, tuple[str, ...]]:
     """Return the clients of each model that not all of them share, by its owner."""
     owners = dict.fromkeys(one.owner for one in found.results.get("final", ()) if one.owner)
-    if found.settings.get("protocol") != "clustered" or not found.card:
+    arrangement = arrangement_of(found.settings)
+    if not isinstance(arrangement, Clustered) or not found.card:
         return {owner: (owner,) for owner in owners}
-    by, clusters = found.settings["cluster_by"], found.settings["clusters"]
-    groups = {name: tuple(clients) for name, clients in clusters_of(found.card, by=by, clusters=clusters).items()}
+    groups = {name: tuple(clients) for name, clients in arrangement.clients(found.card).items()}
     # Where some numbers stay private, every client of a cluster has a model of its own.
     return groups if owners.keys() <= groups.keys() else {owner: (owner,) for owner in owners}
 

@@ -210,7 +210,7 @@ def stated_privacy(directory: RunDirectory, table: Mapping[str, Any]) -> dict[st
 def restate(directory: RunDirectory, mechanism: Mechanism) -> None:
     """Write the card of the last accounts in the ledger, after it was cut back for a run to go on."""
     for block in _accounts(directory)[-1:]:
-        write_card(directory, privacy_card(mechanism.name, mechanism.protects(), block))
+        write_card(directory, privacy_card(mechanism.name, mechanism.covers().name, block))
 
 
 def write_card(directory: RunDirectory, card: Mapping[str, Any]) -> None:

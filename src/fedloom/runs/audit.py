@@ -37,22 +37,22 @@ from fedloom.base.files import write_atomic
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import flatten
 from fedloom.contracts.examples import Chat, Example, chat
-from fedloom.contracts.federated import Guard, Mechanism
+from fedloom.contracts.federated import Guard, Mechanism, Work
 from fedloom.contracts.language import language_model
 from fedloom.data.clients import Division, encode_shards
 from fedloom.data.holdout import hold_out, normalised
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, held_out
-from fedloom.federated.rounds import State, begin, exhausted, step
+from fedloom.federated.rounds import State, begin, train
 from fedloom.runs.accounts import SPENDING
 from fedloom.runs.audit_bounds import exposure, guess_counts, loss_scores, membership, one_run_bound, reference_scores
 from fedloom.runs.audit_releases import CONFIDENCE, audit_releases
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.execute import RoundDone, plan_of, run_files, work_of
+from fedloom.runs.execute import RoundDone, run_files
 from fedloom.runs.guards import guards_of
-from fedloom.runs.legs import Leg
-from fedloom.runs.planted import Stage
+from fedloom.runs.planted import Target
 from fedloom.runs.prepared import Prepared, prepare, refuse_dropout
 from fedloom.runs.privacy import privacy_lines, worst_account
+from fedloom.runs.stage import Stage
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["RELEASES", "Audited", "Canary", "audit", "audit_files", "check_audit", "make_canaries"]
@@ -90,9 +90,9 @@ class _Setup:
     """A run with its canaries planted."""
 
     ready: Prepared
-    leg: Leg
+    stage: Stage
     stated: Mapping[str, Guard]
-    """The guards of the run as its file says; those of the leg have no noise if it was removed."""
+    """The guards of the run as its file says; those of the stage have no noise if it was removed."""
     canaries: Sequence[Canary]
     sets: Mapping[str, HeldOut]
     """What is scored: `canaries`, `members` and `others`."""
@@ -100,14 +100,13 @@ class _Setup:
 
 def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
     """Refuse, before anything is loaded, what cannot be audited."""
-    unit = run.privacy.protects()
-    if run.protocol != "federated":
-        raise ConfigError(f"audit: protocol is '{run.protocol}', allowed is 'federated'; override it.")
+    if not run.protocol.accounted:
+        raise ConfigError(f"audit: protocol is '{run.protocol.name}', allowed is 'federated'; override it.")
     if run.share != ".*":
         raise ConfigError(f"audit: share is '{run.share}', the audit reads one shared model; allowed is '.*'.")
     if n_canaries < _FEWEST:
         raise ConfigError(f"audit: found {n_canaries} canaries, allowed are {_FEWEST} or more; raise --canaries.")
-    if noise == "removed" and unit == "nothing":
+    if noise == "removed" and not run.privacy.covers().private:
         raise ConfigError("audit: the run has no noise that --no-noise could remove; leave it out.")
 
 
@@ -134,20 +133,20 @@ def audit(
     an adaptive clipping norm keeps its noise).
     """
     check_audit(run, n_canaries=n_canaries, noise=noise)
-    releases = _releases(run, n_releases, noise) if n_releases and run.privacy.protects() != "nothing" else None
-    if run.privacy.protects().startswith("client"):
+    releases = _releases(run, n_releases, noise) if n_releases and run.privacy.covers().private else None
+    if run.privacy.covers().whole_client:
         yield Audited(
             _written(directory, {"noise": noise, "refuted": bool(releases and releases["refuted"])}, releases)
         )
         return
     setup = _planted(run, n_canaries, noise)
-    state = begin(plan_of(setup.leg), flatten(setup.ready.shared).cpu())
+    state = begin(setup.stage.plan, flatten(setup.ready.shared).cpu())
     base = _losses(setup, state)
     for done, event in _trained(setup, state):
         state = done
         yield event
     final = _losses(setup, state)
-    lines = privacy_lines(replace(plan_of(setup.leg), guards=setup.stated), state, {})
+    lines = privacy_lines(replace(setup.stage.plan, guards=setup.stated), state, {})
     found = _found(setup, lines, base, final, noise)
     if releases:
         found["refuted"] = found["refuted"] or releases["refuted"]
@@ -166,19 +165,18 @@ def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, An
     """Return what canaries in gradient space tell of the run's releases."""
     bare = prepare(replace(run, privacy=lookup(Mechanism, "none")(), ranks=()))  # guards follow when n is known
     refuse_dropout(bare.model, run.privacy)
-    if not bare.model.stackable and run.privacy.protects() == "example":
+    if not bare.model.stackable and run.privacy.covers().per_example:
         return {}  # a model trained whole is audited by texts alone
-    leg = replace(bare.legs[0], run=run)
     n_clients = len(bare.shards)
     # Half of the canaries join: as clients they then are as many as the real ones, and are drawn as often.
-    per_training = n_trials if run.privacy.protects() == "example" else 2 * n_clients
-    stage = Stage(
-        replace(plan_of(leg), clients_per_round=run.clients_per_round or sys.maxsize),
-        work_of(bare, leg),
+    per_training = n_trials if run.privacy.covers().per_example else 2 * n_clients
+    work = _of_run(bare.stages[0].work, run)
+    target = Target(
+        replace(work, plan=replace(work.plan, clients_per_round=run.clients_per_round or sys.maxsize)),
         lambda sizes: guards_of(run, sizes),
         noise=1.0 if noise == "kept" else 0.0,
     )
-    return audit_releases(stage, n_trials=n_trials, per_training=per_training, seed=run.seed)
+    return audit_releases(target, n_trials=n_trials, per_training=per_training, seed=run.seed)
 
 
 # ----------------------------------------------------------------------------------------------------------- planting
@@ -202,8 +200,16 @@ def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
     used = {client: replace(guard, noise_multiplier=0.0) for client, guard in stated.items()}
     parts = {"canaries": [canary.example for canary in canaries], "members": members, "others": others}
     sets = {name: held_out(name, part, run.task, bare.model)[0] for name, part in parts.items()}
-    leg = replace(bare.legs[0], run=run, shards=shards, guards=stated if noise == "kept" else used)
-    return _Setup(replace(bare, run=run), leg, stated, canaries, sets)
+    work = _of_run(replace(bare.stages[0].work, shards=shards), run)
+    work = replace(work, plan=replace(work.plan, guards=stated if noise == "kept" else used))
+    return _Setup(replace(bare, run=run), replace(bare.stages[0], work=work), stated, canaries, sets)
+
+
+def _of_run(work: Work, run: TuningRun) -> Work:
+    """Return the work with what preparing it without privacy has left out."""
+    clients = work.plan.clients
+    ranks = {client: run.ranks[at % len(run.ranks)] for at, client in enumerate(clients)} if run.ranks else {}
+    return replace(work, plan=replace(work.plan, mechanism=run.privacy, ranks=ranks))
 
 
 def make_canaries(
@@ -250,12 +256,10 @@ def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, .
 
 
 def _trained(setup: _Setup, state: State) -> Iterator[tuple[State, RoundDone]]:
-    leg, start_s = setup.leg, time.monotonic()
-    plan, work = plan_of(leg), work_of(setup.ready, leg)
-    carrier = leg.run.engine.settled(work, n_clients=leg.per_round).start(work)
-    while state.round < plan.rounds and not exhausted(plan, state):
-        state, record = step(plan, state, carrier)
-        yield state, RoundDone(0, 1, record, round(time.monotonic() - start_s, 3))
+    stage, start_s = setup.stage, time.monotonic()
+    engine = setup.ready.run.engine.settled(stage.work, n_clients=stage.plan.clients_per_round)
+    for done, record in train(stage.plan, state, engine.start(stage.work)):
+        yield done, RoundDone(0, 1, record, round(time.monotonic() - start_s, 3))
 
 
 def _losses(setup: _Setup, state: State) -> dict[str, Losses]:
@@ -290,7 +294,7 @@ def _found(
     final: Mapping[str, Losses],
     noise: NoiseChoice,
 ) -> dict[str, Any]:
-    plan = plan_of(setup.leg)
+    plan = setup.stage.plan
     stated = worst_account(plan, lines) if lines else None
     included_M = np.array([canary.included for canary in setup.canaries])
     scores = {
@@ -311,7 +315,7 @@ def _found(
         "bound_delta": delta,
         "bounds": bounds,
         "refuted": bounds["loss difference"]["epsilon"] > limit,  # one test, chosen beforehand: the other is shown only
-        "canaries": {"all": len(included_M), "included": int(included_M.sum()), "clients": len(setup.leg.shards)},
+        "canaries": {"all": len(included_M), "included": int(included_M.sum()), "clients": len(plan.clients)},
         "exposure_bits": {"mean": float(bits_C.mean()), "max": float(bits_C.max())}
         | {"most": math.log2(1 + int((~included_M).sum()))},
         "membership": _memberships(base, final, included_M),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedloom.runs.audit_bounds import Shape, best_thresholds, guess_counts, least_leak, many_trials_bound, one_run_bound
-from fedloom.runs.planted import Stage, Trials, trials
+from fedloom.runs.planted import Target, Trials, trials
 
 __all__ = ["CONFIDENCE", "audit_releases", "release_lines"]
 
@@ -25,11 +25,11 @@ CONFIDENCE = 1 - 0.05 / 3
 """Of each of the three tests of an audit."""
 
 
-def audit_releases(stage: Stage, *, n_trials: int, per_training: int, seed: int) -> dict[str, Any]:
+def audit_releases(target: Target, *, n_trials: int, per_training: int, seed: int) -> dict[str, Any]:
     """Return what the releases of as many trainings as `n_trials` need give away, as JSON values."""
     per_training = min(per_training, n_trials)
     n_trainings = -(-n_trials // per_training)
-    found = [trials(stage, n_canaries=per_training, seed=seed + 1000 * repeat) for repeat in range(n_trainings)]
+    found = [trials(target, n_canaries=per_training, seed=seed + 1000 * repeat) for repeat in range(n_trainings)]
     first = max(found, key=lambda one: one.stated)
     scores_M, included_M = (
         np.concatenate(part) for part in zip(*((t.score_M, t.included_M) for t in found), strict=True)
@@ -41,7 +41,7 @@ def audit_releases(stage: Stage, *, n_trials: int, per_training: int, seed: int)
         found[0].score_M, found[0].included_M, delta=delta, guesses=guess_counts(per_training), confidence=CONFIDENCE
     )
     return {
-        "unit": stage.work.mechanism.protects(),
+        "unit": target.work.plan.mechanism.covers().name,
         "trials": len(scores_M),
         "trainings": n_trainings,
         "stated": first.stated,
@@ -50,17 +50,17 @@ def audit_releases(stage: Stage, *, n_trials: int, per_training: int, seed: int)
         "noise_multiplier": first.guard.noise_multiplier,
         "bounds": {"many trials": asdict(many), "one run": asdict(one)},
         "refuted": max(many.epsilon, one.epsilon) > first.stated,
-        "power": _power(stage, first, shapes, delta),
+        "power": _power(target, first, shapes, delta),
     }
 
 
-def _power(stage: Stage, first: Trials, shapes: Mapping[Shape, int], delta: float) -> dict[str, float] | None:
+def _power(target: Target, first: Trials, shapes: Mapping[Shape, int], delta: float) -> dict[str, float] | None:
     """Return the share of the noise at which the audit would have refuted, and the true epsilon with it."""
     guard = first.guard
     share = least_leak(shapes, stated=first.stated, delta=delta, confidence=CONFIDENCE)
     if not share:
         return None
-    true = stage.work.mechanism.spent(replace(guard, noise_multiplier=share * guard.noise_multiplier), first.uses)
+    true = target.work.plan.mechanism.spent(replace(guard, noise_multiplier=share * guard.noise_multiplier), first.uses)
     return {"noise": share, "epsilon": next(iter(true.values()))}
 
 

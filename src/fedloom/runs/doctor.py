@@ -10,11 +10,9 @@ import torch
 
 from fedloom.base.machine import free_bytes, total_bytes
 from fedloom.base.tree import flatten
-from fedloom.contracts.federated import Job, Local
+from fedloom.contracts.federated import Job, Local, Plan
 from fedloom.federated.client import Workspace, train_clients
 from fedloom.runs.environment import versions
-from fedloom.runs.execute import work_of
-from fedloom.runs.legs import Leg
 from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.tuning import TuningRun
 
@@ -39,7 +37,7 @@ def examine_run(run: TuningRun) -> list[str]:
     ready = prepare(run)
     n_numbers, base = ready.layout.size, sum(p.nbytes for p in ready.model.module.parameters())
     step_s = _step_seconds(ready)
-    steps = sum(leg.run.rounds * leg.per_round * _mean_steps(leg) for leg in ready.legs)
+    steps = sum(plan.rounds * plan.clients_per_round * _mean_steps(plan) for plan in (s.plan for s in ready.stages))
     return [
         *ready.notes,
         f"model: {base / 2**20:.1f} MiB; shared numbers: {n_numbers:,} ({4 * n_numbers / 2**20:.2f} MiB a row)",
@@ -48,22 +46,22 @@ def examine_run(run: TuningRun) -> list[str]:
     ]
 
 
-def _mean_steps(leg: Leg) -> float:
-    steps = leg.steps or dict.fromkeys(leg.clients, leg.run.local.steps)
+def _mean_steps(plan: Plan) -> float:
+    steps = plan.steps or dict.fromkeys(plan.clients, plan.local.steps)
     return sum(steps.values()) / len(steps)
 
 
 def _step_seconds(ready: Prepared) -> float:
     """Return the median seconds of one optimiser step of the first sampled client."""
-    leg = ready.legs[0]
-    one = replace(leg.run.local, steps=1)
-    work = replace(work_of(ready, leg), local=one, steps={})
+    plan = ready.stages[0].plan
+    one = replace(plan, local=replace(plan.local, steps=1), steps={})
+    work = replace(ready.stages[0].work, plan=one)
     params = {"": flatten(ready.shared)}
-    local = Local(params, leg.run.rule.init_shared(params), leg.run.rule.init_memory(params))
+    local = Local(params, plan.rule.init_shared(params), plan.rule.init_memory(params))
     space, seconds = Workspace.of(work, width=1), list[float]()
     for index in range(1 + _MEASURED):
         start_s = time.perf_counter()
-        train_clients(work, [Job(leg.clients[0], index, one.lr, local)], space)
+        train_clients(work, [Job(plan.clients[0], index, plan.local.lr, local)], space)
         seconds.append(time.perf_counter() - start_s)
     return statistics.median(seconds[1:])
 

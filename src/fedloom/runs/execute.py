@@ -4,7 +4,6 @@ Every event is on disk before it is yielded. Killed at any moment and started ag
 with the same bytes: what is computed depends on the checkpoint alone, and the logs are cut back to it.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,16 +12,15 @@ from typing import Any
 
 from fedloom.base import config
 from fedloom.base.errors import FedloomError, MemoryExceededError, RunError
-from fedloom.base.files import file_name, write_atomic
+from fedloom.base.files import file_name, file_sha256, write_atomic
 from fedloom.base.tree import flatten
-from fedloom.contracts.federated import Carrier, Engine, Job, Report, Work
+from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
-from fedloom.federated.rounds import ClientRecord, Plan, RoundRecord, State, begin, exhausted, step
+from fedloom.federated.rounds import ClientRecord, RoundRecord, State, begin, ended, step
 from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
 from fedloom.runs.copies import copied
 from fedloom.runs.directory import Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
-from fedloom.runs.legs import Leg
 from fedloom.runs.measure import Evaluated, measure, models_of
 from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.privacy import (
@@ -33,18 +31,19 @@ from fedloom.runs.privacy import (
     worst_account,
     write_ahead,
 )
+from fedloom.runs.stage import Stage
 from fedloom.runs.states import load_state, save_state
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["Event", "Note", "RoundDone", "execute", "plan_of", "run_files", "work_of"]
+__all__ = ["Event", "Note", "RoundDone", "execute", "run_files"]
 
 
 @dataclass(frozen=True)
 class RoundDone:
     """A round has ended."""
 
-    leg: int
-    n_legs: int
+    stage: int
+    n_stages: int
     record: RoundRecord
     wall_s: float
 
@@ -63,7 +62,7 @@ def run_files(run: TuningRun, source: str) -> dict[str, str]:
     """Return the files that a run directory starts with."""
     files = {"run.toml": config.dump(run), "source.toml": source}
     files["environment.json"] = json.dumps(environment(), indent=1)
-    if run.privacy.protects() != "nothing":
+    if run.privacy.covers().private:
         files[SPENDING] = Spending.new(repeats=run.privacy.repeats()).text
     diff = dirty_diff()
     return files | ({"dirty.diff": diff} if diff else {})
@@ -94,7 +93,7 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None]) -> Generator[Event]:
-    private = run.privacy.protects() != "nothing"
+    private = run.privacy.covers().private
     if private:
         refuse_forgotten(directory)
     ready = prepare(run)
@@ -103,7 +102,7 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         restate(directory, run.privacy)
     card = json.dumps({**ready.division.card, "encoded": ready.counts})
     # What cannot be carried out is refused before anything is measured.
-    _engine(directory, ready.legs[0], work_of(ready, ready.legs[0]))
+    _engine(directory, ready, ready.stages[0])
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
     else:
@@ -112,32 +111,28 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", _division_ledger(ready))
-        plan = plan_of(ready.legs[0])
+        plan = ready.stages[0].plan
         clock, first, state = _Clock(0.0), 0, begin(plan, initial_P)
         _account(directory, ready, plan, state)
-        yield measure(ready, directory, state, ready.legs[0], phase="base", wall_s=clock.wall_s)
+        yield measure(ready, directory, state, ready.stages[0], phase="base", wall_s=clock.wall_s)
         _save(directory, ready, first, state, clock)
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
-        state = with_lost_uses(directory, plan_of(ready.legs[0]), state)
-    for index in range(first, len(ready.legs)):
-        yield from _train_leg(ready, directory, index, state, clock, on_report)
-        state = begin(plan_of(ready.legs[index]), initial_P)
+        state = with_lost_uses(directory, ready.stages[0].plan, state)
+    for index in range(first, len(ready.stages)):
+        yield from _train(ready, directory, index, state, clock, on_report)
+        state = begin(ready.stages[index].plan, initial_P)
         _save(directory, ready, index + 1, state, clock)
 
 
 def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint, card: str) -> None:
     """Refuse to go on with other settings, another start or other data than the checkpoint was made with."""
-    if saved.values.get("run_sha256") != _digest(ready.run):
+    if saved.values.get("run_sha256") != file_sha256(directory.path / "run.toml"):
         raise RunError(f"{directory.path / 'run.toml'}: changed since the checkpoint; undo that or start a new run.")
     if saved.values.get("start", []) != lineage_table(ready.lineage):
         raise RunError(f"{directory.path}: the model that the run starts from tells another lineage; restore it.")
     if directory.read("partition.json") != card:
         raise RunError(f"{directory.path}: the data have changed since the run began; restore them or start a new run.")
-
-
-def _digest(run: TuningRun) -> str:
-    return hashlib.sha256(config.dump(run).encode()).hexdigest()
 
 
 def _division_ledger(ready: Prepared) -> list[dict[str, Any]]:
@@ -146,7 +141,7 @@ def _division_ledger(ready: Prepared) -> list[dict[str, Any]]:
     return [{"round": 0, "client": client, "what": what} for client in ready.shards]
 
 
-def _train_leg(
+def _train(
     ready: Prepared,
     directory: RunDirectory,
     index: int,
@@ -154,26 +149,26 @@ def _train_leg(
     clock: "_Clock",
     on_report: Callable[[Report], None],
 ) -> Iterator[Event]:
-    leg, run = ready.legs[index], ready.run
-    plan, work = plan_of(leg), work_of(ready, leg)
-    carrier = _observed(_engine(directory, leg, work).start(work), on_report)
-    while state.round < plan.rounds and not exhausted(plan, state):
+    stage, run = ready.stages[index], ready.run
+    plan = stage.plan
+    carrier = _observed(_engine(directory, ready, stage).start(stage.work), on_report)
+    while not ended(plan, state):
         write_ahead(directory, plan, state)
         state, record = step(plan, state, carrier)
-        directory.append("metrics.jsonl", _metrics(record, leg, clock.wall_s))
-        directory.append("ledger.jsonl", _ledger(record, leg, plan, state))
-        last = state.round == plan.rounds or exhausted(plan, state)
+        directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
+        directory.append("ledger.jsonl", _ledger(record, stage, state))
+        last = ended(plan, state)
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
             _account(directory, ready, plan, state)
-            yield measure(ready, directory, state, leg, phase=phase, wall_s=clock.wall_s)
+            yield measure(ready, directory, state, stage, phase=phase, wall_s=clock.wall_s)
         if state.round % run.checkpoint_every == 0 or last:
             _save(directory, ready, index, state, clock)
-        yield RoundDone(index, len(ready.legs), record, clock.wall_s)
+        yield RoundDone(index, len(ready.stages), record, clock.wall_s)
     stated = _account(directory, ready, plan, state)
-    yield measure(ready, directory, state, leg, phase="final", wall_s=clock.wall_s)
-    lineage = lineage_of_result(directory, ready, leg, plan, state)
-    for owner, params in models_of(ready, state, leg):
+    yield measure(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
+    lineage = lineage_of_result(directory, ready, stage, state)
+    for owner, params in models_of(ready, state, stage):
         folder = directory.path / (f"adapters/{file_name(owner)}" if owner else "adapter")
         run.model.save(ready.model, params, str(folder))
         write_lineage(folder, lineage, stated)
@@ -190,12 +185,12 @@ def _account(directory: RunDirectory, ready: Prepared, plan: Plan, state: State)
     return card
 
 
-def _engine(directory: RunDirectory, leg: Leg, work: Work) -> Engine:
+def _engine(directory: RunDirectory, ready: Prepared, stage: Stage) -> Engine:
     """Return the engine with what it chose when the run began: a resumed run must not choose anew."""
-    path, dtype = directory.path / "chosen.json", str(next(work.model.module.parameters()).dtype)
+    path, dtype = directory.path / "chosen.json", str(next(ready.model.module.parameters()).dtype)
     if not path.is_file():
-        engine = leg.run.engine.settled(work, n_clients=leg.per_round)
-        table = config.table_of(replace(leg.run, engine=engine))["engine"]
+        engine = ready.run.engine.settled(stage.work, n_clients=stage.plan.clients_per_round)
+        table = config.table_of(replace(ready.run, engine=engine))["engine"]
         write_atomic(path, json.dumps({"engine": table, "dtype": dtype}, indent=1))
         return engine
     chosen = json.loads(path.read_text(encoding="utf-8"))
@@ -218,55 +213,6 @@ class _Clock:
         return round(time.monotonic() - self._start_s, 3)
 
 
-def plan_of(leg: Leg) -> Plan:
-    """Return what the leg does in every round."""
-    run = leg.run
-    return Plan(
-        rule=run.rule,
-        server_opt=run.server_opt,
-        aggregator=run.aggregator,
-        local=run.local,
-        clients=leg.clients,
-        clients_per_round=leg.per_round,
-        rounds=run.rounds,
-        seed=run.seed,
-        mechanism=run.privacy,
-        guards=leg.guards,
-        codec=run.codec,
-        layout=leg.layout,
-        stream=_stream(leg),
-    )
-
-
-def work_of(ready: Prepared, leg: Leg) -> Work:
-    """Return the client half of the leg."""
-    return Work(
-        model=ready.model,
-        task=ready.run.task,
-        rule=leg.run.rule,
-        local=leg.run.local,
-        shards=leg.shards,
-        layout=ready.layout,
-        private=ready.private,
-        weighting=leg.run.weighting,
-        seed=leg.run.seed,
-        mechanism=leg.run.privacy,
-        guards=leg.guards,
-        codec=leg.run.codec,
-        ranks=leg.ranks,
-        steps=leg.steps,
-        stream=_stream(leg),
-    )
-
-
-def _stream(leg: Leg) -> str | int:
-    """Return what names a mechanism's draws: the seed, and the start, on which the same seed was perhaps used before.
-
-    The same noise in two runs would fall out of the difference of what they release.
-    """
-    return f"{leg.run.seed} from {leg.start}" if leg.start else leg.run.seed
-
-
 def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:
     def carry(jobs: Iterable[Job]) -> Iterator[Report]:
         for report in carrier(jobs):
@@ -276,28 +222,31 @@ def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:
     return carry
 
 
-def _save(directory: RunDirectory, ready: Prepared, leg: int, state: State, clock: _Clock) -> None:
-    number = leg * (ready.run.rounds + 1) + state.round
-    checkpoint = save_state(state, ready.layout, leg=leg, wall_s=clock.wall_s)
-    values = {**checkpoint.values, "run_sha256": _digest(ready.run), "start": lineage_table(ready.lineage)}
-    if leg < len(ready.legs):  # the state of a leg, not the end of the last one
-        own = ready.legs[leg]
-        values["lineage"] = lineage_table(lineage_of_result(directory, ready, own, plan_of(own), state))
+def _save(directory: RunDirectory, ready: Prepared, stage: int, state: State, clock: _Clock) -> None:
+    number = stage * (ready.run.rounds + 1) + state.round
+    checkpoint = save_state(state, ready.layout, stage=stage, wall_s=clock.wall_s)
+    values = {
+        **checkpoint.values,
+        "run_sha256": file_sha256(directory.path / "run.toml"),
+        "start": lineage_table(ready.lineage),
+    }
+    if stage < len(ready.stages):  # the state of a stage, not the end of the last one
+        values["lineage"] = lineage_table(lineage_of_result(directory, ready, ready.stages[stage], state))
     directory.save(number, replace(checkpoint, values=values))
 
 
-def _metrics(record: RoundRecord, leg: Leg, wall_s: float) -> list[dict[str, Any]]:
-    head = {"round": record.round, "wall_s": wall_s, "leg": leg.name, "phase": "train"}
+def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str, Any]]:
+    head = {"round": record.round, "wall_s": wall_s, "leg": stage.name, "phase": "train"}
     plain = {"lr": record.lr, "server_gain": record.gain, "delta_norm": record.delta_norm}
     plain |= {f"aggregator_{name}": value for name, value in record.measures.items()}
     lines = [head | {"name": name, "total": value, "weight": 1.0} for name, value in plain.items()]
     return [*lines, head | {"name": "train_loss", "total": record.loss.total, "weight": record.loss.weight}]
 
 
-def _ledger(record: RoundRecord, leg: Leg, plan: Plan, state: State) -> list[dict[str, Any]]:
+def _ledger(record: RoundRecord, stage: Stage, state: State) -> list[dict[str, Any]]:
     """Return all that left each client in the round, and what has been spent of its privacy."""
-    if plan.guards:
-        return [_private_line(one, record, plan, state) for one in record.clients]
+    if stage.plan.guards:
+        return [_private_line(one, record, stage.plan, state) for one in record.clients]
     return [
         {
             "round": record.round,
@@ -310,7 +259,7 @@ def _ledger(record: RoundRecord, leg: Leg, plan: Plan, state: State) -> list[dic
             "examples": client.n_examples,
             "samples_seen": client.samples_seen,
             "epochs": client.samples_seen / client.n_examples,
-            "leg": leg.name,
+            "leg": stage.name,
         }
         for client in record.clients
     ]
@@ -318,12 +267,14 @@ def _ledger(record: RoundRecord, leg: Leg, plan: Plan, state: State) -> list[dic
 
 def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: State) -> dict[str, Any]:
     """Return a ledger line that says of a protected client nothing but what the mechanism lets out."""
-    name = "" if plan.protects == "client" else client.client
+    name = plan.guard_of(client.client)
     guard = plan.guards[name]
     return {
         "round": record.round,
         "client": client.client,
-        "what": "row (" + ", ".join(client.slots) + f") under {plan.mechanism.name}, unit {plan.protects}",
+        "what": "row ("
+        + ", ".join(client.slots)
+        + f") under {plan.mechanism.name}, unit {plan.mechanism.covers().name}",
         "bytes": client.upload_bytes,
         "download_bytes": record.download_bytes,
         "weight": client.weight,

@@ -13,6 +13,7 @@ from fedloom.models.causal_lm import CausalLM
 from fedloom.models.checkpoint import EMBEDDED
 from fedloom.runs.accounts import ACCOUNTS, is_private, spent_text, stated_privacy
 from fedloom.runs.directory import RunDirectory
+from fedloom.runs.tuning import modernised
 
 __all__ = ["Form", "export"]
 
@@ -34,8 +35,8 @@ _BASE_IN_THE_PACKAGE = """import importlib.resources
 
 BASE = importlib.resources.files("fedloom") / "embedded" / "model"  # the base ships in the package fedloom
 """
-_RUN_KEYS = ("protocol", "rounds", "clients", "clients_per_round", "seed")
-_RUN_TABLES = ("data", "partition", "task", "rule", "aggregator", "server_opt")
+_RUN_KEYS = ("rounds", "clients", "clients_per_round", "seed")
+_RUN_TABLES = ("protocol", "data", "partition", "task", "rule", "aggregator", "server_opt")
 
 
 def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
@@ -88,7 +89,7 @@ def _result_in(folder: Path) -> Path:
 
 def _run_of(folder: Path) -> dict[str, Any]:
     found = _beside(folder, "run.toml")
-    return read_toml(found) if found else {}
+    return modernised(read_toml(found)) if found else {}
 
 
 def _beside(folder: Path, name: str) -> Path | None:

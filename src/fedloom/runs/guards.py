@@ -16,19 +16,19 @@ def guards_of(run: TuningRun, sizes: Mapping[str, int]) -> dict[str, Guard]:
     `sizes` are the clients' numbers of examples. Which clients a round samples is a function of the seed, so the uses
     of a client's data are counted, not bounded.
     """
-    unit, mechanism = run.privacy.protects(), run.privacy
-    if run.protocol != "federated" or unit == "nothing":
+    unit, mechanism = run.privacy.covers(), run.privacy
+    if not unit.private:
         return {}
     clients = tuple(sizes)
     n_drawn = run.clients_per_round or len(clients)
-    if unit == "client":
+    if unit.at_server:
         return {"": mechanism.guard(population=len(clients), expected=n_drawn, uses=run.rounds)}
     came = Counter(client for round in range(run.rounds) for client in drawn_clients(clients, n_drawn, run.seed, round))
     found: dict[tuple[int, int], Guard] = {}  # calibrating takes a moment, and many clients are alike
     guards: dict[str, Guard] = {}
     for client, size in sizes.items():
         population, expected, uses = len(clients), 1, came[client]
-        if unit == "example":
+        if unit.per_example:
             population, uses = size, came[client] * run.local.steps
             expected = min(run.local.batch * run.local.accumulation, size)
         if (population, uses) not in found:

@@ -12,8 +12,8 @@ from fedloom.evaluation.held_out import Examinee, HeldOut, Scored, evaluate, gro
 from fedloom.federated.rounds import State
 from fedloom.runs.corpus import corpus_means
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.legs import Leg
 from fedloom.runs.prepared import Prepared
+from fedloom.runs.stage import Stage
 
 __all__ = ["Evaluated", "measure", "models_of"]
 
@@ -31,18 +31,18 @@ class Evaluated:
     wall_s: float
 
 
-def models_of(ready: Prepared, state: State, leg: Leg) -> list[tuple[str, Tree]]:
-    """Return the models that a state holds, by owner: the leg's, or one per client where some numbers are private.
+def models_of(ready: Prepared, state: State, stage: Stage) -> list[tuple[str, Tree]]:
+    """Return the models that a state holds, by owner: the stage's, or one per client where some numbers are private.
 
     Before the first round all of them are alike, and one stands for all.
     """
     device = ready.model.device
     shared = ready.layout.tree(state.params_P.to(device)) if ready.shared else {}
     if not ready.private or state.round == 0:
-        return [(leg.owner if state.round else "", shared | ready.private)]
+        return [(stage.owner if state.round else "", shared | ready.private)]
     own = Layout.of_tree(ready.private)
     models: list[tuple[str, Tree]] = []
-    for client in leg.clients:
+    for client in stage.plan.clients:
         memory: Slots = state.memory.get(client, {})
         private = own.tree(memory["private"][""].to(device)) if "private" in memory else ready.private
         models.append((client, shared | private))
@@ -50,16 +50,16 @@ def models_of(ready: Prepared, state: State, leg: Leg) -> list[tuple[str, Tree]]
 
 
 def measure(
-    ready: Prepared, directory: RunDirectory, state: State, leg: Leg, *, phase: str, wall_s: float
+    ready: Prepared, directory: RunDirectory, state: State, stage: Stage, *, phase: str, wall_s: float
 ) -> Evaluated:
     """Evaluate every model of the state; write metrics, samples and, before and after training, every result."""
     settings = ready.run.evaluation
-    models = models_of(ready, state, leg)
+    models = models_of(ready, state, stage)
     together = _TOGETHER if ready.model.stackable else 1
     groups = [models[start : start + together] for start in range(0, len(models), together)]
-    scored = [one for group in groups for one in _scores(ready, group, leg)]
+    scored = [one for group in groups for one in _scores(ready, group, stage)]
     means = _means(scored) | corpus_means(settings.corpus_metrics, scored)
-    head = {"round": state.round, "wall_s": wall_s, "leg": leg.name, "phase": phase}
+    head = {"round": state.round, "wall_s": wall_s, "leg": stage.name, "phase": phase}
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
     directory.append("metrics.jsonl", lines)
     if phase in ("base", "final"):
@@ -67,12 +67,12 @@ def measure(
         directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
     directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
     tested = [one for one in scored if "client" not in one.tags]
-    name = f"{phase}_{file_name(leg.name)}" if leg.name and phase != "base" else phase
+    name = f"{phase}_{file_name(stage.name)}" if stage.name and phase != "base" else phase
     _write_samples(directory, tested[: settings.samples], name)
-    return Evaluated(phase, leg.name, {name: mean.value for name, mean in means.items()}, wall_s)
+    return Evaluated(phase, stage.name, {name: mean.value for name, mean in means.items()}, wall_s)
 
 
-def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], leg: Leg) -> list[Scored]:
+def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], stage: Stage) -> list[Scored]:
     """Return the scores of models that pass the base together, owner by owner."""
     settings = ready.run.evaluation
     metrics = {metric.name: metric for metric in settings.metrics}
@@ -80,7 +80,7 @@ def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], leg: Leg) -> li
     known: dict[str, dict[int, Scored]] = {owner: {} for owner, _ in models}
     scored: dict[str, list[Scored]] = {owner: [] for owner, _ in models}
     for held in ready.held:
-        asked = [Examinee(owner, params, _asked_of(held, owner, ready, leg)) for owner, params in models]
+        asked = [Examinee(owner, params, _asked_of(held, owner, ready, stage)) for owner, params in models]
         new = [one for one in asked if any(id(example) not in known[one.owner] for example in one.held.examples)]
         found = evaluate(ready.model, ready.run.task, new, metrics=metrics, max_new_tokens=settings.max_new_tokens)
         for one, scores in zip(new, found, strict=True):
@@ -92,11 +92,11 @@ def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], leg: Leg) -> li
     return [one for found in scored.values() for one in found]
 
 
-def _asked_of(held: HeldOut, owner: str, ready: Prepared, leg: Leg) -> HeldOut:
+def _asked_of(held: HeldOut, owner: str, ready: Prepared, stage: Stage) -> HeldOut:
     """Return what a model is asked: of the validation set a client's or cluster's own part, of the test everything."""
     if not owner or held.name != "validation":
         return held
-    return held.of_clients((owner,) if ready.private else leg.clients)
+    return held.of_clients((owner,) if ready.private else stage.plan.clients)
 
 
 def _means(scored: Sequence[Scored]) -> dict[str, Mean]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from fedloom.contracts.federated import Earlier
 from fedloom.contracts.lineage import NONE, UNKNOWN, Lineage, Owner, Training
+from fedloom.contracts.privacy import UNITS
 
 __all__ = ["Origin", "StartData", "origin_of"]
 
@@ -46,9 +47,13 @@ def origin_of(lineage: Lineage, *, mechanism: str, unit: str, data: Set[str], st
 
 def _merged(training: Training, unit: str, known: bool) -> str:
     """Return why what protected clients may not protect these; `known`: each of these is at most one of them."""
-    if known or not (unit.startswith("client") and training.unit.startswith("client")):
+    if known or not (_whole(unit) and _whole(training.unit)):
         return ""
     return "its start protected clients of which several may be one client here (start_data can vouch for it)"
+
+
+def _whole(unit: str) -> bool:
+    return unit in UNITS and UNITS[unit].whole_client
 
 
 def _unbounded(training: Training, mechanism: str) -> str:

@@ -17,7 +17,7 @@ oppose each other (clipping the sum of a batch) is seen by its effect on them al
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,10 +49,11 @@ from fedloom.contracts.federated import (
     Work,
 )
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.federated.rounds import Plan, begin, exhausted, step
+from fedloom.contracts.privacy import Unit
+from fedloom.federated.rounds import begin, train
 from fedloom.runs.audit_bounds import Shape
 
-__all__ = ["Stage", "Trials", "trials"]
+__all__ = ["Target", "Trials", "trials"]
 
 _NAME = "canaries"
 _STEEP = 1e6  # norm of a canary's gradient: far above any clip, and harmless in float32
@@ -61,10 +62,9 @@ _NO_NOISE = 1e-30
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What is audited: a training with its client half, and the guards that clients of given sizes get."""
+class Target:
+    """What is audited: a training, and the guards that clients of given sizes get."""
 
-    plan: Plan
     work: Work
     guards: Callable[[Mapping[str, int]], Mapping[str, Guard]]
     noise: float = 1.0
@@ -90,30 +90,30 @@ class Trials:
     """How the scores of so many canaries would lie if the mechanism did what it says, whatever the coins."""
 
 
-def trials(stage: Stage, *, n_canaries: int, seed: int) -> Trials:
+def trials(target: Target, *, n_canaries: int, seed: int) -> Trials:
     """Return the trials of one whole training with canaries planted, the coins and all else drawn from the seed."""
-    unit, random = stage.work.mechanism.protects(), rng.python_random("canaries", seed)
-    if unit == "nothing":
+    unit, random = target.work.plan.mechanism.covers(), rng.python_random("canaries", seed)
+    if not unit.private:
         raise ConfigError("audit: the run has no privacy, whose releases could be audited.")
-    if not stage.work.model.stackable:
+    if not target.work.model.stackable:
         raise ConfigError("audit: releases are audited of adapters; set model.lora_rank > 0.")
     coins = [random.random() < 0.5 for _ in range(n_canaries)]
-    shards, owners = _planted(stage.work, coins, unit)
-    guards = stage.guards({client: len(shard.items) for client, shard in shards.items()})
-    names = ["" if unit == "client" else owner for owner in owners]
+    shards, owners = _planted(target.work, coins, unit)
+    guards = target.guards({client: len(shard.items) for client, shard in shards.items()})
+    names = ["" if unit.at_server else owner for owner in owners]
     own = {name: torch.tensor([at for at, one in enumerate(names) if one == name]) for name in set(names)}
     tape = _Tape(torch.zeros(n_canaries), own, guards)
-    recorder = _Recorder(stage.work.mechanism, tape, stage.work.local.steps)
-    used = {name: replace(one, noise_multiplier=stage.noise * one.noise_multiplier) for name, one in guards.items()}
-    plan, work = _with(stage, shards, used, recorder, n_canaries, seed)
+    recorder = _Recorder(target.work.plan.mechanism, tape, target.work.plan.local.steps)
+    used = {name: replace(one, noise_multiplier=target.noise * one.noise_multiplier) for name, one in guards.items()}
+    work = _with(target, shards, used, recorder, n_canaries, seed)
+    plan = work.plan
     carrier = lookup(Engine, "cohort")().settled(work, n_clients=len(plan.clients)).start(work)
     state = begin(plan, flatten(work.model.trainable).cpu())
-    while state.round < plan.rounds and not exhausted(plan, state):
-        tape.sign = 1 - 2 * (state.round % 2)
-        state, _ = step(plan, state, carrier)
+    for done, _ in train(plan, state, carrier):
+        state, tape.sign = done, 1 - 2 * (done.round % 2)
     uses = {name: max(1, state.spent.get(name, 0)) for name in own}
     epsilon = {
-        one: next(iter(stage.work.mechanism.spent(*one).values()))
+        one: next(iter(target.work.plan.mechanism.spent(*one).values()))
         for one in {(guards[name], uses[name]) for name in own}
     }
     worst = max(epsilon, key=lambda one: epsilon[one])
@@ -123,32 +123,33 @@ def trials(stage: Stage, *, n_canaries: int, seed: int) -> Trials:
         *worst,
         epsilon[worst],
         max(guard.delta for guard in guards.values()),
-        _shapes(stage, Counter(names), uses, len(work.model.trainable)),
+        _shapes(target, Counter(names), uses, len(work.model.trainable)),
     )
 
 
-def _shapes(stage: Stage, counts: Mapping[str, int], uses: Mapping[str, int], n_tensors: int) -> Counter[Shape]:
+def _shapes(target: Target, counts: Mapping[str, int], uses: Mapping[str, int], n_tensors: int) -> Counter[Shape]:
     """Return how the canaries' scores lie by what the mechanism says of itself, if half of each owner's join.
 
     Under an adaptive norm a clipped canary and the noise grow alike, so that the norm at the start tells their ratio.
     """
-    mechanism, unit = stage.work.mechanism, stage.work.mechanism.protects()
-    sizes = {client: len(shard.items) for client, shard in stage.work.shards.items()}
-    if unit == "example":
+    mechanism, unit = target.work.plan.mechanism, target.work.plan.mechanism.covers()
+    sizes = {client: len(shard.items) for client, shard in target.work.shards.items()}
+    if unit.per_example:
         sizes = {client: size + counts.get(client, 0) // 2 for client, size in sizes.items()}
-    elif unit == "client":
+    elif unit.at_server:
         sizes = dict.fromkeys(map(str, range(max(1, counts[""] // 2))), 1)
     else:
         sizes = dict.fromkeys(counts, 1)
-    guards = stage.guards(sizes)
-    norm_L1 = torch.zeros(n_tensors if unit == "example" else 1, 1)
+    guards = target.guards(sizes)
+    norm_L1 = torch.zeros(n_tensors if unit.per_example else 1, 1)
     norm_L1[-1] = _STEEP
     height = min(float((norm_L1 * mechanism.scales(norm_L1, mechanism.start()))[-1]), mechanism.bound())
     found: Counter[Shape] = Counter()
     for name, count in counts.items():
-        guard, population = guards[name], {"example": sizes.get(name, 1), "client": len(sizes)}.get(unit, 1)
+        guard = guards[name]
+        population = sizes.get(name, 1) if unit.per_example else len(sizes) if unit.at_server else 1
         spread = max(mechanism.spread(guard, mechanism.start(), guard.rate * population), _NO_NOISE)
-        found[Shape(height / spread, guard.rate, uses[name], unit == "client_local")] += count
+        found[Shape(height / spread, guard.rate, uses[name], unit.whole_client and not unit.at_server)] += count
     return found
 
 
@@ -168,12 +169,12 @@ def _bare(item: Item) -> Item:
     return item.item if isinstance(item, _Marked) else item
 
 
-def _planted(work: Work, coins: Sequence[bool], unit: str) -> tuple[dict[str, Shard], list[str]]:
+def _planted(work: Work, coins: Sequence[bool], unit: Unit) -> tuple[dict[str, Shard], list[str]]:
     """Return the clients' examples with the canaries, and who owns each canary."""
     items = [item for shard in work.shards.values() for item in shard.items]
     short = min(items, key=work.task.size)
     marked = [_Marked(short, index, 1) for index in range(len(coins))]
-    if unit == "example":
+    if unit.per_example:
         clients = list(work.shards)
         owners = [clients[index % len(clients)] for index in range(len(coins))]
         joined = {client: list(shard.items) for client, shard in work.shards.items()}
@@ -183,7 +184,7 @@ def _planted(work: Work, coins: Sequence[bool], unit: str) -> tuple[dict[str, Sh
     owners = [f"canary {index}" for index in range(len(coins))]
     shards: dict[str, Shard] = {}
     for index, (owner, coin) in enumerate(zip(owners, coins, strict=True)):
-        if unit == "client_local":
+        if not unit.at_server:
             shards[owner] = Shard((_Marked(short, index, 1 if coin else -1),))
         elif coin:
             shards[owner] = Shard((marked[index],))
@@ -191,54 +192,40 @@ def _planted(work: Work, coins: Sequence[bool], unit: str) -> tuple[dict[str, Sh
 
 
 def _with(
-    stage: Stage,
+    target: Target,
     shards: Mapping[str, Shard],
     guards: Mapping[str, Guard],
     recorder: "_Recorder",
     n_canaries: int,
     seed: int,
-) -> tuple[Plan, Work]:
+) -> Work:
     """Return the training with one more number for each canary; what comes behind a release is the plain mean."""
-    model = stage.work.model
+    model = target.work.model
     model = replace(model, trainable={**model.trainable, _NAME: torch.zeros(n_canaries, device=model.device)})
-    local = stage.work.local
-    if recorder.protects() != "example":  # a row that is its canary's gradient, before it is clipped
+    local = target.work.plan.local
+    if not recorder.covers().per_example:  # a row that is its canary's gradient, before it is clipped
         local = LocalSettings(lr=_LR, schedule="constant", steps=1, batch=1, optimiser="sgd", clip_norm=0.0)
-    task = _PlantedTask(stage.work.task, recorder.tape, example=recorder.protects() == "example")
-    work = replace(
-        stage.work,
-        model=model,
-        task=task,
+    task = _PlantedTask(target.work.task, recorder.tape, example=recorder.covers().per_example)
+    layout = Layout.of_tree(model.trainable)
+    plan = replace(
+        target.work.plan,
         rule=lookup(Rule, "plain")(),
+        server_opt=lookup(ServerOpt, "sgd")(),
+        aggregator=lookup(Aggregator, "mean")(),
+        codec=lookup(Codec, "float32")(),
         local=local,
-        shards=shards,
-        layout=Layout.of_tree(model.trainable),
-        private={},
         weighting="uniform",
+        clients=tuple(shards),
+        clients_per_round=min(target.work.plan.clients_per_round, len(shards)),
         seed=seed,
         mechanism=recorder,
         guards=guards,
-        codec=lookup(Codec, "float32")(),
+        layout=layout,
         ranks={},
         steps={},
         stream=seed,
     )
-    plan = replace(
-        stage.plan,
-        rule=work.rule,
-        server_opt=lookup(ServerOpt, "sgd")(),
-        aggregator=lookup(Aggregator, "mean")(),
-        local=local,
-        clients=tuple(shards),
-        clients_per_round=min(stage.plan.clients_per_round, len(shards)),
-        seed=seed,
-        mechanism=recorder,
-        guards=guards,
-        codec=work.codec,
-        layout=work.layout,
-        stream=seed,
-    )
-    return plan, work
+    return replace(target.work, plan=plan, model=model, task=task, shards=shards, private={})
 
 
 @dataclass
@@ -332,8 +319,8 @@ class _Recorder(Mechanism):
     steps: int
     """Uses of a client's examples in a round."""
 
-    def protects(self) -> Literal["nothing", "example", "client", "client_local"]:
-        return self.inner.protects()
+    def covers(self) -> Unit:
+        return self.inner.covers()
 
     def guard(self, *, population: int, expected: float, uses: int) -> Guard:
         return self.inner.guard(population=population, expected=expected, uses=uses)

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -16,16 +15,13 @@ from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.data.clients import Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
-from fedloom.runs import centralised, clustered, federated, local_only
 from fedloom.runs.corpus import refuse_few_texts
 from fedloom.runs.guards import guards_of
-from fedloom.runs.legs import Leg
 from fedloom.runs.origins import Origin, origin_of
+from fedloom.runs.stage import Stage, stage_of
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["Prepared", "prepare", "refuse_dropout"]
-
-_LEGS = {"federated": federated.legs, "local_only": local_only.legs, "centralised": centralised.legs}
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Prepared:
     shards: Mapping[str, Shard]
     counts: Mapping[str, Mapping[str, int]]
     held: tuple[HeldOut, ...]
-    legs: tuple[Leg, ...]
+    stages: tuple[Stage, ...]
     layout: Layout
     shared: Tree
     private: Tree
@@ -54,8 +50,8 @@ class Prepared:
     @property
     def origins(self) -> dict[str, Origin]:
         """What came before the run for each guard's data."""
-        names, data = {name for leg in self.legs for name in leg.guards}, self.division.fingerprints
-        kind = {"mechanism": self.run.privacy.name, "unit": self.run.privacy.protects()}
+        names, data = {name for stage in self.stages for name in stage.plan.guards}, self.division.fingerprints
+        kind = {"mechanism": self.run.privacy.name, "unit": self.run.privacy.covers().name}
         return {
             name: origin_of(
                 self.lineage, **kind, data={data[name]} if name else {*data.values()}, start_data=self.run.start_data
@@ -74,7 +70,7 @@ def prepare(run: TuningRun) -> Prepared:
         holdout=asked.holdout,
         seed=run.seed,
         split=asked.split,
-        by_text=asked.by_text(private=run.privacy.protects() != "nothing"),
+        by_text=asked.by_text(private=run.privacy.covers().private),
     )
     n_clients = len(division.train)
     if run.clients_per_round > n_clients:
@@ -86,14 +82,14 @@ def prepare(run: TuningRun) -> Prepared:
     _refuse_other_models(run, model)
     refuse_dropout(model, run.privacy)
     division = _identified(division, model)
-    if run.privacy.protects() == "nothing":
+    if not run.privacy.covers().private:
         division = _knowing(division, asked.cluster)
     shards, counts = encode_shards(division, run.task, model)
     kept = {client: len(shard.items) for client, shard in shards.items()}
     if guards and kept != {client: len(examples) for client, examples in division.train.items()}:
         guards = guards_of(run, kept)  # what cannot be learnt from is not drawn either
-    shared = {name: value for name, value in model.trainable.items() if re.search(run.shared_pattern, name)}
-    if not shared and run.protocol in ("federated", "clustered"):
+    shared = {name: value for name, value in model.trainable.items() if re.search(run.protocol.shared(run.share), name)}
+    if not shared and not run.protocol.baseline:
         raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
     private = {name: value for name, value in model.trainable.items() if name not in shared}
     validation = [example for examples in division.validation.values() for example in examples]
@@ -105,14 +101,19 @@ def prepare(run: TuningRun) -> Prepared:
     layout = Layout.of_tree(shared)
     lineage = run.model.lineage()
     start = _start(model, lineage)
-    legs = tuple(replace(leg, guards=guards, layout=layout, start=start) for leg in _legs(run, shards, division.card))
+    own = run.as_baseline() if run.protocol.baseline else run
+    groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
+    stages = tuple(
+        stage_of(own, group, model=model, guards=guards, layout=layout, private=private, start=start)
+        for group in groups
+    )
     _check_ranks(run, layout)
     # Built once for its refusals: an aggregator may need parameters of a certain kind.
     if shared:
         run.aggregator.accumulator(Frame(Layout.of({"delta": shared}), flatten(shared)))
     held = tuple(part for part, _ in sets.values())
     refuse_few_texts(run.evaluation.corpus_metrics, held)
-    return Prepared(run, model, division, shards, counts, held, legs, layout, shared, private, lineage)
+    return Prepared(run, model, division, shards, counts, held, stages, layout, shared, private, lineage)
 
 
 def _start(model: Model, lineage: Lineage) -> str:
@@ -123,10 +124,6 @@ def _start(model: Model, lineage: Lineage) -> str:
     for name, tensor in sorted(model.trainable.items()):
         hasher.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return hasher.hexdigest()
-
-
-def _legs(run: TuningRun, shards: Mapping[str, Shard], card: Mapping[str, Any]) -> list[Leg]:
-    return clustered.legs(run, shards, card) if run.protocol == "clustered" else _LEGS[run.protocol](run, shards)
 
 
 def _identified(division: Division, model: Model) -> Division:
@@ -156,7 +153,7 @@ def _refuse_other_models(run: TuningRun, model: Model) -> None:
 
 def refuse_dropout(model: Model, mechanism: Mechanism) -> None:
     """Refuse a model in training which one example would change what the others contribute."""
-    if model.dropout and mechanism.protects() == "example":
+    if model.dropout and mechanism.covers().per_example:
         raise ConfigError(
             f"model: found a dropout of {model.dropout:g} with privacy of examples; allowed is 0: masks run on from "
             "one example to the next, and would let one change what the others contribute."

@@ -7,14 +7,14 @@ from typing import Any
 
 from fedloom.base.config import table_of
 from fedloom.base.errors import RunError
-from fedloom.contracts.federated import Guard
+from fedloom.contracts.federated import Guard, Plan
 from fedloom.contracts.lineage import NONE, Lineage, Owner, Training
-from fedloom.federated.rounds import Plan, State, spent_at_most
+from fedloom.federated.rounds import State, spent_at_most
 from fedloom.runs.accounts import account_line, privacy_card, read_spending, write_spending
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.legs import Leg
 from fedloom.runs.origins import Origin
 from fedloom.runs.prepared import Prepared
+from fedloom.runs.stage import Stage
 
 __all__ = ["lineage_of_result", "privacy_lines", "refuse_forgotten", "with_lost_uses", "worst_account", "write_ahead"]
 
@@ -40,7 +40,7 @@ def privacy_lines(plan: Plan, state: State, origins: Mapping[str, Origin]) -> li
 
 def worst_account(plan: Plan, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the card of the accounts: the unit, and the largest epsilon over all clients."""
-    return privacy_card(plan.mechanism.name, plan.protects, lines)
+    return privacy_card(plan.mechanism.name, plan.mechanism.covers().name, lines)
 
 
 def write_ahead(directory: RunDirectory, plan: Plan, state: State) -> None:
@@ -74,9 +74,9 @@ def with_lost_uses(directory: RunDirectory, plan: Plan, state: State) -> State:
     return state if plan.mechanism.repeats() else replace(state, spent=dict(begun))
 
 
-def lineage_of_result(directory: RunDirectory, ready: Prepared, leg: Leg, plan: Plan, state: State) -> Lineage:
-    """Return the lineage of what the leg has trained so far: that of its start, and its own."""
-    data = ready.division.fingerprints
+def lineage_of_result(directory: RunDirectory, ready: Prepared, stage: Stage, state: State) -> Lineage:
+    """Return the lineage of what the stage has trained so far: that of its start, and its own."""
+    plan, data = stage.plan, ready.division.fingerprints
     if plan.guards:
         one_for_all = plan.guards.get("")
         names = data if one_for_all else plan.guards
@@ -85,23 +85,23 @@ def lineage_of_result(directory: RunDirectory, ready: Prepared, leg: Leg, plan: 
             for name in names
         )
     else:
-        owners = tuple(Owner(client, data[client]) for client in _trained_on(ready, leg))
-    kind = (plan.mechanism.name, plan.protects) if plan.guards else (NONE, "nothing")
-    return (*ready.lineage, Training(_identity(directory, ready, leg), *kind, owners))
+        owners = tuple(Owner(client, data[client]) for client in _trained_on(ready, stage))
+    kind = (plan.mechanism.name, plan.mechanism.covers().name) if plan.guards else (NONE, "nothing")
+    return (*ready.lineage, Training(_identity(directory, ready, stage), *kind, owners))
 
 
 def _owner(client: str, data: str, guard: Guard, uses: int) -> Owner:
     return Owner(client, data, guard.rate, guard.noise_multiplier, guard.delta, uses)
 
 
-def _trained_on(ready: Prepared, leg: Leg) -> list[str]:
-    """Return the clients whose data the leg trains on; one in a single place has them all."""
+def _trained_on(ready: Prepared, stage: Stage) -> list[str]:
+    """Return the clients whose data the stage trains on; one in a single place has them all."""
     data = ready.division.fingerprints
-    return [client for client in leg.shards if client in data] or list(data)
+    return [client for client in stage.plan.clients if client in data] or list(data)
 
 
-def _identity(directory: RunDirectory, ready: Prepared, leg: Leg) -> str:
+def _identity(directory: RunDirectory, ready: Prepared, stage: Stage) -> str:
     """Return what tells this training from all others: runs that would release the same share it."""
-    private = read_spending(directory).id if leg.guards else ""
-    parts = table_of(ready.run), leg.start, sorted(ready.division.fingerprints.items()), leg.name, private
+    private = read_spending(directory).id if stage.plan.guards else ""
+    parts = table_of(ready.run), stage.start, sorted(ready.division.fingerprints.items()), stage.name, private
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -9,8 +9,8 @@ from fedloom.runs.directory import Checkpoint
 __all__ = ["load_state", "save_state"]
 
 
-def save_state(state: State, layout: Layout, *, leg: int, wall_s: float) -> Checkpoint:
-    """Return the checkpoint of a state in the given leg of its run."""
+def save_state(state: State, layout: Layout, *, stage: int, wall_s: float) -> Checkpoint:
+    """Return the checkpoint of a state in the given stage of its run."""
     memory: Tree = {}
     for client, slots in state.memory.items():
         memory |= {f"{name}/{client}": tensor for name, tensor in _named(slots).items()}
@@ -21,11 +21,11 @@ def save_state(state: State, layout: Layout, *, leg: int, wall_s: float) -> Chec
         "memory.safetensors": memory,
         "mechanism.safetensors": state.kept,
     }
-    return Checkpoint(trees, {"round": state.round, "leg": leg, "wall_s": wall_s, "spent": dict(state.spent)})
+    return Checkpoint(trees, {"round": state.round, "leg": stage, "wall_s": wall_s, "spent": dict(state.spent)})
 
 
 def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
-    """Return the leg and the state of a checkpoint."""
+    """Return the stage and the state of a checkpoint."""
     params = saved.trees["params.safetensors"]
     params_P = flatten({name: params[name] for _, name, _ in layout.entries})
     memory: dict[str, Slots] = {}

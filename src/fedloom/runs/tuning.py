@@ -1,7 +1,6 @@
 """The record of a tuning run: what a run file may say, with every default.
 
-`federated`, `clustered`, `local_only` and `centralised` share it, so that a baseline differs from its federated run in
-one line.
+All arrangements share it, so that a baseline differs from its federated run in one line.
 """
 
 import importlib
@@ -14,6 +13,7 @@ from fedloom.base import config
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import Device
 from fedloom.base.plugin import AtLeast, Count, Family, Range, check_ranges, lookup
+from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.federated import (
     Aggregator,
     Codec,
@@ -33,9 +33,10 @@ from fedloom.contracts.federated import (
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.runs.origins import StartData
 
-__all__ = ["EvaluationSettings", "TuningRun", "read_run"]
+__all__ = ["EvaluationSettings", "TuningRun", "arrangement_of", "modernised", "read_run"]
 
 Holdout = Annotated[float, Range(0, 0.9)]
+_CLUSTERS = {"cluster_by": "by", "clusters": "clusters"}
 FamilyType = TypeVar("FamilyType", bound=Family)
 
 
@@ -95,7 +96,8 @@ class EvaluationSettings:
 class TuningRun:
     """One tuning of a language model over the private data of many clients."""
 
-    protocol: Literal["federated", "local_only", "centralised", "clustered"] = "federated"
+    protocol: Arrangement = field(default_factory=_default(Arrangement, "federated"))
+    """Who trains with whom."""
     seed: Count = 0
     rounds: AtLeast = 20
     clients: Count = 0
@@ -121,11 +123,6 @@ class TuningRun:
     run's being at most one of those, or for `other` records."""
     plugins: tuple[str, ...] = ()
     """Modules to import for plug-ins that fedloom does not ship."""
-
-    cluster_by: str = "language"
-    """Tag whose most frequent value is a client's cluster under the protocol `clustered`."""
-    clusters: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """Values of that tag by the cluster they form; empty: each value is one."""
 
     model: ModelFamily = field(default_factory=_default(ModelFamily, "causal_lm"))
     task: Task = field(default_factory=_default(Task, "sft"))
@@ -167,11 +164,6 @@ class TuningRun:
             ranks=(),
         )
 
-    @property
-    def shared_pattern(self) -> str:
-        """The pattern of shared names: alone everything is one's own, and in one place nothing is."""
-        return {"local_only": "(?!)", "centralised": ".*"}.get(self.protocol, self.share)
-
 
 def read_run(table: Mapping[str, Any]) -> TuningRun:
     """Return the run that a table describes; third-party plug-ins it names are imported first."""
@@ -183,7 +175,28 @@ def read_run(table: Mapping[str, Any]) -> TuningRun:
             importlib.import_module(module)
         except (ImportError, ValueError, TypeError) as error:
             raise ConfigError(f"plugins: '{module}' cannot be imported: {error}.") from error
-    return config.build(TuningRun, table)
+    return config.build(TuningRun, modernised(table))
+
+
+def modernised(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run file's table with `protocol` as a table, in which lie `cluster_by` and `clusters` of older files."""
+    rest = {key: value for key, value in table.items() if key not in _CLUSTERS}
+    protocol = {"name": rest["protocol"]} if isinstance(rest.get("protocol"), str) else rest.get("protocol")
+    if not isinstance(protocol, Mapping):
+        return rest
+    told = {new: table[old] for old, new in _CLUSTERS.items() if old in table}
+    # Where nobody is clustered they said nothing.
+    return rest | {"protocol": dict(protocol) | (told if protocol.get("name") == "clustered" else {})}
+
+
+def arrangement_of(table: Mapping[str, Any]) -> Arrangement:
+    """Return the arrangement of a resolved run file, today's or an older one."""
+    return config.build(_Arranged, {k: v for k, v in modernised(table).items() if k == "protocol"}).protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arranged:
+    protocol: Arrangement = field(default_factory=_default(Arrangement, "federated"))
 
 
 def refuse_contradictions(run: TuningRun) -> None:
@@ -204,54 +217,56 @@ def refuse_contradictions(run: TuningRun) -> None:
 
 def _refuse_unprotected(run: TuningRun) -> None:
     """Refuse what lets more out of a client than its privacy covers."""
-    protects = run.privacy.protects()
-    if protects != "nothing" and run.protocol != "federated":
+    unit = run.privacy.covers()
+    if unit.private and not run.protocol.accounted:
         raise ConfigError(
-            f"protocol: found '{run.protocol}' with privacy, which baselines do not have; set privacy.name = 'none'."
+            f"protocol: found '{run.protocol.name}' with privacy, which it does not account for; set privacy.name = "
+            "'none', or protocol = 'federated'."
         )
-    if protects.startswith("client") and run.share != ".*":
+    if unit.whole_client and run.share != ".*":
         raise ConfigError(
-            f"share: found '{run.share}' with privacy of unit '{protects}', which covers what is shared and not what "
+            f"share: found '{run.share}' with privacy of unit '{unit.name}', which covers what is shared and not what "
             "each client keeps; leave it out, or protect examples."
         )
-    if protects != "nothing" and run.weighting != "uniform":
+    if unit.private and run.weighting != "uniform":
         raise ConfigError(
             f"weighting: found '{run.weighting}' with privacy, which would tell the sizes of clients and unbound their "
             "influence; allowed is 'uniform'."
         )
-    if protects != "nothing" and (setting := run.data.brings_in() or run.partition.brings_in(run.clients)):
+    if unit.private and (setting := run.data.brings_in() or run.partition.brings_in(run.clients)):
         raise ConfigError(
             f"privacy: found {setting} with it: where one record leaves, another comes in, so that data sets which "
             "differ by one record train on more than one other; leave it out, or write the chosen records to a file."
         )
-    if protects != "nothing" and not run.evaluation.by_text(private=True):
+    if unit.private and not run.evaluation.by_text(private=True):
         raise ConfigError(
             "evaluation.holdout_by: found 'count' with privacy, where one record less changes which others are held "
             "out; allowed is 'text'."
         )
-    if protects == "client" and len(set(run.ranks)) > 1:
+    if unit.at_server and len(set(run.ranks)) > 1:
         raise ConfigError(
             "ranks: found several with privacy of clients, where they are dealt by the client's place: one that leaves "
             "changes the others'; give all one rank."
         )
-    if protects.startswith("client") and run.rule.uniform_slots:
+    if unit.whole_client and run.rule.uniform_slots:
         raise ConfigError(
-            f"privacy: unit '{protects}' bounds one row, but rule '{run.rule.name}' uploads "
+            f"privacy: unit '{unit.name}' bounds one row, but rule '{run.rule.name}' uploads "
             f"{sorted(run.rule.uniform_slots)} besides; allowed are rules that upload their change alone."
         )
-    if protects.startswith("client") and run.local.epochs and run.clients_per_round:
+    if unit.whole_client and run.local.epochs and run.clients_per_round:
         raise ConfigError(
             f"local.epochs: found {run.local.epochs:g} with privacy of clients and clients_per_round, where a client "
             "that leaves changes the others' steps; set local.steps, or let all clients take part."
         )
-    if protects == "example" and run.local.epochs:
+    if unit.per_example and run.local.epochs:
         raise ConfigError(
             f"local.epochs: found {run.local.epochs:g} with privacy of examples, which is accounted for steps; set "
             "local.steps and leave epochs out."
         )
-    if protects == "client" and run.aggregator.name != "mean":
+    if unit.at_server and not run.aggregator.linear:
         raise ConfigError(
-            f"privacy: unit 'client' adds noise to a sum, found aggregator '{run.aggregator.name}'; allowed is 'mean'."
+            f"privacy: unit '{unit.name}' adds noise to a sum, found aggregator '{run.aggregator.name}'; allowed is "
+            "'mean'."
         )
 
 

@@ -11,6 +11,7 @@ chunk in the cache; NaN and infinity show in the sum, and only then are the rows
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -111,6 +112,8 @@ def _chunks(numbers_P: Tensor) -> Iterator[tuple[int, Tensor]]:
 @plugin("mean")
 class Mean(Aggregator):
     """The weighted mean: the rows' sum, each times its weight."""
+
+    linear: ClassVar[bool] = True
 
     def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
         """Return weight_N @ rows_NP, computed in float64."""

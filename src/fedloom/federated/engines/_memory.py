@@ -19,10 +19,12 @@ def room_for(work: Work) -> tuple[int, int]:
     device = work.model.device
     longest = sorted((work.task.size(item) for shard in work.shards.values() for item in shard.items), reverse=True)
     # A Poisson draw is cut into micro-batches of up to one and a half times the batch.
-    n_examples = math.ceil(1.5 * work.local.batch) if work.mechanism.protects() == "example" else work.local.batch
+    plan, batch = work.plan, work.plan.local.batch
+    per_example = plan.mechanism.covers().per_example
+    n_examples = math.ceil(1.5 * batch) if per_example else batch
     tokens = sum(longest[:n_examples])
-    row_bytes = 4 * (work.layout.size + Layout.of_tree(work.private).size)
-    rows = _ROWS + (n_examples if work.mechanism.protects() == "example" else 0)
+    row_bytes = 4 * (plan.layout.size + Layout.of_tree(work.private).size)
+    rows = _ROWS + (n_examples if per_example else 0)
     per_client = rows * row_bytes + tokens * _bytes_per_token(work)
     mean_tokens = n_examples * sum(longest) / len(longest)
     return max(1, int(free_bytes(device) / 2 / per_client)), max(1, round(_TOKENS[device.type] / mean_tokens))

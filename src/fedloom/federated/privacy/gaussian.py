@@ -32,6 +32,7 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Fraction, NonNegative, Positive, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Earlier, Guard, Mechanism, Noise
+from fedloom.contracts.privacy import UNITS, Unit
 from fedloom.federated.privacy import _accounting as accounting
 
 __all__ = ["Gaussian"]
@@ -84,9 +85,9 @@ class Gaussian(Mechanism):
                 "give the server; leave it out."
             )
 
-    def protects(self) -> Literal["nothing", "example", "client", "client_local"]:
+    def covers(self) -> Unit:
         """Return the unit."""
-        return self.unit
+        return UNITS[self.unit]
 
     def guard(self, *, population: int, expected: float, uses: int) -> Guard:
         """Return the guard of all planned uses; an impossible delta, epsilon or adaptive norm is refused."""

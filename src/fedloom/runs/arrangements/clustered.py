@@ -11,45 +11,57 @@ each, so that all clusters together train about as many clients as one federatio
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field
 from typing import Any
 
 from fedloom.base.errors import DataError
-from fedloom.contracts.federated import Shard
+from fedloom.base.plugin import plugin
+from fedloom.contracts.arrangement import Arrangement, Group
+from fedloom.contracts.model import Shard
 from fedloom.data.card import most_frequent_value
-from fedloom.runs.legs import Leg
-from fedloom.runs.tuning import TuningRun
 
-__all__ = ["clusters_of", "legs", "most_frequent"]
+__all__ = ["Clustered", "most_frequent"]
 
 
-def legs(run: TuningRun, shards: Mapping[str, Shard], card: Mapping[str, Any]) -> list[Leg]:
-    """Return a leg for each cluster, its model owned by the cluster; `card` is that of the partition."""
-    clusters = clusters_of(card, by=run.cluster_by, clusters=run.clusters)
-    return [
-        Leg(
-            name,
-            {client: shards[client] for client in clients},
-            replace(run, clients=0, clients_per_round=_share(run.clients_per_round, len(clients), len(shards))),
-            owner=name,
-        )
-        for name, clients in clusters.items()
-    ]
+@plugin("clustered")
+class Clustered(Arrangement):
+    """A federation for each cluster, which owns its model."""
+
+    by: str = "language"
+    """Tag whose most frequent value is a client's cluster."""
+    clusters: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Values of that tag by the cluster they form; empty: each value is one."""
+
+    def groups(
+        self, shards: Mapping[str, Shard], card: Mapping[str, Any], *, per_round: int, steps: int
+    ) -> list[Group]:
+        """Return the clusters."""
+        return [
+            Group(
+                name,
+                {client: shards[client] for client in clients},
+                _share(per_round, len(clients), len(shards)),
+                steps,
+                owner=name,
+            )
+            for name, clients in self.clients(card).items()
+        ]
+
+    def clients(self, card: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the clients of each cluster, both in the order of the clients, from the partition's card."""
+        values = most_frequent(card, self.by)
+        found: dict[str, list[str]] = {}
+        for client in card["counts"]:
+            if client not in values:
+                raise DataError(
+                    f"client '{client}': none of its records has the tag '{self.by}'; {_advice_for(self.by)}."
+                )
+            found.setdefault(_cluster_of(values[client], self.clusters), []).append(client)
+        return found
 
 
 def _share(per_round: int, n_clients: int, n_all: int) -> int:
     return per_round and max(1, round(per_round * n_clients / n_all))
-
-
-def clusters_of(card: Mapping[str, Any], *, by: str, clusters: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the clients of each cluster, both in the order of the clients; the arguments are those of a run."""
-    values = most_frequent(card, by)
-    found: dict[str, list[str]] = {}
-    for client in card["counts"]:
-        if client not in values:
-            raise DataError(f"client '{client}': none of its records has the tag '{by}'; {_advice_for(by)}.")
-        found.setdefault(_cluster_of(values[client], clusters), []).append(client)
-    return found
 
 
 def _cluster_of(value: str, clusters: Mapping[str, Sequence[str]]) -> str:
@@ -64,7 +76,7 @@ def _cluster_of(value: str, clusters: Mapping[str, Sequence[str]]) -> str:
 
 def _advice(clusters: Mapping[str, Sequence[str]]) -> str:
     listed = sorted(value for values in clusters.values() for value in values)
-    return f"list every value of cluster_by; listed: {', '.join(listed)}."
+    return f"list every value of protocol.by; listed: {', '.join(listed)}."
 
 
 def _advice_for(tag: str) -> str:
@@ -80,12 +92,12 @@ def most_frequent(card: Mapping[str, Any], tag: str) -> dict[str, str]:
         return dict(table["most_frequent"])
     if not table:
         raise DataError(
-            f"cluster_by: no groups by the tag '{tag}', present: {', '.join(sorted(card['tags'])) or 'none'}; "
+            f"protocol.by: no groups by the tag '{tag}', present: {', '.join(sorted(card['tags'])) or 'none'}; "
             f"{_advice_for(tag)}."
         )
     if "by_client" not in table:
         raise DataError(
-            f"cluster_by: no groups by the tag '{tag}', it has {table['n_values']} values; allowed is a tag of records "
-            "with at most 32 values, the language, or the client that a record belongs to."
+            f"protocol.by: no groups by the tag '{tag}', it has {table['n_values']} values; allowed is a tag of "
+            "records with at most 32 values, the language, or the client that a record belongs to."
         )
     return {client: most_frequent_value(counts) for client, counts in table["by_client"].items()}

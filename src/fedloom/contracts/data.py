@@ -1,0 +1,46 @@
+"""The contracts of data: where examples come from, and who owns them."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from fedloom.base.plugin import Family
+from fedloom.contracts.examples import Example
+
+__all__ = ["Partition", "Source"]
+
+
+class Source(Family):
+    """A data set: examples by split.
+
+    Splits are called `train`, `validation` and `test`; a source may leave out the last two. Records that belong to a
+    natural client carry its name in the tag `client`.
+    """
+
+    folder = "fedloom.data.sources"
+
+    @abstractmethod
+    def load(self) -> Mapping[str, Sequence[Example]]:
+        """Return the examples of each split, in a fixed order."""
+
+    def brings_in(self) -> str:
+        """Return the setting by which a record that leaves lets others in, such as a limit; "" if there is none.
+
+        With it, data sets that differ in one record of the files differ in several of the training data, which no
+        mechanism accounts for: privacy refuses it, and a source that does not say.
+        """
+        return f"data.name = '{self.name}', a source that says nothing of it (brings_in),"
+
+
+class Partition(Family):
+    """An exact cover of examples by clients: every index goes to one client, and no client is empty."""
+
+    folder = "fedloom.data.partitions"
+
+    @abstractmethod
+    def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
+        """Return the indices of each client by its name, in client order."""
+
+    def brings_in(self, n_clients: int) -> str:
+        """Return the setting by which a record or an owner that leaves lets others in; "" if there is none."""
+        return f"partition.name = '{self.name}', a partition that says nothing of it (brings_in),"

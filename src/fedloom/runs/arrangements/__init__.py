@@ -1,0 +1,3 @@
+"""Who trains with whom, one way per file: each an `Arrangement`."""
+
+__all__: list[str] = []
