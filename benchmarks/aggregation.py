@@ -38,7 +38,7 @@ def _aggregate(aggregator: Aggregator, rows: list[torch.Tensor], frame: Frame) -
     total = aggregator.accumulator(frame)
     for number, row_P in enumerate(rows):
         total.add(row_P, 1.0 + number)
-    return total.result()
+    return total.result().row_P
 
 
 def _mean(size: int, n_rows: int, settings: Settings) -> Figure:

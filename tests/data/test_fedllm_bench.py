@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from fedloom import api
-from fedloom.base.config import build, dump
+from fedloom.base.config import build, table_of
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import lookup
 from fedloom.benchmark.suite import cells_of, load_suite
@@ -521,9 +521,9 @@ def test_the_recipe_by_language_ends_on_small_files_of_the_released_layout(put, 
 
 
 def test_the_recipe_by_language_differs_from_that_of_one_federation_in_who_trains_together():
-    one, many = (dump(api.load_run(FOLDER / f"{name}.toml", [])) for name in ("aya", "aya_by_language"))
-    differing = {line.split(" = ")[0] for line in set(one.splitlines()) ^ set(many.splitlines())}
-    assert differing == {"protocol", "languages_path"}
+    one, many = (table_of(api.load_run(FOLDER / f"{name}.toml", [])) for name in ("aya", "aya_by_language"))
+    assert {key for key in one if one[key] != many[key]} == {"protocol", "data"}
+    assert {key for key in one["data"] if one["data"][key] != many["data"][key]} == {"languages_path"}
 
 
 @pytest.mark.parametrize("clients", ["53k", "'53k'"])

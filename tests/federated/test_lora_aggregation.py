@@ -79,7 +79,8 @@ def aggregated(name, frame, rows_NP, weights=WEIGHTS, **settings):
     total = make(name, **settings).accumulator(frame)
     for row_P, weight in zip(rows_NP, weights, strict=True):
         total.add(row_P, weight)
-    return total.result(), total.measures()
+    done = total.result()
+    return done.row_P, done.measures
 
 
 def shares(weights=WEIGHTS):

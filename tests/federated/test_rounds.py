@@ -391,7 +391,7 @@ class Hidden(Aggregator):
     """An aggregator that sees no rows."""
 
     name = "hidden"
-    hides_rows = True
+    sum_only = True
 
     def __call__(self, rows_NP, weight_N, frame):
         return rows_NP.sum(0)
@@ -402,7 +402,7 @@ class Hidden(Aggregator):
 
 class Median(Hidden):
     name = "median"
-    hides_rows = False
+    sum_only = False
 
 
 CLIENT = Gaussian(unit="client")

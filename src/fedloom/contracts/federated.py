@@ -1,5 +1,4 @@
-"""Every extension point of fedloom on a few pages; those of asking and grading are in `asking`, that of
-privacy is in `mechanism`.
+"""The extension points of training on a few pages; what has a page of its own beside this one is named here too.
 
 Shape letters, here and everywhere: N rows of a round, P numbers in a row, K stacked clients, B examples, T tokens,
 R rank of an adapter, D and O input and output width of a layer, V vocabulary.
@@ -12,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,18 +19,20 @@ from torch import Tensor
 from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Layout, Slots, Tree
+from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame
 from fedloom.contracts.data import Partition, Source
 from fedloom.contracts.evaluation import CorpusMetric, Metric
 from fedloom.contracts.examples import Chat, Document
 from fedloom.contracts.language import LanguageModel, Piece, Template
 from fedloom.contracts.lineage import Lineage
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.contracts.messages import Earlier, Frame, Guard, Job, Local, Report
+from fedloom.contracts.messages import Earlier, Guard, Job, Local, Report
 from fedloom.contracts.model import Batch, Flow, Item, Model, Prediction, Shard
 from fedloom.contracts.privacy import Mechanism, Noise
 
 __all__ = [
     "Accumulator",
+    "Aggregate",
     "Aggregator",
     "Batch",
     "Carrier",
@@ -122,45 +123,6 @@ class ServerOpt(Family):
     def gain(self, state: Slots) -> float:
         """Return the mean factor by which the last step scaled its direction; 1 for plain averaging."""
         return 1.0
-
-
-class Accumulator(Protocol):
-    """Takes rows one by one and gives their aggregate."""
-
-    def add(self, row_P: Tensor, weight: float) -> None:
-        """Take one row and its positive weight (weights need not sum to 1).
-
-        The row may be held: it must not change until the result has been taken.
-        """
-        ...
-
-    def result(self) -> Tensor:
-        """Return the aggregate [P] of all rows taken."""
-        ...
-
-    def measures(self) -> dict[str, float]:
-        """Return what the last result cost, by name, for the round's record; empty where nothing can be told."""
-        ...
-
-
-class Aggregator(Family):
-    """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
-
-    folder = "fedloom.federated.aggregators"
-    linear: ClassVar[bool] = False
-    """Whether the aggregate is the weighted mean of the rows, so that their sum, and noise on it, passes through."""
-    hides_rows: ClassVar[bool] = False
-    """Whether the server sees the sum of the rows only (secure aggregation), which no lossy codec survives."""
-    turns_basis: ClassVar[bool] = False
-    """Whether a number of the row may mean something else in the next round, so that nothing may remember it."""
-
-    @abstractmethod
-    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
-        """Return the aggregate [P]."""
-
-    @abstractmethod
-    def accumulator(self, frame: Frame) -> Accumulator:
-        """Return a fresh accumulator; a mean is a running sum and never holds the matrix."""
 
 
 class Codec(Family):
@@ -305,6 +267,8 @@ class Plan:
     """The rank of each client's adapters; empty where all have the model's."""
     steps: Mapping[str, int] = field(default_factory=dict[str, int])
     """Optimiser steps of each client in a round; empty where all take `local.steps`."""
+    min_clients: int = 0
+    """Reports that a round needs; 0: those of all clients asked."""
 
     def guard_of(self, client: str) -> str:
         """Return the name of the guard that counts the uses of a client's data."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree
 
-__all__ = ["Earlier", "Frame", "Guard", "Job", "Local", "Report"]
+__all__ = ["Earlier", "Guard", "Job", "Local", "Report"]
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,6 @@ class Report:
     memory: Slots
     steps: int
     """Optimiser steps taken."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the numbers of a row mean: their names, and the parameters that they are changes to."""
-
-    layout: Layout
-    """The row's slots with the names of the parameters in each."""
-    anchor_P: Tensor
-    """The shared parameters at the start of the round, in the order of the slot `delta`."""
 
 
 @dataclass(frozen=True)

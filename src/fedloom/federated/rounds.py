@@ -9,7 +9,7 @@ from a saved state equals round r of an unbroken run bit for bit.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
@@ -20,14 +20,7 @@ from fedloom.base import rng
 from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree
-from fedloom.contracts.federated import (
-    Carrier,
-    Frame,
-    Job,
-    Local,
-    Plan,
-    Report,
-)
+from fedloom.contracts.federated import Accumulator, Aggregate, Carrier, Frame, Job, Local, Plan, Report
 from fedloom.federated.client import learning_rate
 
 __all__ = [
@@ -59,6 +52,8 @@ class State:
     """Uses of the mechanism on each client's data, or under "" on all clients'."""
     kept: Tree = field(default_factory=dict[str, Tensor])
     """What the mechanism keeps at the server."""
+    history: Slots = field(default_factory=dict[str, Tree])
+    """What the aggregator keeps, of the slots that are weighted and of those that are uniform."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,8 @@ class RoundRecord:
     clients: tuple[ClientRecord, ...]
     measures: Mapping[str, float] = field(default_factory=dict[str, float])
     """What the aggregator found out about the rows, by name."""
+    absent: tuple[str, ...] = ()
+    """Clients that were asked and did not report."""
 
     @property
     def loss(self) -> Mean:
@@ -144,8 +141,15 @@ def ended(plan: Plan, state: State) -> bool:
     return state.round >= plan.rounds or exhausted(plan, state)
 
 
-def step(plan: Plan, state: State, carrier: Carrier) -> tuple[State, RoundRecord]:
-    """Return the state after one more round, and the round's record; clients without budget are not asked."""
+def step(
+    plan: Plan, state: State, carrier: Carrier, *, closed: Callable[[Sequence[str]], None] = lambda _: None
+) -> tuple[State, RoundRecord]:
+    """Return the state after one more round, and the round's record; clients without budget are not asked.
+
+    Some of the clients asked may be missing among the reports, as far as `plan.min_clients` allows: they count as not
+    sampled, but what they may have spent of their privacy is spent. `closed` is told who came before rows are merged:
+    a round that is made again has to be made with the same clients. Raises TrainingError where too few came.
+    """
     sampled = [client for client in sample_clients(plan, state.round) if _remaining(plan, state, client) > 0]
     lr = learning_rate(plan.local, round=state.round, rounds=plan.rounds)
     intake = _Intake(plan, state)
@@ -156,21 +160,38 @@ def step(plan: Plan, state: State, carrier: Carrier) -> tuple[State, RoundRecord
         records.append(_record(report))
         if report.memory:
             memory[report.client] = report.memory
-    if [record.client for record in records] != sampled:
-        raise TrainingError(f"round {state.round}: {len(records)} reports for {len(sampled)} jobs, or out of order.")
+    absent = _absent(plan, state.round, sampled, [record.client for record in records])
+    closed([record.client for record in records])
     steps = plan.mechanism.covers().per_example
-    spent = _after(plan, state, {record.client: record.steps if steps else 1 for record in records})
-    params, shared, opt, delta_norm, kept = {"": state.params_P}, state.shared, state.opt, 0.0, state.kept
+    uses = _most(plan, state, absent) | {record.client: record.steps if steps else 1 for record in records}
+    spent = _after(plan, state, uses)
+    params, shared, opt, delta_norm, taken = {"": state.params_P}, state.shared, state.opt, 0.0, _Taken(state)
     # Nobody came: nothing changes, unless even that must not show.
-    if sampled or plan.mechanism.covers().at_server:
-        mean, kept = intake.result()
-        delta, shared = plan.rule.merge(state.shared, mean, fraction=len(sampled) / len(plan.clients))
+    if records or plan.mechanism.covers().at_server:
+        taken = intake.taken()
+        delta, shared = plan.rule.merge(state.shared, taken.mean, fraction=len(records) / len(plan.clients))
         params, opt = plan.server_opt.step(params, delta, state.opt, round=state.round)
         delta_norm = float(delta[""].norm())
-    done = State(state.round + 1, params[""], shared, opt, memory, spent, kept)
+    done = State(state.round + 1, params[""], shared, opt, memory, spent, taken.kept, taken.history)
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
-    return done, RoundRecord(state.round, lr, gain, delta_norm, download_bytes, tuple(records), intake.measures())
+    return done, RoundRecord(
+        state.round, lr, gain, delta_norm, download_bytes, tuple(records), taken.measures, tuple(absent)
+    )
+
+
+def _absent(plan: Plan, round: int, sampled: Sequence[str], came: Sequence[str]) -> list[str]:
+    """Return who did not report; refuse too few reports, and any that was not asked for or is out of order."""
+    absent = [client for client in sampled if client not in set(came)]
+    if [client for client in sampled if client not in set(absent)] != list(came):
+        raise TrainingError(f"round {round}: {len(came)} reports for {len(sampled)} jobs, or out of order.")
+    least = min(plan.min_clients or len(sampled), len(sampled))
+    if len(came) < least:
+        raise TrainingError(
+            f"round {round}: {len(came)} of {len(sampled)} clients reported, at least {least} have to (min_clients); "
+            f"missing: {', '.join(absent)}."
+        )
+    return absent
 
 
 def _jobs(plan: Plan, state: State, sampled: list[str], lr: float) -> Iterator[Job]:
@@ -182,9 +203,13 @@ def _jobs(plan: Plan, state: State, sampled: list[str], lr: float) -> Iterator[J
 
 def spent_at_most(plan: Plan, state: State) -> dict[str, int]:
     """Return the uses of the mechanism after the coming round, if every client that it samples takes all its steps."""
+    return _after(plan, state, _most(plan, state, sample_clients(plan, state.round)))
+
+
+def _most(plan: Plan, state: State, clients: Sequence[str]) -> dict[str, int]:
+    """Return the uses of the mechanism that these clients may make of their data in a round."""
     most = plan.local.steps if plan.mechanism.covers().per_example else 1
-    sampled = sample_clients(plan, state.round)
-    return _after(plan, state, {client: min(most, _remaining(plan, state, client)) for client in sampled})
+    return {client: min(most, _remaining(plan, state, client)) for client in clients}
 
 
 def _after(plan: Plan, state: State, uses: Mapping[str, int]) -> dict[str, int]:
@@ -211,6 +236,16 @@ def _record(report: Report) -> ClientRecord:
     )
 
 
+class _Taken:
+    """What a round's rows come to: their mean, and what mechanism and aggregator keep of them."""
+
+    def __init__(self, state: State) -> None:
+        self.mean: Slots = {}
+        self.kept = state.kept
+        self.history = state.history
+        self.measures: Mapping[str, float] = {}
+
+
 class _Intake:
     """Takes in a round's rows, one by one, and gives their aggregate.
 
@@ -224,6 +259,8 @@ class _Intake:
         expected = guard.rate * len(plan.clients) if guard else 0.0
         self._side = plan.mechanism.server_side(guard, (plan.stream, state.round), state.kept, expected)
         self._layout: Layout | None = None
+        self._parts: dict[str, tuple[Tensor | slice, Accumulator]] = {}
+        """What is aggregated together, by name: which numbers of a row, and what takes them."""
 
     def add(self, report: Report) -> None:
         where = f"round {self._state.round}, client '{report.client}'"
@@ -240,45 +277,49 @@ class _Intake:
         if report.weight <= 0 or (not self._unit.private and report.n_examples < 1):
             raise DataError(f"{where}: reports {report.n_examples} examples and weight {report.weight:g}.")
         row_P = self._side.take(row_P)
-        # Under protection a weight is nobody's to choose: one above 1 would lift a row over its clip.
-        weight = 1.0 if self._unit.private else report.weight
-        uniform_P = self._uniform_P
-        self._weighted.add(row_P if uniform_P is None else row_P[~uniform_P], weight)
-        if uniform_P is not None:
-            self._uniform.add(row_P[uniform_P], 1.0)
+        for name, (columns_P, accumulator) in self._parts.items():
+            # Under protection a weight is nobody's to choose: one above 1 would lift a row over its clip.
+            weight = 1.0 if self._unit.private or name == "uniform" else report.weight
+            accumulator.add(row_P[columns_P], weight, report.client)
 
     def _open(self, layout: Layout) -> None:
         """Start the accumulators once the first row has told what rows hold."""
         apart = self._plan.rule.uniform_slots
         self._layout = layout
-        self._uniform_P = layout.columns(apart) if apart else None
-        self._weighted, self._uniform = (
-            self._plan.aggregator.accumulator(
-                Frame(layout.only(apart, inside=inside).named_after(self._plan.layout), self._state.params_P)
+        uniform_P = layout.columns(apart) if apart else None
+        whole = {"weighted": slice(None)}
+        columns = whole if uniform_P is None else {"weighted": ~uniform_P, "uniform": uniform_P}
+        for name, columns_P in columns.items():
+            frame = Frame(
+                layout.only(apart, inside=name == "uniform").named_after(self._plan.layout),
+                self._state.params_P,
+                state=self._state.history.get(name, {}),
             )
-            for inside in (False, True)
-        )
+            self._parts[name] = (columns_P, self._plan.aggregator.accumulator(frame))
 
-    def result(self) -> tuple[Slots, Tree]:
-        """Return the mean upload, and what the mechanism keeps."""
+    def taken(self) -> _Taken:
+        """Return what the rows come to."""
         layout = self._layout or Layout.of({"delta": {"": self._state.params_P}})
+        taken = _Taken(self._state)
         if not layout.size:
-            return layout.slots(torch.zeros(0)), self._state.kept
-        row_P = self._side.release(self._aggregate(layout) if self._layout else None, layout.size)
+            taken.mean = layout.slots(torch.zeros(0))
+            return taken
+        done = {name: accumulator.result() for name, (_, accumulator) in self._parts.items()}
+        row_P = self._side.release(self._whole(done, layout.size) if done else None, layout.size)
         if row_P is None:
             raise DataError("a round without clients has no aggregate.")
-        return layout.slots(row_P), self._side.kept
+        taken.mean, taken.kept = layout.slots(row_P), self._side.kept
+        taken.history = {name: one.state for name, one in done.items() if one.state}
+        # What a mechanism at the server does not cover, it cannot let out.
+        if done and not self._unit.at_server:
+            taken.measures = done["weighted"].measures
+        return taken
 
-    def _aggregate(self, layout: Layout) -> Tensor:
-        row_P = self._weighted.result()
-        if self._uniform_P is None:
+    def _whole(self, done: Mapping[str, Aggregate], size: int) -> Tensor:
+        row_P = done["weighted"].row_P
+        if len(done) == 1:
             return row_P
-        whole_P = row_P.new_empty(layout.size)
-        whole_P[~self._uniform_P], whole_P[self._uniform_P] = row_P, self._uniform.result()
+        whole_P = row_P.new_empty(size)
+        for name, (columns_P, _) in self._parts.items():
+            whole_P[columns_P] = done[name].row_P
         return whole_P
-
-    def measures(self) -> dict[str, float]:
-        """Return what the aggregator found out; nothing where a mechanism does not cover it."""
-        if self._unit.at_server or not self._layout or not self._layout.size:
-            return {}
-        return self._weighted.measures()

@@ -8,6 +8,8 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fedloom.base import config
@@ -18,6 +20,7 @@ from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
 from fedloom.federated.rounds import ClientRecord, RoundRecord, State, begin, ended, step
 from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
+from fedloom.runs.attendance import Absent, Attendance
 from fedloom.runs.copies import copied
 from fedloom.runs.directory import Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
@@ -69,15 +72,20 @@ def run_files(run: TuningRun, source: str) -> dict[str, str]:
 
 
 def execute(
-    run: TuningRun, directory: RunDirectory, *, on_report: Callable[[Report], None] = lambda _: None
+    run: TuningRun,
+    directory: RunDirectory,
+    *,
+    on_report: Callable[[Report], None] = lambda _: None,
+    absent: Absent = MappingProxyType({}),
 ) -> Iterator[Event]:
     """Run to the end from wherever the directory stands, yielding an event for each round and evaluation.
 
-    `on_report` is told of each client's report while a round is under way. Every line of metrics.jsonl also goes to the
+    `on_report` is told of each client's report while a round is under way. `absent` clients do not report in the rounds
+    named, as far as `min_clients` allows. Every line of metrics.jsonl also goes to the
     run's sinks (`copies`). Too little memory is refused with what to lower.
     """
     try:
-        yield from copied(_execute(run, directory, on_report), run, directory)
+        yield from copied(_execute(run, directory, on_report, absent), run, directory)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, FedloomError) or not _is_memory(error):
             raise
@@ -92,7 +100,9 @@ def _is_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(wording in str(error) for wording in wordings)
 
 
-def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None]) -> Generator[Event]:
+def _execute(
+    run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None], absent: Absent
+) -> Generator[Event]:
     private = run.privacy.covers().private
     if private:
         refuse_forgotten(directory)
@@ -120,7 +130,7 @@ def _execute(run: TuningRun, directory: RunDirectory, on_report: Callable[[Repor
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
         state = with_lost_uses(directory, ready.stages[0].plan, state)
     for index in range(first, len(ready.stages)):
-        yield from _train(ready, directory, index, state, clock, on_report)
+        yield from _train(ready, directory, index, state, clock, on_report, absent)
         state = begin(ready.stages[index].plan, initial_P)
         _save(directory, ready, index + 1, state, clock)
 
@@ -148,13 +158,14 @@ def _train(
     state: State,
     clock: "_Clock",
     on_report: Callable[[Report], None],
+    absent: Absent,
 ) -> Iterator[Event]:
     stage, run = ready.stages[index], ready.run
-    plan = stage.plan
-    carrier = _observed(_engine(directory, ready, stage).start(stage.work), on_report)
+    plan, attendance = stage.plan, Attendance(directory, index, stage.plan, absent)
+    carrier = attendance.carrier(_observed(_engine(directory, ready, stage).start(stage.work), on_report))
     while not ended(plan, state):
         write_ahead(directory, plan, state)
-        state, record = step(plan, state, carrier)
+        state, record = step(plan, state, carrier, closed=partial(attendance.close, state.round))
         directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
         directory.append("ledger.jsonl", _ledger(record, stage, state))
         last = ended(plan, state)
@@ -245,9 +256,13 @@ def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str,
 
 def _ledger(record: RoundRecord, stage: Stage, state: State) -> list[dict[str, Any]]:
     """Return all that left each client in the round, and what has been spent of its privacy."""
+    missing = [
+        {"round": record.round, "client": client, "what": "nothing: it did not report", "bytes": 0, "leg": stage.name}
+        for client in record.absent
+    ]
     if stage.plan.guards:
-        return [_private_line(one, record, stage.plan, state) for one in record.clients]
-    return [
+        return [_private_line(one, record, stage.plan, state) for one in record.clients] + missing
+    return missing + [
         {
             "round": record.round,
             "client": client.client,

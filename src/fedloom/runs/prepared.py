@@ -9,8 +9,8 @@ import torch
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
-from fedloom.base.tree import Layout, Tree, flatten
-from fedloom.contracts.federated import Frame, Mechanism, Model, Shard
+from fedloom.base.tree import Layout, Tree
+from fedloom.contracts.federated import Mechanism, Model, Shard
 from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.data.clients import Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
@@ -108,9 +108,8 @@ def prepare(run: TuningRun) -> Prepared:
         for group in groups
     )
     _check_ranks(run, layout)
-    # Built once for its refusals: an aggregator may need parameters of a certain kind.
     if shared:
-        run.aggregator.accumulator(Frame(Layout.of({"delta": shared}), flatten(shared)))
+        run.aggregator.check_layout(Layout.of({"delta": shared}))
     held = tuple(part for part, _ in sets.values())
     refuse_few_texts(run.evaluation.corpus_metrics, held)
     return Prepared(run, model, division, shards, counts, held, stages, layout, shared, private, lineage)

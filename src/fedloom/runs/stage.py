@@ -52,6 +52,7 @@ def stage_of(
         weighting=run.weighting,
         clients=clients,
         clients_per_round=per_round,
+        min_clients=run.min_clients,
         rounds=run.rounds,
         seed=run.seed,
         guards=guards,

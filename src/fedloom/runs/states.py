@@ -21,6 +21,8 @@ def save_state(state: State, layout: Layout, *, stage: int, wall_s: float) -> Ch
         "memory.safetensors": memory,
         "mechanism.safetensors": state.kept,
     }
+    if state.history:
+        trees["history.safetensors"] = _named(state.history)
     return Checkpoint(trees, {"round": state.round, "leg": stage, "wall_s": wall_s, "spent": dict(state.spent)})
 
 
@@ -33,8 +35,10 @@ def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
         slot, name, client = key.split("/", 2)
         memory.setdefault(client, {}).setdefault(slot, {})[name] = tensor
     shared, opt = (_slots(saved.trees[f"{group}.safetensors"]) for group in ("shared", "opt"))
+    history = _slots(saved.trees.get("history.safetensors", {}))
     kept, spent = saved.trees["mechanism.safetensors"], saved.values["spent"]
-    return int(saved.values["leg"]), State(int(saved.values["round"]), params_P, shared, opt, memory, spent, kept)
+    round = int(saved.values["round"])
+    return int(saved.values["leg"]), State(round, params_P, shared, opt, memory, spent, kept, history)
 
 
 def _named(slots: Mapping[str, Tree]) -> Tree:

@@ -104,6 +104,8 @@ class TuningRun:
     """Number of clients; 0 takes as many as the data name."""
     clients_per_round: Count = 0
     """Clients sampled in each round; 0 takes all."""
+    min_clients: Count = 0
+    """Reports that a round needs, the rest being taken for absent; 0: those of all clients sampled."""
     weighting: Weighting = "samples"
     """What a client's row counts by in the mean."""
     device: Device = "auto"
@@ -145,11 +147,11 @@ class TuningRun:
             re.compile(self.share)
         except re.error as error:
             raise ConfigError(f"share: '{self.share}' is no regular expression: {error}.") from error
-        if self.clients and self.clients_per_round > self.clients:
-            raise ConfigError(
-                f"clients_per_round: found {self.clients_per_round}, allowed is at most clients = {self.clients}."
-            )
-
+        for name, most in (("clients_per_round", "clients"), ("min_clients", "clients_per_round")):
+            sizes = {"clients": self.clients, "clients_per_round": self.clients_per_round}
+            found = sizes.get(name, self.min_clients)
+            if sizes[most] and found > sizes[most]:
+                raise ConfigError(f"{name}: found {found}, allowed is at most {most} = {sizes[most]}.")
         refuse_contradictions(self)
 
     def as_baseline(self) -> "TuningRun":
@@ -203,7 +205,7 @@ def refuse_contradictions(run: TuningRun) -> None:
     """Refuse settings that make no sense together, before anything is loaded."""
     _refuse_unprotected(run)
     _refuse_memories(run)
-    if run.aggregator.hides_rows and not run.codec.exact:
+    if run.aggregator.sum_only and not run.codec.exact:
         raise ConfigError(
             f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
             "are exact codecs."
@@ -258,6 +260,11 @@ def _refuse_unprotected(run: TuningRun) -> None:
             f"local.epochs: found {run.local.epochs:g} with privacy of clients and clients_per_round, where a client "
             "that leaves changes the others' steps; set local.steps, or let all clients take part."
         )
+    if unit.whole_client and run.min_clients:
+        raise ConfigError(
+            f"min_clients: found {run.min_clients} with privacy of unit '{unit.name}', which is accounted for the "
+            "probability with which a client takes part: the absent change it; leave it out."
+        )
     if unit.per_example and run.local.epochs:
         raise ConfigError(
             f"local.epochs: found {run.local.epochs:g} with privacy of examples, which is accounted for steps; set "
@@ -279,7 +286,7 @@ def _refuse_memories(run: TuningRun) -> None:
         f"codec '{run.codec.name}' with error feedback": run.codec.feedback(),
     }
     found = [name for name, does in remembers.items() if does]
-    if run.aggregator.turns_basis and found:
+    if run.aggregator.changes_basis and found:
         raise ConfigError(
             f"aggregator: '{run.aggregator.name}' gives the factors a new basis each round, found {found[0]}, which "
             "remembers numbers of the old one; allowed are server_opt 'sgd' with its defaults, rules without controls, "

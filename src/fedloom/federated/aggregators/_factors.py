@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from fedloom.base.errors import ConfigError, ModelError
+from fedloom.base.rows import check_matrix
 from fedloom.base.tree import Layout, Tree
-from fedloom.contracts.federated import Frame
-from fedloom.federated.aggregators._checks import check_matrix
-from fedloom.federated.aggregators.mean import RunningMean
+from fedloom.contracts.aggregation import Aggregate, Frame
+from fedloom.federated.aggregators.mean import mean_of
 
 __all__ = ["Core", "Truncated", "check_factors", "cores", "factors", "gap", "refactorised", "stacked"]
 
@@ -144,19 +144,14 @@ def _share(parts: list[float], wholes: list[float]) -> float:
     return math.hypot(*parts) / whole if whole else 0.0
 
 
-def refactorised(
-    rows_NP: Tensor, weight_N: Tensor, frame: Frame, *, tolerance: float
-) -> tuple[Tensor, dict[str, float]]:
+def refactorised(rows_NP: Tensor, weight_N: Tensor, frame: Frame, *, tolerance: float) -> Aggregate:
     """Return the row [P] whose factors have the best product of their rank, and what that cost.
 
     All other numbers are averaged. The costs are shares of the Frobenius norm of all layers' mean products:
     `discarded` by the rank, and the `gap` that averaging the factors would have left. Raises ModelError for a layer
     that loses more than a share `tolerance`.
     """
-    mean = RunningMean(held_bytes=rows_NP.nbytes)  # they are held by the matrix anyway
-    for row_P, weight in zip(rows_NP, weight_N.tolist(), strict=True):
-        mean.add(row_P, weight)
-    result_P = mean.result()
+    result_P = mean_of(rows_NP, weight_N)
     layers, lost, gaps, sizes = frame.layout.slots(result_P).get(_SLOT, {}), list[float](), list[float](), list[float]()
     anchor = _anchor(frame) if layers else {}
     for core in cores(rows_NP, weight_N, frame):
@@ -167,7 +162,7 @@ def refactorised(
         lost.append(best.lost)
         gaps.append(float(core.gap_MI.norm()))
         sizes.append(float(best.singular_M.norm()))
-    return result_P, {"discarded": _share(lost, sizes), "gap": _share(gaps, sizes)}
+    return Aggregate(result_P, {"discarded": _share(lost, sizes), "gap": _share(gaps, sizes)})
 
 
 def _truncated(core: Core, rank: int) -> Truncated:

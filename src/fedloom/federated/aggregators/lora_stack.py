@@ -10,16 +10,14 @@ of a round's clients add up to no more than the adapter's, or if the layer is no
 `_factors.stacked`. Order and scale of the factors are those of `lora_svd`, and so is what is said there of optimisers.
 """
 
-from functools import partial
 from typing import Annotated, ClassVar
 
 from torch import Tensor
 
 from fedloom.base.plugin import AtLeast, Range, plugin
-from fedloom.contracts.federated import Accumulator, Aggregator, Frame
-from fedloom.federated.aggregators._checks import check_matrix
+from fedloom.base.tree import Layout
+from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame
 from fedloom.federated.aggregators._factors import check_factors, refactorised
-from fedloom.federated.aggregators._matrix import GatheringAccumulator
 
 __all__ = ["LoraStack"]
 
@@ -32,7 +30,7 @@ class LoraStack(Aggregator):
 
     tolerance: Small = 1e-6
     """Share of a layer's Frobenius norm below which singular values are taken for rounding."""
-    turns_basis: ClassVar[bool] = True
+    changes_basis: ClassVar[bool] = True
 
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""
@@ -42,11 +40,16 @@ class LoraStack(Aggregator):
 
         Raises ModelError, naming the rank needed, if there is none, ConfigError if rows do not hold both factors.
         """
-        check_matrix(rows_NP, weight_N)
-        return refactorised(rows_NP, weight_N, frame, tolerance=self.tolerance)[0]
+        return self.aggregate(rows_NP, weight_N, frame).row_P
 
-    def accumulator(self, frame: Frame) -> Accumulator:
-        """Return an accumulator that gathers all rows; ConfigError if rows do not hold both factors."""
-        check_factors(frame.layout)
-        aggregate = partial(refactorised, frame=frame, tolerance=self.tolerance)
-        return GatheringAccumulator(aggregate, limit_bytes=self.limit_bytes)
+    def check_layout(self, layout: Layout) -> None:
+        """Refuse rows that do not hold both factors of every layer."""
+        check_factors(layout)
+
+    def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
+        """Return that row, and the shares `discarded` by the rank and of the `gap` that averaging factors leaves."""
+        return refactorised(rows_NP, weight_N, frame, tolerance=self.tolerance)
+
+    def matrix_bytes(self) -> int:
+        """Return `limit_bytes`."""
+        return self.limit_bytes

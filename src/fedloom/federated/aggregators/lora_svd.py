@@ -16,36 +16,39 @@ numbers of unlike meaning: sgd with rate 1 and without momentum is exact.
 """
 
 import math
-from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
 from fedloom.base.plugin import AtLeast, plugin
-from fedloom.contracts.federated import Accumulator, Aggregator, Frame
-from fedloom.federated.aggregators._checks import check_matrix
+from fedloom.base.tree import Layout
+from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame
 from fedloom.federated.aggregators._factors import check_factors, refactorised
-from fedloom.federated.aggregators._matrix import GatheringAccumulator
 
 __all__ = ["LoraSvd"]
 
 
 @plugin("lora_svd")
 class LoraSvd(Aggregator):
-    """The best adapter of rank R for the mean product; its accumulator measures the share `discarded` and the `gap`."""
+    """The best adapter of rank R for the mean product; measured are the share `discarded` and the `gap`."""
 
-    turns_basis: ClassVar[bool] = True
+    changes_basis: ClassVar[bool] = True
 
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""
 
     def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
         """Return the row [P] whose adapter has the best product; ConfigError if rows do not hold both factors."""
-        check_matrix(rows_NP, weight_N)
-        return refactorised(rows_NP, weight_N, frame, tolerance=math.inf)[0]
+        return self.aggregate(rows_NP, weight_N, frame).row_P
 
-    def accumulator(self, frame: Frame) -> Accumulator:
-        """Return an accumulator that gathers all rows; ConfigError if rows do not hold both factors."""
-        check_factors(frame.layout)
-        aggregate = partial(refactorised, frame=frame, tolerance=math.inf)
-        return GatheringAccumulator(aggregate, limit_bytes=self.limit_bytes)
+    def check_layout(self, layout: Layout) -> None:
+        """Refuse rows that do not hold both factors of every layer."""
+        check_factors(layout)
+
+    def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
+        """Return that row, and the shares `discarded` by the rank and of the `gap` that averaging factors leaves."""
+        return refactorised(rows_NP, weight_N, frame, tolerance=math.inf)
+
+    def matrix_bytes(self) -> int:
+        """Return `limit_bytes`."""
+        return self.limit_bytes

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import Accumulator, Aggregator, Frame
-from fedloom.federated.aggregators._checks import check_matrix, check_row, is_finite
+from fedloom.base.rows import check_matrix, check_row, is_finite
+from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame
 from fedloom.federated.aggregators._memory import fresh
 
-__all__ = ["CHUNK", "HELD_BYTES", "HELD_ROWS", "Mean", "RunningMean"]
+__all__ = ["CHUNK", "HELD_BYTES", "HELD_ROWS", "Mean", "RunningMean", "mean_of"]
 
 CHUNK = 1 << 17
 """Numbers of a row handled at a time: few enough for the cache, enough to make a call of torch worth its start."""
@@ -47,7 +47,7 @@ class RunningMean:
         self._weight = 0.0
         self._count = 0
 
-    def add(self, row_P: Tensor, weight: float) -> None:
+    def add(self, row_P: Tensor, weight: float, client: str = "") -> None:
         """Take one row; raises DataError if it is unlike the first one, or of a weight that is not positive.
 
         NaN or infinity in a row raises TrainingError, here or in `result`.
@@ -61,8 +61,8 @@ class RunningMean:
         self._weight += weight
         self._count += 1
 
-    def result(self) -> Tensor:
-        """Return the mean [P] in the rows' dtype; raises DataError if no row was taken."""
+    def result(self) -> Aggregate:
+        """Return the mean in the rows' dtype; raises DataError if no row was taken."""
         if not self._held:
             raise DataError("a round without rows has no mean: at least one client must report.")
         mean_P = fresh(len(self._held[0]), self._held[0].dtype)
@@ -75,11 +75,7 @@ class RunningMean:
                 sum_C.copy_(self._total_P[start : start + CHUNK])
             self._add_held(sum_C, start)
             mean_C.copy_(sum_C.div_(self._weight))
-        return mean_P
-
-    def measures(self) -> dict[str, float]:
-        """Return nothing: what averaging costs cannot be seen in a running sum."""
-        return {}
+        return Aggregate(mean_P)
 
     def _fold(self) -> None:
         total_P = fresh(len(self._held[0]), torch.float64) if self._total_P is None else self._total_P
@@ -109,6 +105,15 @@ def _chunks(numbers_P: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield start, numbers_P[start : start + CHUNK]
 
 
+def mean_of(rows_NP: Tensor, weight_N: Tensor) -> Tensor:
+    """Return weight_N @ rows_NP [P], computed in float64; rows and weights as in `check_matrix`."""
+    check_matrix(rows_NP, weight_N)
+    mean = RunningMean(held_bytes=rows_NP.nbytes)  # they are held by the matrix anyway
+    for row_P, weight in zip(rows_NP, weight_N.tolist(), strict=True):
+        mean.add(row_P, weight)
+    return mean.result().row_P
+
+
 @plugin("mean")
 class Mean(Aggregator):
     """The weighted mean: the rows' sum, each times its weight."""
@@ -117,11 +122,7 @@ class Mean(Aggregator):
 
     def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
         """Return weight_N @ rows_NP, computed in float64."""
-        check_matrix(rows_NP, weight_N)
-        mean = RunningMean(held_bytes=rows_NP.nbytes)  # they are held by the matrix anyway
-        for row_P, weight in zip(rows_NP, weight_N.tolist(), strict=True):
-            mean.add(row_P, weight)
-        return mean.result()
+        return mean_of(rows_NP, weight_N)
 
     def accumulator(self, frame: Frame) -> Accumulator:
         """Return a running mean."""

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fedloom.base import rng
+from fedloom.base import rows as base_rows
 from fedloom.base.errors import MemoryExceededError
-from fedloom.federated.aggregators import _matrix
-from fedloom.federated.aggregators._matrix import RowMatrix
+from fedloom.base.rows import RowMatrix
 
 ROW_BYTES = 4 * 1000
 
@@ -93,7 +93,7 @@ def test_changing_a_row_afterwards_does_not_change_the_matrix():
 
 def test_full_folder_is_refused_with_advice(folder, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(_matrix.shutil, "disk_usage", lambda _: usage(100, 90, 10))
+    monkeypatch.setattr(base_rows.shutil, "disk_usage", lambda _: usage(100, 90, 10))
     text = (
         r"^rows of 16,000 bytes exceed the aggregator's limit_bytes, .* has 10 bytes left: let TMPDIR name a larger one"
     )

@@ -1,0 +1,124 @@
+"""The contract of aggregation: many rows to one, whole at once or one by one.
+
+Shape letters as in `contracts`: N rows of a round, P numbers in a row.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from fedloom.base.errors import DataError, TrainingError
+from fedloom.base.plugin import Family
+from fedloom.base.rows import RowMatrix, check_row, is_finite
+from fedloom.base.tree import Layout, Tree
+
+__all__ = ["Accumulator", "Aggregate", "Aggregator", "Frame"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the numbers of a round's rows mean, whose they are, and what the rounds before left."""
+
+    layout: Layout
+    """The row's slots with the names of the parameters in each."""
+    anchor_P: Tensor
+    """The shared parameters at the start of the round, in the order of the slot `delta`."""
+    clients: tuple[str, ...] = ()
+    """Who sent each row, in the order of the rows; empty before any has come."""
+    state: Tree = field(default_factory=dict[str, Tensor])
+    """What the aggregator kept at the end of the round before."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One row for many, and what an aggregator has to say besides."""
+
+    row_P: Tensor
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What it found out about the rows, by name: numbers for the round's record."""
+    state: Tree = field(default_factory=dict[str, Tensor])
+    """What it keeps for the next round."""
+
+
+class Accumulator(Protocol):
+    """Takes rows one by one and gives their aggregate."""
+
+    def add(self, row_P: Tensor, weight: float, client: str = "") -> None:
+        """Take one client's row and its positive weight (weights need not sum to 1).
+
+        The row may be held: it must not change until the result has been taken. Raises DataError if it is unlike the
+        first one, TrainingError if it is not finite, here or in `result`.
+        """
+        ...
+
+    def result(self) -> Aggregate:
+        """Return the aggregate of all rows taken; DataError if there are none."""
+        ...
+
+
+class Aggregator(Family):
+    """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
+
+    folder = "fedloom.federated.aggregators"
+    linear: ClassVar[bool] = False
+    """Whether the aggregate is the weighted mean of the rows, so that their sum, and noise on it, passes through."""
+    sum_only: ClassVar[bool] = False
+    """Whether the server sees the sum of the rows only (secure aggregation), which no lossy codec survives."""
+    changes_basis: ClassVar[bool] = False
+    """Whether a number of the row may mean something else in the next round, so that nothing may remember it."""
+
+    @abstractmethod
+    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
+        """Return the aggregate [P]; DataError or TrainingError for odd rows or weights (`check_matrix`)."""
+
+    def check_layout(self, layout: Layout) -> None:
+        """Refuse rows of this layout with ConfigError if they cannot be aggregated; asked before the first step."""
+
+    def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
+        """Return the aggregate with what was measured and what is kept: for a rule that has either."""
+        return Aggregate(self(rows_NP, weight_N, frame))
+
+    def matrix_bytes(self) -> int:
+        """Return the size of the largest matrix of rows that is kept in memory; a larger one lies in a file."""
+        return 1 << 31
+
+    def accumulator(self, frame: Frame) -> Accumulator:
+        """Return a fresh accumulator, which gathers all rows; a mean is a running sum and never holds the matrix."""
+        self.check_layout(frame.layout)
+        return _Gathering(self, frame)
+
+
+class _Gathering:
+    """Gathers all rows, then hands the matrix to its aggregator."""
+
+    def __init__(self, aggregator: Aggregator, frame: Frame) -> None:
+        self._aggregator, self._frame = aggregator, frame
+        self._rows: RowMatrix | None = None
+        self._first: tuple[torch.dtype, torch.Size] | None = None
+        self._weights: list[float] = []
+        self._clients: list[str] = []
+
+    def add(self, row_P: Tensor, weight: float, client: str = "") -> None:
+        """Copy one row."""
+        check_row(row_P, weight, self._first, index=len(self._weights))
+        if not is_finite(row_P):
+            where = f"row {len(self._weights)} of the round"
+            raise TrainingError(f"{where} holds NaN or infinity: allowed are finite numbers.")
+        if self._rows is None:
+            self._rows = RowMatrix(row_P, limit_bytes=self._aggregator.matrix_bytes())
+            self._first = (row_P.dtype, row_P.shape)
+        self._rows.append(row_P)
+        self._weights.append(weight)
+        self._clients.append(client)
+
+    def result(self) -> Aggregate:
+        """Return the aggregate."""
+        if self._rows is None:
+            raise DataError("a round without rows has no aggregate: at least one client must report.")
+        rows_NP, weight_N = self._rows.rows_NP, torch.tensor(self._weights, dtype=torch.float64)
+        frame = replace(self._frame, clients=tuple(self._clients))
+        return self._aggregator.aggregate(rows_NP, (weight_N / weight_N.sum()).to(rows_NP.dtype), frame)
