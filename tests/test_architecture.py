@@ -154,20 +154,20 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 100,
-    "base": 1_050,
+    "base": 1_200,
     "benchmark": 3_400,
     "cli": 1_250,
     "completers": 1_000,
-    "contracts": 1_950,
+    "contracts": 2_100,
     "data": 3_050,
     "diversity": 1_150,
     "evaluation": 2_650,
-    "federated": 3_400,
+    "federated": 3_150,
     "judged": 1_750,
     "lm_eval": 2_150,
     "models": 2_450,
     "results": 950,
-    "runs": 3_700,
+    "runs": 4_200,
     "tasks": 580,
     "text": 700,
     "world": 2_250,
@@ -203,11 +203,34 @@ def targets(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def test_nothing_outside_their_families_compares_arrangements_or_units_of_privacy_with_words():
+    """What differs between them is asked of them: a new one is one file."""
+    families = ("fedloom.runs.arrangements", "fedloom.federated.privacy", "fedloom.contracts.privacy")
+    words = {"federated", "local_only", "centralised", "clustered", "client_local"}
+
+    def compared(path):
+        if module_name(path).startswith(families):
+            return
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                told = ast.unparse(node)
+                literal = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+                asked = re.search(r"\bprotocol\.name|\.covers\(\)\.name|\bunit\b|\['(unit|protocol)'\]", told)
+                if literal & words or (literal and asked):
+                    yield told
+
+    assert not where(lambda path: list(compared(path)))
+
+
 def families():
     from fedloom.base.plugin import Family
-    from fedloom.contracts import arrangement, diversity, evaluation, federated
+    from fedloom.contracts import arrangement, diversity, evaluation, federated, stages
 
-    public = {**vars(federated), **vars(evaluation), **vars(diversity), **vars(arrangement)}
+    public = {
+        name: value
+        for one in (arrangement, diversity, evaluation, federated, stages)
+        for name, value in vars(one).items()
+    }
     return [value for value in public.values() if isinstance(value, type) and Family in value.__bases__]
 
 

@@ -8,7 +8,7 @@ from fedloom.base import config
 from fedloom.base.errors import FedloomError, RunError
 from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Report
-from fedloom.results.show import outcome, privacy_line, show_table
+from fedloom.results.show import outcome, privacy_line, show_table, stage_lines
 from fedloom.runs.accounts import has_spent
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.execute import Event, RoundDone, execute, run_files
@@ -58,7 +58,7 @@ def resume(
 def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Event]:
     """Yield the events of a new run; one that is refused before its first round leaves no directory behind.
 
-    The command as it is meant to be then finds its place free.
+    The command as it is meant to be then finds its place free. What clients prepared may have cost hours, and is kept.
     """
     begun = False
     try:
@@ -68,7 +68,7 @@ def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Ev
     except RunError:  # the disk, or the directory itself: mended, `resume` goes on
         raise
     except FedloomError:
-        if not begun and not has_spent(directory):
+        if not (begun or has_spent(directory) or (directory.path / "prepared").exists()):
             shutil.rmtree(directory.path)
         raise
 
@@ -83,4 +83,6 @@ def _report(directory: RunDirectory) -> str:
     found = outcome(directory)
     cost = "\n".join(f"- {name}: {value:,.0f}" for name, value in found.cost.items())
     spent = f"\n## Privacy\n\n{line}\n" if (line := privacy_line(found)) else ""
-    return f"# {directory.path.name}\n\n{show_table(found).markdown()}{spent}\n## Cost\n\n{cost}\n"
+    stages = "".join(f"- {line}\n" for line in stage_lines(found))
+    stages = f"\n## Stages\n\n{stages}" if stages else ""
+    return f"# {directory.path.name}\n\n{show_table(found).markdown()}{stages}{spent}\n## Cost\n\n{cost}\n"

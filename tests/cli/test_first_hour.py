@@ -137,10 +137,10 @@ def test_a_private_run_that_has_begun_to_spend_is_kept(tmp_path, monkeypatch, ca
 def failing_after(rounds):
     """The round itself, which refuses once so many have been done."""
 
-    def failing(plan, state, carrier):
+    def failing(plan, state, carrier, **more):
         if state.round == rounds:
             raise TrainingError("no more.")
-        return step(plan, state, carrier)
+        return step(plan, state, carrier, **more)
 
     return failing
 

@@ -106,7 +106,7 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
     from fedloom.cli.console import lines, print_tables
-    from fedloom.results.show import outcome, privacy_line, show_record, show_table
+    from fedloom.results.show import outcome, privacy_line, show_record, show_table, stage_lines
     from fedloom.runs.directory import RunDirectory
 
     found = outcome(RunDirectory.open(folder))
@@ -116,7 +116,8 @@ def show(folder: RunFolder, as_json: AsJson = False) -> None:
     print_tables([show_table(found)])
     cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
     spent = [line] if (line := privacy_line(found)) else []
-    lines([*spent, cost, str(folder) if found.complete else f"not complete: fedloom resume {folder}"])
+    end = str(folder) if found.complete else f"not complete: fedloom resume {folder}"
+    lines([*stage_lines(found), *spent, cost, end])
 
 
 @app.command()

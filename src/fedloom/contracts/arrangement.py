@@ -35,6 +35,9 @@ class Arrangement(Family):
     accounted: ClassVar[bool] = False
     """Whether what is spent of privacy can be stated: one training, whose clients are the run's."""
 
+    pooled: ClassVar[bool] = False
+    """Whether all data lie in one place."""
+
     def shared(self, pattern: str) -> str:
         """Return the pattern of the names that clients share, from the one that the run file has."""
         return pattern

@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
+from random import Random
 from typing import Any, Literal
 
 from fedloom.base import rng
@@ -14,7 +14,7 @@ from fedloom.contracts.federated import Item, Model, Partition, Shard, Source, T
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
 
-__all__ = ["Division", "cut_and_dropped", "divide", "encode_shards"]
+__all__ = ["AllToOne", "Division", "cut_and_dropped", "divide", "encode_shards"]
 
 
 _TOLERABLE = 0.2  # share of examples cut or dropped beyond which a run warns
@@ -28,11 +28,19 @@ class Division:
     validation: Mapping[str, tuple[Example, ...]]
     test: tuple[Example, ...]
     card: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    """SHA-256 of each client's own training examples, by which a lineage knows them again, whatever is made of them."""
 
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each client's training examples, by which a lineage knows them again."""
-        return {client: hashlib.sha256(repr(examples).encode()).hexdigest() for client, examples in self.train.items()}
+
+class AllToOne(Partition):
+    """All examples belong to one client: what a client's own machine knows of a run's data."""
+
+    def __init__(self, client: str) -> None:
+        self._client = client
+
+    def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
+        """Return all indices under the client's name."""
+        return {self._client: list(range(len(examples)))}
 
 
 def divide(
@@ -78,12 +86,9 @@ def divide(
     if split == "tune" and not any(validation.values()):
         raise DataError("data: found no validation examples to tune by; set evaluation.holdout above 0.")
     _refuse_overlap(examples, indices, splits)
-    return Division(
-        {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()},
-        validation,
-        tuple(splits.get("test", ())),
-        card,
-    )
+    own = {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()}
+    fingerprints = {client: hashlib.sha256(repr(owned).encode()).hexdigest() for client, owned in own.items()}
+    return Division(own, validation, tuple(splits.get("test", ())), card, fingerprints)
 
 
 def _refuse_overlap(

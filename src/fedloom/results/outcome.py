@@ -59,6 +59,8 @@ class Outcome:
     """The resolved run file."""
     corpus: Mapping[str, Mapping[str, Mean]] = field(default_factory=dict[str, Mapping[str, Mean]])
     """Scores of all answers to the common test together by name and phase, weighing as many texts."""
+    refined: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What refinements did at the server, summed over the run, by refinement and name."""
 
     def part(self, chosen: Selection) -> "Outcome":
         """Return the run with the chosen scored examples alone; asked again, the same object."""
@@ -77,6 +79,11 @@ class Outcome:
     def cluster(self) -> str:
         """The tag of questions about one thing; older runs do not name it."""
         return str(self.settings.get("evaluation", {}).get("cluster", "fact"))
+
+    @property
+    def pooled(self) -> bool:
+        """Whether all data lay in one place."""
+        return arrangement_of(self.settings).pooled
 
     @property
     def data_id(self) -> str:
@@ -143,6 +150,7 @@ def outcome(directory: RunDirectory) -> Outcome:
         card=_card(directory),
         settings=table,
         corpus=_corpus(directory, table),
+        refined=_refined(directory, table),
     )
 
 
@@ -188,6 +196,7 @@ def _additions(table: Mapping[str, Any], where: str) -> list[str]:
     """Return what a federated run has beyond rule and server step."""
     aggregator, codec = (_entry(table, f"{name}.name", str, where) for name in ("aggregator", "codec"))
     added = [aggregator] * (aggregator != "mean") + [codec] * (codec != "float32")
+    added += [str(stage["name"]) for key in ("prepare", "refine") for stage in table.get(key, ())]
     privacy = table["privacy"]
     if privacy.get("name", "none") != "none":
         noise = privacy.get("noise_multiplier")
@@ -245,6 +254,14 @@ def _corpus(directory: RunDirectory, table: Mapping[str, Any]) -> dict[str, dict
         told, phase = str(line.get("name", "")).removeprefix("test/"), line.get("phase")
         if told in found and phase in ("base", "final"):
             found[told][phase] = found[told].get(phase, Mean()) + Mean(line["total"], line["weight"])
+    return found
+
+
+def _refined(directory: RunDirectory, table: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for line in _numbers(directory, "metrics.jsonl", (), ("total",)) if table.get("refine") else ():
+        if line.get("phase") == "refine":
+            found[line["name"]] = found.get(line["name"], 0.0) + line["total"]
     return found
 
 

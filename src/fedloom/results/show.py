@@ -35,6 +35,7 @@ __all__ = [
     "repetition",
     "show_record",
     "show_table",
+    "stage_lines",
 ]
 
 
@@ -142,6 +143,21 @@ def privacy_line(found: Outcome) -> str:
         f"{card['smallest_noise_multiplier']:.3f}, {card['uses']} uses; the worst client's; base model and held-out "
         "scores not covered" + ("; seeded noise, a simulation" if card["settings"].get("noise") == "seeded" else "")
     )
+
+
+def stage_lines(found: Outcome) -> list[str]:
+    """Return what was made of clients' examples before training and of the model after it, a line for each stage."""
+    told: dict[tuple[str, int], dict[str, float]] = {}
+    for one in found.card.get("prepared", ()):
+        counts = told.setdefault((f"prepare {one['stage']}", one["at"]), {})
+        for what, n in {"clients": 1, **one["counts"], "bytes sent": sum(one["sent"].values())}.items():
+            counts[what] = counts.get(what, 0) + n
+    for name, total in found.refined.items():
+        stage, _, what = name.partition("/")
+        told.setdefault((f"refine {stage}", 0), {})[what] = total
+    return [
+        f"{stage}: " + ", ".join(f"{n:,g} {what}" for what, n in counts.items()) for (stage, _), counts in told.items()
+    ]
 
 
 def show_record(found: Outcome) -> dict[str, Any]:

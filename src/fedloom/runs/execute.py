@@ -6,7 +6,7 @@ with the same bytes: what is computed depends on the checkpoint alone, and the l
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -34,6 +34,7 @@ from fedloom.runs.privacy import (
     worst_account,
     write_ahead,
 )
+from fedloom.runs.refining import Told, is_due, refined
 from fedloom.runs.stage import Stage
 from fedloom.runs.states import load_state, save_state
 from fedloom.runs.tuning import TuningRun
@@ -106,7 +107,7 @@ def _execute(
     private = run.privacy.covers().private
     if private:
         refuse_forgotten(directory)
-    ready = prepare(run)
+    ready = prepare(run, directory.path)
     saved = directory.restore()
     if private and saved is not None:
         restate(directory, run.privacy)
@@ -148,7 +149,12 @@ def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint
 def _division_ledger(ready: Prepared) -> list[dict[str, Any]]:
     """Return what the partition card tells of each client."""
     what = "number, lengths and tags of its examples (partition.json)"
-    return [{"round": 0, "client": client, "what": what} for client in ready.shards]
+    lines: list[dict[str, Any]] = [{"round": 0, "client": client, "what": what} for client in ready.shards]
+    for one in ready.division.card.get("prepared", ()):
+        head = {"round": 0, "client": one["client"]}
+        lines.append(head | {"what": f"prepare {one['stage']}: counts (partition.json)", "bytes": 0})
+        lines += [head | {"what": f"prepare {one['stage']}: {what}", "bytes": n} for what, n in one["sent"].items()]
+    return lines
 
 
 def _train(
@@ -168,6 +174,11 @@ def _train(
         state, record = step(plan, state, carrier, closed=partial(attendance.close, state.round))
         directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
         directory.append("ledger.jsonl", _ledger(record, stage, state))
+        if is_due(ready, stage, state):
+            state, told = refined(ready, stage, state, directory)
+            head = {"round": record.round, "wall_s": clock.wall_s, "leg": stage.name, "phase": "refine"}
+            directory.append("metrics.jsonl", _refinements(head, told))
+            directory.append("ledger.jsonl", _server_lines(record, stage, told))
         last = ended(plan, state)
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
@@ -244,6 +255,20 @@ def _save(directory: RunDirectory, ready: Prepared, stage: int, state: State, cl
     if stage < len(ready.stages):  # the state of a stage, not the end of the last one
         values["lineage"] = lineage_table(lineage_of_result(directory, ready, ready.stages[stage], state))
     directory.save(number, replace(checkpoint, values=values))
+
+
+def _refinements(head: Mapping[str, Any], told: Told) -> list[dict[str, Any]]:
+    counts = [(f"{name}/{key}", value) for name, numbers in told for key, value in ({"done": 1.0, **numbers}).items()]
+    return [{**head, "name": name, "total": float(value), "weight": 1.0} for name, value in counts]
+
+
+def _server_lines(record: RoundRecord, stage: Stage, told: Told) -> list[dict[str, Any]]:
+    """Return what refining let out of the clients: nothing, which is told."""
+    return [
+        {"round": record.round, "client": "", "what": f"nothing: the server refines ({name})", "bytes": 0}
+        | {"leg": stage.name}
+        for name, _ in told
+    ]
 
 
 def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What protects each client's data over a whole run: noise calibrated on every step that the schedule plans."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedloom.contracts.federated import Guard
 from fedloom.federated.rounds import drawn_clients
@@ -10,16 +10,17 @@ from fedloom.runs.tuning import TuningRun
 __all__ = ["guards_of"]
 
 
-def guards_of(run: TuningRun, sizes: Mapping[str, int]) -> dict[str, Guard]:
+def guards_of(run: TuningRun, sizes: Mapping[str, int], clients: Sequence[str] = ()) -> dict[str, Guard]:
     """Return the guard of each client's examples, or of all clients under ""; empty where nothing is protected.
 
-    `sizes` are the clients' numbers of examples. Which clients a round samples is a function of the seed, so the uses
+    `sizes` are the numbers of examples of the clients that are asked about, `clients` all of them, if they are more.
+    Which clients a round samples is a function of the seed, so the uses
     of a client's data are counted, not bounded.
     """
     unit, mechanism = run.privacy.covers(), run.privacy
     if not unit.private:
         return {}
-    clients = tuple(sizes)
+    clients = tuple(clients or sizes)
     n_drawn = run.clients_per_round or len(clients)
     if unit.at_server:
         return {"": mechanism.guard(population=len(clients), expected=n_drawn, uses=run.rounds)}

@@ -2,26 +2,29 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
 from fedloom.base.tree import Layout, Tree
-from fedloom.contracts.federated import Mechanism, Model, Shard
+from fedloom.contracts.arrangement import Group
+from fedloom.contracts.federated import Guard, Mechanism, Model, Shard, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
-from fedloom.data.clients import Division, cut_and_dropped, divide, encode_shards
+from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
 from fedloom.runs.corpus import refuse_few_texts
 from fedloom.runs.guards import guards_of
 from fedloom.runs.origins import Origin, origin_of
+from fedloom.runs.preparing import Preparing
 from fedloom.runs.stage import Stage, stage_of
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["Prepared", "prepare", "refuse_dropout"]
+__all__ = ["Prepared", "prepare", "prepare_client", "refuse_dropout"]
 
 
 @dataclass(frozen=True)
@@ -60,59 +63,153 @@ class Prepared:
         }
 
 
-def prepare(run: TuningRun) -> Prepared:
-    """Return a run with its model and data loaded, all of it checked before the first step."""
+@dataclass(frozen=True)
+class _Loaded:
+    """The model that a run starts from, and what of it is shared."""
+
+    model: Model
+    layout: Layout
+    shared: Tree
+    private: Tree
+    lineage: Lineage
+    start: str
+
+
+def prepare(run: TuningRun, folder: Path | None = None) -> Prepared:
+    """Return a run with its model and data loaded, all of it checked before the first step.
+
+    What clients' preparations make is kept in `folder`, the run directory, and taken from there.
+    """
+    division = _divided(run)
+    sizes = {client: len(examples) for client, examples in division.train.items()}
+    guards = guards_of(run, sizes)  # refuses before a model is loaded
+    loaded = _loaded(run)
+    division = _identified(division, loaded.model)
+    division = _made(run, division, folder)
+    if not run.privacy.covers().private:
+        division = _knowing(division, run.evaluation.cluster)
+    shards, counts = encode_shards(division, run.task, loaded.model)
+    kept = {client: len(shard.items) for client, shard in shards.items()}
+    if guards and kept != sizes:
+        guards = guards_of(run, kept)  # what cannot be learnt from is not drawn either
+    held, told = _held(run, division, loaded.model)
+    own = run.as_baseline() if run.protocol.baseline else run
+    groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
+    stages = tuple(_stage(own, group, loaded, guards) for group in groups)
+    return Prepared(
+        run,
+        loaded.model,
+        division,
+        shards,
+        counts | told,
+        held,
+        stages,
+        loaded.layout,
+        loaded.shared,
+        loaded.private,
+        loaded.lineage,
+    )
+
+
+def prepare_client(run: TuningRun, client: str, clients: Sequence[str], folder: Path | None = None) -> Work:
+    """Return one client's half of a run, from its own data alone: all examples of `run.data` are taken for its own.
+
+    `clients` are the names of all, in the order of the whole run. What the client then sends is what it sends in a run
+    prepared in one place. Refused is what no client can know of the others: ConfigError.
+    """
+    _refuse_shared_knowledge(run, client, clients)
+    division = _divided(run, owner=client)
+    loaded = _loaded(run)
+    shards, _ = encode_shards(_made(run, division, folder), run.task, loaded.model)
+    guards = guards_of(run, {client: len(shards[client].items)}, clients)
+    group = Group("", shards, run.clients_per_round or len(clients), run.local.steps)
+    return _stage(run, group, loaded, guards, clients).work
+
+
+def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]) -> None:
+    if client not in clients or len(set(clients)) < len(clients):
+        raise ConfigError(f"clients: found {list(clients)} for '{client}'; list every client once, this one too.")
+    if not run.protocol.accounted:
+        raise ConfigError(
+            f"protocol: found '{run.protocol.name}', which groups clients by what all of them hold; a client prepares "
+            "itself for 'federated'."
+        )
+    if run.evaluation.holdout and not run.evaluation.by_text(private=run.privacy.covers().private):
+        raise ConfigError(
+            "evaluation.holdout_by: found 'count', by which no text is held out that another client holds too; a "
+            "client alone knows no other's texts: set 'text', or holdout = 0."
+        )
+
+
+def _divided(run: TuningRun, owner: str = "") -> Division:
+    """Return who owns what; with an `owner` everything is its."""
     asked = run.evaluation
     division = divide(
         run.data,
-        run.partition,
-        n_clients=run.clients,
+        AllToOne(owner) if owner else run.partition,
+        n_clients=1 if owner else run.clients,
         holdout=asked.holdout,
         seed=run.seed,
         split=asked.split,
         by_text=asked.by_text(private=run.privacy.covers().private),
     )
     n_clients = len(division.train)
-    if run.clients_per_round > n_clients:
+    if run.clients_per_round > n_clients and not owner:
         raise ConfigError(f"clients_per_round: found {run.clients_per_round}, the data have {n_clients} clients.")
+    return division
+
+
+def _loaded(run: TuningRun) -> _Loaded:
+    """Return the model, checked against the run."""
     torch.set_num_threads(run.threads)
-    device = device_of(run.device)
-    guards = guards_of(run, {client: len(examples) for client, examples in division.train.items()})
-    model = run.model.build(seed=run.seed, device=device, train=run.train)
+    model = run.model.build(seed=run.seed, device=device_of(run.device), train=run.train)
     _refuse_other_models(run, model)
     refuse_dropout(model, run.privacy)
-    division = _identified(division, model)
-    if not run.privacy.covers().private:
-        division = _knowing(division, asked.cluster)
-    shards, counts = encode_shards(division, run.task, model)
-    kept = {client: len(shard.items) for client, shard in shards.items()}
-    if guards and kept != {client: len(examples) for client, examples in division.train.items()}:
-        guards = guards_of(run, kept)  # what cannot be learnt from is not drawn either
     shared = {name: value for name, value in model.trainable.items() if re.search(run.protocol.shared(run.share), name)}
     if not shared and not run.protocol.baseline:
         raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
     private = {name: value for name, value in model.trainable.items() if name not in shared}
+    layout, lineage = Layout.of_tree(shared), run.model.lineage()
+    _check_ranks(run, layout)
+    if shared:
+        run.aggregator.check_layout(Layout.of({"delta": shared}))
+    return _Loaded(model, layout, shared, private, lineage, _start(model, lineage))
+
+
+def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
+    """Return the division with what the clients' preparations made of their examples."""
+    if not run.prepare:
+        return division
+    train, told = Preparing(run, folder).prepared(division.train)
+    return replace(division, train=train, card={**division.card, "prepared": told})
+
+
+def _held(run: TuningRun, division: Division, model: Model) -> tuple[tuple[HeldOut, ...], dict[str, Mapping[str, int]]]:
+    """Return the sets of held-out examples, and the counts of what happened to them."""
+    asked = run.evaluation
     validation = [example for examples in division.validation.values() for example in examples]
     # Without a test split all clients' held-out examples together are the questions that every model is asked.
     test = division.test or tuple(validation if asked.split == "report" else ())
     parts = {"test": test[: asked.limit or None], "validation": validation}
     sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
-    counts |= {f"({name})": run.task.counts(items) for name, (_, items) in sets.items()}
-    layout = Layout.of_tree(shared)
-    lineage = run.model.lineage()
-    start = _start(model, lineage)
-    own = run.as_baseline() if run.protocol.baseline else run
-    groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
-    stages = tuple(
-        stage_of(own, group, model=model, guards=guards, layout=layout, private=private, start=start)
-        for group in groups
-    )
-    _check_ranks(run, layout)
-    if shared:
-        run.aggregator.check_layout(Layout.of({"delta": shared}))
     held = tuple(part for part, _ in sets.values())
-    refuse_few_texts(run.evaluation.corpus_metrics, held)
-    return Prepared(run, model, division, shards, counts, held, stages, layout, shared, private, lineage)
+    refuse_few_texts(asked.corpus_metrics, held)
+    return held, {f"({name})": run.task.counts(items) for name, (_, items) in sets.items()}
+
+
+def _stage(
+    run: TuningRun, group: Group, loaded: _Loaded, guards: Mapping[str, Guard], clients: Sequence[str] = ()
+) -> Stage:
+    return stage_of(
+        run,
+        group,
+        model=loaded.model,
+        guards=guards,
+        layout=loaded.layout,
+        private=loaded.private,
+        start=loaded.start,
+        clients=clients,
+    )
 
 
 def _start(model: Model, lineage: Lineage) -> str:

@@ -1,6 +1,6 @@
 """Stages: a tuning run is one training after another, each with its plan and what carries it out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -39,9 +39,11 @@ def stage_of(
     layout: Layout,
     private: Tree,
     start: str,
+    clients: Sequence[str] = (),
 ) -> Stage:
-    """Return the training of a group of owners."""
-    clients, per_round = tuple(group.shards), group.per_round or len(group.shards)
+    """Return the training of a group of owners; `clients` names all of them where not all shards are at hand."""
+    clients = tuple(clients or group.shards)
+    per_round = group.per_round or len(clients)
     plan = Plan(
         rule=run.rule,
         server_opt=run.server_opt,
@@ -58,7 +60,7 @@ def stage_of(
         guards=guards,
         layout=layout,
         ranks={client: run.ranks[at % len(run.ranks)] for at, client in enumerate(clients)} if run.ranks else {},
-        steps=_steps(run, group, per_round),
+        steps=_steps(run, group, Fraction(run.rounds * per_round, len(clients))),
         # The same noise in two runs would fall out of the difference of what they release.
         stream=f"{run.seed} from {start}" if start else run.seed,
     )
@@ -66,10 +68,9 @@ def stage_of(
     return Stage(group.name, group.owner, start, work)
 
 
-def _steps(run: TuningRun, group: Group, per_round: int) -> dict[str, int]:
-    """Return the clients' steps in a round; empty where all take as many."""
+def _steps(run: TuningRun, group: Group, selections: Fraction) -> dict[str, int]:
+    """Return the clients' steps in a round, of so many in which each is expected; empty where all take as many."""
     if not run.local.epochs:
         return {}
-    selections = Fraction(run.rounds * per_round, len(group.shards))
     local = replace(run.local, steps=group.steps)
     return {client: local.steps_of(len(shard.items), selections=selections) for client, shard in group.shards.items()}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fedloom.base import config
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import Device
-from fedloom.base.plugin import AtLeast, Count, Family, Range, check_ranges, lookup
+from fedloom.base.plugin import AtLeast, Count, Family, Range, check_ranges, lookup, names
 from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.federated import (
     Aggregator,
@@ -31,6 +31,8 @@ from fedloom.contracts.federated import (
     Weighting,
 )
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.contracts.stages import Preparation, Refinement
+from fedloom.runs.contradictions import contradictions
 from fedloom.runs.origins import StartData
 
 __all__ = ["EvaluationSettings", "TuningRun", "arrangement_of", "modernised", "read_run"]
@@ -138,6 +140,12 @@ class TuningRun:
     privacy: Mechanism = field(default_factory=_default(Mechanism, "none"))
     engine: Engine = field(default_factory=_default(Engine, "cohort"))
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    prepare: tuple[Preparation, ...] = ()
+    """What each client does with its training examples before training, one after another."""
+    refine: tuple[Refinement, ...] = ()
+    """What the server does with the trained model, one after another."""
+    refine_every: Count = 0
+    """Rounds between refinements, the next of which starts from the refined model; 0: once, after the last."""
     sinks: tuple[Sink, ...] = ()
     """Where every line of metrics.jsonl goes besides."""
 
@@ -152,7 +160,8 @@ class TuningRun:
             found = sizes.get(name, self.min_clients)
             if sizes[most] and found > sizes[most]:
                 raise ConfigError(f"{name}: found {found}, allowed is at most {most} = {sizes[most]}.")
-        refuse_contradictions(self)
+        for contradiction in contradictions(self):
+            raise ConfigError(contradiction)
 
     def as_baseline(self) -> "TuningRun":
         """Return the run with everything left out that only matters between parties: baselines have one."""
@@ -164,6 +173,7 @@ class TuningRun:
             codec=lookup(Codec, "float32")(),
             privacy=lookup(Mechanism, "none")(),
             ranks=(),
+            refine=(),
         )
 
 
@@ -186,9 +196,11 @@ def modernised(table: Mapping[str, Any]) -> dict[str, Any]:
     protocol = {"name": rest["protocol"]} if isinstance(rest.get("protocol"), str) else rest.get("protocol")
     if not isinstance(protocol, Mapping):
         return rest
-    told = {new: table[old] for old, new in _CLUSTERS.items() if old in table}
+    name = protocol.get("name")
     # Where nobody is clustered they said nothing.
-    return rest | {"protocol": dict(protocol) | (told if protocol.get("name") == "clustered" else {})}
+    known = lookup(Arrangement, name)() if name in names(Arrangement) else None
+    told = {new: table[old] for old, new in _CLUSTERS.items() if old in table and known and new in vars(known)}
+    return rest | {"protocol": {**protocol, **told}}
 
 
 def arrangement_of(table: Mapping[str, Any]) -> Arrangement:
@@ -199,96 +211,3 @@ def arrangement_of(table: Mapping[str, Any]) -> Arrangement:
 @dataclass(frozen=True, kw_only=True)
 class _Arranged:
     protocol: Arrangement = field(default_factory=_default(Arrangement, "federated"))
-
-
-def refuse_contradictions(run: TuningRun) -> None:
-    """Refuse settings that make no sense together, before anything is loaded."""
-    _refuse_unprotected(run)
-    _refuse_memories(run)
-    if run.aggregator.sum_only and not run.codec.exact:
-        raise ConfigError(
-            f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
-            "are exact codecs."
-        )
-    if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
-        raise ConfigError(
-            "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
-            "out train and share, and take rule 'plain' or 'prox'."
-        )
-
-
-def _refuse_unprotected(run: TuningRun) -> None:
-    """Refuse what lets more out of a client than its privacy covers."""
-    unit = run.privacy.covers()
-    if unit.private and not run.protocol.accounted:
-        raise ConfigError(
-            f"protocol: found '{run.protocol.name}' with privacy, which it does not account for; set privacy.name = "
-            "'none', or protocol = 'federated'."
-        )
-    if unit.whole_client and run.share != ".*":
-        raise ConfigError(
-            f"share: found '{run.share}' with privacy of unit '{unit.name}', which covers what is shared and not what "
-            "each client keeps; leave it out, or protect examples."
-        )
-    if unit.private and run.weighting != "uniform":
-        raise ConfigError(
-            f"weighting: found '{run.weighting}' with privacy, which would tell the sizes of clients and unbound their "
-            "influence; allowed is 'uniform'."
-        )
-    if unit.private and (setting := run.data.brings_in() or run.partition.brings_in(run.clients)):
-        raise ConfigError(
-            f"privacy: found {setting} with it: where one record leaves, another comes in, so that data sets which "
-            "differ by one record train on more than one other; leave it out, or write the chosen records to a file."
-        )
-    if unit.private and not run.evaluation.by_text(private=True):
-        raise ConfigError(
-            "evaluation.holdout_by: found 'count' with privacy, where one record less changes which others are held "
-            "out; allowed is 'text'."
-        )
-    if unit.at_server and len(set(run.ranks)) > 1:
-        raise ConfigError(
-            "ranks: found several with privacy of clients, where they are dealt by the client's place: one that leaves "
-            "changes the others'; give all one rank."
-        )
-    if unit.whole_client and run.rule.uniform_slots:
-        raise ConfigError(
-            f"privacy: unit '{unit.name}' bounds one row, but rule '{run.rule.name}' uploads "
-            f"{sorted(run.rule.uniform_slots)} besides; allowed are rules that upload their change alone."
-        )
-    if unit.whole_client and run.local.epochs and run.clients_per_round:
-        raise ConfigError(
-            f"local.epochs: found {run.local.epochs:g} with privacy of clients and clients_per_round, where a client "
-            "that leaves changes the others' steps; set local.steps, or let all clients take part."
-        )
-    if unit.whole_client and run.min_clients:
-        raise ConfigError(
-            f"min_clients: found {run.min_clients} with privacy of unit '{unit.name}', which is accounted for the "
-            "probability with which a client takes part: the absent change it; leave it out."
-        )
-    if unit.per_example and run.local.epochs:
-        raise ConfigError(
-            f"local.epochs: found {run.local.epochs:g} with privacy of examples, which is accounted for steps; set "
-            "local.steps and leave epochs out."
-        )
-    if unit.at_server and not run.aggregator.linear:
-        raise ConfigError(
-            f"privacy: unit '{unit.name}' adds noise to a sum, found aggregator '{run.aggregator.name}'; allowed is "
-            "'mean'."
-        )
-
-
-def _refuse_memories(run: TuningRun) -> None:
-    """Refuse what remembers numbers of a row whose meaning the aggregator changes."""
-    remembers = {
-        f"server_opt '{run.server_opt.name}' with these settings": run.server_opt != lookup(ServerOpt, "sgd")(),
-        f"rule '{run.rule.name}'": bool(run.rule.uniform_slots),
-        "local.optimiser_state 'kept'": run.local.optimiser_state == "kept",
-        f"codec '{run.codec.name}' with error feedback": run.codec.feedback(),
-    }
-    found = [name for name, does in remembers.items() if does]
-    if run.aggregator.changes_basis and found:
-        raise ConfigError(
-            f"aggregator: '{run.aggregator.name}' gives the factors a new basis each round, found {found[0]}, which "
-            "remembers numbers of the old one; allowed are server_opt 'sgd' with its defaults, rules without controls, "
-            "a fresh optimiser and no error feedback."
-        )

@@ -184,7 +184,7 @@ def privacy(study: SuiteOutcome) -> Section:
     if open_kinds:
         told = "rows and scores that left the clients may tell of single examples."
         blocks.append(Text(f"Without differential privacy: {_named(open_kinds)}; {told}"))
-    if any(runs[0].label == "centralised" for _, _, runs in kinds):
+    if any(runs[0].pooled for _, _, runs in kinds):
         blocks.append(Text("Centralised runs have all data in one place: the ledger tells what else was sent."))
     return Section("privacy", "Privacy and what left the clients", [*blocks, _left(kinds)])
 

@@ -15,6 +15,7 @@ class Centralised(Arrangement):
     """One owner of all data."""
 
     baseline: ClassVar[bool] = True
+    pooled: ClassVar[bool] = True
 
     def shared(self, pattern: str) -> str:
         """Return the pattern of all names: in one place nothing is kept apart."""

@@ -1,0 +1,92 @@
+"""The contracts of what lies before and after training: each client's own data prepared, the trained model refined."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedloom.base.plugin import Family
+from fedloom.base.tree import Tree
+from fedloom.contracts.examples import Example
+from fedloom.contracts.model import Model
+
+__all__ = ["Made", "Owner", "Preparation", "Refined", "Refinement", "Trained"]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Where a preparation is at work: one client, alone."""
+
+    name: str
+    seed: int
+    """The run's; draws are named by it, the owner and what they are for."""
+    folder: Path | None
+    """A place of the owner's for what is half done, such as answers of a model; None where nothing is kept."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a preparation made of an owner's examples."""
+
+    examples: Sequence[Example]
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What became of them, by name: made, dropped and why. It is told to the server."""
+    sent: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Bytes that left the owner meanwhile, by what they were; empty: nothing did."""
+
+
+class Preparation(Family):
+    """What each client does with its training examples before training: examples to examples."""
+
+    folder = "fedloom.runs.preparations"
+
+    @abstractmethod
+    def __call__(self, examples: Sequence[Example], owner: Owner) -> Made:
+        """Return the examples that are trained on; what is drawn depends on seed, owner and examples alone."""
+
+    def brings_in(self) -> str:
+        """Return the setting by which one example decides about several prepared ones; "" if there is none.
+
+        Privacy of examples refuses it, and a preparation that does not say.
+        """
+        return f"prepare.name = '{self.name}', a preparation that says nothing of it (brings_in),"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a refinement starts from: all that the server has."""
+
+    model: Model
+    task: Any
+    """The run's task, a `contracts.federated.Task`."""
+    params: Tree
+    """The shared parameters by name, on the model's device; they are not to be changed in place."""
+    round: int
+    """Rounds trained so far."""
+    seed: int
+    folder: Path
+    """A place for what is half done; gone on with after a stop, it is as it was left."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Parameters that take the place of the trained ones."""
+
+    params: Tree
+    """The same names and shapes."""
+    counts: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What was done, by name: numbers for the metrics."""
+
+
+class Refinement(Family):
+    """What the server does with the trained model, between rounds or after the last one, without clients' data.
+
+    Of a private run it sees what the mechanism has let out and nothing else, so that no epsilon changes.
+    """
+
+    folder = "fedloom.runs.refinements"
+
+    @abstractmethod
+    def __call__(self, trained: Trained) -> Refined:
+        """Return the refined parameters; made again from the same state they are the same, bit for bit."""

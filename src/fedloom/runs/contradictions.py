@@ -1,0 +1,124 @@
+"""Settings that make no sense together, each with what to change; all of it is known before anything is loaded."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fedloom.base.plugin import lookup
+from fedloom.contracts.federated import ServerOpt
+from fedloom.contracts.privacy import Unit
+
+if TYPE_CHECKING:
+    from fedloom.runs.tuning import TuningRun
+
+__all__ = ["contradictions"]
+
+
+def contradictions(run: "TuningRun") -> Iterator[str]:
+    """Yield a refusal for each contradiction in a run."""
+    unit = run.privacy.covers()
+    if unit.private:
+        yield from _unaccounted(run)
+    if unit.whole_client:
+        yield from _beyond_a_row(run, unit)
+    if unit.per_example:
+        yield from _beyond_an_example(run)
+    yield from _remembered(run)
+    if run.aggregator.sum_only and not run.codec.exact:
+        yield (
+            f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
+            "are exact codecs."
+        )
+    if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
+        yield (
+            "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
+            "out train and share, and take rule 'plain' or 'prox'."
+        )
+
+
+def _unaccounted(run: "TuningRun") -> Iterator[str]:
+    """Yield what lets more out of a client than any privacy covers."""
+    if not run.protocol.accounted:
+        yield (
+            f"protocol: found '{run.protocol.name}' with privacy, which it does not account for; set privacy.name = "
+            "'none', or protocol = 'federated'."
+        )
+    if run.weighting != "uniform":
+        yield (
+            f"weighting: found '{run.weighting}' with privacy, which would tell the sizes of clients and unbound their "
+            "influence; allowed is 'uniform'."
+        )
+    if setting := run.data.brings_in() or run.partition.brings_in(run.clients):
+        yield (
+            f"privacy: found {setting} with it: where one record leaves, another comes in, so that data sets which "
+            "differ by one record train on more than one other; leave it out, or write the chosen records to a file."
+        )
+    if not run.evaluation.by_text(private=True):
+        yield (
+            "evaluation.holdout_by: found 'count' with privacy, where one record less changes which others are held "
+            "out; allowed is 'text'."
+        )
+
+
+def _beyond_a_row(run: "TuningRun", unit: Unit) -> Iterator[str]:
+    """Yield what a client contributes besides the one row that its privacy bounds."""
+    if run.share != ".*":
+        yield (
+            f"share: found '{run.share}' with privacy of unit '{unit.name}', which covers what is shared and not what "
+            "each client keeps; leave it out, or protect examples."
+        )
+    if unit.at_server and len(set(run.ranks)) > 1:
+        yield (
+            "ranks: found several with privacy of clients, where they are dealt by the client's place: one that leaves "
+            "changes the others'; give all one rank."
+        )
+    if run.rule.uniform_slots:
+        yield (
+            f"privacy: unit '{unit.name}' bounds one row, but rule '{run.rule.name}' uploads "
+            f"{sorted(run.rule.uniform_slots)} besides; allowed are rules that upload their change alone."
+        )
+    if run.local.epochs and run.clients_per_round:
+        yield (
+            f"local.epochs: found {run.local.epochs:g} with privacy of clients and clients_per_round, where a client "
+            "that leaves changes the others' steps; set local.steps, or let all clients take part."
+        )
+    if run.min_clients:
+        yield (
+            f"min_clients: found {run.min_clients} with privacy of unit '{unit.name}', which is accounted for the "
+            "probability with which a client takes part: the absent change it; leave it out."
+        )
+    if unit.at_server and not run.aggregator.linear:
+        yield (
+            f"privacy: unit '{unit.name}' adds noise to a sum, found aggregator '{run.aggregator.name}'; allowed is "
+            "'mean'."
+        )
+
+
+def _beyond_an_example(run: "TuningRun") -> Iterator[str]:
+    """Yield where one example decides about more than its own gradient."""
+    if setting := next(filter(None, (one.brings_in() for one in run.prepare)), ""):
+        yield (
+            f"prepare: found {setting} with privacy of examples, one of which would decide about several that are "
+            "trained on; leave it out, or protect clients (privacy.unit)."
+        )
+    if run.local.epochs:
+        yield (
+            f"local.epochs: found {run.local.epochs:g} with privacy of examples, which is accounted for steps; set "
+            "local.steps and leave epochs out."
+        )
+
+
+def _remembered(run: "TuningRun") -> Iterator[str]:
+    """Yield what remembers numbers of a row whose meaning the aggregator changes."""
+    remembers = {
+        f"server_opt '{run.server_opt.name}' with these settings": run.server_opt != lookup(ServerOpt, "sgd")(),
+        f"rule '{run.rule.name}'": bool(run.rule.uniform_slots),
+        "local.optimiser_state 'kept'": run.local.optimiser_state == "kept",
+        f"codec '{run.codec.name}' with error feedback": run.codec.feedback(),
+    }
+    found = [name for name, does in remembers.items() if does]
+    if run.aggregator.changes_basis and found:
+        yield (
+            f"aggregator: '{run.aggregator.name}' gives the factors a new basis each round, found {found[0]}, which "
+            "remembers numbers of the old one; allowed are server_opt 'sgd' with its defaults, rules without controls, "
+            "a fresh optimiser and no error feedback."
+        )

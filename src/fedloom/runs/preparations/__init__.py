@@ -1,0 +1,3 @@
+"""What each client does with its examples before training, one way per file: each a `Preparation`."""
+
+__all__: list[str] = []
