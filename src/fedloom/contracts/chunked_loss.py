@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedloom.base.products import linear
+
 __all__ = ["LARGE", "ChunkedLoss", "token_loss"]
 
-LARGE = 1 << 24
-"""Numbers of a logit matrix from which on it is worth cutting: 64 MiB in float32."""
+LARGE = 1 << 21
+"""Numbers of a logit matrix from which on it is worth cutting: 8 MiB in float32, which stay in the cache."""
 
 
 def token_loss(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
@@ -34,12 +36,13 @@ class ChunkedLoss(torch.autograd.Function):
         losses: list[Tensor] = []
         grads: list[Tensor] = []
         for hidden, targets in zip(hidden_SD.split(size), targets_S.split(size), strict=True):
-            logits = functional.linear(hidden, head_VD, bias_V)
-            losses.append(token_loss(logits, targets))
+            logits = linear(hidden, head_VD, bias_V)
+            logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
+            losses.append(-logs.gather(1, targets[:, None])[:, 0])
             if wants_grad:
-                slope = logits.float().softmax(dim=1)
+                slope = logs.exp_()
                 slope[torch.arange(len(targets), device=targets.device), targets] -= 1
-                grads.append(slope.to(head_VD.dtype) @ head_VD)
+                grads.append(linear(slope.to(head_VD.dtype), head_VD.T))
         ctx.save_for_backward(torch.cat(grads) if wants_grad else hidden_SD.new_zeros(0))
         return torch.cat(losses)
 

@@ -24,6 +24,8 @@ __all__ = ["NAME", "packed_attention", "register"]
 
 NAME = "packed"
 
+_SHORT = 320  # tokens of a row; longer ones are worth the fused kernel, and their [T, T] is large
+
 
 def register() -> None:
     """Make the attention known to `transformers`; doing it twice changes nothing."""
@@ -59,22 +61,55 @@ def packed_attention(
         parts = [part[start : start + n_examples * length] for part in wide]
         query, key, value = (part.view(n_examples, length, *part.shape[1:]).transpose(1, 2) for part in parts)
         mask = _window(length, sliding_window, query.device)
-        out = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=key.shape[1] != query.shape[1],
-        )
-        outs.append(out.transpose(1, 2).flatten(0, 1))
+        outs.append(_attended(query, key, value, mask, scaling).transpose(1, 2).flatten(0, 1))
         start += n_examples * length
     out_MHd = outs[0] if len(outs) == 1 else torch.cat(outs)
     n_heads, width = out_MHd.shape[1:]
     if not packed.even:
         out_MHd = _Move.apply(out_MHd.reshape(len(out_MHd), -1), packed.home_N, packed.place_M, packed.behind_B)
     return out_MHd.view(1, -1, n_heads, width), None
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """Return [E, H, T, d] of E examples, causal where there is no mask."""
+    n_heads, length, width = query.shape[1:]
+    scaling = width**-0.5 if scaling is None else scaling
+    # The fused kernel of a CPU is made for float32: its gradient in bfloat16 takes three to twelve times as long.
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None and length <= _SHORT:
+        parts = (part.repeat_interleave(n_heads // part.shape[1], dim=1) for part in (key, value))
+        return _Short.apply(query, *parts, scaling)
+    return functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=key.shape[1] != n_heads,
+    )
+
+
+class _Short(torch.autograd.Function):
+    """Causal attention of short rows [E, H, T, d] in three products forwards and four backwards, [T, T] kept."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        q_GTd, k_GTd, v_GTd = (part.flatten(0, 1) for part in (query, key, value))
+        later_TT = q_GTd.new_full(query.shape[2:3] * 2, -torch.inf).triu_(1)
+        weight_GTT = torch.baddbmm(later_TT, q_GTd, k_GTd.mT, alpha=scaling).softmax(-1)
+        ctx.save_for_backward(q_GTd, k_GTd, v_GTd, weight_GTT)
+        ctx.scaling = scaling
+        return torch.bmm(weight_GTT, v_GTd).view(query.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q_GTd, k_GTd, v_GTd, weight_GTT = ctx.saved_tensors
+        grad_GTd = grads[0].flatten(0, 1)
+        slope_GTT = torch.bmm(grad_GTd, v_GTd.mT)
+        slope_GTT = torch.ops.aten._softmax_backward_data(slope_GTT, weight_GTT, -1, weight_GTT.dtype)
+        grad_query = torch.bmm(slope_GTT, k_GTd).mul_(ctx.scaling).view(grads[0].shape)
+        grad_key = torch.bmm(slope_GTT.mT, q_GTd).mul_(ctx.scaling).view(grads[0].shape)
+        return grad_query, grad_key, torch.bmm(weight_GTT.mT, grad_GTd).view(grads[0].shape), None
 
 
 def _window(length: int, sliding_window: int | None, device: torch.device) -> Tensor | None:

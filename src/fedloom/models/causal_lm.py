@@ -27,6 +27,7 @@ from fedloom.contracts.lineage import UNKNOWN, Lineage, joined, mark_trained, re
 from fedloom.models import attention as packed
 from fedloom.models.checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
 from fedloom.models.exact import Exact, Wish, examine, keeps_logits, plain_head
+from fedloom.models.frozen import freeze
 from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, usual_layers
 from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.models.precision import bfloat16_gain
@@ -108,6 +109,7 @@ class CausalLM(ModelFamily):
         flow = Flow()
         if self.lora_rank:
             self._add_adapter(module, source, flow, seed, exact.targets)
+            freeze(module)
         module.eval().requires_grad_(False)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
         return LanguageModel(

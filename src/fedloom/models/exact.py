@@ -30,6 +30,7 @@ from fedloom.models import attention as packed
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
 from fedloom.models.checkpoint import one_line, quiet
+from fedloom.models.frozen import FrozenLinear
 from fedloom.models.lora import install, pattern, targeted_layers, usual_layers
 from fedloom.models.packing import pack
 from fedloom.models.peft_files import lost_in_peft
@@ -295,7 +296,8 @@ def keeps_logits(module: nn.Module) -> bool:
 def plain_head(module: PreTrainedModel, trainable: Tree) -> nn.Linear | None:
     """Return the output head if it is one frozen linear layer, whatever lies between it and the blocks."""
     head = module.get_output_embeddings()
-    if type(head) is not nn.Linear or not all(name.startswith(f"{module.base_model_prefix}.") for name in trainable):
+    below = all(name.startswith(f"{module.base_model_prefix}.") for name in trainable)
+    if not isinstance(head, nn.Linear) or type(head) not in (nn.Linear, FrozenLinear) or not below:
         return None
     # A tied head would be trained with the embeddings.
     tied = any(module.get_parameter(name) is head.weight for name in trainable)
