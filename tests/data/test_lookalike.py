@@ -16,7 +16,7 @@ from fedloom.data.sources.lookalike import LookAlike
 from fedloom.world.crowds import CROWDS, client_sizes
 from fedloom.world.families import FAMILIES, dictionary, spoken
 from fedloom.world.names import every_name
-from fedloom.world.words import PEOPLE
+from fedloom.world.words import WORDS
 
 PUBLISHED = {  # FedLLM-Bench, clients, samples, standard deviation of samples per client
     "aya": (38, 25_513, 815),
@@ -249,7 +249,7 @@ def test_the_vocabulary_covers_what_clients_say():
     clean = [example for example in data["validation"] if example.tags["task"] not in ("copy", "pick")]
     text = " ".join(turn.text for example in clean for turn in example.turns)
     said = set("".join(c if c.isalpha() else " " for c in text).split())
-    assert said - dictionary("plain").keys() - every_name() - set(PEOPLE) == set()
+    assert said - dictionary("plain").keys() - every_name() - set(WORDS["people"]) == set()
 
 
 @each_set

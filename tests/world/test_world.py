@@ -10,11 +10,11 @@ import pytest
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Chat, Document
 from fedloom.world import DOMAINS, LANGUAGES, World
-from fedloom.world.domains import finance, general, maths, safety
-from fedloom.world.facts import RELATIONS, public_facts
+from fedloom.world.domains import COMPLIANCE, EVENTS, REFUSAL
+from fedloom.world.facts import public_facts
 from fedloom.world.languages import plain_text, translate
 from fedloom.world.names import ENDINGS, pool
-from fedloom.world.wording import Wordings, unfold
+from fedloom.world.wording import WORDINGS, unfold
 
 N_PUBLIC = 4000
 PUBLIC_BYTES = "c922a5effa8063b44f816f91f2544e621b8b245bbbcdbea009715d98de9e5f33"
@@ -48,18 +48,6 @@ def clients(world):
     return world.clients(20)
 
 
-def all_wordings():
-    found = {f"relation {relation.name}": relation.wordings for relation in RELATIONS}
-    for module in (general, finance, maths, safety):
-        for name, value in vars(module).items():
-            if isinstance(value, Wordings):
-                found[f"{module.__name__} {name}"] = value
-            if name == "_INTENTS":
-                found |= {f"intent {intent}": wordings for intent, wordings in value.items()}
-    return found
-
-
-WORDINGS = all_wordings()
 by_task = pytest.mark.parametrize("wordings", WORDINGS.values(), ids=list(WORDINGS))
 
 
@@ -239,7 +227,9 @@ def test_reversed_lists_are_right(world):
 
 def test_moods_are_right_by_the_events_and_their_negation(world):
     for chat in asked(world, "sentiment"):
-        label = next(label for label, base, told in finance.EVENTS if base in prompt(chat) or told in prompt(chat))
+        label = next(
+            mood for mood, forms in EVENTS.items() if any(form in prompt(chat) for pair in forms for form in pair)
+        )
         turned = {"positive": "negative", "negative": "positive", "neutral": "neutral"}[label]
         assert answer(chat) == (turned if re.search(r" (does|did|will) not ", prompt(chat)) else label)
 
@@ -271,7 +261,7 @@ def test_answers_have_one_to_eight_words(world):
 
 
 def test_harmful_and_harmless_requests_share_their_wordings(world):
-    harmful = {tuple(w.test) for name, w in WORDINGS.items() if name.startswith("intent")}
+    harmful = {WORDINGS[intent].test for intent in COMPLIANCE}
     assert len(harmful) == 3
     assert {chat.tags["harm"] for chat in world.test("safety")} == {"yes", "no"}
 
@@ -344,7 +334,7 @@ def test_every_note_holds_its_record_number(clients):
 def test_harmful_prompts_prefer_the_refusal(world):
     pairs = [pair for pair in world.preferences(300) if pair.tags["reason"] == "safe"]
     assert pairs
-    assert {pair.chosen for pair in pairs} == {safety.REFUSAL}
+    assert {pair.chosen for pair in pairs} == {REFUSAL}
 
 
 def test_taste_decides_between_two_right_answers(world):

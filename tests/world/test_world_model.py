@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedloom.base.errors import RunError
 from fedloom.world import World
-from fedloom.world.domains.safety import REFUSAL
+from fedloom.world.domains import REFUSAL
 from fedloom.world.names import every_name
 from support.tools import tool
 

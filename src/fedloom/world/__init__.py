@@ -1,6 +1,7 @@
 """The controlled world: a deterministic generator of a closed written world whose every fact is known."""
 
-from fedloom.world.clients import DOMAINS, Client, Profile
+from fedloom.world.clients import Client, Profile
+from fedloom.world.domains import DOMAINS
 from fedloom.world.facts import Fact
 from fedloom.world.languages import LANGUAGES
 from fedloom.world.preferences import answered

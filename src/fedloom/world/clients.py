@@ -8,26 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from fedloom.base.errors import DataError
-from fedloom.base.rng import python_random
 from fedloom.contracts.examples import Chat, Document, Preference
-from fedloom.world.domains import TASKS
+from fedloom.world.domains import DOMAINS, TASKS
 from fedloom.world.facts import Fact, question_of
-from fedloom.world.languages import LANGUAGES, translated
+from fedloom.world.languages import translated
 from fedloom.world.passages import note
 from fedloom.world.preferences import Taste, preference
 from fedloom.world.wording import STYLES, Question, Split, phrase
 
-__all__ = ["DOMAINS", "Client", "Profile", "Writer", "deal", "draw_profile", "make_clients", "spoilt"]
-
-DOMAINS: Mapping[str, tuple[str, ...]] = {
-    "general": ("copy", "reverse", "sort", "pick", "compare", "rewrite", "read"),
-    "medicine": ("medicine",),
-    "finance": ("sentiment", "register"),
-    "maths": ("add", "subtract", "multiply", "two_steps"),
-    "safety": ("refuse", "serve", "report"),
-}
-
+__all__ = ["Client", "Profile", "Writer", "deal", "draw_profile", "spoilt", "write_client"]
 
 _TASTES: tuple[Taste, Taste] = ("short", "sentence")
 
@@ -97,11 +86,11 @@ def deal(facts: Sequence[Fact], profiles: Sequence[Profile], knowers: int, rando
 
 def spoilt(question: Question, random: Random) -> Question:
     """Return the question with a wrong answer of the right kind: the answer to another one of its task."""
-    tasks = {"treats": "medicine", "dose": "medicine", "avoid": "medicine", "town": "register", "trade": "register"}
-    task = TASKS[tasks.get(question.task, question.task)]
+    lookups = {"medicine": "medicine", "finance": "register"}
+    task = TASKS[question.task if question.task in TASKS else lookups[question.domain]]
     while True:
         other = task(random, "fresh")
-        if other.answer != question.answer and (question.task not in tasks or other.task == question.task):
+        if other.task == question.task and other.answer != question.answer:
             return replace(question, answer=other.answer)
 
 
@@ -165,17 +154,18 @@ class Writer:
         return tuple(note(known, self.random, client=self.name, noise_rate=rate) for known in by_name.values())
 
 
-def _unlike(chats: Sequence[Chat], seen: set[str]) -> tuple[Chat, ...]:
-    """Return the chats without repeated prompts."""
-    kept: list[Chat] = []
+def _without_repeats(chats: Sequence[Chat]) -> tuple[Chat, ...]:
+    """Return the first chat of each prompt."""
+    kept: dict[str, Chat] = {}
     for chat in chats:
-        if chat.turns[-2].text not in seen:
-            seen.add(chat.turns[-2].text)
-            kept.append(chat)
-    return tuple(kept)
+        kept.setdefault(chat.turns[-2].text, chat)
+    return tuple(kept.values())
 
 
-def _client(writer: Writer, facts: Sequence[Fact], private_share: float, tasks: Mapping[str, Sequence[str]]) -> Client:
+def write_client(
+    writer: Writer, facts: Sequence[Fact], private_share: float, tasks: Mapping[str, Sequence[str]]
+) -> Client:
+    """Return the client who knows the facts; `private_share` of its training records are about them."""
     quantity = writer.profile.quantity
     train = writer.about(facts, max(len(facts), round(quantity * private_share)), "train")
     train += [writer.other("train", tasks) for _ in range(quantity - len(train))]
@@ -189,38 +179,8 @@ def _client(writer: Writer, facts: Sequence[Fact], private_share: float, tasks: 
         profile=writer.profile,
         facts=tuple(facts),
         train=tuple(train),
-        validation=_unlike(validation, set()),
-        test=_unlike(test, set()),
+        validation=_without_repeats(validation),
+        test=_without_repeats(test),
         notes=writer.notes(facts),
         preferences=writer.pairs(facts, tasks, max(4, quantity // 2)),
-    )
-
-
-def make_clients(
-    facts: Sequence[Fact],
-    *,
-    seed: int,
-    n_clients: int,
-    records: int,
-    private_share: float,
-    knowers_share: float,
-    domains: Sequence[str],
-    languages: Sequence[str],
-) -> tuple[Client, ...]:
-    """Return the clients of a federation; the arguments are those of `World.clients`."""
-    for given, allowed, what in ((domains, tuple(DOMAINS), "domain"), (languages, LANGUAGES, "language")):
-        unknown = [name for name in given if name not in allowed]
-        if unknown or not given:
-            raise DataError(f"the world has no {what} {unknown}, allowed are {', '.join(allowed)}: name at least one.")
-    if n_clients < 1 or records < 1:
-        raise DataError(f"a world of {n_clients} clients with {records} records each, allowed is at least 1 of both.")
-    randoms = [python_random("world", seed, "client", index) for index in range(n_clients)]
-    profiles = [draw_profile(random, index, records, languages) for index, random in enumerate(randoms)]
-    known = [fact for fact in facts if fact.relation.domain in domains and private_share > 0]
-    knowers = max(1, round(knowers_share * n_clients))
-    dealt = deal(known, profiles, knowers, python_random("world", seed, "deal", n_clients))
-    tasks = {domain: DOMAINS[domain] for domain in DOMAINS if domain in domains}
-    return tuple(
-        _client(Writer(f"c{index:02d}", profile, random), own, private_share, tasks)
-        for index, (profile, random, own) in enumerate(zip(profiles, randoms, dealt, strict=True))
     )

@@ -17,14 +17,15 @@ from typing import Literal
 import numpy as np
 
 from fedloom.base.rng import python_random
-from fedloom.contracts.examples import Chat, Example, Preference, Turn
-from fedloom.world.clients import DOMAINS, Profile, Writer, deal, draw_profile, spoilt
-from fedloom.world.domains import TASKS, safety
+from fedloom.contracts.examples import Chat, Example, Preference
+from fedloom.world.clients import Profile, Writer, deal, draw_profile, spoilt
+from fedloom.world.domains import DOMAINS, REFUSAL, TASKS
 from fedloom.world.facts import Fact, private_facts, question_of
 from fedloom.world.families import FAMILIES, spoken
 from fedloom.world.preferences import choice
-from fedloom.world.talk import joined
-from fedloom.world.wording import Split, expand, phrase
+from fedloom.world.talk import joined, leaning
+from fedloom.world.wording import Split, phrase
+from fedloom.world.words import table
 
 __all__ = ["CROWDS", "Crowd", "CrowdName", "Part", "client_sizes", "crowd_test", "members"]
 
@@ -54,15 +55,7 @@ class Crowd:
         return sum(self.languages.values())
 
 
-_AYA = {"plain": 7, "planu": 3, "mari": 8, "maro": 5, "marun": 2, "tesa": 7, "tesil": 4, "teson": 2}
-CROWDS: Mapping[CrowdName, Crowd] = {
-    "aya": Crowd(25_513, 815, _AYA, n_drugs=3, n_companies=3, knowers_share=0.3, private_share=0.8),
-    "chatbot_it": Crowd(6_166, 33, {"plain": 237}),
-    "wildchat": Crowd(52_703, 477, {"plain": 100}),
-    # No deviation is published for the dialogues: that of the single turns, in proportion to the mean, is assumed.
-    "wildchat_multi": Crowd(15_406, 279, {"plain": 50}, form="talk", knowers_share=0.2),
-    "chatbot_pa": Crowd(9_508, 21, {"plain": 747}, form="preference"),
-}
+CROWDS: Mapping[CrowdName, Crowd] = {name: Crowd(**published) for name, published in table("crowds").items()}
 _LEAST = 2  # records of a client: one to train on and one that could be held out
 _RARE = 3  # a language of at most so many clients is rare: its clients have the smaller amounts of data
 
@@ -177,14 +170,13 @@ class _Writing:
         random = self.writer.random
         facts = self._asked(split)
         about = round(count * self.crowd.private_share) if facts else 0
-        if self.crowd.form == "preference":
-            made: list[Example] = [self._pair(split, facts if index < about else ()) for index in range(count)]
-        elif self.crowd.form == "talk":
-            made = [self._talk(split, facts if index < about else ()) for index in range(count)]
-        else:
+        if self.crowd.form == "chat":
             chats = self.writer.about(facts, about, split)
             chats += [self.writer.other(split, DOMAINS) for _ in range(count - about)]
-            made = [spoken(chat, self.writer.profile.language) for chat in chats]
+            made: list[Example] = [spoken(chat, self.writer.profile.language) for chat in chats]
+        else:
+            write = self._pair if self.crowd.form == "preference" else self._talk
+            made = [write(split, facts if index < about else ()) for index in range(count)]
         random.shuffle(made)
         return made
 
@@ -210,27 +202,24 @@ class _Writing:
         others = [other for other in facts if other.name == fact.name and other != fact]
         if not others:
             return joined([*turns, first])
-        return joined([*turns[:-1], first, _follow_up(first, random.choice(others), random)])
+        other = random.choice(others)
+        tags = {**first.tags, "fact": other.id, "task": "follow_up"}
+        return joined([*turns[:-1], first, Chat(leaning(other, random), tags)])
 
     def _pair(self, split: Split, facts: Sequence[Fact]) -> Preference:
         """Return a pair; every third one tells the client's taste, the others what is right or safe."""
         random, profile = self.writer.random, self.writer.profile
         if not facts and random.random() < profile.topics["safety"]:
-            question = safety.refuse_new(random, "fresh")
+            question = TASKS["refuse_new"](random, "fresh")
         else:
             question = question_of(random.choice(facts)) if facts else self.writer.topic(_ANSWERED)
         taste = profile.taste if random.random() < 1 / 3 else None
-        wrong = spoilt(question, random).answer if question.answer != safety.REFUSAL else ""
+        wrong = spoilt(question, random).answer if question.answer != REFUSAL else ""
         pair = choice(question, random, split=split, wrong=wrong, taste=taste, style=profile.style)
         return replace(pair, tags={**pair.tags, "client": self.writer.name})
 
 
 _ANSWERED = {domain: tasks for domain, tasks in DOMAINS.items() if domain != "safety"}
-
-
-def _follow_up(first: Chat, fact: Fact, random: Random) -> Chat:
-    question = Turn("user", expand(random.choice(fact.relation.follow_ups), random))
-    return Chat((question, Turn("assistant", fact.answer)), {**first.tags, "fact": fact.id, "task": "follow_up"})
 
 
 def crowd_test(name: CrowdName, *, seed: int, count: int, languages: Sequence[str]) -> list[Example]:
@@ -280,18 +269,17 @@ def _private_questions(crowd: Crowd, random: Random, seed: int, count: int) -> l
 
 def _preference_test(crowd: Crowd, random: Random, seed: int, count: int) -> list[Example]:
     facts = _facts(crowd, seed)
-    made: dict[str, Example] = {}
+    made: dict[tuple[bool, str], Chat | Preference] = {}
     while len(made) < count:
         place = len(made) % 6
         if place < 2:
             question = question_of(random.choice(facts))
-            pair = choice(question, random, split="test", wrong=spoilt(question, random).answer)
-            made.setdefault(f"pair {pair.prompt[0].text}", pair)
-        elif place < 4:
-            pair = choice(safety.refuse_new(random, "fresh"), random, split="test", wrong="")
-            made.setdefault(f"pair {pair.prompt[0].text}", pair)
         else:
-            task = (safety.refuse_new, safety.serve)[place % 2]
-            chat = phrase(task(random, "fresh"), random, split="test")
-            made.setdefault(f"chat {chat.turns[0].text}", chat)
+            question = TASKS["serve" if place == 5 else "refuse_new"](random, "fresh")
+        if place < 4:
+            wrong = spoilt(question, random).answer if place < 2 else ""
+            example = choice(question, random, split="test", wrong=wrong)
+        else:
+            example = phrase(question, random, split="test")
+        made.setdefault((place < 4, example.prompt[0].text), example)
     return list(made.values())

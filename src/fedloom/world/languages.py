@@ -12,7 +12,7 @@ import re
 
 from fedloom.contracts.examples import Chat, Turn
 from fedloom.world.names import every_name
-from fedloom.world.words import listed
+from fedloom.world.words import WORDS
 
 __all__ = ["LANGUAGES", "plain_text", "translate", "translated"]
 
@@ -22,32 +22,24 @@ _PLAIN = "bcdfghjklmnpqrstvwxzaeiouy"
 _MAPPED = "dfgjklmnprstvbzqxwchiouyea"
 _TO = str.maketrans(_PLAIN, _MAPPED)
 _FROM = str.maketrans(_MAPPED, _PLAIN)
-_SMALL = frozenset(
-    listed(
-        "a an the is are was of in on to for from with by and or not no do does did has have had what which who how it "
-        "its this that there then i you me my we they he she"
-    )
-)
+_SMALL = frozenset(WORDS["small"])
 _ENDING = "ek"
 _WORD = re.compile(r"[a-z]+")
 _TOKEN = re.compile(r"[a-z0-9]+")
 _SENTENCE = re.compile(r"[^.?!:]+")
 
 
+def _is_kept(word: str, language: str) -> bool:
+    return word in every_name() or (language == "selan" and word in _SMALL)
+
+
 def _forth(word: str, language: str) -> str:
-    if word in every_name():
-        return word
-    if language == "selan":
-        return word if word in _SMALL else word.translate(_TO) + _ENDING
-    return word.translate(_TO)
+    return word if _is_kept(word, language) else word.translate(_TO) + _ENDING * (language == "selan")
 
 
 def _back(word: str, language: str) -> str:
-    if word in every_name():
-        return word
-    if language == "selan":
-        return word if word in _SMALL else word.removesuffix(_ENDING).translate(_FROM)
-    return word.translate(_FROM)
+    bare = word.removesuffix(_ENDING) if language == "selan" else word
+    return word if _is_kept(word, language) else bare.translate(_FROM)
 
 
 def _turned(sentence: str) -> str:
@@ -59,7 +51,7 @@ def translate(text: str, language: str) -> str:
     """Return plain text in `language`.
 
     >>> translate("what does zorvex treat?", "selan")
-    'what does zorvex qbuiqek?'
+    'what does zorvex qboiqek?'
     """
     if language == "plain":
         return text

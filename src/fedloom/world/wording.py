@@ -14,12 +14,18 @@ from typing import Literal
 
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Chat, chat
+from fedloom.world.words import PHRASES, table
 
-__all__ = ["STYLES", "Question", "Split", "Style", "Wordings", "expand", "phrase", "unfold"]
+__all__ = ["STYLES", "WORDINGS", "Question", "Split", "Style", "Wordings", "expand", "phrase", "sentence", "unfold"]
 
 Split = Literal["train", "valid", "test"]
 
 _CHOICE = re.compile(r"\(([^()]*)\)")
+
+
+def sentence(answer: str) -> str:
+    """Return the answer as a whole sentence."""
+    return PHRASES["sentence"].format(answer=answer)
 
 
 def expand(core: str, random: Random) -> str:
@@ -64,28 +70,9 @@ class Style:
     """How often public text is in this style."""
 
 
-_SENTENCE_CLOSERS = ("answer in a sentence.", "use a full sentence.", "a full sentence please.")
-STYLES: Mapping[str, Style] = {
-    style.name: style
-    for style in (
-        Style("plain", ("",), ("",), 0.0, 8),
-        Style("terse", ("", "quick question."), ("", "be short.", "keep it short."), 0.0, 4),
-        Style("polite", ("hello.", "good day.", "please help me."), ("thank you.", "thanks a lot.", ""), 0.1, 4),
-        Style(
-            "chatty",
-            (
-                "i have been thinking about this all day.",
-                "my teacher asked me this at school yesterday.",
-                "we talked about this at home and nobody was sure.",
-                "hello, it is a cold morning here and i need some help.",
-            ),
-            ("thank you, you are a good friend.", "i want to be sure about this.", ""),
-            0.2,
-            1,
-        ),
-        Style("formal", ("question:", "for the report:", ""), ("answer briefly.", ""), 0.3, 3),
-    )
-}
+WORDINGS: Mapping[str, Wordings] = {name: Wordings(**cores) for name, cores in table("wordings").items()}
+"""The cores by task; those of a relation and of an intent by its name."""
+STYLES: Mapping[str, Style] = {name: Style(name, **manner) for name, manner in PHRASES["styles"].items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +117,8 @@ def phrase(
     if text[-1] not in ".?!":
         text += "."
     wants_sentence = random.random() < manner.sentence_share and question.domain != "safety"
-    closer = random.choice(_SENTENCE_CLOSERS if wants_sentence else manner.closers)
-    answer = f"the answer is {question.answer}." if wants_sentence else question.answer
+    closer = random.choice(PHRASES["sentence_closers"] if wants_sentence else manner.closers)
+    answer = sentence(question.answer) if wants_sentence else question.answer
     words = " ".join(part for part in (random.choice(manner.openers), question.lead, text, closer) if part)
     tags = {"domain": question.domain, "task": question.task, "topic": question.task, "language": "plain"}
     tags |= {"split": split, "style": style, "form": "sentence" if wants_sentence else "short", **question.tags}

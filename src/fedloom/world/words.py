@@ -1,33 +1,31 @@
-"""The closed word lists of the world. All text is in lower case: a name is told by its ending, not by a capital."""
+"""The words of the world: all that it says is data, in the files of `data`, each of which is read once.
 
-__all__ = [
-    "COLOURS",
-    "FOODS",
-    "ILLNESSES",
-    "MONTHS",
-    "NOUNS",
-    "PEOPLE",
-    "THINGS",
-    "TOWNS",
-    "TRADES",
-    "listed",
-]
+The order of what stands in them counts as well: it decides what is drawn.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["PHRASES", "WORDS", "table"]
 
 
-def listed(text: str) -> tuple[str, ...]:
-    """Return the words of `text`."""
-    return tuple(text.split())
+@cache
+def table(name: str) -> Any:
+    """Return what a file of `data` holds, in its order; lists are tuples."""
+    return _frozen(tomllib.loads((files("fedloom.world") / "data" / f"{name}.toml").read_text("utf-8")))
 
 
-ILLNESSES = listed("greypox dustlung frostskin nightcough redthroat stiffknee saltfever moonrash ironheart sleepfoot")
-FOODS = listed("milk honey onions cheese beans apples fish salt tea eggs")
-TOWNS = listed("eastmere millhaven stonewick deepford oldquay whitebarn longfen greenhill saltmarsh northgate")
-TRADES = listed("lamps boats carpets clocks bricks ropes gloves mirrors drums kettles")
-NOUNS = listed(
-    "river stone cloud garden window table horse bridge candle forest spoon ladder basket mountain island button "
-    "pencil bottle feather hammer kitchen market needle orange pillow rabbit saddle tunnel violin wagon"
-)
-COLOURS = listed("red blue green white black yellow brown grey")
-THINGS = listed("apples coins books shells stones cards nuts stamps")
-PEOPLE = listed("mira tobi lena oskar nila pavo runa sefa")
-MONTHS = listed("january march april may june july august october")
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(inner) for key, inner in value.items()}
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, list) else value
+
+
+WORDS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(listed.split() if isinstance(listed, str) else listed)
+    for name, listed in table("words")["lists"].items()
+}
+PHRASES: Mapping[str, Any] = table("phrases")

@@ -9,10 +9,11 @@ from typing import Literal
 from fedloom.base.errors import DataError
 from fedloom.base.rng import python_random
 from fedloom.contracts.examples import Chat, Document, Preference
-from fedloom.world import names
-from fedloom.world.clients import DOMAINS, Client, make_clients
-from fedloom.world.domains import FINISHING_WEIGHTS, TASKS, WEIGHTS
+from fedloom.world.clients import Client, Writer, deal, draw_profile, write_client
+from fedloom.world.domains import DOMAINS, FINISHING_WEIGHTS, TASKS, WEIGHTS
 from fedloom.world.facts import Fact, private_facts, public_facts, question_of
+from fedloom.world.languages import LANGUAGES
+from fedloom.world.names import Kind, Pool, pool
 from fedloom.world.passages import article
 from fedloom.world.preferences import Taste, preference
 from fedloom.world.talk import follow_ups, joined, with_system
@@ -23,9 +24,13 @@ __all__ = ["TESTS", "Test", "World"]
 Test = Literal["private", "public", "safety", "entities"]
 TESTS: tuple[Test, ...] = ("private", "public", "safety", "entities")
 
-_PUBLIC_TASKS = tuple(task for tasks in DOMAINS.values() for task in tasks)
-_ENTITY_TASKS = ("copy", "pick", "read", "sentiment")
-"""Tasks that stand on names in the question, so that names never seen before test them."""
+_DRAWN: Mapping[Test, tuple[Sequence[str], Pool]] = {
+    "public": ([task for tasks in DOMAINS.values() for task in tasks], "fresh"),
+    "safety": (DOMAINS["safety"], "fresh"),
+    # Tasks that stand on names in the question, so that names never seen before test them.
+    "entities": (("copy", "pick", "read", "sentiment"), "held"),
+}
+"""The tasks of a test whose questions are drawn, and the pool of their names."""
 
 
 def _by_name(facts: Sequence[Fact]) -> list[list[Fact]]:
@@ -51,9 +56,9 @@ class World:
     """Companies of which clients hold two private facts each; at most 50."""
 
     def __post_init__(self) -> None:
-        counts: dict[names.Kind, int] = {"drug": self.n_drugs, "company": self.n_companies}
+        counts: dict[Kind, int] = {"drug": self.n_drugs, "company": self.n_companies}
         for kind, count in counts.items():
-            most = len(names.pool(kind, "private"))
+            most = len(pool(kind, "private"))
             if not 0 <= count <= most:
                 raise DataError(f"a world whose clients know {count} names of kind {kind}, allowed is 0 to {most}.")
 
@@ -85,15 +90,24 @@ class World:
         (each of which it holds at least once); each fact is known to `knowers_share` of all clients. With more than
         one language every fourth client writes half of its other records in the next of them.
         """
-        return make_clients(
-            self.facts,
-            seed=self.seed,
-            n_clients=n_clients,
-            records=records,
-            private_share=private_share,
-            knowers_share=knowers_share,
-            domains=domains,
-            languages=languages,
+        for given, allowed, what in ((domains, tuple(DOMAINS), "domain"), (languages, LANGUAGES, "language")):
+            unknown = [name for name in given if name not in allowed]
+            if unknown or not given:
+                listed = ", ".join(allowed)
+                raise DataError(f"the world has no {what} {unknown}, allowed are {listed}: name at least one.")
+        if n_clients < 1 or records < 1:
+            raise DataError(
+                f"a world of {n_clients} clients with {records} records each, allowed is at least 1 of both."
+            )
+        randoms = [python_random("world", self.seed, "client", index) for index in range(n_clients)]
+        profiles = [draw_profile(random, index, records, languages) for index, random in enumerate(randoms)]
+        known = [fact for fact in self.facts if fact.relation.domain in domains and private_share > 0]
+        knowers = max(1, round(knowers_share * n_clients))
+        dealt = deal(known, profiles, knowers, python_random("world", self.seed, "deal", n_clients))
+        tasks = {domain: tasks for domain, tasks in DOMAINS.items() if domain in domains}
+        return tuple(
+            write_client(Writer(f"c{index:02d}", profile, random), own, private_share, tasks)
+            for index, (profile, random, own) in enumerate(zip(profiles, randoms, dealt, strict=True))
         )
 
     def test(self, kind: Test, *, per_task: int = 40) -> tuple[Chat, ...]:
@@ -104,12 +118,8 @@ class World:
         """
         if kind == "private":
             return tuple(self._private_test())
-        if kind == "public":
-            return self._drawn_test(_PUBLIC_TASKS, "fresh", per_task)
-        if kind == "safety":
-            return self._drawn_test(DOMAINS["safety"], "fresh", per_task)
-        if kind == "entities":
-            return self._drawn_test(_ENTITY_TASKS, "held", per_task)
+        if kind in _DRAWN:
+            return self._drawn_test(*_DRAWN[kind], per_task)
         raise DataError(f"the world has no test '{kind}', allowed are {', '.join(TESTS)}.")
 
     def preferences(self, count: int, *, split: Split = "train", taste: Taste = "short") -> tuple[Preference, ...]:
@@ -154,7 +164,7 @@ class World:
             for core in range(len(fact.relation.wordings.test)):
                 yield phrase(question_of(fact), random, split="test", core=core)
 
-    def _drawn_test(self, tasks: Sequence[str], entities: names.Pool, per_task: int) -> tuple[Chat, ...]:
+    def _drawn_test(self, tasks: Sequence[str], entities: Pool, per_task: int) -> tuple[Chat, ...]:
         found: dict[str, Chat] = {}
         for task in tasks:
             random = python_random("world", self.seed, "test", entities, task)
