@@ -154,7 +154,7 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 100,
-    "base": 1_200,
+    "base": 1_300,
     "benchmark": 3_400,
     "cli": 1_250,
     "completers": 1_000,
@@ -165,7 +165,7 @@ BUDGET = {
     "federated": 3_150,
     "judged": 1_750,
     "lm_eval": 2_150,
-    "models": 2_450,
+    "models": 2_600,
     "results": 950,
     "runs": 4_200,
     "tasks": 580,

@@ -14,6 +14,7 @@ from fedloom.contracts.examples import Document, Preference, Turn, chat
 from fedloom.contracts.federated import Template
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.kernels import client_gradients, example_gradients
+from fedloom.federated.rounds import sample_clients
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from fedloom.tasks import dpo as module
@@ -486,6 +487,24 @@ def test_private_steps_over_pairs_move_the_model_and_tell_no_loss(tmp_path):
     state, records = train(run, ready=ready)
     assert not torch.equal(state.params_P, ready.layout.row({"": ready.shared}))
     assert records[-1].loss.weight == 0
+
+
+def test_references_of_a_client_are_worked_out_when_it_first_trains_and_once(tmp_path, monkeypatch):
+    """A round of one client waits for nobody else's, and whoever came before makes no difference."""
+    run = read_run(pair_table(tmp_path, rounds=6, clients_per_round=1))
+    passes, prepared = [], type(run.task).prepared
+    monkeypatch.setattr(type(run.task), "prepared", lambda *args: passes.append(len(args[1])) or prepared(*args))
+    ready = prepare(run)
+    held = len(passes)
+    train(run, ready=ready)
+    drawn = {client for round in range(6) for client in sample_clients(ready.stages[0].plan, round)}
+    sizes = sorted(len(ready.shards[client].items) for client in drawn)
+    assert sorted(passes[held:]) == sizes and len(drawn) > 1
+    work, other = ready.stages[0].work, prepare(run).stages[0].work
+    for client in reversed(list(other.shards)):
+        other.shard(client)
+    told = [[[item.reference for item in one.shard(client).items] for client in drawn] for one in (work, other)]
+    assert told[0] == told[1]
 
 
 def test_learning_from_questions_is_refused(tmp_path):

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedloom.base.rng import generator
+
 __all__ = ["frozen_linear", "is_fast", "linear"]
 
 _LEAST = 1 << 20  # multiplications below which starting oneDNN costs more than it gains
@@ -40,7 +42,7 @@ def _is_intel() -> bool:
 
 
 def _is_exact() -> bool:
-    draws = torch.Generator().manual_seed(0)
+    draws = generator("products")
     x_ND, weight_OD = (torch.randn(n, 256, generator=draws) for n in (64, 128))
     try:
         found_NO = _onednn(x_ND, weight_OD, None)
@@ -50,18 +52,18 @@ def _is_exact() -> bool:
     return bool((found_NO - right_NO).abs().max() <= _CLOSE * right_NO.abs().max())
 
 
-def _onednn(x: Tensor, weight_OD: Tensor, bias_O: Tensor | None) -> Tensor:
-    out_NO = torch.ops.mkldnn._linear_pointwise(x.reshape(-1, x.shape[-1]), weight_OD, bias_O, "none", [], "")
-    # A plain view could not be added to in place by whoever comes next.
-    return torch.ops.aten._unsafe_view(out_NO, [*x.shape[:-1], len(weight_OD)])
+def _onednn(x_ND: Tensor, weight_OD: Tensor, bias_O: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x_ND, weight_OD, bias_O, "none", [], "")
 
 
 def linear(x: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return x [..., D] W^T + b [..., O]; on tensors that need gradients see `frozen_linear`."""
-    n_products = x.numel() * len(weight_OD)
-    if n_products >= _LEAST and x.dtype == weight_OD.dtype == torch.float32 and x.device.type == "cpu" and is_fast():
-        return _onednn(x, weight_OD, bias_O)
-    return functional.linear(x, weight_OD, bias_O)
+    large = x.numel() * len(weight_OD) >= _LEAST and x.device.type == "cpu"
+    fast = large and x.dtype == weight_OD.dtype == torch.float32 and is_fast()
+    x_ND = x.reshape(-1, x.shape[-1])
+    out_NO = _onednn(x_ND, weight_OD, bias_O) if fast else functional.linear(x_ND, weight_OD, bias_O)
+    # Where autograd sees a plain view, whoever comes next could not add to it in place.
+    return torch.ops.aten._unsafe_view(out_NO, [*x.shape[:-1], len(weight_OD)])
 
 
 def frozen_linear(x: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:

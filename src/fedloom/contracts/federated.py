@@ -207,7 +207,7 @@ class Task(Family):
         """Return what happened to examples on their way: `examples`, `kept` and `truncated` among it."""
 
     def prepared(self, items: Sequence[Any], model: Any) -> list[Item]:
-        """Return items with what one pass of the initial model adds; called once per run."""
+        """Return items with what a pass of the initial model adds; called for a client before it first trains."""
         return list(items)
 
     @abstractmethod
@@ -285,6 +285,16 @@ class Work:
     shards: Mapping[str, Shard]
     private: Tree
     """Initial values of the parameters that are trained but never shared."""
+    _ready: dict[str, Shard] = field(default_factory=dict[str, Shard], init=False, repr=False, compare=False)
+
+    def shard(self, client: str) -> Shard:
+        """Return a client's items with what a pass of the initial model adds: worked out when first asked for, kept.
+
+        It is one pass over the client's items whoever asked and when, so that a run that goes on has the same numbers.
+        """
+        if client not in self._ready:
+            self._ready[client] = Shard(tuple(self.task.prepared(self.shards[client].items, self.model)))
+        return self._ready[client]
 
 
 Carrier = Callable[[Iterable[Job]], Iterator[Report]]

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
 from typing import Any, Literal
 
@@ -138,9 +137,7 @@ def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[st
                 f"client '{client}': none of its {len(items)} examples has a supervised token; raise max_length."
             )
         counts[client] = task.counts(items)
-    # All at once: hundreds of small clients would make as many small passes.
-    ready = iter(task.prepared([item for items in kept.values() for item in items], model))
-    return {client: Shard(tuple(islice(ready, len(items)))) for client, items in kept.items()}, counts
+    return {client: Shard(tuple(items)) for client, items in kept.items()}, counts
 
 
 def _refuse_other_kinds(client: str, examples: Sequence[Example], task: Task) -> None:

@@ -113,7 +113,7 @@ def train_clients(work: Work, jobs: Sequence[Job], space: Workspace) -> list[Rep
 
 
 def _client(work: Work, job: Job, space: Workspace) -> _Client:
-    plan, shard, device = work.plan, work.shards[job.client], work.model.device
+    plan, shard, device = work.plan, work.shard(job.client), work.model.device
     local = _on_device(job.local, device)
     whose = (plan.stream, job.round, job.client)
     side = plan.mechanism.client_side(plan.guards.get(job.client), whose, local.memory.get("mechanism", {}), job.spent)

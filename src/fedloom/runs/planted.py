@@ -171,13 +171,14 @@ def _bare(item: Item) -> Item:
 
 def _planted(work: Work, coins: Sequence[bool], unit: Unit) -> tuple[dict[str, Shard], list[str]]:
     """Return the clients' examples with the canaries, and who owns each canary."""
-    items = [item for shard in work.shards.values() for item in shard.items]
+    own = {client: work.shard(client).items for client in work.shards}
+    items = [item for owned in own.values() for item in owned]
     short = min(items, key=work.task.size)
     marked = [_Marked(short, index, 1) for index in range(len(coins))]
     if unit.per_example:
-        clients = list(work.shards)
+        clients = list(own)
         owners = [clients[index % len(clients)] for index in range(len(coins))]
-        joined = {client: list(shard.items) for client, shard in work.shards.items()}
+        joined = {client: list(owned) for client, owned in own.items()}
         for item, owner, coin in zip(marked, owners, coins, strict=True):
             joined[owner] += [item] * coin
         return {client: Shard(tuple(own)) for client, own in joined.items()}, owners

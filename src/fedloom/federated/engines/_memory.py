@@ -33,7 +33,7 @@ def room_for(work: Work) -> tuple[int, int]:
 def _bytes_per_token(work: Work) -> float:
     """Return what a pass keeps for its gradient, measured on one example."""
     item = max((item for shard in work.shards.values() for item in shard.items), key=work.task.size)
-    model = work.model
+    model, (item,) = work.model, work.task.prepared([item], work.model)
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
