@@ -299,6 +299,12 @@ def test_mean_over_the_same_clients_in_all_seeds_is_no_surer_than_that_of_one():
     assert all_seeds.standard_error == pytest.approx(one.standard_error, rel=0.1)
 
 
+def test_one_client_in_all_seeds_has_an_interval_over_the_seeds():
+    cells = {("d", "m", s): made(numbered(own({"anna": s / 10})), seed=s) for s in range(3)}
+    mean = row(client_rows(suite_of(cells)), questions="validation, own").measures["mean"]
+    assert (mean.value, mean.standard_error) == pytest.approx((0.1, 0.1 / math.sqrt(3)))
+
+
 # ----------------------------------------------------------------------------------------------- languages, domains
 
 ASKED = ["fr", "fr", "pt"]

@@ -223,7 +223,7 @@ def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int, *, a
     drawn = _drawn_measures(values, sign, resamples) if alike else {}
     n = len(values[0])
     if len(told) > 1:
-        shared = {name: [(float(drawn_R.var(ddof=1)), n - 1)] for name, drawn_R in drawn.items() if name not in _LAST}
+        shared = {name: [(float(drawn_R.var(ddof=1)), max(1, n - 1))] for name, drawn_R in drawn.items() if name not in _LAST}
         return {name: student_interval([each[name] for each in told], shared=shared.get(name, ())) for name in told[0]}
     return {
         name: Interval(one, math.nan, math.nan, n) if name in _LAST else drawn_interval(one, drawn[name], n)
