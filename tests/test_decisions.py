@@ -138,7 +138,7 @@ def test_every_language_is_a_part():
 
 def test_intervals_of_many_places_are_those_of_bonferroni():
     found = somewhere([0.1, 0.1, 0.1, 0.1])
-    one = found.parts[0].difference
+    one = found.parts[0].interval
     assert one.high - one.value == pytest.approx(stats.t.ppf(1 - 0.025 / 4, 2) * one.standard_error)
 
 
@@ -183,7 +183,7 @@ def test_own_models_alone_answer_for_their_language():
         )
         for models in ("own", "all")
     ]
-    assert [[part.difference.value for part in one.parts] for one in told] == [[0.5, 0.5], [0.0, 0.0]]
+    assert [[part.interval.value for part in one.parts] for one in told] == [[0.5, 0.5], [0.0, 0.0]]
 
 
 def test_clusters_of_one_name_are_those_of_their_own_run():
@@ -199,7 +199,7 @@ def test_clusters_of_one_name_are_those_of_their_own_run():
         cells["d", "narrow", seed] = made(narrow, clusters={}, **more)
     wanted = claim(kind="above_somewhere", methods=("wide",), than="narrow", groups="language", models="own")
     parts = decide(suite_of(cells), wanted).parts
-    assert [part.difference.value for part in parts] == pytest.approx([0.4, 0.4])
+    assert [part.interval.value for part in parts] == pytest.approx([0.4, 0.4])
 
 
 def test_language_without_a_model_of_its_own_decides_nothing():
@@ -304,7 +304,7 @@ def test_two_that_are_alike_decide_nothing():
 
 def test_strongest_rival_of_each_method_is_a_part():
     parts = nobody(turns((0.9, 0.2), (0.3, 0.8))).parts
-    assert [part.what for part in parts] == ["b - a on e", "a - b on d", "a - c on d"]
+    assert [part["what"] for part in parts] == ["b - a on e", "a - b on d", "a - c on d"]
 
 
 @pytest.mark.parametrize(("first", "second", "found"), [(1.0, 2.0, "does not hold"), (2.0, 1.0, "holds")])

@@ -15,13 +15,12 @@ from fedloom.benchmark.summary import (
     domain_rows,
     fairness,
     language_rows,
-    languages_of_models,
     score_rows,
     summarise,
 )
 from fedloom.evaluation.repetitions import joined
 from fedloom.evaluation.statistics import Interval
-from fedloom.results.per_client import direction
+from fedloom.results.per_client import direction, languages_of_models
 from support.suites import answers, by_seed, made, suite_of
 
 TWO = {"good": [0.8, 0.9, 0.85], "bad": [0.2, 0.3, 0.25]}
@@ -323,14 +322,16 @@ def alone(card=CARD, **settings):
 
 def test_shared_model_has_one_line_of_the_matrix():
     cells = {("d", "m", 0): made(answers([1, 0, 1], language=ASKED))}
-    assert [(one.models, one.group, one.value.value) for one in language_rows(suite_of(cells))] == [
+    assert [(one["models"], one["group"], one.interval.value) for one in language_rows(suite_of(cells))] == [
         ("all", "fr", 0.5),
         ("all", "pt", 1.0),
     ]
 
 
 def test_models_of_clients_are_put_together_by_language():
-    found = {(one.models, one.group): one.value.value for one in language_rows(suite_of({("d", "m", 0): alone()}))}
+    found = {
+        (one["models"], one["group"]): one.interval.value for one in language_rows(suite_of({("d", "m", 0): alone()}))
+    }
     assert found == {("fr", "fr"): 1, ("fr", "pt"): 0, ("pt", "fr"): 0, ("pt", "pt"): 1}
 
 
@@ -338,12 +339,12 @@ def test_models_of_clusters_have_their_names_in_the_matrix():
     final = [one for owner in ("west", "south") for one in answers([1, 0, 1], owner=owner, language=ASKED)]
     settings = {"protocol": "clustered", "cluster_by": "language", "clusters": {"west": ["fr"], "south": ["pt"]}}
     cells = {("d", "m", 0): made(final, card=CARD, **settings)}
-    assert {one.models for one in language_rows(suite_of(cells))} == {"west", "south"}
+    assert {one["models"] for one in language_rows(suite_of(cells))} == {"west", "south"}
 
 
 def test_clients_of_unknown_languages_have_one_line():
     cells = {("d", "m", 0): alone(card={"tags": {}})}
-    assert {one.models for one in language_rows(suite_of(cells))} == {"clients"}
+    assert {one["models"] for one in language_rows(suite_of(cells))} == {"clients"}
 
 
 def test_cluster_has_the_languages_of_its_clients():
@@ -359,7 +360,10 @@ def test_questions_of_one_language_make_no_matrix():
 
 def test_domains_are_told_apart():
     cells = {("d", "m", 0): made(answers([1, 0, 0], domain=["maths", "maths", "finance"]))}
-    assert [(one.group, one.value.value) for one in domain_rows(suite_of(cells))] == [("maths", 0.5), ("finance", 0.0)]
+    assert [(one["group"], one.interval.value) for one in domain_rows(suite_of(cells))] == [
+        ("maths", 0.5),
+        ("finance", 0.0),
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------- all

@@ -10,6 +10,7 @@ from fedloom import api
 from fedloom.base.errors import RunError
 from fedloom.base.mean import Mean
 from fedloom.evaluation.held_out import Scored, group_means, score_table
+from fedloom.results.estimates import Where, contrast
 from fedloom.results.outcome import Asked
 from fedloom.results.per_client import models_of_clients
 from fedloom.results.show import (
@@ -17,7 +18,6 @@ from fedloom.results.show import (
     compare,
     compare_record,
     compare_table,
-    difference,
     outcome,
     show_record,
     show_table,
@@ -33,6 +33,12 @@ def scored(index, *, owner="", total=1.0, weight=1.0, score="loss", name="test",
 def found(final, *, base=None, label="plain", seed=0, complete=True):
     results = {"base": tuple(base or final), "final": tuple(final)}
     return Outcome(f"runs/{label}{seed}", label, seed, 50, complete, results, {"wall_s": 1.0}, {})
+
+
+def difference(pairs, score, **more):
+    """The contrast of runs that are pairs, of the set that they were asked."""
+    one, other = (dict(enumerate(side)) for side in zip(*pairs, strict=True))
+    return contrast([one], [other], Where(pairs[0][0].results["final"][0].set), score, **more)
 
 
 SHARED = [scored(i, total=2.0 * (i + 1), weight=i + 1.0, name="validation", client=f"c{i // 3}") for i in range(6)]

@@ -6,31 +6,21 @@ level 1 - 0.05 / places (Bonferroni), so that all of them together err in at mos
 everywhere fails somewhere, and the other way round: the side that needs one place alone is the one corrected.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fedloom.base.errors import DataError, RunError
-from fedloom.base.files import plain
 from fedloom.benchmark.ranking import ALL, gap
 from fedloom.benchmark.suite import BASE, Claim, SuiteOutcome
-from fedloom.benchmark.summary import Summary, languages_of_models, summarise
-from fedloom.evaluation.held_out import Scored
-from fedloom.evaluation.statistics import LEVEL, Interval
-from fedloom.results.outcome import Asked, Outcome
-from fedloom.results.per_client import by_knowledge, direction
+from fedloom.benchmark.summary import Summary, summarise
+from fedloom.evaluation.intervals import LEVEL
+from fedloom.results.estimates import Estimate, Where
+from fedloom.results.per_client import direction
 
-__all__ = ["Conclusion", "Decision", "Part", "conclude", "decide"]
+__all__ = ["Conclusion", "Decision", "conclude", "decide"]
 
 State = Literal["holds", "does not hold", "not decided"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the differences that a claim rests on."""
-
-    what: str
-    difference: Interval
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,11 @@ class Decision:
     text: str
     state: State
     reason: str
-    parts: tuple[Part, ...]
+    parts: tuple[Estimate, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return vars(self) | {"parts": [part.record("difference") for part in self.parts]}
 
     @property
     def line(self) -> str:
@@ -58,7 +52,7 @@ class Conclusion:
 
     def record(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
-        return self.summary.record() | {"claims": [plain(one) for one in self.decisions]}
+        return self.summary.record() | {"claims": [one.record() for one in self.decisions]}
 
 
 def conclude(study: SuiteOutcome) -> Conclusion:
@@ -67,16 +61,12 @@ def conclude(study: SuiteOutcome) -> Conclusion:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Questions of a data set: all that the claim is about, or those with one value of a tag."""
+class _Place:
+    """Questions that a difference is over: of a data set, of the mean of several, or those with one value of a tag."""
 
-    data: str
-    tag: str = ""
-    value: str = ""
-
-    @property
-    def label(self) -> str:
-        return f"{self.data}, {self.value}" if self.value else self.data
+    label: str
+    data: Sequence[str]
+    where: Where
 
 
 def decide(found: SuiteOutcome, claim: Claim) -> Decision:
@@ -102,29 +92,29 @@ def _basis(found: SuiteOutcome) -> str:
 
 
 def _decide(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Decision:
-    if claim.kind in ("above", "not_above"):
-        return _everywhere(found, claim, data)
-    groups = list(_groups(found, claim, data))
-    if not groups:
+    places = list(_places(found, claim, data))
+    if not places:
         return Decision(claim.text, "not decided", f"no question has the tag '{claim.groups}'", ())
-    return _somewhere(found, claim, groups) if claim.kind == "above_somewhere" else _none_best(found, claim, groups)
-
-
-def _everywhere(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Decision:
-    """Decide whether every difference lies above the margin, or below it."""
-    places = [data] if claim.over == "mean" else [(one,) for one in data]
-    needed = [(method, place) for method in claim.methods for place in places]
-    parts = [_over(found, claim, *each, LEVEL) for each in needed]
+    if claim.kind == "none_best":
+        return _none_best(found, claim, places)
+    needed = [(method, claim.than, place) for method in claim.methods for place in places]
     strict = _level(len(needed))
-    corrected = [_over(found, claim, *each, strict) for each in needed]
+    plain, corrected = ([_difference(found, claim, *one, level) for one in needed] for level in (LEVEL, strict))
+    if claim.kind == "above_somewhere":
+        return _somewhere(claim, plain, corrected, strict)
+    return _everywhere(claim, plain, corrected, strict)
+
+
+def _everywhere(claim: Claim, parts: Sequence[Estimate], corrected: Sequence[Estimate], strict: float) -> Decision:
+    """Decide whether every difference lies above the margin, or below it."""
     if claim.kind == "above":
-        weakest = min(parts, key=lambda part: part.difference.low)
-        holds = all(part.difference.low > claim.margin for part in parts)
-        fails = any(part.difference.high <= claim.margin for part in corrected)
+        weakest = min(parts, key=_low)
+        holds = all(part.interval.low > claim.margin for part in parts)
+        fails = any(part.interval.high <= claim.margin for part in corrected)
     else:
-        weakest = max(parts, key=lambda part: part.difference.high)
-        holds = all(part.difference.high <= claim.margin for part in parts)
-        fails = any(part.difference.low > claim.margin for part in corrected)
+        weakest = max(parts, key=lambda part: part.interval.high)
+        holds = all(part.interval.high <= claim.margin for part in parts)
+        fails = any(part.interval.low > claim.margin for part in corrected)
     side, which = ("above", "lowest ") if claim.kind == "above" else ("at most", "highest ")
     reason = f"{which * (len(parts) > 1)}{_told(weakest)}, needed {side} {claim.margin:g}"
     if fails and len(parts) > 1:
@@ -132,9 +122,57 @@ def _everywhere(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Decis
     return Decision(claim.text, _state(holds=holds, fails=fails), reason, tuple(parts))
 
 
-def _over(found: SuiteOutcome, claim: Claim, method: str, place: Sequence[str], level: float) -> Part:
-    difference = gap(found, place, method, claim.than, score=claim.score, choose=_Chooser(claim), level=level)
-    return Part(f"{method} - {claim.than} on {place[0] if len(place) == 1 else ALL}", difference)
+def _somewhere(claim: Claim, plain: Sequence[Estimate], parts: Sequence[Estimate], strict: float) -> Decision:
+    """Decide whether any difference on any group lies above the margin."""
+    best, above = max(parts, key=_low), sum(part.interval.low > claim.margin for part in parts)
+    state = _state(holds=above > 0, fails=all(part.interval.high <= claim.margin for part in plain))
+    told = f"best {_told(best)}, needed above {claim.margin:g}, so on {above} of {len(parts)}"
+    return Decision(claim.text, state, f"{told} ({_corrected(strict)})", tuple(parts))
+
+
+def _none_best(found: SuiteOutcome, claim: Claim, places: Sequence[_Place]) -> Decision:
+    """Decide whether every method is beaten by another one on some group."""
+    level, strict = _level(len(places) * (len(claim.methods) - 1)), _level(len(claim.methods))
+    beaten = [max(_rivals(found, claim, places, method, level), key=_low) for method in claim.methods]
+    best = [_rivals(found, claim, places, method, strict) for method in claim.methods]
+    least, count = min(beaten, key=_low), sum(part.interval.low > 0 for part in beaten)
+    fails = any(all(part.interval.high < 0 for part in parts) for parts in best)
+    reason = f"{count} of {len(beaten)} are beaten somewhere, least surely {_told(least)} ({_corrected(level)})"
+    return Decision(claim.text, _state(holds=count == len(beaten), fails=fails), reason, tuple(beaten))
+
+
+def _rivals(found: SuiteOutcome, claim: Claim, places: Sequence[_Place], method: str, level: float) -> list[Estimate]:
+    """Return by how much each other method beats a method on each group."""
+    # Of a score of which less is better, who beats another has less.
+    signs = [direction(claim.score or found.suite.headline(place.data[0])) for place in places]
+    return [
+        _difference(found, claim, *((rival, method) if sign >= 0 else (method, rival)), place, level)
+        for place, sign in zip(places, signs, strict=True)
+        for rival in claim.methods
+        if rival != method
+    ]
+
+
+def _difference(found: SuiteOutcome, claim: Claim, first: str, second: str, place: _Place, level: float) -> Estimate:
+    interval = gap(found, place.data, first, second, score=claim.score, where=place.where, level=level)
+    return Estimate({"what": f"{first} - {second} on {place.label}"}, interval)
+
+
+def _places(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Iterator[_Place]:
+    """Yield what a claim is about, one by one: data sets or their mean, or each value of a tag in each data set."""
+    everywhere, own = claim.kind in ("above", "not_above"), claim.groups if claim.models == "own" else ""
+    where = Where(claim.set, tuple(sorted(claim.where.items())), claim.facts, own)
+    if everywhere and claim.over == "mean" and len(data) > 1:
+        yield _Place(ALL, data, where)
+        return
+    for name in data:
+        if everywhere or claim.groups == "data":
+            yield _Place(name, (name,), where)
+            continue
+        final = next(iter(found.runs(name, claim.methods[0]).values())).part(where).results["final"]
+        for value in dict.fromkeys(one.tags[claim.groups] for one in final if claim.groups in one.tags):
+            tags = tuple(sorted({**claim.where, claim.groups: value}.items()))
+            yield _Place(f"{name}, {value}", (name,), replace(where, tags=tags))
 
 
 def _level(n_places: int) -> float:
@@ -146,106 +184,13 @@ def _state(*, holds: bool, fails: bool) -> State:
     return "holds" if holds else "does not hold" if fails else "not decided"
 
 
-def _told(part: Part) -> str:
-    return f"{part.what} {part.difference:+.3f}"
+def _low(part: Estimate) -> float:
+    return part.interval.low
 
 
-def _somewhere(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group]) -> Decision:
-    """Decide whether any difference on any group lies above the margin."""
-    places = [(method, group) for method in claim.methods for group in groups]
-    level = _level(len(places))
-    parts = [_part(found, claim, group, (method, claim.than), level) for method, group in places]
-    uncorrected = [_part(found, claim, group, (method, claim.than), LEVEL) for method, group in places]
-    best = max(parts, key=lambda part: part.difference.low)
-    state = _state(
-        holds=best.difference.low > claim.margin,
-        fails=all(part.difference.high <= claim.margin for part in uncorrected),
-    )
-    above = sum(part.difference.low > claim.margin for part in parts)
-    reason = f"best {_told(best)}, needed above {claim.margin:g}, so on {above} of {len(parts)} ({_corrected(level)})"
-    return Decision(claim.text, state, reason, tuple(parts))
-
-
-def _none_best(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group]) -> Decision:
-    """Decide whether every method is beaten by another one on some group."""
-    level, strict = _level(len(groups) * (len(claim.methods) - 1)), _level(len(claim.methods))
-    rivals = {method: _rivals(found, claim, groups, method, level) for method in claim.methods}
-    best = [_rivals(found, claim, groups, method, strict) for method in claim.methods]
-    beaten = {method: max(parts, key=lambda part: part.difference.low) for method, parts in rivals.items()}
-    least = min(beaten.values(), key=lambda part: part.difference.low)
-    state = _state(
-        holds=least.difference.low > 0,
-        fails=any(all(part.difference.high < 0 for part in parts) for parts in best),
-    )
-    count = sum(part.difference.low > 0 for part in beaten.values())
-    reason = f"{count} of {len(beaten)} are beaten somewhere, least surely {_told(least)} ({_corrected(level)})"
-    return Decision(claim.text, state, reason, tuple(beaten.values()))
-
-
-def _rivals(found: SuiteOutcome, claim: Claim, groups: Sequence[_Group], method: str, level: float) -> list[Part]:
-    """Return by how much each other method beats a method on each group."""
-    return [
-        # Of a score of which less is better, who beats another has less.
-        _part(found, claim, group, (rival, method) if _sign(found, claim, group) >= 0 else (method, rival), level)
-        for group in groups
-        for rival in claim.methods
-        if rival != method
-    ]
-
-
-def _sign(found: SuiteOutcome, claim: Claim, group: _Group) -> int:
-    return direction(claim.score or found.suite.headline(group.data))
+def _told(part: Estimate) -> str:
+    return f"{part['what']} {part.interval:+.3f}"
 
 
 def _corrected(level: float) -> str:
     return f"intervals of {100 * level:.2f} %"
-
-
-def _part(found: SuiteOutcome, claim: Claim, group: _Group, pair: tuple[str, str], level: float) -> Part:
-    first, second = pair
-    difference = gap(found, [group.data], first, second, score=claim.score, choose=_Chooser(claim, group), level=level)
-    return Part(f"{first} - {second} on {group.label}", difference)
-
-
-def _groups(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Iterator[_Group]:
-    """Yield the groups of questions that a claim is about: data sets, or each value of a tag in each of them."""
-    for name in data:
-        if claim.groups == "data":
-            yield _Group(name)
-            continue
-        run = next(iter(found.runs(name, claim.methods[0]).values()))
-        final = _Chooser(claim)(run).results["final"]
-        tagged = [one.tags[claim.groups] for one in final if claim.groups in one.tags]
-        yield from (_Group(name, claim.groups, value) for value in dict.fromkeys(tagged))
-
-
-@dataclass(frozen=True)
-class _Chooser:
-    """Chooses the questions of a claim, and the models of a run that answer them."""
-
-    claim: Claim
-    group: _Group | None = None
-
-    def __call__(self, run: Outcome) -> Outcome:
-        """Return the part of the run: the set, the tags, the group, and the models whose own the questions are."""
-        claim, tags = self.claim, dict(self.claim.where)
-        if self.group and self.group.tag:
-            tags[self.group.tag] = self.group.value
-        asked = Asked(claim.set, tuple(sorted(tags.items())))
-        known = run if claim.facts == "all" else by_knowledge(run, claim.facts)
-        if claim.models == "own":
-            return known.part(_OwnModels(asked, claim.groups, languages_of_models(run, claim.groups)))
-        return known.part(asked)
-
-
-@dataclass(frozen=True)
-class _OwnModels:
-    """Chooses of some questions those put to a model whose own clients have the question's value of a tag."""
-
-    asked: Asked
-    tag: str
-    own: Mapping[str, frozenset[str]] = field(compare=False)  # follows from the run, and parts are kept by run
-
-    def __call__(self, one: Scored) -> bool:
-        """Return whether a scored example is among them; a model that all share is everybody's own."""
-        return self.asked(one) and (not one.owner or one.tags.get(self.tag) in self.own[one.owner])

@@ -7,40 +7,27 @@ interval covers the seeds: `better` needs both.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from fedloom.base.errors import DataError
 from fedloom.base.rng import numpy_random
 from fedloom.benchmark.suite import BASE, SuiteOutcome
-from fedloom.evaluation.repetitions import Repetition, mean_interval, repeated_p
+from fedloom.evaluation.intervals import Verdict, verdict
+from fedloom.evaluation.repetitions import Repetition, repeated_p
 from fedloom.evaluation.statistics import LEVEL, Array, Interval, ScoreTable, holm, resampled, sign_flip
-from fedloom.results.outcome import Asked, Outcome
+from fedloom.results.estimates import TEST, Phase, Runs, contrast, estimate, repetitions
+from fedloom.results.outcome import Choice
 from fedloom.results.per_client import direction
-from fedloom.results.show import paired, repetition
 
-__all__ = [
-    "ALL",
-    "Chooser",
-    "PairRow",
-    "RankRow",
-    "gap",
-    "mean_value",
-    "pair_rows",
-    "rank_rows",
-]
+__all__ = ["ALL", "PairRow", "RankRow", "gap", "mean_value", "pair_rows", "rank_rows"]
 
 ALL = "(mean)"
 """Stands for the mean over the data sets, each counting alike."""
 
 _SWAPS = 4_999
-
-Verdict = Literal["better", "worse", "undecided"]
-Chooser = Callable[[Outcome], Outcome]
-"""Takes the part of a run that is compared: which questions to which models."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +40,19 @@ class PairRow:
     second: str
     difference: Interval
     p: float
-    """Two-sided: by swapped answers, or of the interval over the seeds, whichever is larger."""
+    """Two-sided: by swapped answers, or of the interval over the seeds, whichever is larger; NaN untested."""
     corrected_p: float
     """Corrected for all pairs of the data set (Holm)."""
     verdict: Verdict
     """Whether the first is better: undecided where the interval contains 0 or the corrected p is 0.05 or more."""
+
+    def turned(self) -> "PairRow":
+        """Return the second less the first."""
+        told: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+        one = self.difference
+        turned = replace(one, value=-one.value, low=-one.high, high=-one.low)
+        sides = {"first": self.second, "second": self.first}
+        return replace(self, **sides, difference=turned, verdict=told.get(self.verdict, self.verdict))
 
 
 @dataclass(frozen=True)
@@ -72,31 +67,29 @@ class RankRow:
     """Over resamples of the seeds and of the questions."""
 
 
-_TEST = Asked("test")
-
-
 def _comparable(found: SuiteOutcome, data: Sequence[str]) -> list[str]:
     """Return the methods whose every run on the data sets has ended and has the headline score."""
 
-    def has(name: str, method: str) -> bool:
-        runs = found.runs(name, method)
-        score = found.suite.headline(name)
-        return len(runs) == len(found.seeds) and all(
-            not math.isnan(run.part(_TEST).table(score).value) for run in runs.values()
-        )
+    def is_whole(method: str) -> bool:
+        runs = [(run, found.suite.headline(name)) for name in data for run in found.runs(name, method).values()]
+        told = [not math.isnan(run.part(TEST).table(score).value) for run, score in runs]
+        return len(told) == len(data) * len(found.seeds) and all(told)
 
-    return [method for method in found.methods if all(has(name, method) for name in data)]
+    return [method for method in found.methods if is_whole(method)]
+
+
+def _headlines(found: SuiteOutcome, data: Sequence[str]) -> list[str]:
+    return [found.suite.headline(name) for name in data]
 
 
 def _label(found: SuiteOutcome, data: Sequence[str]) -> tuple[str, str]:
     """Return data set and score of rows about one data set, or about the mean of several."""
-    scores = list(dict.fromkeys(map(found.suite.headline, data)))
-    return (data[0] if len(data) == 1 else ALL), " / ".join(scores)
+    return (data[0] if len(data) == 1 else ALL), " / ".join(dict.fromkeys(_headlines(found, data)))
 
 
 def _sign(found: SuiteOutcome, data: Sequence[str]) -> int:
     """Return whether more or less of the headline scores is better; 0 where they do not agree."""
-    signs = {direction(found.suite.headline(name)) for name in data}
+    signs = set(map(direction, _headlines(found, data)))
     return signs.pop() if len(signs) == 1 else 0
 
 
@@ -120,11 +113,12 @@ def rank_rows(found: SuiteOutcome, data: Sequence[str]) -> list[RankRow]:
     ]
 
 
-def mean_value(found: SuiteOutcome, data: Sequence[str], method: str, phase: str = "final") -> Interval:
-    """Return the headline score of a method on the test, over the data sets and seeds."""
-    runs = {name: [run.part(_TEST) for run in found.runs(name, method).values()] for name in data}
-    seeds = [[repetition(run, None, found.suite.headline(name), (phase, phase)) for run in runs[name]] for name in data]
-    return mean_interval(seeds, resamples=runs[data[0]][0].resamples)
+def mean_value(found: SuiteOutcome, data: Sequence[str], method: str, phase: Phase = "final") -> Interval:
+    """Return the headline score of a method on the test, over the data sets and seeds, of which it has all."""
+    value = estimate([found.runs(name, method) for name in data], TEST, *_headlines(found, data), phase=phase)
+    if value is None:
+        raise DataError(f"{method} on {', '.join(data)}: a run has no score.")
+    return value
 
 
 def _resampled(found: SuiteOutcome, data: str, methods: Sequence[str], resamples: int) -> Array:
@@ -133,7 +127,7 @@ def _resampled(found: SuiteOutcome, data: str, methods: Sequence[str], resamples
     Questions that all seeds ask are drawn once for all of them: another seed's answer to one is no other question.
     """
     score = found.suite.headline(data)
-    runs = [[found.runs(data, method)[seed].part(_TEST) for method in methods] for seed in found.seeds]
+    runs = [[found.runs(data, method)[seed].part(TEST) for method in methods] for seed in found.seeds]
     shared = len({each[0].asked("final") for each in runs}) == 1
     draws = [data if shared else f"{data} {seed}" for seed in found.seeds]
     values_SRM = np.stack(
@@ -157,27 +151,13 @@ def pair_rows(found: SuiteOutcome, data: Sequence[str]) -> list[PairRow]:
     """Return all pairs of methods on the test, by the headline score, of one data set or by the mean over several."""
     methods, sign = _comparable(found, data), _sign(found, data)
     couples = list(itertools.combinations(methods, 2)) if sign else []
-    paired_seeds = [_seeds(found, data, first, second) for first, second in couples]
-    gaps = [mean_interval(seeds, resamples=_resamples(found, data)) for seeds in paired_seeds]
-    p_values = [
-        max(_swap_test(found, data, *couple), repeated_p(seeds) if len(found.seeds) > 1 else 0.0)
-        for couple, seeds in zip(couples, paired_seeds, strict=True)
-    ]
+    gaps = [gap(found, data, first, second) for first, second in couples]
+    p_values = [_p(repetitions(*_sides(found, data, *pair), TEST, _headlines(found, data))) for pair in couples]
     label, score = _label(found, data)
     return [
-        PairRow(label, score, first, second, difference, p, corrected, _verdict(difference, corrected, sign))
-        for (first, second), difference, p, corrected in zip(couples, gaps, p_values, holm(p_values), strict=True)
+        PairRow(label, score, *pair, one, p, corrected, verdict(one, sign) if corrected < 0.05 else "undecided")
+        for pair, one, p, corrected in zip(couples, gaps, p_values, holm(p_values), strict=True)
     ]
-
-
-def _verdict(difference: Interval, corrected_p: float, sign: int) -> Verdict:
-    if corrected_p >= 0.05 or difference.low <= 0 <= difference.high:
-        return "undecided"
-    return "better" if sign * difference.value > 0 else "worse"
-
-
-def _on_test(run: Outcome) -> Outcome:
-    return run.part(_TEST)
 
 
 def gap(
@@ -187,62 +167,35 @@ def gap(
     second: str,
     *,
     score: str = "",
-    choose: Chooser = _on_test,
+    where: Choice = TEST,
     level: float = LEVEL,
 ) -> Interval:
     """Return the score of a method less that of another, or of its base, over seeds and as a mean over data sets.
 
-    `score` left out is each data set's headline; `choose` is asked of each run by itself.
+    `score` left out is each data set's headline.
     """
-    seeds = _seeds(found, data, first, second, score=score, choose=choose)
-    if not seeds[0]:
-        raise DataError(f"{first} less {second} on {', '.join(data)}: no seed has both.")
+    scores = [score] * len(data) if score else _headlines(found, data)
+    phases = ("final", "base" if second == BASE else "final")
     try:
-        return mean_interval(seeds, resamples=_resamples(found, data), level=level)
+        return contrast(*_sides(found, data, first, second), where, *scores, phases=phases, level=level)
     except DataError as error:
         raise DataError(f"{first} less {second} on {', '.join(data)}: {error}") from error
 
 
-def _resamples(found: SuiteOutcome, data: Sequence[str]) -> int:
-    return next(run.resamples for (name, *_), run in found.cells.items() if name in data)
+def _sides(found: SuiteOutcome, data: Sequence[str], first: str, second: str) -> tuple[Runs, Runs]:
+    """Return the runs of two methods; of a method and its base the same twice."""
+    one = [found.runs(name, first) for name in data]
+    return one, one if second == BASE else [found.runs(name, second) for name in data]
 
 
-def _seeds(
-    found: SuiteOutcome,
-    data: Sequence[str],
-    first: str,
-    second: str,
-    *,
-    score: str = "",
-    choose: Chooser = _on_test,
-) -> list[list[Repetition]]:
-    """Return the differences of two methods, or of one and its base, by data set and seed."""
-    phases = ("final", "base" if second == BASE else "final")
-    scores = [score or found.suite.headline(name) for name in data]
-    pairs = [_pairs(found, name, first, second, choose) for name in data]
-    seeds = [seed for seed in found.seeds if all(seed in each for each in pairs)]
-    return [[repetition(*each[seed], name, phases) for seed in seeds] for each, name in zip(pairs, scores, strict=True)]
-
-
-def _pairs(
-    found: SuiteOutcome, data: str, first: str, second: str, choose: Chooser
-) -> dict[int, tuple[Outcome, Outcome]]:
-    """Return the chosen part of the runs of two methods by seed; of a method and its base the same run twice."""
-    runs = {seed: choose(run) for seed, run in found.runs(data, first).items()}
-    other = first if second == BASE else second
-    others = {seed: choose(run) for seed, run in found.runs(data, other).items()}
-    return {seed: (run, others[seed]) for seed, run in runs.items() if seed in others}
-
-
-def _swap_test(found: SuiteOutcome, data: Sequence[str], first: str, second: str) -> float:
-    """Return the p of a pair over all its questions; one that every seed asks again is swapped in all of them."""
+def _p(data: Sequence[Sequence[Repetition]]) -> float:
+    """Return the p of a pair: over its seeds, and over all its questions, of which one that every seed asks is one."""
     tables: list[tuple[ScoreTable, ScoreTable]] = []
-    for name in data:
-        score, pairs = found.suite.headline(name), list(_pairs(found, name, first, second, _on_test).values())
-        seeds = [paired(*pair, score) for pair in pairs]
-        alike = len({one.asked("final") for one, _ in pairs}) == 1
-        tables += [(_stacked([one for one, _ in seeds]), _stacked([other for _, other in seeds]))] if alike else seeds
-    return sign_flip(tables, resamples=_SWAPS)
+    for seeds in data:
+        pairs = [(seed.one, seed.other) for seed in seeds if seed.other]
+        alike = len({seed.questions for seed in seeds}) == 1
+        tables += [(_stacked([one for one, _ in pairs]), _stacked([other for _, other in pairs]))] if alike else pairs
+    return max(sign_flip(tables, resamples=_SWAPS), repeated_p(data) if len(data[0]) > 1 else 0.0)
 
 
 def _stacked(tables: Sequence[ScoreTable]) -> ScoreTable:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,15 @@ from fedloom.benchmark.ranking import PairRow, RankRow, pair_rows, rank_rows
 from fedloom.benchmark.suite import BASE, SuiteOutcome
 from fedloom.evaluation.repetitions import student_interval
 from fedloom.evaluation.statistics import Array, Interval, drawn_interval
-from fedloom.results.knowledge import FACTS, facts_told, of_facts
-from fedloom.results.outcome import Asked, Outcome
-from fedloom.results.per_client import direction, models_of_clients, per_client
-from fedloom.results.show import over_seeds
-from fedloom.runs.arrangements.clustered import Clustered, most_frequent
+from fedloom.results.estimates import FACTS, TEST, Estimate, Phase, Where, estimate
+from fedloom.results.knowledge import facts_told
+from fedloom.results.outcome import Choice, Outcome
+from fedloom.results.per_client import direction, languages_of_models, models_of_clients, per_client, score_names
+from fedloom.runs.arrangements.clustered import Clustered
 from fedloom.runs.tuning import arrangement_of
 
 __all__ = [
     "ClientRow",
-    "GroupRow",
     "ScoreRow",
     "Summary",
     "client_rows",
@@ -32,7 +31,6 @@ __all__ = [
     "fact_rows",
     "fairness",
     "language_rows",
-    "languages_of_models",
     "score_rows",
     "summarise",
 ]
@@ -72,21 +70,6 @@ class ClientRow:
 
 
 @dataclass(frozen=True)
-class GroupRow:
-    """A score by the group of the question, of one kind of model."""
-
-    data: str
-    method: str
-    models: str
-    """Whose models answer: "all", or those of one cluster or of the clients of one language."""
-    group: str
-    """The language or the domain of the questions."""
-    score: str
-    value: Interval
-    n_questions: int
-
-
-@dataclass(frozen=True)
 class Summary:
     """All that is drawn and printed of a suite, its claims excepted."""
 
@@ -98,16 +81,22 @@ class Summary:
     ranks: tuple[RankRow, ...]
     pairs: tuple[PairRow, ...]
     clients: tuple[ClientRow, ...]
-    languages: tuple[GroupRow, ...]
-    domains: tuple[GroupRow, ...]
-    facts: tuple[GroupRow, ...]
+    languages: tuple[Estimate, ...]
+    """By data, method, models and group: the language of the question and whose models answer, one cluster's or those
+    of the clients of one language."""
+    domains: tuple[Estimate, ...]
+    facts: tuple[Estimate, ...]
     """By whose facts are asked for: those a client's own records are about, others', all."""
     missing: tuple[str, ...]
     """Cells that have not ended."""
 
     def record(self) -> dict[str, Any]:
         """Return all of it as JSON values; null stands for what is no finite number."""
-        return plain(self)
+        groups = {
+            name: [one.record("value") for one in rows]
+            for name, rows in (("languages", self.languages), ("domains", self.domains), ("facts", self.facts))
+        }
+        return plain(self) | plain(groups)
 
 
 def summarise(found: SuiteOutcome) -> Summary:
@@ -148,32 +137,30 @@ def _refuse_unknown_headline(found: SuiteOutcome) -> None:
             )
 
 
-def _methods(found: SuiteOutcome) -> Iterator[tuple[str, str, list[Outcome]]]:
+def _methods(found: SuiteOutcome) -> Iterator[tuple[str, str, Mapping[int, Outcome]]]:
     for data, method in itertools.product(found.data, found.methods):
-        runs = list(found.runs(data, method).values())
-        if runs:
+        if runs := found.runs(data, method):
             yield data, method, runs
 
 
 def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
     """Yield every score of every method on every set, with what it rests on."""
-    for data, method, runs in _methods(found):
+    for data, method, seeds in _methods(found):
+        runs = list(seeds.values())
         for questions in dict.fromkeys(one.set for run in runs for one in run.results["final"]):
-            chosen = Asked(questions)
-            parts = [run.part(chosen) for run in runs]
-            final = [one for part in parts for one in part.results["final"]]
-            for score in dict.fromkeys(name for one in final for name in one.scores):
-                value = over_seeds(parts, score)
-                if value:
+            where = Where(questions)
+            for score in score_names([one for run in runs for one in run.part(where).results["final"]]):
+                final = estimate([seeds], where, score)
+                if final:
                     yield ScoreRow(
                         data=data,
                         method=method,
                         questions=questions,
                         score=score,
-                        base=over_seeds(parts, score, "base"),
-                        final=value,
-                        n_questions=len(parts[0].questions("final")),
-                        seeds=tuple(run.seed for run in runs),
+                        base=estimate([seeds], where, score, phase="base"),
+                        final=final,
+                        n_questions=len(runs[0].part(where).questions("final")),
+                        seeds=tuple(seeds),
                         base_ids=tuple(dict.fromkeys(str(run.card.get("base_id", "")) for run in runs)),
                         data_sha256=tuple(str(run.card.get("data_sha256", "")) for run in runs),
                     )
@@ -181,8 +168,11 @@ def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
 
 def client_rows(found: SuiteOutcome) -> Iterator[ClientRow]:
     """Yield how the clients fare by the headline score and the loss, on their own questions and on common ones."""
-    for data, method, runs in _methods(found):
-        told = {run.seed: {(one.questions, one.score): one.values for one in per_client(run)} for run in runs}
+    for data, method, seeds in _methods(found):
+        runs = list(seeds.values())
+        told = {
+            seed: {(one.questions, one.score): one.values for one in per_client(run)} for seed, run in seeds.items()
+        }
         for questions, score in next(iter(told.values())):
             clients = {seed: rows[questions, score] for seed, rows in told.items() if (questions, score) in rows}
             if score in (found.suite.headline(data), "loss") and len(clients) == len(runs):
@@ -223,7 +213,9 @@ def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int, *, a
     drawn = _drawn_measures(values, sign, resamples) if alike else {}
     n = len(values[0])
     if len(told) > 1:
-        shared = {name: [(float(drawn_R.var(ddof=1)), max(1, n - 1))] for name, drawn_R in drawn.items() if name not in _LAST}
+        shared = {
+            name: [(float(drawn_R.var(ddof=1)), max(1, n - 1))] for name, drawn_R in drawn.items() if name not in _LAST
+        }
         return {name: student_interval([each[name] for each in told], shared=shared.get(name, ())) for name in told[0]}
     return {
         name: Interval(one, math.nan, math.nan, n) if name in _LAST else drawn_interval(one, drawn[name], n)
@@ -242,27 +234,16 @@ def _drawn_measures(values: Sequence[Sequence[float]], sign: int, resamples: int
     return {name: np.mean([drawn[name] for drawn in seeds], axis=0) for name in seeds[0]}
 
 
-def languages_of_models(run: Outcome, tag: str) -> dict[str, frozenset[str]]:
-    """Return, by a model's owner, the most frequent value of a tag for each of its clients; "" owns what all share."""
-    spoken = most_frequent(run.card, tag)
-    return {
-        owner: frozenset(spoken[client] for client in clients if client in spoken)
-        for owner, clients in models_of_clients(run).items()
-    }
-
-
-def language_rows(found: SuiteOutcome) -> Iterator[GroupRow]:
+def language_rows(found: SuiteOutcome) -> Iterator[Estimate]:
     """Yield the headline score by the language of the question and by whose models answer, on the common test."""
     for data, method, runs in _methods(found):
         languages = _values(runs, "language")
-        labels = [_called(run) for run in runs] if languages else []
-        for label in dict.fromkeys(labels[0].values()) if labels else ():
-            told = [
-                _only(run, {owner for owner, name in called.items() if name == label})
-                for run, called in zip(runs, labels, strict=True)
-            ]
+        called = {seed: _called(run) for seed, run in runs.items()} if languages else {}
+        for models in dict.fromkeys(name for names in list(called.values())[:1] for name in names.values()):
+            told = {seed: _only(run, models, called[seed]) for seed, run in runs.items()}
             for language in languages:
-                yield from _group_row(found, (data, method, label), told, "language", language)
+                where = Where("test", (("language", language),))
+                yield from _group(found, (data, method, models, language), told, where)
 
 
 def _called(run: Outcome) -> dict[str, str]:
@@ -277,46 +258,46 @@ def _called(run: Outcome) -> dict[str, str]:
     return {owner: ", ".join(sorted(spoken)) for owner, spoken in languages_of_models(run, "language").items()}
 
 
-def _only(run: Outcome, owners: set[str]) -> Outcome:
-    return replace(run, results={"final": tuple(one for one in run.results["final"] if one.owner in owners)})
+def _only(run: Outcome, models: str, called: Mapping[str, str]) -> Outcome:
+    """Return the run with the models of that name alone."""
+    return run.kept(lambda one: called.get(one.owner) == models)
 
 
-def _values(runs: Sequence[Outcome], tag: str) -> list[str]:
+def _values(runs: Mapping[int, Outcome], tag: str) -> list[str]:
     """Return the values of a tag in the common test, if there are several."""
-    tagged = [one for one in runs[0].results["final"] if one.set == "test" and tag in one.tags]
+    tagged = [one for one in next(iter(runs.values())).part(TEST).results["final"] if tag in one.tags]
     values = list(dict.fromkeys(one.tags[tag] for one in tagged))
     return values if len(values) > 1 else []
 
 
-def domain_rows(found: SuiteOutcome) -> Iterator[GroupRow]:
+def domain_rows(found: SuiteOutcome) -> Iterator[Estimate]:
     """Yield the headline score by the domain of the question, on the common test."""
     for data, method, runs in _methods(found):
         for domain in _values(runs, "domain"):
-            yield from _group_row(found, (data, method, "all"), runs, "domain", domain)
+            yield from _group(found, (data, method, "all", domain), runs, Where("test", (("domain", domain),)))
 
 
-def fact_rows(found: SuiteOutcome) -> Iterator[GroupRow]:
+def fact_rows(found: SuiteOutcome) -> Iterator[Estimate]:
     """Yield the headline score by whose facts are asked for, before training and of each method."""
-    for data in found.data:
-        runs = {method: list(found.runs(data, method).values()) for method in found.methods}
-        told = {method: each for method, each in runs.items() if each and facts_told(each)}
-        score = found.suite.headline(data)
-        for method, phase in [(BASE, "base")] * bool(told) + [(method, "final") for method in told]:
-            for name in FACTS:
-                parts = of_facts(told.get(method) or next(iter(told.values())), name)
-                interval = over_seeds(parts, score, phase)
-                if interval:
-                    count = len(parts[0].questions(phase))
-                    yield GroupRow(data, method, "each client's", name, score, interval, count)
+    begun: set[str] = set()
+    for data, method, runs in _methods(found):
+        told: Mapping[str, Phase] = {**({} if data in begun else {BASE: "base"}), method: "final"}
+        for name, phase in told.items() if facts_told(runs.values()) else ():
+            begun.add(data)
+            for group, where in FACTS.items():
+                yield from _group(found, (data, name, "each client's", group), runs, where, phase)
 
 
-def _group_row(
-    found: SuiteOutcome, names: tuple[str, str, str], runs: Sequence[Outcome], tag: str, value: str
-) -> Iterator[GroupRow]:
-    data, method, models = names
-    chosen, score = Asked("test", ((tag, value),)), found.suite.headline(data)
-    parts = [run.part(chosen) for run in runs]
-    interval = over_seeds(parts, score)
-    if interval:
-        count = len(parts[0].questions("final"))
-        yield GroupRow(data, method, models, value, score, interval, count)
+def _group(
+    found: SuiteOutcome,
+    names: tuple[str, str, str, str],
+    runs: Mapping[int, Outcome],
+    where: Choice,
+    phase: Phase = "final",
+) -> Iterator[Estimate]:
+    """Yield the headline score of a group of questions, if they have it."""
+    score = found.suite.headline(names[0])
+    if interval := estimate([runs], where, score, phase=phase):
+        count = len(next(iter(runs.values())).part(where).questions(phase))
+        labels = dict(zip(("data", "method", "models", "group"), names, strict=True))
+        yield Estimate(labels | {"score": score}, interval, count)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from fedloom.base.tables import Table
     from fedloom.benchmark.runner import Ended
     from fedloom.benchmark.suite import Cell, Suite
-    from fedloom.benchmark.summary import GroupRow, Summary
+    from fedloom.benchmark.summary import Summary
     from fedloom.evaluation.statistics import Interval
+    from fedloom.results.estimates import Estimate
 
 __all__ = ["bench", "carried_out"]
 
@@ -140,32 +141,25 @@ def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
 def _tables(summary: "Summary") -> "list[Table]":
     from fedloom.base.tables import Table
     from fedloom.benchmark.ranking import ALL
+    from fedloom.results.estimates import FACTS
 
-    title = f"{summary.title}, {_seeds(summary.seeds)}"
-    ranked = dict.fromkeys(row.data for row in summary.ranks)
-    cells = {(row.method, row.data): f"{row.value:.3f}  {_place(row.rank)}" for row in summary.ranks}
-    scores = [f"{data}: {summary.headline[data]}" if data in summary.headline else data for data in ranked]
-    methods = dict.fromkeys(row.method for row in summary.ranks)
-    rows = tuple((method, *(cells.get((method, data), "") for data in ranked)) for method in methods)
-    tables = [Table(f"{title}: score and place, with intervals", ("method", *scores), rows)]
-    about = ALL if ALL in ranked else next(iter(ranked), "")
-    pairs = [row for row in summary.pairs if row.data == about]
-    tables += [
-        Table(
-            f"Pairs on {about}",
-            ("pair", "difference", "p", "corrected", "the first is"),
-            tuple(
-                (f"{r.first} - {r.second}", f"{r.difference:+.3f}", f"{r.p:.4f}", f"{r.corrected_p:.4f}", r.verdict)
-                for r in pairs
-            ),
-        )
-    ] * bool(pairs)
+    title = f"{summary.title}, {_seeds(summary.seeds)}: score and place, with intervals"
+    heads = {row.data: ": ".join([row.data, *filter(None, [summary.headline.get(row.data)])]) for row in summary.ranks}
+    ranks = [((row.method,), heads[row.data], f"{row.value:.3f}  {_place(row.rank)}") for row in summary.ranks]
+    about = ALL if ALL in heads else next(iter(heads), "")
+    pairs = [
+        (f"{r.first} - {r.second}", f"{r.difference:+.3f}", f"{r.p:.4f}", f"{r.corrected_p:.4f}", r.verdict)
+        for r in summary.pairs
+        if r.data == about
+    ]
+    header = ("pair", "difference", "p", "corrected", "the first is")
     return [
-        *tables,
+        _crossed(title, ("method",), ranks),
+        *([Table(f"Pairs on {about}", header, tuple(pairs))] if pairs else []),
         *_client_tables(summary),
-        *_matrix("language", summary.languages),
-        *_matrix("domain", summary.domains),
-        *_facts(summary),
+        *_matrices(summary.languages, "by language of the question, {}"),
+        *_matrices(summary.domains, "by domain of the question, {}"),
+        *_matrices(summary.facts, "{} by whose facts are asked for, with 95 % intervals", groups=tuple(FACTS)),
     ]
 
 
@@ -190,35 +184,31 @@ def _client_tables(summary: "Summary") -> "list[Table]":
     return [Table("Clients on their own held-out questions", header, tuple(cells))] * bool(rows)
 
 
-def _matrix(what: str, rows: "Iterable[GroupRow]") -> "list[Table]":
-    """Return a table per data set: methods and models by the group of the question."""
-    from fedloom.base.tables import Table
-
+def _matrices(rows: "Sequence[Estimate]", title: str, groups: tuple[str, ...] = ()) -> "list[Table]":
+    """Return a table per data set: methods, and whose models where that varies, by the group of the question."""
     tables: list[Table] = []
-    rows = list(rows)
-    for data in dict.fromkeys(row.data for row in rows):
-        mine = [row for row in rows if row.data == data]
-        groups = tuple(dict.fromkeys(row.group for row in mine))
-        cells = {(row.method, row.models, row.group): f"{row.value.value:.3f}" for row in mine}
-        kinds = dict.fromkeys((row.method, row.models) for row in mine)
-        lines = tuple((*kind, *(cells.get((*kind, group), "") for group in groups)) for kind in kinds)
-        tables.append(Table(f"{data} by {what} of the question, {mine[0].score}", ("method", "models", *groups), lines))
-    return tables
-
-
-def _facts(summary: "Summary") -> "list[Table]":
-    """Return a table per data set: methods by whose facts are asked for, with intervals."""
-    from fedloom.base.tables import Table
-    from fedloom.results.knowledge import FACTS
-
-    tables: list[Table] = []
-    for data in dict.fromkeys(row.data for row in summary.facts):
-        mine = [row for row in summary.facts if row.data == data]
-        cells = {(row.method, row.group): f"{row.value:.3f}" for row in mine}
-        rows = [
-            (method, *(cells.get((method, name), "") for name in FACTS))
-            for method in dict.fromkeys(r.method for r in mine)
+    for data in dict.fromkeys(row["data"] for row in rows):
+        mine = [row for row in rows if row["data"] == data]
+        about = f"{data}{':' * bool(groups)} {title.format(mine[0]['score'])}"
+        cells = [
+            (
+                (row["method"],) if groups else (row["method"], row["models"]),
+                row["group"],
+                f"{row.interval:.3f}" if groups else f"{row.interval.value:.3f}",
+            )
+            for row in mine
         ]
-        title = f"{data}: {mine[0].score} by whose facts are asked for, with 95 % intervals"
-        tables.append(Table(title, ("method", *FACTS), tuple(rows)))
+        tables.append(_crossed(about, ("method",) if groups else ("method", "models"), cells, groups))
     return tables
+
+
+def _crossed(
+    title: str, heads: tuple[str, ...], cells: Sequence[tuple[tuple[str, ...], str, str]], columns: tuple[str, ...] = ()
+) -> "Table":
+    """Return a table of cells by row and column; `columns` left out are those of the cells."""
+    from fedloom.base.tables import Table
+    from fedloom.results.estimates import crossed
+
+    columns = columns or tuple(dict.fromkeys(column for _, column, _ in cells))
+    rows = [(*row, *(found.get(column, "") for column in columns)) for row, found in crossed(cells).items()]
+    return Table(title, (*heads, *columns), tuple(rows))

@@ -144,15 +144,15 @@ class _Row:
 
 
 def _rows(found: "SuiteOutcome", points: Sequence[Sequence[str]]) -> list[_Row]:
-    from fedloom.results.outcome import Asked
-    from fedloom.results.show import over_seeds
+    from fedloom.results.estimates import Where, estimate
 
     rows: list[_Row] = []
     for point in points:
-        runs = [run.part(Asked("validation")) for run in found.runs(_DATA, _slug(point)).values()]
-        value, loss = (over_seeds(runs, score) for score in (found.suite.score, "loss"))
+        runs = found.runs(_DATA, _slug(point))
+        value, loss = (estimate([runs], Where("validation"), score) for score in (found.suite.score, "loss"))
         if value is None or loss is None:
-            raise RunError(f"{runs[0].path}: no validation example has the score; set evaluation.holdout above 0.")
+            place = next(iter(runs.values())).path
+            raise RunError(f"{place}: no validation example has the score; set evaluation.holdout above 0.")
         rows.append(_Row(point, value, loss))
     return rows
 
@@ -182,7 +182,7 @@ def _table(rows: Sequence[_Row], best: _Row, suite: "Suite") -> "Table":
 
 
 def _record(rows: Sequence[_Row], best: _Row, score: str) -> dict[str, Any]:
-    from fedloom.benchmark.summary import plain
+    from fedloom.base.files import plain
 
     told = [{"overrides": list(row.words), score: plain(row.value), "loss": plain(row.loss)} for row in rows]
     return {"score": score, "best": list(best.words), "rows": told}

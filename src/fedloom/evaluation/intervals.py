@@ -4,18 +4,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 __all__ = [
     "LEVEL",
     "Interval",
+    "Verdict",
     "bounded_difference",
     "bounded_share",
     "satterthwaite",
     "student_quantile",
+    "verdict",
 ]
 
 LEVEL = 0.95
 """How often an interval holds the value, where nothing else is said."""
+
+Verdict = Literal["better", "worse", "undecided"]
+"""What is said of the first of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,15 @@ class Interval:
     def __format__(self, spec: str) -> str:
         """Format as `value [low, high]`, each by `spec`."""
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def verdict(difference: Interval, sign: int = 1) -> Verdict:
+    """Return whether the first of two is better: undecided unless the interval of their difference leaves out 0.
+
+    `sign` is -1 where less of the score is better, 0 where neither is.
+    """
+    side = sign * ((difference.low > 0) - (difference.high < 0))
+    return "better" if side > 0 else "worse" if side < 0 else "undecided"
 
 
 @cache

@@ -4,26 +4,18 @@ Training alone can teach a model what its own records tell; what others know onl
 score over all questions mixes the two, and a fair comparison tells them apart.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fedloom.base.tables import Table
 from fedloom.evaluation.statistics import Interval
-from fedloom.results.outcome import Asked, Outcome
-from fedloom.results.per_client import by_knowledge, score_names
-from fedloom.results.show import Comparison, as_json, cell, difference, over_seeds
+from fedloom.results.estimates import FACTS, contrast, estimate
+from fedloom.results.outcome import Outcome
+from fedloom.results.per_client import score_names
+from fedloom.results.show import Comparison, as_json, cell
 
-__all__ = ["FACTS", "facts_told", "knowledge", "knowledge_record", "of_facts"]
-
-FACTS: Mapping[str, Literal["own", "others"] | None] = {"own facts": "own", "others' facts": "others", "all": None}
-"""Whose facts a question of the test asks for, of the client whose model answers."""
-
-
-def of_facts(runs: Sequence[Outcome], name: str) -> list[Outcome]:
-    """Return the part of runs that a column of `FACTS` is over."""
-    facts = FACTS[name]
-    return [by_knowledge(run, facts) if facts else run.part(Asked("test")) for run in runs]
+__all__ = ["FACTS", "facts_told", "knowledge", "knowledge_record"]
 
 
 def facts_told(runs: Iterable[Outcome]) -> bool:
@@ -45,20 +37,22 @@ class _Knowledge:
 
 def _knowledge(compared: Comparison) -> _Knowledge | None:
     """Return who knows what; None where a run does not say what its clients know."""
-    runs = {label: list(seeds.values()) for label, seeds in compared.groups.items()}
-    every = [run for seeds in runs.values() for run in seeds]
-    names = [name for name in score_names(every[0].results["final"]) if name != "loss"] or ["loss"]
-    if not facts_told(every):
+    groups, (first, *others) = compared.groups, compared.labels
+    runs = [run for seeds in groups.values() for run in seeds.values()]
+    if not facts_told(runs):
         return None
-    first, *others = compared.labels
-    parts = {name: {label: of_facts(seeds, name) for label, seeds in runs.items()} for name in FACTS}
-    values = {"base": {name: over_seeds(parts[name][first], names[0], "base") for name in FACTS}}
-    values |= {label: {name: over_seeds(parts[name][label], names[0]) for name in FACTS} for label in runs}
-    against = next((label for label in others if label.startswith("local_only") and compared.pairs(first, label)), "")
-    pairs = compared.pairs(first, against) if against else []
-    both = [name for name in FACTS if pairs and values[first][name] and values[against][name]]
-    chosen = {name: [(of_facts([one], name)[0], of_facts([two], name)[0]) for one, two in pairs] for name in both}
-    return _Knowledge(names[0], values, against, {name: difference(chosen[name], names[0]) for name in both})
+    score = next((name for name in score_names(runs[0].results["final"]) if name != "loss"), "loss")
+    values = {"base": {name: estimate([groups[first]], where, score, phase="base") for name, where in FACTS.items()}}
+    for label, seeds in groups.items():
+        values[label] = {name: estimate([seeds], where, score) for name, where in FACTS.items()}
+    alone = (one for one in others if one.startswith("local_only") and compared.shares_seeds(first, one))
+    against = next(alone, "")
+    gains = {
+        name: contrast([groups[first]], [groups[against]], where, score)
+        for name, where in FACTS.items()
+        if against and values[first][name] and values[against][name]
+    }
+    return _Knowledge(score, values, against, gains)
 
 
 def knowledge(compared: Comparison) -> tuple[list[Table], list[str]]:

@@ -19,10 +19,7 @@ from fedloom.runs.arrangements.clustered import Clustered
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.tuning import arrangement_of, modernised
 
-__all__ = ["Asked", "Outcome", "Selection", "outcome"]
-
-Selection = Callable[[Scored], bool]
-"""Which scored examples a number is over; two that choose alike should be equal, for parts are kept by them."""
+__all__ = ["Asked", "Choice", "Outcome", "outcome"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,11 @@ class Asked:
     set: str
     tags: tuple[tuple[str, str], ...] = ()
 
-    def __call__(self, one: Scored) -> bool:
-        """Return whether a scored example is among them."""
-        return one.set == self.set and all(one.tags.get(name) == value for name, value in self.tags)
+    def __call__(self, run: "Outcome") -> "Outcome":
+        """Return the part of a run that answers them."""
+        return run.kept(
+            lambda one: one.set == self.set and all(one.tags.get(name) == value for name, value in self.tags)
+        )
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,15 @@ class Outcome:
     refined: Mapping[str, float] = field(default_factory=dict[str, float])
     """What refinements did at the server, summed over the run, by refinement and name."""
 
-    def part(self, chosen: Selection) -> "Outcome":
-        """Return the run with the chosen scored examples alone; asked again, the same object."""
-        if chosen not in self._parts:
-            kept = {phase: tuple(filter(chosen, scored)) for phase, scored in self.results.items()}
-            self._parts[chosen] = replace(self, results=kept)
-        return self._parts[chosen]
+    def part(self, where: "Choice") -> "Outcome":
+        """Return the part of the run that a number is over; asked again, the same object."""
+        if where not in self._parts:
+            self._parts[where] = where(self)
+        return self._parts[where]
+
+    def kept(self, wanted: Callable[[Scored], bool]) -> "Outcome":
+        """Return the run with the wanted scored examples alone."""
+        return replace(self, results={phase: tuple(filter(wanted, told)) for phase, told in self.results.items()})
 
     def table(self, score: str, phase: str = "final") -> ScoreTable:
         """Return a score of a phase by owner and question; empty where it was not told."""
@@ -111,7 +113,7 @@ class Outcome:
     # A suite compares every pair of methods on the same questions: what a run has to say is worked out once.
 
     @cached_property
-    def _parts(self) -> dict[Selection, "Outcome"]:
+    def _parts(self) -> dict["Choice", "Outcome"]:
         return {}
 
     @cached_property
@@ -121,6 +123,10 @@ class Outcome:
     @cached_property
     def _digests(self) -> dict[str, dict[tuple[str, int], str]]:
         return {}
+
+
+Choice = Callable[[Outcome], Outcome]
+"""Takes the part of a run that a number is over; two that choose alike should be equal, for parts are kept by them."""
 
 
 def _digest(texts: Sequence[str]) -> str:

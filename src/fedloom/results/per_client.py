@@ -11,10 +11,18 @@ from fedloom.contracts.federated import Metric
 from fedloom.evaluation.held_out import Scored, group_means
 from fedloom.evaluation.statistics import worst_share
 from fedloom.results.outcome import Outcome
-from fedloom.runs.arrangements.clustered import Clustered
+from fedloom.runs.arrangements.clustered import Clustered, most_frequent
 from fedloom.runs.tuning import arrangement_of
 
-__all__ = ["PerClient", "by_knowledge", "direction", "models_of_clients", "per_client", "score_names"]
+__all__ = [
+    "PerClient",
+    "by_knowledge",
+    "direction",
+    "languages_of_models",
+    "models_of_clients",
+    "per_client",
+    "score_names",
+]
 
 _LOWER_IS_BETTER = ("loss", "answer_loss")
 _NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference")
@@ -62,6 +70,15 @@ def models_of_clients(found: Outcome) -> dict[str, tuple[str, ...]]:
     groups = {name: tuple(clients) for name, clients in arrangement.clients(found.card).items()}
     # Where some numbers stay private, every client of a cluster has a model of its own.
     return groups if owners.keys() <= groups.keys() else {owner: (owner,) for owner in owners}
+
+
+def languages_of_models(run: Outcome, tag: str) -> dict[str, frozenset[str]]:
+    """Return, by a model's owner, the most frequent value of a tag for each of its clients; "" owns what all share."""
+    spoken = most_frequent(run.card, tag)
+    return {
+        owner: frozenset(spoken[client] for client in clients if client in spoken)
+        for owner, clients in models_of_clients(run).items()
+    }
 
 
 def per_client(found: Outcome) -> list[PerClient]:

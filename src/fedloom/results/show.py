@@ -1,9 +1,9 @@
-"""What a run directory says, as numbers and as tables: one run by itself, several side by side and in pairs."""
+"""What run directories say, as numbers and as tables: one run by itself, several side by side and in pairs."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedloom.base.errors import RunError
@@ -12,10 +12,10 @@ from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
 from fedloom.evaluation.difficulty import perplexity
 from fedloom.evaluation.held_out import Scored
-from fedloom.evaluation.repetitions import Repetition, mean_interval
-from fedloom.evaluation.statistics import LEVEL, Interval, ScoreTable
+from fedloom.evaluation.statistics import Interval
+from fedloom.results.estimates import Estimate, Where, contrast, estimate
 from fedloom.results.kinds import configuration, kinds
-from fedloom.results.outcome import Asked, Outcome, Selection, outcome
+from fedloom.results.outcome import Outcome, outcome
 from fedloom.results.per_client import per_client, score_names
 from fedloom.runs.accounts import spent_text
 
@@ -27,76 +27,81 @@ __all__ = [
     "compare",
     "compare_record",
     "compare_table",
-    "difference",
     "outcome",
-    "over_seeds",
-    "paired",
     "privacy_line",
-    "repetition",
     "show_record",
     "show_table",
     "stage_lines",
 ]
 
+Groups = Mapping[str, Mapping[int, Outcome]]
+"""Runs by kind and seed."""
+
 
 @dataclass(frozen=True)
 class _Row:
-    """A score over a group of questions; None where nothing was scored."""
+    """A score over a group of questions: before training, and of each kind of run; None where nothing was scored."""
 
     questions: str
     score: str
     base: Interval | None
-    final: Interval | None
-    n: int
+    values: Mapping[str, Interval | None]
+
+    @property
+    def final(self) -> Interval | None:
+        """That of the only kind."""
+        return next(iter(self.values.values()))
 
 
-def _selections(scored: Sequence[Scored]) -> dict[str, Selection]:
+def _places(scored: Sequence[Scored]) -> dict[str, Where]:
     """Return the groups of questions to report: every set, and every domain in it where there are several."""
-    groups: dict[str, Selection] = {}
+    groups: dict[str, Where] = {}
     for name in dict.fromkeys(one.set for one in scored):
-        groups[name] = Asked(name)
+        groups[name] = Where(name)
         domains = dict.fromkeys(one.tags["domain"] for one in scored if one.set == name and "domain" in one.tags)
         for domain in domains if len(domains) > 1 else ():
-            groups[f"{name}/{domain}"] = Asked(name, (("domain", domain),))
+            groups[f"{name}/{domain}"] = Where(name, (("domain", domain),))
     return groups
 
 
-def _value(found: Outcome, chosen: Selection, score: str, phase: str) -> Interval | None:
-    return over_seeds([found.part(chosen)], score, phase)
+def _rows(groups: Groups) -> tuple[list[_Row], dict[str, Where]]:
+    """Return the scores that any kind has on any group of questions, and the groups."""
+    runs = [run for seeds in groups.values() for run in seeds.values()]
+    scored = [one for run in runs for one in run.results.get("final") or run.results.get("base", ())]
+    first, places = next(iter(groups.values())), _places(scored)
+    rows = [
+        _Row(
+            name,
+            score,
+            estimate([first], where, score, phase="base"),
+            {label: estimate([seeds], where, score) for label, seeds in groups.items()},
+        )
+        for name, where in places.items()
+        for score in score_names(scored)
+    ]
+    return [row for row in rows if row.base or any(row.values.values())], places
 
 
-def _rows(found: Outcome) -> list[_Row]:
-    scored = found.results.get("final") or found.results.get("base", ())
+# ------------------------------------------------------------------------------------------------------------- one run
+
+
+def _shown(found: Outcome) -> list[_Row]:
+    """Return the scores of a run, perplexities beside losses of a token, and those of many answers together."""
     rows: list[_Row] = []
-    for group, chosen in _selections(scored).items():
-        for score in score_names(scored):
-            base, final = (_value(found, chosen, score, phase) for phase in ("base", "final"))
-            told = final or base
-            if told:
-                rows.append(_Row(group, score, base, final, told.n))
-            if told and score == "loss" and _is_per_token(found):
-                rows.append(_Row(group, "perplexity", _perplexity(base), _perplexity(final), told.n))
-    return [*rows, *_corpus_rows(found)]
-
-
-def _corpus_rows(found: Outcome) -> list[_Row]:
-    """Return the scores of many answers together, which have no interval: no mean over answers is such a score."""
-    rows: list[_Row] = []
+    per_token = found.settings.get("task", {}).get("name") == "sft"  # a loss of a pair is no loss of a token
+    for row in _rows({found.label: {found.seed: found}})[0]:
+        rows.append(row)
+        if row.score == "loss" and per_token:
+            rows.append(_Row(row.questions, "perplexity", _perplexity(row.base), {"": _perplexity(row.final)}))
     for name, means in found.corpus.items():
         base, final = (_bare(means[phase]) if phase in means else None for phase in ("base", "final"))
-        told = final or base
-        if told:
-            rows.append(_Row("test, all together", name, base, final, told.n))
+        rows += [_Row("test, all together", name, base, {"": final})] if final or base else []
     return rows
 
 
 def _bare(mean: Mean) -> Interval:
+    """Return a score of many answers together, which has no interval: no mean over answers is such a score."""
     return Interval(mean.value, math.nan, math.nan, int(mean.weight))
-
-
-def _is_per_token(found: Outcome) -> bool:
-    """Return whether the loss of a run is that of a token, as of texts; that of a pair is not."""
-    return found.settings.get("task", {}).get("name") == "sft"
 
 
 def _perplexity(loss: Interval | None) -> Interval | None:
@@ -104,7 +109,12 @@ def _perplexity(loss: Interval | None) -> Interval | None:
     if loss is None:
         return None
     value, low, high = (perplexity(Mean(end, 1.0)) for end in (loss.value, loss.low, loss.high))
-    return Interval(value, low, high, loss.n, value * loss.standard_error, loss.effective_n)
+    return replace(loss, value=value, low=low, high=high, standard_error=value * loss.standard_error)
+
+
+def _n(row: _Row) -> int:
+    told = row.final or row.base
+    return told.n if told else 0
 
 
 def show_table(found: Outcome) -> Table:
@@ -114,23 +124,36 @@ def show_table(found: Outcome) -> Table:
     client` tell how the clients fare: on their own held-out questions, and, where every client has a model of its own,
     with it on the common ones. `show_record` has every client's value.
     """
-    rows = [
-        (
-            row.questions,
-            row.score,
-            cell(row.base),
-            cell(row.final),
-            _error(row.final),
-            str(row.n),
-            _effective(row.final),
-        )
-        for row in _rows(found)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for row in _shown(found):
+        error, effective = (row.final.standard_error, row.final.effective_n) if row.final else (math.nan, math.nan)
+        rounded = (_finite(error, ".3f"), str(_n(row)), _finite(effective, ".0f"))
+        rows.append((row.questions, row.score, cell(row.base), cell(row.final), *rounded))
     for per in per_client(found):
         told = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
         rows.append((f"per client ({per.questions})", per.score, "", told, "", str(len(per.values)), ""))
     header = ("questions", "score", "base", "final", "standard error", "n", "effective n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
+
+
+def show_record(found: Outcome) -> dict[str, Any]:
+    """Return one run as JSON values: the rows of `show_table` as numbers, and every client's own score.
+
+    Intervals are `{"value", "low", "high", "standard_error", "effective_n"}`; null stands for what was not scored.
+    """
+    rows = [
+        {"questions": row.questions, "score": row.score}
+        | {"base": as_json(row.base), "final": as_json(row.final), "n": _n(row)}
+        for row in _shown(found)
+    ]
+    clients = [
+        {"questions": per.questions, "score": per.score, "values": dict(per.values)}
+        | {"mean": per.mean, "worst_decile": per.worst_decile}
+        for per in per_client(found)
+    ]
+    head = {"label": found.label, "seed": found.seed, "complete": found.complete, "cost": dict(found.cost)}
+    head |= {"privacy": dict(found.privacy)} if found.privacy else {}
+    return head | {"rows": rows, "clients": clients}
 
 
 def privacy_line(found: Outcome) -> str:
@@ -160,22 +183,6 @@ def stage_lines(found: Outcome) -> list[str]:
     ]
 
 
-def show_record(found: Outcome) -> dict[str, Any]:
-    """Return one run as JSON values: the rows of `show_table` as numbers, and every client's own score.
-
-    Intervals are `{"value", "low", "high", "standard_error", "effective_n"}`; null stands for what was not scored.
-    """
-    rows = [vars(row) | {"base": as_json(row.base), "final": as_json(row.final)} for row in _rows(found)]
-    clients = [
-        {"questions": per.questions, "score": per.score, "values": dict(per.values)}
-        | {"mean": per.mean, "worst_decile": per.worst_decile}
-        for per in per_client(found)
-    ]
-    head = {"label": found.label, "seed": found.seed, "complete": found.complete, "cost": dict(found.cost)}
-    head |= {"privacy": dict(found.privacy)} if found.privacy else {}
-    return head | {"rows": rows, "clients": clients}
-
-
 def cell(interval: Interval | None, spec: str = ".3f") -> str:
     """Return an interval as text; nothing of None, the value alone where it has no ends."""
     if interval and math.isnan(interval.low):
@@ -183,12 +190,8 @@ def cell(interval: Interval | None, spec: str = ".3f") -> str:
     return f"{interval:{spec}}" if interval else ""
 
 
-def _error(interval: Interval | None) -> str:
-    return f"{interval.standard_error:.3f}" if interval and math.isfinite(interval.standard_error) else ""
-
-
-def _effective(interval: Interval | None) -> str:
-    return f"{interval.effective_n:.0f}" if interval and math.isfinite(interval.effective_n) else ""
+def _finite(number: float, spec: str) -> str:
+    return f"{number:{spec}}" if math.isfinite(number) else ""
 
 
 def as_json(interval: Interval | None) -> dict[str, float | None] | None:
@@ -196,42 +199,23 @@ def as_json(interval: Interval | None) -> dict[str, float | None] | None:
     return interval and {name: value for name, value in plain(interval).items() if name != "n"}
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One score of several kinds of run."""
-
-    questions: str
-    score: str
-    base: Interval | None
-    values: Mapping[str, Interval | None]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One score of a kind of run less that of another."""
-
-    questions: str
-    score: str
-    first: str
-    second: str
-    difference: Interval
+# ---------------------------------------------------------------------------------------------------------- several
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Several kinds of run, each with one or more seeds."""
 
-    groups: Mapping[str, Mapping[int, Outcome]]
+    groups: Groups
 
     @property
     def labels(self) -> list[str]:
         """The kinds, in the order given."""
         return list(self.groups)
 
-    def pairs(self, first: str, second: str) -> list[tuple[Outcome, Outcome]]:
-        """Return the runs of two kinds that share a seed."""
-        others = self.groups[second]
-        return [(found, others[seed]) for seed, found in self.groups[first].items() if seed in others]
+    def shares_seeds(self, first: str, second: str) -> bool:
+        """Return whether two kinds have runs to be paired."""
+        return bool(self.groups[first].keys() & self.groups[second].keys())
 
 
 def compare(outcomes: Sequence[Outcome]) -> Comparison:
@@ -263,75 +247,21 @@ def _refuse_incomparable(found: Outcome) -> None:
         )
 
 
-def difference(
-    pairs: Sequence[tuple[Outcome, Outcome]],
-    score: str,
-    *,
-    phases: tuple[str, str] = ("final", "final"),
-    level: float = LEVEL,
-) -> Interval:
-    """Return the mean score of the first runs less that of the second; `phases` says which scores of either.
-
-    Of some questions alone: take the runs' parts. The interval is that of `mean_interval` over the pairs, the seeds.
-    Refused: pairs that were asked different questions, or whose models are those of different clients.
-    """
-    seeds = [repetition(*pair, score, phases) for pair in pairs]
-    return mean_interval([seeds], resamples=pairs[0][0].resamples, level=level)
-
-
-def repetition(
-    one: Outcome, other: Outcome | None, score: str, phases: tuple[str, str] = ("final", "final")
-) -> Repetition:
-    """Return a score of a run, or its difference to another, as one of several seeds."""
-    tables = paired(one, other, score, phases) if other else (one.table(score, phases[0]), None)
-    # A score that some examples lack is over other questions in another seed.
-    return Repetition(*tables, questions=(one.asked(phases[0]), len(tables[0].client_N)), data=one.data_id)
-
-
-def over_seeds(runs: Sequence[Outcome], score: str, phase: str = "final") -> Interval | None:
-    """Return the value of a score over runs that differ in their seeds; None where one of them has none."""
-    if not runs or any(math.isnan(run.table(score, phase).value) for run in runs):
-        return None
-    return mean_interval([[repetition(run, None, score, (phase, phase)) for run in runs]], resamples=runs[0].resamples)
-
-
-def paired(
-    one: Outcome, other: Outcome, score: str, phases: tuple[str, str] = ("final", "final")
-) -> tuple[ScoreTable, ScoreTable]:
-    """Return the scores of two runs on the same questions, as `difference` takes them."""
-    if one.questions(phases[0]) != other.questions(phases[1]):
-        raise RunError(f"{one.path} and {other.path} were asked different questions: their scores cannot be paired.")
-    tables = one.table(score, phases[0]), other.table(score, phases[1])
-    owners = [table.owner_C for table in tables]
-    shares = [found.card.get("data_sha256", found.path) for found in (one, other)]
-    # Of the same data, models of clusters and of clients may be told apart; else their clients are others.
-    if all(len(names) > 1 for names in owners) and owners[0] != owners[1] and shares[0] != shares[1]:
-        raise RunError(f"{one.path} and {other.path} have models of different clients: their scores cannot be paired.")
-    return tables
-
-
-def _compared(compared: Comparison) -> tuple[list[_Side], list[_Pair]]:
+def _compared(compared: Comparison) -> tuple[list[_Row], list[Estimate]]:
     """Return the scores that any kind has, and the differences of the first kind to each other one that has them."""
-    runs = [found for seeds in compared.groups.values() for found in seeds.values()]
-    final = [one for found in runs for one in found.results["final"]]
-    sides: list[_Side] = []
-    pairs: list[_Pair] = []
-    for group, chosen in _selections(final).items():
-        for score in score_names(final):
-            parts = {label: [run.part(chosen) for run in seeds.values()] for label, seeds in compared.groups.items()}
-            values = {label: over_seeds(runs, score) for label, runs in parts.items()}
-            if any(values.values()):
-                base = over_seeds(parts[compared.labels[0]], score, "base")
-                sides.append(_Side(group, score, base, values))
-                pairs += _pairs(compared, group, chosen, [label for label in values if values[label]], score)
-    return sides, pairs
-
-
-def _pairs(compared: Comparison, group: str, chosen: Selection, having: Sequence[str], score: str) -> list[_Pair]:
+    rows, places = _rows(compared.groups)
+    rows = [row for row in rows if any(row.values.values())]
     first, *others = compared.labels
-    matched = {other: compared.pairs(first, other) for other in others if first in having and other in having}
-    parts = {other: [(one.part(chosen), two.part(chosen)) for one, two in pairs] for other, pairs in matched.items()}
-    return [_Pair(group, score, first, other, difference(pairs, score)) for other, pairs in parts.items() if pairs]
+    pairs = [
+        Estimate(
+            {"questions": row.questions, "score": row.score, "first": first, "second": other},
+            contrast([compared.groups[first]], [compared.groups[other]], places[row.questions], row.score),
+        )
+        for row in rows
+        for other in others
+        if row.values[first] and row.values[other] and compared.shares_seeds(first, other)
+    ]
+    return rows, pairs
 
 
 def compare_table(compared: Comparison) -> list[Table]:
@@ -339,34 +269,30 @@ def compare_table(compared: Comparison) -> list[Table]:
 
     One seed: bootstrap intervals over questions and clients. Several: intervals over seeds and what they share.
     """
-    sides, pairs = _compared(compared)
+    rows, pairs = _compared(compared)
     labels = [f"{label} ({_seeds(seeds)})" for label, seeds in compared.groups.items()]
-    rows = [(side.questions, side.score, cell(side.base), *map(cell, side.values.values())) for side in sides]
-    tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), tuple(rows))]
+    cells = tuple((row.questions, row.score, cell(row.base), *map(cell, row.values.values())) for row in rows)
+    tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), cells)]
     if pairs:
-        cells = [(p.questions, p.score, f"{p.first} - {p.second}", cell(p.difference, "+.3f")) for p in pairs]
+        cells = tuple(
+            (one["questions"], one["score"], f"{one['first']} - {one['second']}", cell(one.interval, "+.3f"))
+            for one in pairs
+        )
         header = ("questions", "score", "pair", "difference")
-        tables.append(Table("Paired differences with 95 % intervals", header, tuple(cells)))
+        tables.append(Table("Paired differences with 95 % intervals", header, cells))
     return tables
 
 
 def compare_record(compared: Comparison) -> dict[str, Any]:
     """Return `compare_table` as JSON values, intervals as those of `show_record`."""
-    sides, pairs = _compared(compared)
-    rows = [
-        vars(side)
-        | {"base": as_json(side.base), "values": {name: as_json(value) for name, value in side.values.items()}}
-        for side in sides
-    ]
-    differences = [
-        {"questions": pair.questions, "score": pair.score, "first": pair.first, "second": pair.second}
-        | (as_json(pair.difference) or {})
-        for pair in pairs
-    ]
+    rows, pairs = _compared(compared)
     return {
         "runs": {label: list(seeds) for label, seeds in compared.groups.items()},
-        "rows": rows,
-        "differences": differences,
+        "rows": [
+            vars(row) | {"base": as_json(row.base), "values": {name: as_json(one) for name, one in row.values.items()}}
+            for row in rows
+        ],
+        "differences": [{**one.labels, **(as_json(one.interval) or {})} for one in pairs],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedloom.base.errors import RunError
 from fedloom.benchmark.page import figures, logs
-from fedloom.benchmark.page.blocks import Block, Cell, Column, Figure, Section, Table, Text
+from fedloom.benchmark.page.blocks import Block, Cell, Figure, Section, Table, Text
 from fedloom.benchmark.page.words import NONE, count, duration, minus, plural, size, value
 from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.results.outcome import Outcome
@@ -45,19 +45,11 @@ def data_card(study: SuiteOutcome, folder: Path) -> Section:
     """Return sizes and facts of each partition, and the diversities where `fedloom data describe` has measured them."""
     first = {data: runs[0] for data, _, runs in reversed(_cell_runs(study))}
     cards = {data: logs.facts(first[data]) for data in study.data if data in first}
-    columns = (
-        "clients",
-        "examples",
-        "smallest",
-        "median",
-        "largest",
-        "Gini of sizes",
-        "effective clients",
-        "training tokens",
-    )
+    sizes = ("clients", "examples", "smallest", "median", "largest")
+    columns = ("data", *sizes, "Gini of sizes", "effective clients", "training tokens")
     table = Table(
         "Data, as the first run of each data set divided them, held-out examples included",
-        (Column("data", "text"), *map(Column, columns)),
+        columns,
         [_facts_row(data, card) for data, card in cards.items()],
     )
     panels = {data: card.counts for data, card in cards.items()}
@@ -94,11 +86,8 @@ def _diversities(data: str, run: Path, folder: Path) -> list[Block]:
         raise RunError(
             f"{path}: is not what `fedloom data describe` wrote ({error}); measure again or remove it."
         ) from error
-    columns = (
-        Column("axis", "text"), Column("index", "text"), Column("mean of clients"), Column("by chance"),
-        Column("largest possible"), Column("clients furthest from the pool", "text"),
-    )  # fmt: skip
-    table = Table(f"{data}: seven diversities, 0 where a client is like the pool", columns, rows)
+    columns = ("axis", "index", "mean of clients", "by chance", "largest possible", "clients furthest from the pool")
+    table = Table(f"{data}: seven diversities, 0 where a client is like the pool", columns, rows, texts=(0, 1, 5))
     if not strips:
         return [table]
     caption = (
@@ -145,7 +134,7 @@ def _diversity_row(axis: Mapping[str, Any], index: Mapping[str, Any]) -> list[st
 
 def cost(study: SuiteOutcome) -> Section:
     """Return what a run of each kind cost, the mean over its seeds."""
-    columns = ("runs", "rounds", "tokens trained", "sent by clients", "sent to clients", "wall time")
+    columns = ("data", "method", "runs", "rounds", "tokens trained", "sent by clients", "sent to clients", "wall time")
     rows = [_cost_row(data, method, runs) for data, method, runs in _cell_runs(study)]
     total = sum(found.cost["wall_s"] for found in study.cells.values())
     note = (
@@ -153,8 +142,8 @@ def cost(study: SuiteOutcome) -> Section:
         "those of each client's data times the epochs that the ledger tells; a dash where privacy hides them. Wall "
         "times bear on the machine and on what else it did."
     )
-    heads = (Column("data", "text"), Column("method", "text"), *map(Column, columns))
-    return Section("cost", "Cost", [Table("Cost of a run, mean over seeds", heads, rows), Text(note, "muted")])
+    table = Table("Cost of a run, mean over seeds", columns, rows, texts=(0, 1))
+    return Section("cost", "Cost", [table, Text(note, "muted")])
 
 
 def _cost_row(data: str, method: str, runs: Sequence[Outcome]) -> list[str]:
@@ -207,17 +196,13 @@ def _left(kinds: Sequence[_Kind]) -> Table:
         [s.what, count(s.times), count(s.clients), size(s.size_bytes) if s.size_bytes else NONE, _named(senders)]
         for s, senders in alike.items()
     ]
-    columns = (
-        Column("what", "text"), Column("times"), Column("clients"), Column("in all"), Column("runs of", "text"),
-    )  # fmt: skip
-    return Table("All that left the clients in one run of each kind, from ledger.jsonl", columns, rows)
+    columns = ("what", "times", "clients", "in all", "runs of")
+    caption = "All that left the clients in one run of each kind, from ledger.jsonl"
+    return Table(caption, columns, rows, texts=(0, 4))
 
 
 def _spent(private: Sequence[_Kind]) -> Table:
-    columns = (
-        Column("method", "text"), Column("data", "text"), Column("unit", "text"), Column("epsilon"), Column("delta"),
-        Column("noise multiplier"), Column("uses"), Column("noise from", "text"),
-    )  # fmt: skip
+    columns = ("method", "data", "unit", "epsilon", "delta", "noise multiplier", "uses", "noise from")
     rows: list[list[str | Cell]] = []
     for data, method, runs in private:
         cards = [found.privacy for found in runs]
@@ -228,7 +213,7 @@ def _spent(private: Sequence[_Kind]) -> Table:
         noise = value(worst["smallest_noise_multiplier"])
         uses = count(worst.get("uses"))
         rows.append([method, data, str(worst["unit"]), epsilon, minus(f"{worst['delta']:.2g}"), noise, uses, source])
-    return Table("Spent on the clients' privacy", columns, rows)
+    return Table("Spent on the clients' privacy", columns, rows, texts=(0, 1, 2, 7))
 
 
 # --------------------------------------------------------------------------------------------------------- environment
@@ -245,7 +230,7 @@ def environment(study: SuiteOutcome) -> Section:
         [name, "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")]
         for name, texts in told.items()
     ]
-    table = Table("Versions, devices, commit and command", (Column("what", "text"), Column("found", "text")), rows)
+    table = Table("Versions, devices, commit and command", ("what", "found"), rows, texts=(0, 1))
     return Section("environment", "Environment", [table])
 
 
@@ -278,5 +263,5 @@ def gaps(study: SuiteOutcome) -> Section | None:
     rows = [[data, method, str(seed)] for data, method, seed in study.missing]
     total = len(study.missing) + len(study.cells)
     told = f"{len(study.missing)} of {plural(total, 'run')} failed or are not complete: nothing above counts them."
-    columns = (Column("data", "text"), Column("method", "text"), Column("seed"))
-    return Section("missing", "Failed or missing runs", [Text(told, "bad"), Table("Not complete", columns, rows)])
+    table = Table("Not complete", ("data", "method", "seed"), rows, texts=(0, 1))
+    return Section("missing", "Failed or missing runs", [Text(told, "bad"), table])

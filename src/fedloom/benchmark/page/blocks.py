@@ -1,12 +1,12 @@
 """What a page is made of: sections of texts, tables and figures; the template turns each into HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
-__all__ = ["Block", "Cell", "Column", "Figure", "Section", "Table", "Text"]
+__all__ = ["Block", "Cell", "Figure", "Section", "Table", "Text"]
 
 Tone = Literal["", "good", "bad", "open", "muted"]
 
@@ -20,14 +20,6 @@ class Text:
     tone: Tone = ""
     code: str = ""
     """A command that follows the text."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """The head of a column; numbers stand on the right."""
-
-    name: str
-    kind: Literal["text", "number"] = "number"
 
 
 @dataclass(frozen=True)
@@ -46,8 +38,10 @@ class Table:
 
     kind: ClassVar[str] = "table"
     caption: str
-    columns: tuple[Column, ...]
+    columns: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
+    texts: Collection[int] = (0,)
+    """Places of the columns of texts; numbers stand on the right."""
     folded: bool = False
     """Whether it is shown only when asked for."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedloom.benchmark.page.blocks import Block, Column, Figure, Section, Table, Text
+from fedloom.benchmark.page.blocks import Block, Figure, Section, Table, Text
 from fedloom.benchmark.page.figures import heat_map
 from fedloom.benchmark.page.findings import Findings, OwnScores
 from fedloom.benchmark.page.words import NONE, bounds, capital, score_name, value
@@ -76,7 +76,7 @@ def _why(found: Findings, data: str) -> str:
 
 
 def _fairness(data: str, score: str, rows: Sequence[ClientRow]) -> Table:
-    columns = (Column("method", "text"), Column("clients"), *map(Column, _MEASURES.values()))
+    columns = ("method", "clients", *_MEASURES.values())
     shown = [
         [
             row.method,
@@ -98,7 +98,7 @@ def _measure(name: str, interval: Interval | None) -> str:
 
 def _listed(found: Findings, data: str, chosen: Sequence[str], what: str, *, folded: bool = False) -> Table:
     own = found.clients[data]
-    columns = (Column("client", "text"), *map(Column, own.by_method))
+    columns = ("client", *own.by_method)
     rows = [[client, *(value(by_client.get(client)) for by_client in own.by_method.values())] for client in chosen]
     of = f", {_of(own)}" if len(found.study.seeds) > 1 else ""
     return Table(f"{data}: {what}{of}, {score_name(found.score(data))}", columns, rows, folded=folded)

@@ -1,5 +1,6 @@
 """What a page says of a study's scores: its summary and claims, and who is best of those that leave data in place."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,25 +9,14 @@ from fedloom.benchmark.page.words import plural
 from fedloom.benchmark.ranking import ALL, PairRow, RankRow, gap
 from fedloom.benchmark.suite import BASE, SuiteOutcome
 from fedloom.benchmark.summary import ClientRow, Summary
-from fedloom.evaluation.statistics import Interval
+from fedloom.evaluation.intervals import verdict
 from fedloom.results.outcome import Outcome
 from fedloom.results.per_client import direction, per_client
 
-__all__ = ["Findings", "Gap", "OwnScores", "find"]
+__all__ = ["Findings", "OwnScores", "find"]
 
 _CENTRALISED = "centralised"
 _OWN = ("validation, own", "test, own")  # where a client's own questions stand in a summary, the best place first
-
-
-@dataclass(frozen=True)
-class Gap:
-    """The best method less another one, or less the base, which no test of pairs is about."""
-
-    other: str
-    difference: Interval
-    corrected_p: float | None
-    verdict: str
-    """better, worse or undecided."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Findings:
     """By data set and, of several, by their mean under the name ALL, the first one; the best method first."""
     best: str
     """The first of the ranking that leaves the data where they are; of centralised runs alone the first."""
-    gaps: Mapping[str, Sequence[Gap]]
+    gaps: Mapping[str, Sequence[PairRow]]
     """The best to all others, or to its base if there is no other, in the order of the ranks."""
     clients: Mapping[str, OwnScores]
     """By data set."""
@@ -123,33 +113,14 @@ def find(told: Conclusion) -> Findings:
     return replace(found, best=best, gaps=gaps)
 
 
-def _gaps(study: SuiteOutcome, summary: Summary, rows: Sequence[RankRow], best: str) -> list[Gap]:
+def _gaps(study: SuiteOutcome, summary: Summary, rows: Sequence[RankRow], best: str) -> list[PairRow]:
+    data, score = rows[0].data, rows[0].score
     if len(study.methods) == 1:
-        data = study.data if rows[0].data == ALL else [rows[0].data]
-        return [_to_base(gap(study, data, best, BASE), direction(rows[0].score))]
-    pairs = {(row.first, row.second): row for row in summary.pairs if row.data == rows[0].data}
-    oriented = {row.method: _oriented(pairs, best, row.method) for row in rows}
-    return [one for one in oriented.values() if one]
-
-
-def _to_base(difference: Interval, sign: int) -> Gap:
-    decided = not difference.low <= 0 <= difference.high
-    verdict = ("better" if sign * difference.value > 0 else "worse") if decided else "undecided"
-    return Gap(BASE, difference, None, verdict)
-
-
-def _oriented(pairs: Mapping[tuple[str, str], PairRow], first: str, second: str) -> Gap | None:
-    """Return the pair of two methods as the first less the second, whichever way round it is in the summary."""
-    if row := pairs.get((first, second)):
-        return Gap(second, row.difference, row.corrected_p, row.verdict)
-    if row := pairs.get((second, first)):
-        turned = {"better": "worse", "worse": "better"}.get(row.verdict, row.verdict)
-        return Gap(second, _negated(row.difference), row.corrected_p, turned)
-    return None
-
-
-def _negated(one: Interval) -> Interval:
-    return replace(one, value=-one.value, low=-one.high, high=-one.low)
+        one = gap(study, study.data if data == ALL else [data], best, BASE)
+        return [PairRow(data, score, best, BASE, one, math.nan, math.nan, verdict(one, direction(score)))]
+    both = [turn for row in summary.pairs if row.data == data for turn in (row, row.turned())]
+    pairs = {row.second: row for row in both if row.first == best}
+    return [pairs[row.method] for row in rows if row.method in pairs]
 
 
 def _own(summary: Summary, data: str) -> list[ClientRow]:

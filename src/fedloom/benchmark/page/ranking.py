@@ -1,16 +1,17 @@
 """The parts of a page that say who wins: ranks, differences, claims, groups of questions, curves, all scores."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fedloom.benchmark.page import figures, logs
-from fedloom.benchmark.page.blocks import Block, Cell, Column, Figure, Section, Table, Text
-from fedloom.benchmark.page.findings import Findings, Gap
+from fedloom.benchmark.page.blocks import Block, Cell, Figure, Section, Table, Text
+from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.words import NONE, bounds, capital, decided, minus, place, score_name, signed, value
-from fedloom.benchmark.ranking import ALL, mean_value
+from fedloom.benchmark.ranking import ALL, PairRow, mean_value
 from fedloom.benchmark.suite import BASE
-from fedloom.benchmark.summary import GroupRow, ScoreRow
+from fedloom.benchmark.summary import ScoreRow
 from fedloom.evaluation.statistics import Interval
-from fedloom.results.knowledge import FACTS
+from fedloom.results.estimates import FACTS, Estimate, crossed
 from fedloom.results.per_client import direction
 
 __all__ = ["claims", "curves", "differences", "facts", "groups", "ranking", "tables"]
@@ -76,15 +77,15 @@ def _mean_base(found: Findings, base: Mapping[str, Interval]) -> Interval | None
 
 
 def _ranks(found: Findings) -> Table:
-    columns = [Column("method", "text"), Column("place"), Column("95 % of resamples")]
-    columns += [Column(f"{_called(data)}: {score_name(found.score(data))}") for data in found.ranks]
-    by_data = {data: {row.method: row.value for row in rows} for data, rows in found.ranks.items()}
+    values = crossed((row.method, data, row.value) for data, rows in found.ranks.items() for row in rows)
+    columns = ["method", "place", "95 % of resamples"]
+    columns += [f"{_called(data)}: {score_name(found.score(data))}" for data in found.ranks]
     rows = [
         [row.method, place(row.rank.value), f"{place(row.rank.low)} to {place(row.rank.high)}"]
-        + [_interval(values.get(row.method)) for values in by_data.values()]
+        + [_interval(values[row.method].get(data)) for data in found.ranks]
         for row in found.ranks[found.whole]
     ]
-    return Table(f"Places by {score_name(found.score(found.whole))}, values with 95 % intervals", tuple(columns), rows)
+    return Table(f"Places by {score_name(found.score(found.whole))}, values with 95 % intervals", columns, rows)
 
 
 def _unranked(found: Findings) -> list[Text]:
@@ -116,10 +117,7 @@ def differences(found: Findings) -> Section:
     """Return the paired differences of the best method to the others, and of all pairs as matrices."""
     if not found.ranks:
         return Section("differences", "Paired differences", [Text("There is nothing to pair.")])
-    columns = (
-        Column("less", "text"), Column("data", "text"), Column("difference"), Column("95 % interval"),
-        Column("corrected p"), Column("decision", "text"),
-    )  # fmt: skip
+    columns = ("less", "data", "difference", "95 % interval", "corrected p", "decision")
     rows = [_gap_row(data, one) for data, gaps in found.gaps.items() for one in gaps]
     what = "less itself before training" if found.single else "less each other method"
     note = (
@@ -132,27 +130,23 @@ def differences(found: Findings) -> Section:
         + ("" if found.single else "for all pairs of the data set). Best was chosen by the same numbers.")
     )
     matrices = [] if found.single or len(found.study.methods) < 3 else [_matrix(found, data) for data in found.ranks]
-    table = Table(f"{found.best} {what}", columns, rows)
+    table = Table(f"{found.best} {what}", columns, rows, texts=(0, 1, 5))
     return Section("differences", "Paired differences", [table, Text(note, "muted"), *matrices])
 
 
-def _gap_row(data: str, one: Gap) -> list[Cell | str]:
-    p = NONE if one.corrected_p is None else f"{one.corrected_p:.4f}"
-    return [one.other, _called(data), signed(one.difference.value), bounds(one.difference), p, decided(one.verdict)]
+def _gap_row(data: str, one: PairRow) -> list[Cell | str]:
+    p = NONE if math.isnan(one.corrected_p) else f"{one.corrected_p:.4f}"
+    return [one.second, _called(data), signed(one.difference.value), bounds(one.difference), p, decided(one.verdict)]
 
 
 def _matrix(found: Findings, data: str) -> Table:
     """Return all pairs of a data set, the row's method less the column's."""
     methods = [row.method for row in found.ranks[data]]
-    cells: dict[tuple[str, str], Cell] = {}
-    for row in found.summary.pairs:
-        if row.data == data:
-            turned = {"better": "worse", "worse": "better"}.get(row.verdict, row.verdict)
-            cells[row.first, row.second] = _mark(row.difference.value, row.verdict)
-            cells[row.second, row.first] = _mark(-row.difference.value, turned)
-    rows = [[first, *(cells.get((first, second), Cell("", "muted")) for second in methods)] for first in methods]
+    pairs = [turn for row in found.summary.pairs if row.data == data for turn in (row, row.turned())]
+    cells = crossed((one.first, one.second, _mark(one.difference.value, one.verdict)) for one in pairs)
+    rows = [[one, *(cells.get(one, {}).get(other, Cell("", "muted")) for other in methods)] for one in methods]
     caption = f"{_called(data)}: all pairs, row less column; ▲ better, ▼ worse, no mark: not decided"
-    return Table(caption, (Column("method", "text"), *map(Column, methods)), rows, folded=True)
+    return Table(caption, ("method", *methods), rows, folded=True)
 
 
 def _mark(difference: float, verdict: str) -> Cell:
@@ -173,15 +167,14 @@ def claims(found: Findings) -> Section | None:
     tones = {"holds": Cell("▲ holds", "good"), "does not hold": Cell("▼ does not hold", "bad")}
     rows = [[one.text, tones.get(one.state, Cell(one.state, "open")), _worded(one.reason)] for one in found.claims]
     parts = [
-        [one.text, _worded(part.what), signed(part.difference.value), bounds(part.difference)]
+        [one.text, _worded(part["what"]), signed(part.interval.value), bounds(part.interval)]
         for one in found.claims
         for part in one.parts
     ]
-    columns = (Column("claim", "text"), Column("decision", "text"), Column("why", "text"))
-    part_columns = (Column("claim", "text"), Column("difference of", "text"), Column("value"), Column("interval"))
+    columns = ("claim", "difference of", "value", "interval")
     return Section("claims", "Claims", [
-        Table("What the suite claims, decided by intervals", columns, rows),
-        Table("The differences behind the claims", part_columns, parts, folded=True),
+        Table("What the suite claims, decided by intervals", ("claim", "decision", "why"), rows, texts=range(3)),
+        Table("The differences behind the claims", columns, parts, texts=(0, 1), folded=True),
     ])  # fmt: skip
 
 
@@ -192,10 +185,7 @@ def groups(found: Findings) -> list[Section]:
     """Return methods by language and by domain of the questions, where these are told."""
     made: list[Section] = []
     for tag, rows in (("language", found.summary.languages), ("domain", found.summary.domains)):
-        tables = [
-            _group_table(found, data, tag, [row for row in rows if row.data == data]) for data in found.study.data
-        ]
-        blocks: list[Block] = [table for table in tables if table.rows]
+        blocks = _group_tables(found, rows, f"by {tag}")
         note = (
             f"Columns are the {tag}s of the common test's questions, with how many there are; in brackets "
             "behind a method, whose models answer. Shades go from the lowest to the highest value of a table."
@@ -206,11 +196,7 @@ def groups(found: Findings) -> list[Section]:
 
 def facts(found: Findings) -> Section | None:
     """Return methods by whose facts are asked for, where runs say what their clients' records are about."""
-    tables = [
-        _facts_table(found, data, rows)
-        for data in found.study.data
-        if (rows := [row for row in found.summary.facts if row.data == data])
-    ]
+    tables = _group_tables(found, found.summary.facts, "by whose facts are asked for", groups=tuple(FACTS))
     note = (
         "A client's own facts are those that its training records are about. What only others' records tell, training "
         "alone cannot teach: a score over all questions mixes the two."
@@ -218,36 +204,26 @@ def facts(found: Findings) -> Section | None:
     return Section("who-knows-what", "Who knows what", [*tables, Text(note, "muted")]) if tables else None
 
 
-def _facts_table(found: Findings, data: str, rows: Sequence[GroupRow]) -> Table:
-    values, cells = [row.value.value for row in rows], {(row.method, row.group): row.value for row in rows}
-    shown = [
-        [method, *(_shaded(cells.get((method, name)), values) for name in FACTS)]
-        for method in dict.fromkeys(row.method for row in rows)
-    ]
-    caption = f"{data}: {score_name(found.score(data))} by whose facts are asked for"
-    return Table(caption, (Column("method", "text"), *map(Column, FACTS)), shown)
+def _group_tables(found: Findings, every: Sequence[Estimate], by: str, groups: Sequence[str] = ()) -> list[Block]:
+    """Return a table for each data set: methods, and whose models answer, by the group of the question.
+
+    Groups that are not named are those found, with their numbers of questions.
+    """
+    tables: list[Block] = []
+    for data in found.study.data:
+        rows = [row for row in every if row["data"] == data]
+        counts = {row["group"]: row.n_questions for row in rows}
+        heads = groups or [f"{group} ({count})" for group, count in counts.items()]
+        cells = crossed((_answering(row, named=bool(groups)), row["group"], row.interval) for row in rows)
+        values = [row.interval.value for row in rows]
+        shown = [[who, *(_shaded(by.get(group), values) for group in groups or counts)] for who, by in cells.items()]
+        caption = f"{data}: {score_name(found.score(data))} {by}"
+        tables += [Table(caption, ("method", *heads), shown)] if rows else []
+    return tables
 
 
-def _group_table(found: Findings, data: str, tag: str, rows: Sequence[GroupRow]) -> Table:
-    counts = {row.group: row.n_questions for row in rows}
-    cells = {
-        (row.method, row.models): {one.group: one.value for one in rows if _kind(one) == _kind(row)} for row in rows
-    }
-    values = [row.value.value for row in rows]
-    shown = [
-        [
-            method if models == "all" else f"{method} ({models})",
-            *(_shaded(by_group.get(group), values) for group in counts),
-        ]
-        for (method, models), by_group in cells.items()
-    ]
-    heads = [Column(f"{group} ({count})") for group, count in counts.items()]
-    caption = f"{data}: {score_name(found.score(data))} by {tag}"
-    return Table(caption, (Column("method", "text"), *heads), shown)
-
-
-def _kind(row: GroupRow) -> tuple[str, str]:
-    return row.method, row.models
+def _answering(row: Estimate, *, named: bool) -> str:
+    return row["method"] if named or row["models"] == "all" else f"{row['method']} ({row['models']})"
 
 
 def _shaded(interval: Interval | None, values: Sequence[float]) -> Cell:
@@ -314,14 +290,10 @@ def tables(found: Findings) -> Section:
 
 def _score_table(data: str, questions: str, rows: Sequence[ScoreRow]) -> Table:
     scores = list(dict.fromkeys(row.score for row in rows))
-    final = {(row.method, row.score): row.final for row in rows}
-    base: dict[str, Interval] = {}
-    for row in rows:
-        base |= {row.score: row.base} if row.base and row.score not in base else {}
+    base = [(BASE, row.score, row.base) for row in reversed(rows) if row.base]  # of the first method that tells it
+    values = {BASE: {}, **crossed([*base, *((row.method, row.score, row.final) for row in rows)])}
     arrows = {1: " ↑", -1: " ↓", 0: ""}
-    heads = [Column(f"{score_name(score)}{arrows[direction(score)]}") for score in scores]
-    shown = [[BASE, *(_interval(base.get(score)) for score in scores)]]
-    for method in dict.fromkeys(row.method for row in rows):
-        shown.append([method, *(_interval(final.get((method, score))) for score in scores)])
+    heads = [f"{score_name(score)}{arrows[direction(score)]}" for score in scores]
+    shown = [[method, *(_interval(by.get(score)) for score in scores)] for method, by in values.items()]
     n = max(row.n_questions for row in rows)
-    return Table(f"{data}: {n} {questions} questions", (Column("method", "text"), *heads), shown)
+    return Table(f"{data}: {n} {questions} questions", ("method", *heads), shown)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from fedloom.benchmark.page.findings import Findings, Gap
+from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.words import bounds, duration, plural, score_name, signed, size, value
-from fedloom.benchmark.ranking import ALL
+from fedloom.benchmark.ranking import ALL, PairRow
 from fedloom.data.clients import cut_and_dropped
 from fedloom.runs.accounts import epsilons
 
@@ -22,9 +22,9 @@ def sentence(found: Findings) -> str:
     told = f"{value(row.value.value)} (95 % interval {bounds(row.value)})"
     if found.single:
         return f"{found.best} reaches {told} in {score}{where}, {_to_base(gaps[0])}{_clients(found, 'base')}."
-    rivals = [gap for gap in gaps if not found.is_centralised(gap.other)]
+    rivals = [gap for gap in gaps if not found.is_centralised(gap.second)]
     lead = f"{_first(found)} of {len(rivals) + 1} in {score}{where} with {told}"
-    return f"{lead}{_sure(rivals)}{_clients(found, rivals[0].other) if rivals else ''}."
+    return f"{lead}{_sure(rivals)}{_clients(found, rivals[0].second) if rivals else ''}."
 
 
 def _where(found: Findings) -> str:
@@ -39,7 +39,7 @@ def _first(found: Findings) -> str:
     return f"{found.best} comes first" if len(first) < 2 else f"{' and '.join(first)} share the first place"
 
 
-def _to_base(gap: Gap) -> str:
+def _to_base(gap: PairRow) -> str:
     if gap.verdict == "undecided":
         return (
             f"a difference of {signed(gap.difference.value)} ({bounds(gap.difference)}) to the base that is not decided"
@@ -47,18 +47,18 @@ def _to_base(gap: Gap) -> str:
     return f"{value(abs(gap.difference.value))} {gap.verdict} than before training ({bounds(gap.difference)})"
 
 
-def _sure(rivals: Sequence[Gap]) -> str:
+def _sure(rivals: Sequence[PairRow]) -> str:
     """Return how far the lead is decided."""
     if not rivals:
         return ""
     following, decided = rivals[0], sum(gap.verdict == "better" for gap in rivals)
     amount = f"{signed(following.difference.value)} ({bounds(following.difference)})"
     if decided == len(rivals):
-        return f", decidedly better than all others; the lead over {following.other} is {amount}"
+        return f", decidedly better than all others; the lead over {following.second} is {amount}"
     count = f"{decided} of {len(rivals)} others"
     if following.verdict == "better":
-        return f", decidedly better than {count}; the lead over {following.other} is {amount}"
-    told = f"; its lead over {following.other}, {amount}, is not decided"
+        return f", decidedly better than {count}; the lead over {following.second} is {amount}"
+    told = f"; its lead over {following.second}, {amount}, is not decided"
     return f"{told}, but that over {count} is" if decided else told
 
 
@@ -92,7 +92,7 @@ def remarks(found: Findings) -> list[str]:
     if not found.ranks or found.single:
         return lost
     gaps = found.gaps[found.whole]
-    open_ones = [g.other for g in gaps if g.verdict == "undecided" and not found.is_centralised(g.other)]
+    open_ones = [g.second for g in gaps if g.verdict == "undecided" and not found.is_centralised(g.second)]
     told = [f"Not decided: {found.best} against {', '.join(open_ones)}."] if open_ones else []
     for row in found.ranks[found.whole]:
         if found.is_centralised(row.method) and row.method != found.best:
