@@ -1,13 +1,16 @@
 """What an interval is, and the formulas of those that are not drawn: Student's and Wilson's, and of a difference."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
+
+from fedloom.base.files import plain
 
 __all__ = [
     "LEVEL",
+    "Estimate",
     "Interval",
     "Verdict",
     "bounded_difference",
@@ -39,6 +42,28 @@ class Interval:
     def __format__(self, spec: str) -> str:
         """Format as `value [low, high]`, each by `spec`."""
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def record(self, *names: str) -> dict[str, Any]:
+        """Return the fields of these names as JSON values, null where there is no number."""
+        fields = plain(self)
+        return {name: fields[name] for name in names}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score, or a difference of scores, with its interval and what it is about."""
+
+    labels: Mapping[str, str]
+    interval: Interval
+    n_questions: int = 0
+
+    def __getitem__(self, label: str) -> str:
+        return self.labels[label]
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Return it as JSON values, the interval under its name."""
+        told = {**self.labels, name: plain(self.interval)}
+        return told | ({"n_questions": self.n_questions} if self.n_questions else {})
 
 
 def verdict(difference: Interval, sign: int = 1) -> Verdict:

@@ -11,7 +11,7 @@ seeds looked at in many places would err more often than they say.
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from fedloom.evaluation.intervals import (
     satterthwaite,
     student_quantile,
 )
-from fedloom.evaluation.statistics import Array, ScoreTable, bootstrap, bootstrap_difference, unit_numbers
+from fedloom.evaluation.statistics import Array, ScoreTable, bootstrap, unit_numbers
 
 __all__ = ["Repetition", "joined", "mean_interval", "repeated_p", "student_interval"]
 
@@ -55,14 +55,6 @@ class Repetition:
         return [table.merged() for table in (self.one, self.other) if table]
 
 
-def student_interval(values: Sequence[float], *, shared: Sequence[Part] = (), level: float = LEVEL) -> Interval:
-    """Return the mean of repetitions (seeds) with Student's interval; it needs at least two.
-
-    `shared` are variances of what all repetitions have in common, with their degrees of freedom.
-    """
-    return _interval(values, shared, level)
-
-
 def joined(intervals: Sequence[Interval]) -> Interval:
     """Return the mean of independent values: half-widths add up in squares (Zou & Donner, 2008, doi:10.1002/sim.3095).
 
@@ -88,16 +80,10 @@ def mean_interval(data: Sequence[Sequence[Repetition]], *, resamples: int, level
     if not values or any(map(math.isnan, values)):
         raise DataError("a score is over 0 questions in one of the seeds; evaluate at least one.")
     if len(values) == 1:
-        return joined([_drawn(one, resamples, level) for (one,) in data])
-    plain = _interval(values, _shared(data), level)
+        return joined([bootstrap(one.one, one.other, resamples=resamples, level=level) for (one,) in data])
+    plain = student_interval(values, shared=_shared(data), level=level)
     tables = [table for seeds in data for one in seeds for table in one.tables]
     return _bounded(data[0], plain, level) if len(data) == 1 and all(table.is_share for table in tables) else plain
-
-
-def _drawn(one: Repetition, resamples: int, level: float) -> Interval:
-    if one.other is None:
-        return bootstrap(one.one, resamples=resamples, level=level)
-    return bootstrap_difference(one.one, one.other, resamples=resamples, level=level)
 
 
 def repeated_p(data: Sequence[Sequence[Repetition]]) -> float:
@@ -131,7 +117,11 @@ def _half(parts: Sequence[Part], level: float) -> float:
     return math.hypot(*(student_quantile(level, freedom) * math.sqrt(variance) for variance, freedom in parts))
 
 
-def _interval(values: Sequence[float], shared: Sequence[Part], level: float) -> Interval:
+def student_interval(values: Sequence[float], *, shared: Sequence[Part] = (), level: float = LEVEL) -> Interval:
+    """Return the mean of repetitions (seeds) with Student's interval; it needs at least two.
+
+    `shared` are variances of what all repetitions have in common, with their degrees of freedom.
+    """
     mean, parts = _moments(values, shared)
     half = _half(parts, level)
     return Interval(mean, mean - half, mean + half, len(values), math.sqrt(sum(variance for variance, _ in parts)))
@@ -140,16 +130,18 @@ def _interval(values: Sequence[float], shared: Sequence[Part], level: float) -> 
 def _bounded(seeds: Sequence[Repetition], plain: Interval, level: float) -> Interval:
     """Return the interval of a share, or of the difference of two."""
     sides = [[Repetition(one.one, None, one.questions, one.data) for one in seeds]]
-    sides += [[Repetition(one.other, None, one.questions, one.data) for one in seeds if one.other]]
-    told = [_moments([one.value for one in side], _shared([side])) for side in sides if side]
-    ends = [_share(*moments, _n_units(side), level) for moments, side in zip(told, sides, strict=False)]
-    if len(ends) == 1:
-        return Interval(plain.value, *ends[0], plain.n, plain.standard_error)
-    one, other = (sum(variance for variance, _ in parts) for _, parts in told)
-    both = one + other - plain.standard_error**2
-    correlation = max(-1.0, min(1.0, both / (2 * math.sqrt(one * other)))) if one and other else 0.0
-    low, high = bounded_difference([mean for mean, _ in told], ends, correlation)
-    return Interval(plain.value, low, high, plain.n, plain.standard_error)
+    sides += (
+        [side] if (side := [Repetition(one.other, None, one.questions, one.data) for one in seeds if one.other]) else []
+    )
+    told = [_moments([one.value for one in side], _shared([side])) for side in sides]
+    ends = [_share(*moments, _n_units(side), level) for moments, side in zip(told, sides, strict=True)]
+    low, high = ends[0]
+    if len(ends) > 1:
+        one, other = (sum(variance for variance, _ in parts) for _, parts in told)
+        both = one + other - plain.standard_error**2
+        correlation = max(-1.0, min(1.0, both / (2 * math.sqrt(one * other)))) if one and other else 0.0
+        low, high = bounded_difference([mean for mean, _ in told], ends, correlation)
+    return replace(plain, low=low, high=high)
 
 
 def _share(mean: float, parts: Sequence[Part], n_units: int, level: float) -> tuple[float, float]:

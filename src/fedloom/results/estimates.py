@@ -7,13 +7,12 @@ are bootstrapped over questions and clients, of several they are Student's over 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from fedloom.base.errors import DataError, RunError
-from fedloom.base.files import plain
 from fedloom.evaluation.held_out import Scored
+from fedloom.evaluation.intervals import LEVEL, Estimate, Interval
 from fedloom.evaluation.repetitions import Repetition, mean_interval
-from fedloom.evaluation.statistics import LEVEL, Interval
 from fedloom.results.outcome import Asked, Choice, Outcome
 from fedloom.results.per_client import by_knowledge, languages_of_models
 
@@ -26,23 +25,6 @@ Phase = Literal["base", "final"]
 Row = TypeVar("Row", bound=Hashable)
 Column = TypeVar("Column", bound=Hashable)
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A score, or a difference of scores, with its interval and what it is about."""
-
-    labels: Mapping[str, str]
-    interval: Interval
-    n_questions: int = 0
-
-    def __getitem__(self, label: str) -> str:
-        return self.labels[label]
-
-    def record(self, name: str) -> dict[str, Any]:
-        """Return it as JSON values, the interval under its name."""
-        told = {**self.labels, name: plain(self.interval)}
-        return told | ({"n_questions": self.n_questions} if self.n_questions else {})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedloom.base.errors import RunError
-from fedloom.base.files import plain
 from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
 from fedloom.evaluation.difficulty import perplexity
@@ -196,7 +195,7 @@ def _finite(number: float, spec: str) -> str:
 
 def as_json(interval: Interval | None) -> dict[str, float | None] | None:
     """Return an interval as JSON values, null where it has none."""
-    return interval and {name: value for name, value in plain(interval).items() if name != "n"}
+    return interval and interval.record("value", "low", "high", "standard_error", "effective_n")
 
 
 # ---------------------------------------------------------------------------------------------------------- several
