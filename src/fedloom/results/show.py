@@ -36,20 +36,8 @@ __all__ = [
 Groups = Mapping[str, Mapping[int, Outcome]]
 """Runs by kind and seed."""
 
-
-@dataclass(frozen=True)
-class _Row:
-    """A score over a group of questions: before training, and of each kind of run; None where nothing was scored."""
-
-    questions: str
-    score: str
-    base: Interval | None
-    values: Mapping[str, Interval | None]
-
-    @property
-    def final(self) -> Interval | None:
-        """That of the only kind."""
-        return next(iter(self.values.values()))
+Cells = dict[tuple[str, str], dict[str, Interval | None]]
+"""Scores by questions and score, and by who was asked: `base`, and each kind of run; None where nothing was scored."""
 
 
 def _places(scored: Sequence[Scored]) -> dict[str, Where]:
@@ -63,44 +51,34 @@ def _places(scored: Sequence[Scored]) -> dict[str, Where]:
     return groups
 
 
-def _rows(groups: Groups) -> tuple[list[_Row], dict[str, Where]]:
-    """Return the scores that any kind has on any group of questions, and the groups."""
-    runs = [run for seeds in groups.values() for run in seeds.values()]
-    scored = [one for run in runs for one in run.results.get("final") or run.results.get("base", ())]
-    first, places = next(iter(groups.values())), _places(scored)
-    rows = [
-        _Row(
-            name,
-            score,
-            estimate([first], where, score, phase="base"),
-            {label: estimate([seeds], where, score) for label, seeds in groups.items()},
-        )
-        for name, where in places.items()
-        for score in score_names(scored)
-    ]
-    return [row for row in rows if row.base or any(row.values.values())], places
+def _cells(groups: Groups, wheres: Mapping[str, Where], scores: Sequence[str]) -> Cells:
+    """Return the scores of the model before training, which is that of the first kind, and of all kinds."""
+    first = next(iter(groups.values()))
+    return {
+        (name, score): {"base": estimate([first], where, score, phase="base")}
+        | {label: estimate([seeds], where, score) for label, seeds in groups.items()}
+        for name, where in wheres.items()
+        for score in scores
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- one run
 
 
-def _shown(found: Outcome) -> list[_Row]:
+def _shown(found: Outcome) -> Cells:
     """Return the scores of a run, perplexities beside losses of a token, and those of many answers together."""
-    rows: list[_Row] = []
+    scored = found.results.get("final") or found.results.get("base", ())
     per_token = found.settings.get("task", {}).get("name") == "sft"  # a loss of a pair is no loss of a token
-    for row in _rows({found.label: {found.seed: found}})[0]:
-        rows.append(row)
-        if row.score == "loss" and per_token:
-            rows.append(_Row(row.questions, "perplexity", _perplexity(row.base), {"": _perplexity(row.final)}))
+    shown: Cells = {}
+    for (place, score), row in _cells({"final": {found.seed: found}}, _places(scored), score_names(scored)).items():
+        shown[place, score] = row
+        if score == "loss" and per_token:
+            shown[place, "perplexity"] = {phase: _perplexity(loss) for phase, loss in row.items()}
     for name, means in found.corpus.items():
-        base, final = (_bare(means[phase]) if phase in means else None for phase in ("base", "final"))
-        rows += [_Row("test, all together", name, base, {"": final})] if final or base else []
-    return rows
-
-
-def _bare(mean: Mean) -> Interval:
-    """Return a score of many answers together, which has no interval: no mean over answers is such a score."""
-    return Interval(mean.value, math.nan, math.nan, int(mean.weight))
+        # No mean over answers is such a score, so it has no interval.
+        row = {phase: Interval(one.value, math.nan, math.nan, int(one.weight)) for phase, one in means.items()}
+        shown["test, all together", name] = {phase: row.get(phase) for phase in ("base", "final")}
+    return {key: row for key, row in shown.items() if any(row.values())}
 
 
 def _perplexity(loss: Interval | None) -> Interval | None:
@@ -111,9 +89,8 @@ def _perplexity(loss: Interval | None) -> Interval | None:
     return replace(loss, value=value, low=low, high=high, standard_error=value * loss.standard_error)
 
 
-def _n(row: _Row) -> int:
-    told = row.final or row.base
-    return told.n if told else 0
+def _n(row: Mapping[str, Interval | None]) -> int:
+    return next(one.n for one in (row["final"], row["base"]) if one)
 
 
 def show_table(found: Outcome) -> Table:
@@ -124,10 +101,10 @@ def show_table(found: Outcome) -> Table:
     with it on the common ones. `show_record` has every client's value.
     """
     rows: list[tuple[str, ...]] = []
-    for row in _shown(found):
-        error, effective = (row.final.standard_error, row.final.effective_n) if row.final else (math.nan, math.nan)
-        rounded = (_finite(error, ".3f"), str(_n(row)), _finite(effective, ".0f"))
-        rows.append((row.questions, row.score, cell(row.base), cell(row.final), *rounded))
+    for key, row in _shown(found).items():
+        final = row["final"] or Interval(math.nan, math.nan, math.nan, 0)
+        rounded = (_finite(final.standard_error, ".3f"), str(_n(row)), _finite(final.effective_n, ".0f"))
+        rows.append((*key, *map(cell, row.values()), *rounded))
     for per in per_client(found):
         told = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
         rows.append((f"per client ({per.questions})", per.score, "", told, "", str(len(per.values)), ""))
@@ -141,9 +118,8 @@ def show_record(found: Outcome) -> dict[str, Any]:
     Intervals are `{"value", "low", "high", "standard_error", "effective_n"}`; null stands for what was not scored.
     """
     rows = [
-        {"questions": row.questions, "score": row.score}
-        | {"base": as_json(row.base), "final": as_json(row.final), "n": _n(row)}
-        for row in _shown(found)
+        {"questions": place, "score": score, **{phase: as_json(one) for phase, one in row.items()}, "n": _n(row)}
+        for (place, score), row in _shown(found).items()
     ]
     clients = [
         {"questions": per.questions, "score": per.score, "values": dict(per.values)}
@@ -246,21 +222,22 @@ def _refuse_incomparable(found: Outcome) -> None:
         )
 
 
-def _compared(compared: Comparison) -> tuple[list[_Row], list[Estimate]]:
+def _compared(compared: Comparison) -> tuple[Cells, list[Estimate]]:
     """Return the scores that any kind has, and the differences of the first kind to each other one that has them."""
-    rows, places = _rows(compared.groups)
-    rows = [row for row in rows if any(row.values.values())]
-    first, *others = compared.labels
+    final = [one for seeds in compared.groups.values() for run in seeds.values() for one in run.results["final"]]
+    wheres, (first, *others) = _places(final), compared.labels
+    cells = _cells(compared.groups, wheres, score_names(final))
+    cells = {key: row for key, row in cells.items() if any(row[label] for label in compared.labels)}
     pairs = [
         Estimate(
-            {"questions": row.questions, "score": row.score, "first": first, "second": other},
-            contrast([compared.groups[first]], [compared.groups[other]], places[row.questions], row.score),
+            {"questions": place, "score": score, "first": first, "second": other},
+            contrast([compared.groups[first]], [compared.groups[other]], wheres[place], score),
         )
-        for row in rows
+        for (place, score), row in cells.items()
         for other in others
-        if row.values[first] and row.values[other] and compared.shares_seeds(first, other)
+        if row[first] and row[other] and compared.shares_seeds(first, other)
     ]
-    return rows, pairs
+    return cells, pairs
 
 
 def compare_table(compared: Comparison) -> list[Table]:
@@ -268,29 +245,31 @@ def compare_table(compared: Comparison) -> list[Table]:
 
     One seed: bootstrap intervals over questions and clients. Several: intervals over seeds and what they share.
     """
-    rows, pairs = _compared(compared)
+    cells, pairs = _compared(compared)
     labels = [f"{label} ({_seeds(seeds)})" for label, seeds in compared.groups.items()]
-    cells = tuple((row.questions, row.score, cell(row.base), *map(cell, row.values.values())) for row in rows)
-    tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), cells)]
+    rows = tuple((*key, *map(cell, row.values())) for key, row in cells.items())
+    tables = [Table("Scores with 95 % intervals", ("questions", "score", "base", *labels), rows)]
     if pairs:
-        cells = tuple(
+        rows = tuple(
             (one["questions"], one["score"], f"{one['first']} - {one['second']}", cell(one.interval, "+.3f"))
             for one in pairs
         )
         header = ("questions", "score", "pair", "difference")
-        tables.append(Table("Paired differences with 95 % intervals", header, cells))
+        tables.append(Table("Paired differences with 95 % intervals", header, rows))
     return tables
 
 
 def compare_record(compared: Comparison) -> dict[str, Any]:
     """Return `compare_table` as JSON values, intervals as those of `show_record`."""
-    rows, pairs = _compared(compared)
+    cells, pairs = _compared(compared)
+    rows: list[dict[str, Any]] = []
+    for (place, score), row in cells.items():
+        base, *values = map(as_json, row.values())
+        told = dict(zip(compared.labels, values, strict=True))
+        rows.append({"questions": place, "score": score, "base": base, "values": told})
     return {
         "runs": {label: list(seeds) for label, seeds in compared.groups.items()},
-        "rows": [
-            vars(row) | {"base": as_json(row.base), "values": {name: as_json(one) for name, one in row.values.items()}}
-            for row in rows
-        ],
+        "rows": rows,
         "differences": [{**one.labels, **(as_json(one.interval) or {})} for one in pairs],
     }
 
