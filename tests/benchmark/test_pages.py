@@ -15,7 +15,7 @@ from fedloom.base.errors import ConfigError, MissingFileError, RunError
 from fedloom.benchmark.claims import conclude
 from fedloom.benchmark.page import figures, words, write_report
 from fedloom.benchmark.page.drawing import drawn, short
-from fedloom.benchmark.page.findings import find
+from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.logs import curves, sent, trained_tokens
 from fedloom.benchmark.page.page import page
 from fedloom.benchmark.page.study import load
@@ -205,7 +205,7 @@ def others(pairs):
 
 
 def own_scores(study):
-    found = find(conclude(load(study)))
+    found = Findings(conclude(load(study)))
     return found, next(iter(found.clients.values()))
 
 
@@ -289,7 +289,7 @@ def test_interrupted_runs_are_counted_and_told_how_they_go_on(copy):
 
 def test_scores_without_a_better_end_are_the_reason_if_all_runs_have_ended(suite):
     told = conclude(load(suite))
-    found = find(replace(told, summary=replace(told.summary, ranks=())))
+    found = Findings(replace(told, summary=replace(told.summary, ranks=())))
     assert found.unranked == "no method has a score of which more or less is better on each of its runs"
 
 

@@ -92,65 +92,66 @@ def _basis(found: SuiteOutcome) -> str:
 
 
 def _decide(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Decision:
-    places = list(_places(found, claim, data))
-    if not places:
+    """Decide whether at least one difference of each group is on the claim's side.
+
+    What is so everywhere has groups of one, what is so somewhere one group; that none is best a group for each method.
+    """
+    groups = _groups(found, claim, list(_places(found, claim, data)))
+    if not any(groups):
         return Decision(claim.text, "not decided", f"no question has the tag '{claim.groups}'", ())
+    level, strict = _level(len(groups[0])), _level(len(groups))
+    told = [[_difference(found, claim, *one, level) for one in group] for group in groups]
+    held = sum(any(_on_side(claim, part) for part in group) for group in told)
+    corrected = [[_difference(found, claim, *one, strict) for one in group] for group in groups if held < len(groups)]
+    fails = any(all(_on_other_side(claim, part) for part in group) for group in corrected)
+    state: State = "holds" if held == len(groups) else "does not hold" if fails else "not decided"
+    surest = [max(group, key=_low) for group in told]
     if claim.kind == "none_best":
-        return _none_best(found, claim, places)
-    needed = [(method, claim.than, place) for method in claim.methods for place in places]
-    strict = _level(len(needed))
-    plain, corrected = ([_difference(found, claim, *one, level) for one in needed] for level in (LEVEL, strict))
+        least = f"least surely {_told(min(surest, key=_low))} ({_corrected(level)})"
+        return Decision(claim.text, state, f"{held} of {len(groups)} are beaten somewhere, {least}", tuple(surest))
+    parts = tuple(part for group in told for part in group)
     if claim.kind == "above_somewhere":
-        return _somewhere(claim, plain, corrected, strict)
-    return _everywhere(claim, plain, corrected, strict)
-
-
-def _everywhere(claim: Claim, parts: Sequence[Estimate], corrected: Sequence[Estimate], strict: float) -> Decision:
-    """Decide whether every difference lies above the margin, or below it."""
-    if claim.kind == "above":
-        weakest = min(parts, key=_low)
-        holds = all(part.interval.low > claim.margin for part in parts)
-        fails = any(part.interval.high <= claim.margin for part in corrected)
-    else:
-        weakest = max(parts, key=lambda part: part.interval.high)
-        holds = all(part.interval.high <= claim.margin for part in parts)
-        fails = any(part.interval.low > claim.margin for part in corrected)
-    side, which = ("above", "lowest ") if claim.kind == "above" else ("at most", "highest ")
-    reason = f"{which * (len(parts) > 1)}{_told(weakest)}, needed {side} {claim.margin:g}"
+        count = f"{sum(_on_side(claim, part) for part in parts)} of {len(parts)} ({_corrected(level)})"
+        return Decision(
+            claim.text, state, f"best {_told(surest[0])}, needed above {claim.margin:g}, so on {count}", parts
+        )
+    above = claim.kind == "above"
+    weakest = min(parts, key=_low) if above else max(parts, key=lambda part: part.interval.high)
+    which = ("lowest " if above else "highest ") * (len(parts) > 1)
+    reason = f"{which}{_told(weakest)}, needed {'above' if above else 'at most'} {claim.margin:g}"
     if fails and len(parts) > 1:
         reason += f"; one lies on the other side ({_corrected(strict)})"
-    return Decision(claim.text, _state(holds=holds, fails=fails), reason, tuple(parts))
+    return Decision(claim.text, state, reason, parts)
 
 
-def _somewhere(claim: Claim, plain: Sequence[Estimate], parts: Sequence[Estimate], strict: float) -> Decision:
-    """Decide whether any difference on any group lies above the margin."""
-    best, above = max(parts, key=_low), sum(part.interval.low > claim.margin for part in parts)
-    state = _state(holds=above > 0, fails=all(part.interval.high <= claim.margin for part in plain))
-    told = f"best {_told(best)}, needed above {claim.margin:g}, so on {above} of {len(parts)}"
-    return Decision(claim.text, state, f"{told} ({_corrected(strict)})", tuple(parts))
+def _on_side(claim: Claim, part: Estimate) -> bool:
+    if claim.kind == "not_above":
+        return part.interval.high <= claim.margin
+    return part.interval.low > (claim.margin if claim.than else 0)
 
 
-def _none_best(found: SuiteOutcome, claim: Claim, places: Sequence[_Place]) -> Decision:
-    """Decide whether every method is beaten by another one on some group."""
-    level, strict = _level(len(places) * (len(claim.methods) - 1)), _level(len(claim.methods))
-    beaten = [max(_rivals(found, claim, places, method, level), key=_low) for method in claim.methods]
-    best = [_rivals(found, claim, places, method, strict) for method in claim.methods]
-    least, count = min(beaten, key=_low), sum(part.interval.low > 0 for part in beaten)
-    fails = any(all(part.interval.high < 0 for part in parts) for parts in best)
-    reason = f"{count} of {len(beaten)} are beaten somewhere, least surely {_told(least)} ({_corrected(level)})"
-    return Decision(claim.text, _state(holds=count == len(beaten), fails=fails), reason, tuple(beaten))
+def _on_other_side(claim: Claim, part: Estimate) -> bool:
+    if claim.kind == "not_above":
+        return part.interval.low > claim.margin
+    return part.interval.high <= claim.margin if claim.than else part.interval.high < 0
 
 
-def _rivals(found: SuiteOutcome, claim: Claim, places: Sequence[_Place], method: str, level: float) -> list[Estimate]:
-    """Return by how much each other method beats a method on each group."""
-    # Of a score of which less is better, who beats another has less.
-    signs = [direction(claim.score or found.suite.headline(place.data[0])) for place in places]
-    return [
-        _difference(found, claim, *((rival, method) if sign >= 0 else (method, rival)), place, level)
-        for place, sign in zip(places, signs, strict=True)
-        for rival in claim.methods
-        if rival != method
-    ]
+def _groups(found: SuiteOutcome, claim: Claim, places: Sequence[_Place]) -> list[list[tuple[str, str, _Place]]]:
+    """Return which method less which is asked of where, in groups of which one has to be on the claim's side."""
+    if claim.kind == "none_best":
+        # Of a score of which less is better, who beats another has less.
+        signs = [direction(claim.score or found.suite.headline(place.data[0])) for place in places]
+        return [
+            [
+                (*((rival, method) if sign >= 0 else (method, rival)), place)
+                for place, sign in zip(places, signs, strict=True)
+                for rival in claim.methods
+                if rival != method
+            ]
+            for method in claim.methods
+        ]
+    needed = [(method, claim.than, place) for method in claim.methods for place in places]
+    return [needed] if claim.kind == "above_somewhere" else [[one] for one in needed]
 
 
 def _difference(found: SuiteOutcome, claim: Claim, first: str, second: str, place: _Place, level: float) -> Estimate:
@@ -178,10 +179,6 @@ def _places(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Iterator[
 def _level(n_places: int) -> float:
     """Return the level of intervals of which none errs in n places together (Bonferroni)."""
     return 1 - (1 - LEVEL) / n_places
-
-
-def _state(*, holds: bool, fails: bool) -> State:
-    return "holds" if holds else "does not hold" if fails else "not decided"
 
 
 def _low(part: Estimate) -> float:

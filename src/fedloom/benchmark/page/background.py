@@ -44,30 +44,23 @@ def _cell_runs(study: SuiteOutcome) -> list[_Kind]:
 def data_card(study: SuiteOutcome, folder: Path) -> Section:
     """Return sizes and facts of each partition, and the diversities where `fedloom data describe` has measured them."""
     first = {data: runs[0] for data, _, runs in reversed(_cell_runs(study))}
-    cards = {data: logs.facts(first[data]) for data in study.data if data in first}
-    sizes = ("clients", "examples", "smallest", "median", "largest")
-    columns = ("data", *sizes, "Gini of sizes", "effective clients", "training tokens")
-    table = Table(
-        "Data, as the first run of each data set divided them, held-out examples included",
-        columns,
-        [_facts_row(data, card) for data, card in cards.items()],
-    )
-    panels = {data: card.counts for data, card in cards.items()}
-    figure = Figure(
-        figures.sizes("sizes", panels),
-        "Bars: examples of each client, largest first",
-        "Examples of each client.",
-    )
-    blocks: list[Block] = [table, figure]
-    for data in cards:
+    panels: dict[str, list[int]] = {}
+    rows: list[list[str]] = []
+    for data in filter(first.__contains__, study.data):
+        counts, (gini, clients, tokens) = logs.facts(first[data])
+        panels[data] = sizes = sorted(counts)
+        shown = [len(sizes), sum(sizes), sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+        rows.append([data, *map(count, shown), value(gini), f"{clients:.1f}", count(tokens)])
+    columns = ("data", "clients", "examples", "smallest", "median", "largest", "Gini of sizes", "effective clients")
+    caption = "Data, as the first run of each data set divided them, held-out examples included"
+    drawing, label = figures.sizes("sizes", panels), "Bars: examples of each client, largest first"
+    blocks: list[Block] = [
+        Table(caption, (*columns, "training tokens"), rows),
+        Figure(drawing, label, "Examples of each client."),
+    ]
+    for data in panels:
         blocks += _diversities(data, Path(first[data].path), folder)
     return Section("data", "Data", blocks)
-
-
-def _facts_row(data: str, card: logs.Facts) -> list[str]:
-    sizes = sorted(card.counts)
-    shown = [len(sizes), sum(sizes), sizes[0], sizes[len(sizes) // 2], sizes[-1]]
-    return [data, *map(count, shown), value(card.gini), f"{card.effective_clients:.1f}", count(card.tokens)]
 
 
 def _diversities(data: str, run: Path, folder: Path) -> list[Block]:
@@ -223,7 +216,7 @@ def environment(study: SuiteOutcome) -> Section:
     """Return what the runs ran on; each different value is told once."""
     told: dict[str, list[str]] = {}
     for found in study.cells.values():
-        for name, text in _environment_of(found).items():
+        for name, text in logs.environment(found).items():
             if text and text not in told.setdefault(name, []):
                 told[name].append(text)
     rows = [
@@ -232,25 +225,6 @@ def environment(study: SuiteOutcome) -> Section:
     ]
     table = Table("Versions, devices, commit and command", ("what", "found"), rows, texts=(0, 1))
     return Section("environment", "Environment", [table])
-
-
-def _environment_of(found: Outcome) -> dict[str, str]:
-    read = logs.environment(found)
-    try:
-        changed = (Path(found.path) / "dirty.diff").is_file()
-        return {
-            "command": " ".join(read["command"]),
-            "commit": read["commit"] + (" with uncommitted changes (dirty.diff)" if changed and read["commit"] else ""),
-            "devices": ", ".join(read["devices"]) or "CPU",
-            "threads": str(read["threads"]),
-            "memory": size(read["memory_bytes"]),
-            "platform": read["platform"],
-            "Python": read["python"],
-            "CUDA": read["cuda"],
-            "versions": ", ".join(f"{name} {version}" for name, version in read["versions"].items() if version),
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{Path(found.path) / 'environment.json'}: is not what fedloom wrote ({error}).") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------- gaps

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from fedloom.benchmark.claims import Conclusion, Decision
+from fedloom.benchmark.claims import Conclusion
 from fedloom.benchmark.page.words import plural
 from fedloom.benchmark.ranking import ALL, PairRow, RankRow, gap
 from fedloom.benchmark.suite import BASE, SuiteOutcome
@@ -13,7 +14,7 @@ from fedloom.evaluation.intervals import verdict
 from fedloom.results.outcome import Outcome
 from fedloom.results.per_client import direction, per_client
 
-__all__ = ["Findings", "OwnScores", "find"]
+__all__ = ["Findings", "OwnScores"]
 
 _CENTRALISED = "centralised"
 _OWN = ("validation, own", "test, own")  # where a client's own questions stand in a summary, the best place first
@@ -33,21 +34,49 @@ class OwnScores:
 
 @dataclass(frozen=True)
 class Findings:
-    """A study with everything that was found in its scores."""
+    """A study with at least one finished run, and everything that was found in its scores."""
 
-    study: SuiteOutcome
-    summary: Summary
-    claims: tuple[Decision, ...]
-    ranks: Mapping[str, Sequence[RankRow]]
-    """By data set and, of several, by their mean under the name ALL, the first one; the best method first."""
-    best: str
-    """The first of the ranking that leaves the data where they are; of centralised runs alone the first."""
-    gaps: Mapping[str, Sequence[PairRow]]
-    """The best to all others, or to its base if there is no other, in the order of the ranks."""
-    clients: Mapping[str, OwnScores]
-    """By data set."""
-    fairness: Mapping[str, Sequence[ClientRow]]
-    """What these scores tell of fairness, by data set, a row per method."""
+    told: Conclusion
+
+    @property
+    def study(self) -> SuiteOutcome:
+        """The runs."""
+        return self.told.study
+
+    @property
+    def summary(self) -> Summary:
+        """What was estimated of them."""
+        return self.told.summary
+
+    @cached_property
+    def ranks(self) -> Mapping[str, Sequence[RankRow]]:
+        """By data set and, of several, by their mean under the name ALL, the first one; the best method first."""
+        rows = sorted(self.summary.ranks, key=lambda row: (row.rank.value, row.method))
+        return {
+            data: [row for row in rows if row.data == data]
+            for data in dict.fromkeys(r.data for r in self.summary.ranks)
+        }
+
+    @cached_property
+    def best(self) -> str:
+        """The first of the ranking that leaves the data where they are; of centralised runs alone the first."""
+        order = [row.method for row in self.ranks[self.whole]] if self.ranks else [""]
+        return next((method for method in order if not self.is_centralised(method)), order[0])
+
+    @cached_property
+    def gaps(self) -> Mapping[str, Sequence[PairRow]]:
+        """The best less all others, or less its base if there is no other, in the order of the ranks."""
+        return {data: _gaps(self, rows) for data, rows in self.ranks.items()}
+
+    @cached_property
+    def clients(self) -> Mapping[str, OwnScores]:
+        """By data set."""
+        return {data: _clients(self.study, self.fairness[data]) for data in self.study.data}
+
+    @cached_property
+    def fairness(self) -> Mapping[str, Sequence[ClientRow]]:
+        """What these scores tell of fairness, by data set, a row per method."""
+        return {data: _own(self.summary, data) for data in self.study.data}
 
     @property
     def whole(self) -> str:
@@ -90,35 +119,12 @@ class Findings:
         return any(one.label == _CENTRALISED for (_, name, _), one in self.study.cells.items() if name == method)
 
 
-def find(told: Conclusion) -> Findings:
-    """Return the findings of a study with at least one finished run."""
-    study, summary = told.study, told.summary
-    ranks: dict[str, list[RankRow]] = {}
-    for row in summary.ranks:
-        ranks.setdefault(row.data, []).append(row)
-    ranks = {data: sorted(rows, key=lambda row: (row.rank.value, row.method)) for data, rows in ranks.items()}
-    found = Findings(
-        study=study,
-        summary=summary,
-        claims=told.decisions,
-        ranks=ranks,
-        best="",
-        gaps={},
-        clients={data: _clients(study, summary, data) for data in study.data},
-        fairness={data: _own(summary, data) for data in study.data},
-    )
-    order = [row.method for row in ranks[found.whole]] if ranks else []
-    best = next((method for method in order if not found.is_centralised(method)), order[0] if order else "")
-    gaps = {data: _gaps(study, summary, rows, best) for data, rows in ranks.items()}
-    return replace(found, best=best, gaps=gaps)
-
-
-def _gaps(study: SuiteOutcome, summary: Summary, rows: Sequence[RankRow], best: str) -> list[PairRow]:
-    data, score = rows[0].data, rows[0].score
-    if len(study.methods) == 1:
+def _gaps(found: Findings, rows: Sequence[RankRow]) -> list[PairRow]:
+    study, best, data, score = found.study, found.best, rows[0].data, rows[0].score
+    if found.single:
         one = gap(study, study.data if data == ALL else [data], best, BASE)
         return [PairRow(data, score, best, BASE, one, math.nan, math.nan, verdict(one, direction(score)))]
-    both = [turn for row in summary.pairs if row.data == data for turn in (row, row.turned())]
+    both = [turn for row in found.summary.pairs if row.data == data for turn in (row, row.turned())]
     pairs = {row.second: row for row in both if row.first == best}
     return [pairs[row.method] for row in rows if row.method in pairs]
 
@@ -130,9 +136,8 @@ def _own(summary: Summary, data: str) -> list[ClientRow]:
     return [row for row in rows if row.questions == questions]
 
 
-def _clients(study: SuiteOutcome, summary: Summary, data: str) -> OwnScores:
-    rows = _own(summary, data)
-    alike = all(_same_clients(list(study.runs(data, row.method).values())) for row in rows)
+def _clients(study: SuiteOutcome, rows: Sequence[ClientRow]) -> OwnScores:
+    alike = all(_same_clients(list(study.runs(row.data, row.method).values())) for row in rows)
     seeds = _shown_seeds(study, rows, alike=alike)
     found = {row.method: _mean([row.clients[seed] for seed in seeds if seed in row.clients]) for row in rows}
     found = {method: by_client for method, by_client in found.items() if by_client}

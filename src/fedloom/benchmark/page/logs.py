@@ -1,20 +1,21 @@
 """What the logs of a run say: curves over rounds, what left the clients, what the run cost and ran on."""
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fedloom.base.errors import MissingFileError, RunError
 from fedloom.base.mean import Mean
+from fedloom.benchmark.page.words import size
 from fedloom.results.outcome import Outcome
 from fedloom.runs.directory import RunDirectory
 
-__all__ = ["Facts", "Sent", "curves", "environment", "facts", "number", "sent", "trained_tokens"]
+__all__ = ["Curves", "Sent", "curves", "environment", "facts", "number", "sent", "trained_tokens"]
 
-Kind = TypeVar("Kind")
 Curves = Mapping[str, Mapping[int, float]]
 
 
@@ -29,25 +30,14 @@ class Sent:
     """0 where the ledger tells none."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the partition card tells of the data."""
-
-    counts: tuple[int, ...]
-    """Examples of each client."""
-    gini: float
-    effective_clients: float
-    tokens: int
-    """Of the clients' training examples."""
-
-
-def _read(found: Outcome, file: str, take: Callable[[RunDirectory], Kind]) -> Kind:
-    """Return what `take` reads; a file of another shape is refused by its name."""
+@contextlib.contextmanager
+def _reading(found: Outcome, file: str) -> Generator[RunDirectory]:
+    """Give the run directory; a file of another shape is refused by its name."""
     try:
-        return take(RunDirectory(Path(found.path)))
+        yield RunDirectory(Path(found.path))
+    except MissingFileError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, RunError | MissingFileError):
-            raise
         raise RunError(
             f"{Path(found.path) / file}: is not what fedloom wrote ({error}); the run directory is damaged."
         ) from error
@@ -58,26 +48,22 @@ def curves(found: Outcome) -> Curves:
 
     What training tells of a round, numbered from 0, stands at the round's end.
     """
-
-    def take(directory: RunDirectory) -> Curves:
-        sums: dict[str, dict[int, Mean]] = {}
+    sums: dict[str, dict[int, Mean]] = {}
+    with _reading(found, "metrics.jsonl") as directory:
         for line in directory.lines("metrics.jsonl"):
             place = line["round"] + (line["phase"] == "train")
             by_round = sums.setdefault(line["name"], {})
             by_round[place] = by_round.get(place, Mean()) + Mean(line["total"], line["weight"])
-        return {
-            name: {place: mean.value for place, mean in sorted(by_round.items()) if mean.weight}
-            for name, by_round in sums.items()
-        }
-
-    return _read(found, "metrics.jsonl", take)
+    return {
+        name: {place: mean.value for place, mean in sorted(by_round.items()) if mean.weight}
+        for name, by_round in sums.items()
+    }
 
 
 def sent(found: Outcome) -> list[Sent]:
     """Return what left the clients, by kind, in the order of its first appearance."""
-
-    def take(directory: RunDirectory) -> list[Sent]:
-        kinds: dict[str, list[Mapping[str, Any]]] = {}
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    with _reading(found, "ledger.jsonl") as directory:
         for line in directory.lines("ledger.jsonl"):
             kinds.setdefault(str(line["what"]), []).append(line)
         return [
@@ -85,36 +71,27 @@ def sent(found: Outcome) -> list[Sent]:
             for what, lines in kinds.items()
         ]
 
-    return _read(found, "ledger.jsonl", take)
-
 
 def trained_tokens(found: Outcome) -> float | None:
     """Return the tokens trained on: each client's tokens times its epochs; None where the ledger may not tell them."""
-
-    def take(directory: RunDirectory) -> float | None:
+    with _reading(found, "partition.json") as directory:
         rows = [line for line in directory.lines("ledger.jsonl") if "weight" in line]
         if not rows or not all("epochs" in line for line in rows):
             return None
-        card = json.loads(directory.read("partition.json"))
-        tokens = {client: card["encoded"][client].get("tokens", 0) for client in card["counts"]}
+        tokens = {client: found.card["encoded"][client].get("tokens", 0) for client in found.card["counts"]}
         everything = sum(tokens.values())  # what a centralised run trains on under a name of its own
         return sum(line["epochs"] * tokens.get(line["client"], everything) for line in rows)
 
-    return _read(found, "partition.json", take)
 
-
-def facts(found: Outcome) -> Facts:
-    """Return what the partition card tells of the data."""
-
-    def take(directory: RunDirectory) -> Facts:
-        card = json.loads(directory.read("partition.json"))
-        counts = [number(count) for count in card["counts"].values()]
+def facts(found: Outcome) -> tuple[Sequence[int], Sequence[float]]:
+    """Return the examples of each client; and of the partition Gini, effective clients and training tokens."""
+    with _reading(found, "partition.json"):
+        counts, encoded = found.card["counts"], found.card["encoded"]
         if not counts:
             raise ValueError("no client has examples")
-        tokens = [number(row.get("tokens", 0)) for client, row in card["encoded"].items() if client in card["counts"]]
-        return Facts(tuple(counts), number(card["gini"]), number(card["effective_clients"]), sum(tokens))
-
-    return _read(found, "partition.json", take)
+        tokens = sum(number(row.get("tokens", 0)) for client, row in encoded.items() if client in counts)
+        rest = [*map(number, (found.card["gini"], found.card["effective_clients"])), tokens]
+        return list(map(number, counts.values())), rest
 
 
 def number(value: Any) -> Any:
@@ -124,6 +101,19 @@ def number(value: Any) -> Any:
     return value
 
 
-def environment(found: Outcome) -> Mapping[str, Any]:
-    """Return what the run ran on."""
-    return _read(found, "environment.json", lambda directory: dict(json.loads(directory.read("environment.json"))))
+def environment(found: Outcome) -> dict[str, str]:
+    """Return what the run ran on, in words."""
+    with _reading(found, "environment.json") as directory:
+        read = json.loads(directory.read("environment.json"))
+        changed = (directory.path / "dirty.diff").is_file()
+        return {
+            "command": " ".join(read["command"]),
+            "commit": read["commit"] + (" with uncommitted changes (dirty.diff)" if changed and read["commit"] else ""),
+            "devices": ", ".join(read["devices"]) or "CPU",
+            "threads": str(read["threads"]),
+            "memory": size(read["memory_bytes"]),
+            "platform": read["platform"],
+            "Python": read["python"],
+            "CUDA": read["cuda"],
+            "versions": ", ".join(f"{name} {version}" for name, version in read["versions"].items() if version),
+        }

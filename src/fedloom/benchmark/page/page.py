@@ -9,7 +9,7 @@ from fedloom.base.files import write_atomic
 from fedloom.benchmark.claims import Conclusion, conclude
 from fedloom.benchmark.page import background, fairness, ranking, verdict
 from fedloom.benchmark.page.blocks import Section
-from fedloom.benchmark.page.findings import find
+from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.study import load
 from fedloom.benchmark.page.words import plural
 from fedloom.benchmark.suite import SuiteOutcome
@@ -35,7 +35,7 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
     study = told.study
     if not study.cells:
         raise RunError(f"{folder}: none of its {len(study.missing)} runs is complete; `fedloom resume` them first.")
-    found = find(told)
+    found = Findings(told)
     sections: list[Section | None] = [
         ranking.ranking(found),
         ranking.facts(found),

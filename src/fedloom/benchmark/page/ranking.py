@@ -162,13 +162,15 @@ def _worded(told: str) -> str:
 
 def claims(found: Findings) -> Section | None:
     """Return what became of the suite's claims; None if it has none."""
-    if not found.claims:
+    if not found.told.decisions:
         return None
     tones = {"holds": Cell("▲ holds", "good"), "does not hold": Cell("▼ does not hold", "bad")}
-    rows = [[one.text, tones.get(one.state, Cell(one.state, "open")), _worded(one.reason)] for one in found.claims]
+    rows = [
+        [one.text, tones.get(one.state, Cell(one.state, "open")), _worded(one.reason)] for one in found.told.decisions
+    ]
     parts = [
         [one.text, _worded(part["what"]), signed(part.interval.value), bounds(part.interval)]
-        for one in found.claims
+        for one in found.told.decisions
         for part in one.parts
     ]
     columns = ("claim", "difference of", "value", "interval")
