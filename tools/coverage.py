@@ -29,9 +29,9 @@ from fedloom.benchmark.summary import client_rows
 from fedloom.contracts.evaluation import Answered, Question
 from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.repetitions import Repetition, mean_interval
-from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, sign_flip
+from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference, sign_flip
 from fedloom.judged.grading import Graded, differences, rows
-from fedloom.lm_eval.scores import Labels, f1_scores, mean_score
+from fedloom.lm_eval.scores import Labels, f1_difference, f1_scores, mean_difference, mean_score
 from fedloom.results.outcome import Outcome
 
 Array = NDArray[np.float64]
@@ -160,7 +160,7 @@ def gap(share: float | None, **sizes: int) -> Callable[[Random], bool]:
 
     def covered(random: Random) -> bool:
         (one,), (other,) = answered(random, share, methods=2, **sizes)
-        return holds(bootstrap(one, other, resamples=RESAMPLES), 0.0)
+        return holds(bootstrap_difference(one, other, resamples=RESAMPLES), 0.0)
 
     return covered
 
@@ -175,7 +175,7 @@ def shared_and_local(random: Random) -> bool:
     ]
     threshold = population.threshold(0.5)
     one, other = table(shared, threshold), table(local, threshold)
-    return holds(bootstrap(one, other, resamples=RESAMPLES), 0.0)
+    return holds(bootstrap_difference(one, other, resamples=RESAMPLES), 0.0)
 
 
 def swapped(**sizes: int) -> Callable[[Random], bool]:
@@ -325,7 +325,7 @@ def task_gap(random: Random) -> bool:
     """The difference of two models on a task's items."""
     hard = random.normal(size=100)
     one, other = ((hard + random.normal(size=100) > 0).astype(float).tolist() for _ in range(2))
-    return holds(mean_score(one, other), 0.0)
+    return holds(mean_difference(one, other), 0.0)
 
 
 def f1(random: Random) -> bool:
@@ -337,7 +337,7 @@ def f1(random: Random) -> bool:
 def f1_gap(random: Random) -> bool:
     """The difference of two models' F1."""
     right = random.random(200) < 0.5
-    return holds(f1_scores(_labels(random, right), _labels(random, right))["f1_macro"], 0.0)
+    return holds(f1_difference(_labels(random, right), _labels(random, right))["f1_macro"], 0.0)
 
 
 def _labels(random: Random, right: NDArray[np.bool_]) -> Labels:

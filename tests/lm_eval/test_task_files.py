@@ -14,7 +14,7 @@ from fedloom.evaluation.statistics import Interval
 from fedloom.lm_eval.code_answers import program_of
 from fedloom.lm_eval.harness import hub_tasks, local_tasks, own_harness_task, set_shots
 from fedloom.lm_eval.local_data import local_data
-from fedloom.lm_eval.scores import F1, Labels, f1_scores, in_words, mean_score
+from fedloom.lm_eval.scores import F1, Labels, f1_difference, f1_scores, mean_score, verdict
 from fedloom.lm_eval.shipped import HARNESS, HarnessTask, own_task, own_tasks, sources
 from fedloom.lm_eval.task_file import TaskFile, read_task_file, the_label
 from support.tasks import load, make_data, rows_of, write_lines
@@ -427,17 +427,17 @@ def test_f1_interval_agrees_with_resampled_items(name, labels):
 @pytest.mark.parametrize("name", F1)
 def test_difference_of_f1_is_that_of_the_scores(name, labels):
     values = [f1_scores(one)[name].value for one in labels]
-    assert f1_scores(*labels)[name].value == pytest.approx(values[0] - values[1])
+    assert f1_difference(*labels)[name].value == pytest.approx(values[0] - values[1])
 
 
 def test_difference_of_a_model_to_itself_has_no_width(labels):
-    difference = f1_scores(labels[0], labels[0])["f1_macro"]
+    difference = f1_difference(labels[0], labels[0])["f1_macro"]
     assert (difference.low, difference.high) == (0, 0)
 
 
 def test_labels_of_other_items_cannot_be_paired(labels):
     with pytest.raises(DataError, match=r"labels of two models belong to other items"):
-        f1_scores(labels[0], replace(labels[1], right=labels[1].found))
+        f1_difference(labels[0], replace(labels[1], right=labels[1].found))
 
 
 def test_standard_error_of_a_mean_is_lm_evals():
@@ -448,7 +448,7 @@ def test_standard_error_of_a_mean_is_lm_evals():
 
 
 def test_single_item_has_no_standard_error():
-    assert mean_score([1.0]).record("standard_error") == {"standard_error": None}
+    assert mean_score([1.0]).as_record()["standard_error"] is None
 
 
 @pytest.mark.parametrize(
@@ -462,4 +462,4 @@ def test_single_item_has_no_standard_error():
     ],
 )
 def test_better_needs_an_interval_without_zero(low, high, higher, expected):
-    assert in_words(Interval(0.1, low, high, 9), higher_is_better=higher) == expected
+    assert verdict(Interval(0.1, low, high, 9), higher_is_better=higher) == expected

@@ -21,7 +21,7 @@ from fedloom.completers.answer_file import Budget
 from fedloom.contracts.evaluation import Answered, Completer, Completion, Exam, Prompt, Question, Sampling
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
-from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap
+from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
 from fedloom.judged.exams import UNANSWERED, UNPARSED
 
 __all__ = [
@@ -292,7 +292,7 @@ def differences(
         both = _paired(chosen, beside.get((exam, group, score), []), score)
         if both[0]:
             one, other = (_table(side, score, cluster=cluster, alike=alike) for side in both)
-            found.append(Difference(exam, group, score, bootstrap(one, other, resamples=resamples)))
+            found.append(Difference(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedloom.base.errors import MissingFileError, RunError
 from fedloom.lm_eval.examine import read_items, read_result
-from fedloom.lm_eval.scores import F1, Labels, f1_scores, in_words, mean_score
+from fedloom.lm_eval.scores import F1, Labels, f1_difference, mean_difference, verdict
 
 __all__ = ["compare_results"]
 
@@ -59,15 +59,24 @@ def _metric(
     if score["low"] is None:
         return None
     name, chosen = score["metric"], score["filter"]
-    items = [(item, other[key]) for key, item in one.items() if item["filter"] == chosen]
+    keys = [key for key, item in one.items() if item["filter"] == chosen]
     if labels and name in F1:
-        difference = f1_scores(*(_labels(side, labels) for side in zip(*items, strict=True)))[name]
+        pair = [_labels([found[key] for key in keys], labels) for found in (one, other)]
+        difference = f1_difference(pair[0], pair[1])[name]
     else:
-        having = [[item["scores"][name] for item in pair] for pair in items if name in pair[0]["scores"]]
-        difference = mean_score(*zip(*having, strict=True))
-    head = {"metric": name, "filter": chosen, "value": score["value"], "difference": difference.value}
-    told = in_words(difference, higher_is_better=score["higher_is_better"])
-    return head | difference.record("low", "high", "n") | {"verdict": told}
+        keys = [key for key in keys if name in one[key]["scores"]]
+        values = [[found[key]["scores"][name] for key in keys] for found in (one, other)]
+        difference = mean_difference(values[0], values[1])
+    return {
+        "metric": name,
+        "filter": chosen,
+        "value": score["value"],
+        "difference": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "n": difference.n,
+        "verdict": verdict(difference, higher_is_better=score["higher_is_better"]),
+    }
 
 
 def _labels(items: Sequence[Record], names: tuple[str, ...]) -> Labels:

@@ -7,7 +7,6 @@ OUT/<task>/items.jsonl      one line per question (and filter): right answer, gi
 
 import hashlib
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.files import atomic_folder, disk_errors, file_name, json_sha256, refuse_filled, write_atomic
-from fedloom.evaluation.intervals import Interval
 from fedloom.lm_eval.code_execution import run_program
 from fedloom.lm_eval.harness import (
     Loaded,
@@ -32,7 +30,7 @@ from fedloom.lm_eval.harness import (
 from fedloom.lm_eval.language_model import Scorer, harness_model, is_cut
 from fedloom.lm_eval.libraries import libraries
 from fedloom.lm_eval.local_data import local_data, required_data
-from fedloom.lm_eval.scores import Labels, f1_scores, mean_score
+from fedloom.lm_eval.scores import Labels, Score, f1_scores, mean_score
 from fedloom.lm_eval.shipped import HARNESS, own_task, own_tasks
 from fedloom.lm_eval.task_file import TaskFile, read_task_file, the_label
 
@@ -239,24 +237,23 @@ def _items(samples: Mapping[str, Sequence[Record]], file: TaskFile | None) -> It
 def _scores(items: Sequence[Record], task: _Ready, results: Mapping[str, Mapping[str, Any]]) -> list[Record]:
     """Return every metric under every filter; means with intervals, other figures as lm-eval gives them, by member."""
     better = {name: value for one in task.loaded.tasks.values() for name, value in one.higher_is_better().items()}
-    scores = [_score(*metric, mean_score(told), better.get(metric[0])) for metric, told in _means(items, task).items()]
+    scores: list[Record] = []
+    for metric, chosen in _means(items, task).items():
+        name, chosen_filter = metric
+        head = {"metric": name, "filter": chosen_filter, "higher_is_better": better.get(name)}
+        scores.append(head | mean_score(chosen).as_record())
     if task.file and task.file.kind == "label":
-        right, found = (tuple(item[name] for item in items) for name in ("right", "label"))
-        labels = Labels(task.file.labels, right, found)
-        scores += [_score(name, "none", score, better=True) for name, score in f1_scores(labels).items()]
+        for name, score in f1_scores(_labels(items, task.file)).items():
+            scores.append({"metric": name, "filter": "none", "higher_is_better": True} | score.as_record())
     done = {(score["metric"], score["filter"]) for score in scores}
     for leaf, figures in results.items():
         for key, value in figures.items():
-            name, _, chosen = key.partition(",")
-            if chosen and "_stderr" not in name and (name, chosen) not in done:
-                alone = Interval(float(value), math.nan, math.nan, figures.get("sample_len", 0))
-                scores.append(_score(name, chosen, alone, better.get(name), member=leaf))
+            name, _, chosen_filter = key.partition(",")
+            if chosen_filter and "_stderr" not in name and (name, chosen_filter) not in done:
+                alone = Score(float(value), float("nan"), float("nan"), float("nan"), figures.get("sample_len", 0))
+                head = {"metric": name, "filter": chosen_filter, "higher_is_better": better.get(name), "member": leaf}
+                scores.append(head | alone.as_record())
     return scores
-
-
-def _score(metric: str, chosen: str, score: Interval, better: bool | None, **more: str) -> Record:
-    head = {"metric": metric, "filter": chosen, "higher_is_better": better, **more}
-    return head | score.record("value", "standard_error", "low", "high", "n")
 
 
 def _means(items: Sequence[Record], task: _Ready) -> dict[tuple[str, str], list[float]]:
@@ -270,6 +267,11 @@ def _means(items: Sequence[Record], task: _Ready) -> dict[tuple[str, str], list[
             if plain[item["task"]].get(name, mean) is mean:
                 values.setdefault((name, item["filter"]), []).append(value)
     return values
+
+
+def _labels(items: Sequence[Record], file: TaskFile) -> Labels:
+    right, found = (tuple(item[name] for item in items) for name in ("right", "label"))
+    return Labels(file.labels, right, found)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

@@ -8,22 +8,47 @@ the cells are (right, found by one, found by the other), so that both are scored
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base import rng
 from fedloom.base.errors import DataError
-from fedloom.evaluation.intervals import Interval, verdict
-from fedloom.evaluation.statistics import ScoreTable, bootstrap
+from fedloom.base.files import plain
+from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
 
-__all__ = ["F1", "RESAMPLES", "Labels", "f1_scores", "in_words", "mean_score"]
+__all__ = [
+    "F1",
+    "RESAMPLES",
+    "Labels",
+    "Score",
+    "f1_difference",
+    "f1_scores",
+    "mean_difference",
+    "mean_score",
+    "verdict",
+]
 
 Array = NDArray[np.float64]
 
 RESAMPLES = 1000
 F1 = ("f1_macro", "f1_micro", "f1_weighted")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of a task over n items; NaN stands where there is no error or interval."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    n: int
+
+    def as_record(self) -> dict[str, float | int | None]:
+        """Return the score as JSON values, null where there is none."""
+        return plain(self)
 
 
 @dataclass(frozen=True)
@@ -35,39 +60,47 @@ class Labels:
     found: tuple[str, ...]
 
 
-def mean_score(values: Sequence[float], others: Sequence[float] | None = None) -> Interval:
-    """Return the mean of the items' values, or what it is more than that of another model over the same items.
+def mean_score(values: Sequence[float]) -> Score:
+    """Return the mean of the items' values; its standard error is s / sqrt(n), of one item it is unknown."""
+    n = len(values)
+    interval = bootstrap(_table(values), resamples=RESAMPLES)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return Score(interval.value, error, interval.low, interval.high, n)
 
-    The standard error of a mean is s / sqrt(n), of one item it is unknown.
-    """
-    if others is not None:
-        return bootstrap(_table(values), _table(others), resamples=RESAMPLES)
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return replace(bootstrap(_table(values), resamples=RESAMPLES), n=len(values), standard_error=error)
+
+def mean_difference(one: Sequence[float], other: Sequence[float]) -> Interval:
+    """Return the mean of one model less that of another over the same items, with its paired interval."""
+    return bootstrap_difference(_table(one), _table(other), resamples=RESAMPLES)
 
 
 def _table(values: Sequence[float]) -> ScoreTable:
     return ScoreTable(np.asarray(values, dtype=np.float64)[None], np.ones((1, len(values))), ("",) * len(values))
 
 
-def f1_scores(one: Labels, other: Labels | None = None) -> dict[str, Interval]:
-    """Return macro, micro and weighted F1, or what they are more than another model's over the same items.
+def f1_scores(labels: Labels) -> dict[str, Score]:
+    """Return macro, micro and weighted F1; the standard error is the spread of the resamples."""
+    shares, counts = _cells([labels])
+    result: dict[str, Score] = {}
+    for name, measure in _MEASURES.items():
+        values = measure(counts)
+        low, high = map(float, np.percentile(values, [2.5, 97.5]))
+        result[name] = Score(float(measure(shares)[0]), float(values.std(ddof=1)), low, high, len(labels.right))
+    return result
 
-    The standard error is the spread of the resamples.
-    """
-    models = [one] if other is None else [one, other]
-    if any((model.right, model.names) != (one.right, one.names) for model in models):
+
+def f1_difference(one: Labels, other: Labels) -> dict[str, Interval]:
+    """Return the F1 of one model less that of another over the same items."""
+    if one.right != other.right or one.names != other.names:
         raise DataError("the labels of two models belong to other items; compare results on the same data.")
-    cells = _cells(models)
+    shares, counts = _cells([one, other])
+    width = len(one.names) + 1
+    cubes = [array.reshape(len(array), len(one.names), width, width) for array in (shares, counts)]
     result: dict[str, Interval] = {}
     for name, measure in _MEASURES.items():
-        # Summed over what the other model found, the cells are the table of one model, and the other way round.
-        value, values_R = (
-            measure(table) if other is None else measure(table.sum(axis=3)) - measure(table.sum(axis=2))
-            for table in cells
-        )
-        low, high = map(float, np.percentile(values_R, [2.5, 97.5]))
-        result[name] = Interval(float(value[0]), low, high, len(one.right), float(values_R.std(ddof=1)))
+        # Summed over what the other model found, the cube is the table of one model, and the other way round.
+        value, values = (measure(cube.sum(axis=3)) - measure(cube.sum(axis=2)) for cube in cubes)
+        low, high = np.percentile(values, [2.5, 97.5])
+        result[name] = Interval(float(value[0]), float(low), float(high), len(one.right))
     return result
 
 
@@ -112,9 +145,8 @@ def _weighted(table_RLF: Array) -> Array:
 _MEASURES: Mapping[str, Callable[[Array], Array]] = dict(zip(F1, (_macro, _micro, _weighted), strict=True))
 
 
-def in_words(difference: Interval, *, higher_is_better: bool | None) -> str:
-    """Return whether the first model is better, in words."""
-    if higher_is_better is None:
-        return "neither is better"
-    told = verdict(difference, 1 if higher_is_better else -1)
-    return "no difference shown" if told == "undecided" else told
+def verdict(difference: Interval, *, higher_is_better: bool | None) -> str:
+    """Return whether the first model is better: only where the interval of the difference leaves out 0."""
+    if higher_is_better is None or not (difference.low > 0 or difference.high < 0):
+        return "no difference shown" if higher_is_better is not None else "neither is better"
+    return "better" if (difference.low > 0) == higher_is_better else "worse"
