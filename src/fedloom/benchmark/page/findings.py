@@ -31,6 +31,12 @@ class OwnScores:
     alike: bool
     """Whether a name means the same client on every seed."""
 
+    @property
+    def of(self) -> str:
+        """Which seeds a client's number is of."""
+        seeds = ", ".join(map(str, self.seeds))
+        return f"seed {seeds}" if len(self.seeds) == 1 else f"mean over seeds {seeds}"
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -114,6 +120,27 @@ class Findings:
         """Return 1 where more of that score is better, -1 where less is."""
         return direction(self.score(data).split(" / ")[0]) or 1
 
+    def pair(self, data: str, first: str, second: str) -> PairRow | None:
+        """Return a method of a data set less another."""
+        pairs = [turn for row in self.summary.pairs if row.data == data for turn in (row, row.turned())]
+        return next((row for row in pairs if (row.first, row.second) == (first, second)), None)
+
+    def ordered(self, data: str) -> tuple[str, Sequence[str]]:
+        """Return a method, the best if it is told, and a data set's clients by their score with it, the worst first."""
+        table = self.clients[data].by_method
+        chosen = self.best if self.best in table else list(table)[-1]
+        return chosen, sorted(table[chosen], key=lambda client: (self.sign(data) * table[chosen][client], client))
+
+    @property
+    def several(self) -> bool:
+        """Whether fairness is a mean over several seeds anywhere."""
+        return any(len(row.clients) > 1 for rows in self.fairness.values() for row in rows)
+
+    @cached_property
+    def centralised(self) -> Sequence[str]:
+        """The methods that move the data to one place."""
+        return [method for method in self.study.methods if self.is_centralised(method)]
+
     def is_centralised(self, method: str) -> bool:
         """Return whether a method moves the data to one place."""
         return any(one.label == _CENTRALISED for (_, name, _), one in self.study.cells.items() if name == method)
@@ -124,9 +151,7 @@ def _gaps(found: Findings, rows: Sequence[RankRow]) -> list[PairRow]:
     if found.single:
         one = gap(study, study.data if data == ALL else [data], best, BASE)
         return [PairRow(data, score, best, BASE, one, math.nan, math.nan, verdict(one, direction(score)))]
-    both = [turn for row in found.summary.pairs if row.data == data for turn in (row, row.turned())]
-    pairs = {row.second: row for row in both if row.first == best}
-    return [pairs[row.method] for row in rows if row.method in pairs]
+    return [one for row in rows if (one := found.pair(data, best, row.method))]
 
 
 def _own(summary: Summary, data: str) -> list[ClientRow]:

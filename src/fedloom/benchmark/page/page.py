@@ -1,17 +1,21 @@
-"""One page that says what a suite, a folder of runs or a run has found, in one file that loads nothing."""
+"""One page that says what a suite, a folder of runs or a run has found, in one file that loads nothing.
 
+The templates hold what it says and where; the other modules give them numbers and drawings.
+"""
+
+import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedloom.base.errors import RunError
 from fedloom.base.files import write_atomic
 from fedloom.benchmark.claims import Conclusion, conclude
-from fedloom.benchmark.page import background, fairness, ranking, verdict
-from fedloom.benchmark.page.blocks import Section
+from fedloom.benchmark.page import background, figures, grids, verdict, words
 from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.study import load
-from fedloom.benchmark.page.words import plural
 from fedloom.benchmark.suite import SuiteOutcome
 
 __all__ = ["page", "write_report"]
@@ -36,33 +40,31 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
     if not study.cells:
         raise RunError(f"{folder}: none of its {len(study.missing)} runs is complete; `fedloom resume` them first.")
     found = Findings(told)
-    sections: list[Section | None] = [
-        ranking.ranking(found),
-        ranking.facts(found),
-        ranking.claims(found),
-        ranking.differences(found),
-        fairness.clients(found),
-        *ranking.groups(found),
-        ranking.curves(found),
-        ranking.tables(found),
-        background.data_card(study, folder),
-        background.cost(study),
-        background.privacy(study),
-        background.environment(study),
-        background.gaps(study),
-    ]
+    forest, forest_label = grids.forest(found)
     loader = PackageLoader("fedloom.benchmark.page", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    filters: dict[str, Callable[[Any], str]] = {"string": str} | {name: vars(words)[name] for name in words.FILTERS}
+    environment.filters.update(filters)
     return environment.get_template("page.html.jinja").render(
-        title=study.title,
         kind=_kind(study),
-        verdict=verdict.sentence(found),
-        remarks=verdict.remarks(found),
-        facts=verdict.facts(found),
-        sections=[section for section in sections if section],
+        found=found,
+        verdict=verdict,
+        figures=figures,
+        forest=forest,
+        forest_label=forest_label,
+        grids=grids.grids,
+        curves=grids.curves(found),
+        scores=grids.scores(found),
+        data=background.data(study, folder),
+        costs=background.costs(study),
+        privacy=background.privacy(study),
+        environment=background.environment(study),
+        contents=[],
+        next_number=itertools.count(1).__next__,
+        written=lambda shown, name: filters[name](shown) if name else shown,
     )
 
 
 def _kind(study: SuiteOutcome) -> str:
     counts = ((study.data, "data set"), (study.methods, "method"), (study.seeds, "seed"))
-    return "fedloom report: " + ", ".join(plural(len(values), what) for values, what in counts)
+    return "fedloom report: " + ", ".join(words.plural(len(values), what) for values, what in counts)

@@ -2,25 +2,37 @@
 
 import math
 import re
+from typing import NamedTuple
 
-from fedloom.benchmark.page.blocks import Cell
+from fedloom.benchmark.ranking import ALL
 from fedloom.evaluation.statistics import Interval
 
 __all__ = [
+    "FILTERS",
     "NONE",
+    "Decided",
     "bounds",
+    "called",
     "capital",
     "count",
     "decided",
     "duration",
+    "interval",
     "minus",
+    "p",
     "place",
     "plural",
     "score_name",
     "signed",
     "size",
+    "size_or_none",
+    "spread",
+    "tenths",
     "value",
 ]
+
+FILTERS = [name for name in __all__ if name[0].islower()]
+"""Those that the templates know by their names."""
 
 NONE = "\N{EN DASH}"
 """Stands where there is no number."""
@@ -55,6 +67,11 @@ def bounds(interval: Interval) -> str:
 def count(number: float | None) -> str:
     """Return a whole number in groups of three."""
     return NONE if number is None else f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def tenths(number: float) -> str:
+    """Return a number with one decimal."""
+    return f"{number:.1f}"
 
 
 def size(n_bytes: float) -> str:
@@ -94,7 +111,43 @@ def place(number: float) -> str:
     return f"{number:.1f}".removesuffix(".0")
 
 
-def decided(verdict: str) -> Cell:
-    """Return the word for what a paired difference decides: better, worse or undecided."""
-    told: dict[str, Cell] = {"better": Cell("▲ better", "good"), "worse": Cell("▼ worse", "bad")}
-    return told.get(verdict, Cell("not decided", "open"))
+def called(text: str) -> str:
+    """Return a text with the readers' words for the mean of the data sets."""
+    return text.replace(ALL, "mean of all data sets")
+
+
+def interval(found: Interval | None) -> str:
+    """Return a value with its interval's ends; a dash where there is none."""
+    return f"{value(found.value)} ({bounds(found)})" if found else NONE
+
+
+def spread(found: Interval) -> str:
+    """Return a value with half the width of its interval."""
+    return f"{value(found.value)} ± {value((found.high - found.low) / 2)}"
+
+
+def p(number: float) -> str:
+    """Return a p; a dash where nothing was tested."""
+    return NONE if math.isnan(number) else f"{number:.4f}"
+
+
+def size_or_none(n_bytes: float) -> str:
+    """Return an amount of data; a dash where it is not told."""
+    return size(n_bytes) if n_bytes else NONE
+
+
+class Decided(NamedTuple):
+    """The words for what is decided, not by colour alone."""
+
+    text: str
+    tone: str = "open"
+    mark: str = ""
+
+
+def decided(verdict: str) -> Decided:
+    """Return the words for what a difference, or a claim, is: better, worse, holds, does not hold, or undecided."""
+    if verdict in ("better", "holds"):
+        return Decided(f"▲ {verdict}", "good", "▲ ")
+    if verdict in ("worse", "does not hold"):
+        return Decided(f"▼ {verdict}", "bad", "▼ ")
+    return Decided("not decided")
