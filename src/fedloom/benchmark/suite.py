@@ -5,6 +5,7 @@ over it the seed. Tables are merged key by key; one that names another plug-in r
 the keys of one plug-in mean nothing to another. Keys of a table without a name are for whichever is named above.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -370,12 +371,14 @@ class SuiteOutcome:
 
     def runs(self, data: str, method: str) -> Mapping[int, Outcome]:
         """Return the finished runs of a data set and a method by seed."""
-        return dict(self._runs(data, method))
+        keys = {seed: (data, method, seed) for seed in self.seeds}
+        return {seed: self.cells[key] for seed, key in keys.items() if key in self.cells}
 
-    def _runs(self, data: str, method: str) -> Iterator[tuple[int, Outcome]]:
-        for seed in self.seeds:
-            if (data, method, seed) in self.cells:
-                yield seed, self.cells[data, method, seed]
+    def kinds(self) -> Iterator[tuple[str, str, Mapping[int, Outcome]]]:
+        """Yield data set, method and finished runs by seed, where there are any."""
+        for data, method in itertools.product(self.data, self.methods):
+            if runs := self.runs(data, method):
+                yield data, method, runs
 
 
 def load_suite_directory(folder: Path) -> SuiteOutcome:

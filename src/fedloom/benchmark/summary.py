@@ -1,6 +1,5 @@
 """What a suite says: scores, rankings, pairs, clients, languages and domains, all with intervals."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,15 +136,9 @@ def _refuse_unknown_headline(found: SuiteOutcome) -> None:
             )
 
 
-def _methods(found: SuiteOutcome) -> Iterator[tuple[str, str, Mapping[int, Outcome]]]:
-    for data, method in itertools.product(found.data, found.methods):
-        if runs := found.runs(data, method):
-            yield data, method, runs
-
-
 def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
     """Yield every score of every method on every set, with what it rests on."""
-    for data, method, seeds in _methods(found):
+    for data, method, seeds in found.kinds():
         runs = list(seeds.values())
         for questions in dict.fromkeys(one.set for run in runs for one in run.results["final"]):
             where = Where(questions)
@@ -168,7 +161,7 @@ def score_rows(found: SuiteOutcome) -> Iterator[ScoreRow]:
 
 def client_rows(found: SuiteOutcome) -> Iterator[ClientRow]:
     """Yield how the clients fare by the headline score and the loss, on their own questions and on common ones."""
-    for data, method, seeds in _methods(found):
+    for data, method, seeds in found.kinds():
         runs = list(seeds.values())
         told = {
             seed: {(one.questions, one.score): one.values for one in per_client(run)} for seed, run in seeds.items()
@@ -236,7 +229,7 @@ def _drawn_measures(values: Sequence[Sequence[float]], sign: int, resamples: int
 
 def language_rows(found: SuiteOutcome) -> Iterator[Estimate]:
     """Yield the headline score by the language of the question and by whose models answer, on the common test."""
-    for data, method, runs in _methods(found):
+    for data, method, runs in found.kinds():
         languages = _values(runs, "language")
         called = {seed: _called(run) for seed, run in runs.items()} if languages else {}
         for models in dict.fromkeys(name for names in list(called.values())[:1] for name in names.values()):
@@ -272,7 +265,7 @@ def _values(runs: Mapping[int, Outcome], tag: str) -> list[str]:
 
 def domain_rows(found: SuiteOutcome) -> Iterator[Estimate]:
     """Yield the headline score by the domain of the question, on the common test."""
-    for data, method, runs in _methods(found):
+    for data, method, runs in found.kinds():
         for domain in _values(runs, "domain"):
             yield from _group(found, (data, method, "all", domain), runs, Where("test", (("domain", domain),)))
 
@@ -280,7 +273,7 @@ def domain_rows(found: SuiteOutcome) -> Iterator[Estimate]:
 def fact_rows(found: SuiteOutcome) -> Iterator[Estimate]:
     """Yield the headline score by whose facts are asked for, before training and of each method."""
     begun: set[str] = set()
-    for data, method, runs in _methods(found):
+    for data, method, runs in found.kinds():
         told: Mapping[str, Phase] = {**({} if data in begun else {BASE: "base"}), method: "final"}
         for name, phase in told.items() if facts_told(runs.values()) else ():
             begun.add(data)

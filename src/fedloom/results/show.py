@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedloom.base.config import differing_keys
 from fedloom.base.errors import RunError
 from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
@@ -13,7 +14,6 @@ from fedloom.evaluation.difficulty import perplexity
 from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.statistics import Interval
 from fedloom.results.estimates import Estimate, Where, contrast, estimate
-from fedloom.results.kinds import configuration, kinds
 from fedloom.results.outcome import Outcome, outcome
 from fedloom.results.per_client import per_client, score_names
 from fedloom.runs.accounts import spent_text
@@ -31,6 +31,7 @@ __all__ = [
     "show_record",
     "show_table",
     "stage_lines",
+    "without_seeds",
 ]
 
 Groups = Mapping[str, Mapping[int, Outcome]]
@@ -202,14 +203,50 @@ def compare(outcomes: Sequence[Outcome]) -> Comparison:
     groups: dict[str, dict[int, Outcome]] = {}
     for found in outcomes:
         _refuse_incomparable(found)
-        seeds = groups.setdefault(json.dumps(configuration(found), sort_keys=True), {})
+        seeds = groups.setdefault(json.dumps(_configuration(found), sort_keys=True), {})
         if found.seed in seeds:
             raise RunError(
                 f"{found.path}: another '{found.label}' run of seed {found.seed} is {seeds[found.seed].path}."
             )
         seeds[found.seed] = found
-    names = kinds([next(iter(seeds.values())) for seeds in groups.values()])
+    names = _kinds([next(iter(seeds.values())) for seeds in groups.values()])
     return Comparison(dict(zip(names, groups.values(), strict=True)))
+
+
+def _configuration(found: Outcome) -> dict[str, Any]:
+    """Return what makes two runs one kind: method, settings without seeds, base weights, and how many examples.
+
+    The number is left out where a seed draws the data.
+    """
+    drawn = "seed" in found.settings.get("data", {})
+    examples = {} if drawn else {"examples": found.card.get("n_examples", 0)}
+    base = {"base": found.card.get("base_id", "")}
+    return {"method": found.label, **base, **examples, **without_seeds(found.settings)}
+
+
+def without_seeds(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table of settings without the seeds in it."""
+    kept = {key: value for key, value in table.items() if key != "seed"}
+    return {key: without_seeds(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+
+
+def _kinds(first: Sequence[Outcome]) -> list[str]:
+    """Return what each kind is called, by one run of each."""
+    tables = [_configuration(found) for found in first]
+    names: list[str] = []
+    for found, table in zip(first, tables, strict=True):
+        alike = [other for other in tables if other["method"] == found.label]
+        keys = dict.fromkeys(key for other in alike for key in differing_keys(table, other))
+        told = [f"{key}={_at(table, key)}" for key in keys]
+        names.append(" ".join([found.label, *told]))
+    return names
+
+
+def _at(table: Mapping[str, Any], path: str) -> Any:
+    value: Any = table
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _refuse_incomparable(found: Outcome) -> None:

@@ -16,25 +16,24 @@ from fedloom.runs.accounts import largest_epsilon, spent_text
 
 __all__ = ["costs", "data", "environment", "privacy"]
 
-_Kind = tuple[str, str, list[Outcome]]
-"""Data set, method and their finished runs."""
+Runs = Mapping[int, Outcome]
+"""Of one data set and method, by seed."""
 
 Row = Sequence[Any]
 """A row of a table, as its columns' filters take it."""
+
+
+def _first(runs: Runs) -> Outcome:
+    return next(iter(runs.values()))
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _kinds(study: SuiteOutcome) -> list[_Kind]:
-    kinds = [(data, method, list(study.runs(data, method).values())) for data in study.data for method in study.methods]
-    return [kind for kind in kinds if kind[2]]
-
-
 def data(study: SuiteOutcome, folder: Path) -> Mapping[str, Any]:
     """Return each partition's sizes and facts, and its diversities where `fedloom data describe` has measured them."""
-    first = {name: runs[0] for name, _, runs in reversed(_kinds(study))}
+    first = {name: _first(runs) for name, _, runs in reversed(list(study.kinds()))}
     facts = {name: logs.facts(first[name]) for name in study.data if name in first}
     sizes = {name: sorted(counts) for name, (counts, _) in facts.items()}
     rows = [
@@ -87,12 +86,12 @@ def _diversity_row(axis: Mapping[str, Any], index: Mapping[str, Any]) -> Row:
 
 def costs(study: SuiteOutcome) -> list[Row]:
     """Return what a run of each kind cost, the mean over its seeds."""
-    return [_cost(*kind) for kind in _kinds(study)]
+    return [_cost(*kind) for kind in study.kinds()]
 
 
-def _cost(name: str, method: str, runs: Sequence[Outcome]) -> Row:
-    tokens = [known for found in runs if (known := logs.trained_tokens(found)) is not None]
-    means = {what: _mean([found.cost[what] for found in runs]) for what in runs[0].cost}
+def _cost(name: str, method: str, runs: Runs) -> Row:
+    tokens = [known for found in runs.values() if (known := logs.trained_tokens(found)) is not None]
+    means = {what: _mean([found.cost[what] for found in runs.values()]) for what in _first(runs).cost}
     rest = (means[what] for what in ("upload_bytes", "download_bytes", "wall_s"))
     return [name, method, len(runs), means["rounds"], _mean(tokens), *rest]
 
@@ -102,30 +101,30 @@ def privacy(study: SuiteOutcome) -> Mapping[str, Any]:
 
     Kinds that sent alike share a row.
     """
-    kinds, senders = _kinds(study), dict[logs.Sent, list[_Kind]]()
-    for kind in kinds:
-        for one in logs.sent(kind[2][0]):
-            senders.setdefault(one, []).append(kind)
-    without = [kind for kind in kinds if not kind[2][0].privacy]
+    senders: dict[logs.Sent, list[tuple[str, str]]] = {}
+    for name, method, runs in study.kinds():
+        for one in logs.sent(_first(runs)):
+            senders.setdefault(one, []).append((name, method))
+    without = [(name, method) for name, method, runs in study.kinds() if not _first(runs).privacy]
     return {
-        "spent": [_spent(*kind) for kind in kinds if kind[2][0].privacy],
+        "spent": [_spent(*kind) for kind in study.kinds() if _first(kind[2]).privacy],
         "without": _named(without) if without else "",
-        "pooled": any(runs[0].pooled for _, _, runs in kinds),
+        "pooled": any(_first(runs).pooled for _, _, runs in study.kinds()),
         "sent": [[one.what, one.times, one.clients, one.size_bytes, _named(of)] for one, of in senders.items()],
     }
 
 
-def _named(kinds: Sequence[_Kind]) -> str:
-    """Return which kinds of run these are, in few words."""
-    methods = list(dict.fromkeys(method for _, method, _ in kinds))
+def _named(kinds: Sequence[tuple[str, str]]) -> str:
+    """Return which data sets and methods these are, in few words."""
+    methods = list(dict.fromkeys(method for _, method in kinds))
     shown = ", ".join(methods[:4]) + (f" and {len(methods) - 4} more" if len(methods) > 4 else "")
-    names = list(dict.fromkeys(name for name, _, _ in kinds))
+    names = list(dict.fromkeys(name for name, _ in kinds))
     return f"{shown} on {names[0] if len(names) == 1 else plural(len(names), 'data set')}"
 
 
-def _spent(name: str, method: str, runs: Sequence[Outcome]) -> Row:
+def _spent(name: str, method: str, runs: Runs) -> Row:
     """Return what the worst client of the worst run has spent."""
-    worst = max((found.privacy for found in runs), key=largest_epsilon)
+    worst = max((found.privacy for found in runs.values()), key=largest_epsilon)
     seeded = worst.get("settings", {}).get("noise") == "seeded"
     noise, epsilon = worst["smallest_noise_multiplier"], spent_text(worst).removeprefix("epsilon ")
     return [method, name, str(worst["unit"]), epsilon, f"{worst['delta']:.2g}", noise, worst.get("uses"), seeded]

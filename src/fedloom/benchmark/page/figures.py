@@ -1,8 +1,8 @@
 """The figures of a page: forest plot, curves with bands, client heat map, sizes of clients, strips of diversities."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from markupsafe import Markup
@@ -16,16 +16,21 @@ __all__ = ["bands", "forest", "heat_map", "sizes", "strips"]
 _WIDE = 9.2  # inches; the page is as wide
 _NAMED = 40  # clients that a heat map has room to name
 
+Value = TypeVar("Value")
 Curves = Mapping[str, Sequence[Mapping[int, float]]]
 """By method, one curve per seed."""
 
 
-def _panels(figure: Any, n: int, *, columns: int = 2) -> list[Any]:
-    columns = min(columns, n)
-    axes = figure.subplots(math.ceil(n / columns), columns, squeeze=False).ravel().tolist()
-    for empty in axes[n:]:
+def _panels(figure: Any, panels: Mapping[str, Value]) -> Iterator[tuple[Any, str, Value]]:
+    """Yield axes, name and content of each panel, two in a row, with its name above where there are several."""
+    columns = min(2, len(panels))
+    axes = figure.subplots(math.ceil(len(panels) / columns), columns, squeeze=False).ravel().tolist()
+    for empty in axes[len(panels) :]:
         empty.set_axis_off()
-    return axes[:n]
+    for panel, (title, content) in zip(axes, panels.items(), strict=False):
+        yield panel, title, content
+        if len(panels) > 1:
+            panel.set_title(short(title, 40))
 
 
 def forest(
@@ -43,7 +48,7 @@ def forest(
     rows = max(map(len, panels.values()))
 
     def draw(figure: Any) -> None:
-        for panel, (title, ranked) in zip(_panels(figure, len(panels)), panels.items(), strict=True):
+        for panel, title, ranked in _panels(figure, panels):
             if title in reference:
                 panel.axvline(reference[title], color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
             for place, (method, interval) in enumerate(ranked):
@@ -57,8 +62,6 @@ def forest(
             panel.set_ylim(len(ranked) - 0.4, -0.6)
             panel.set_xlabel(axes[title])
             panel.grid(axis="y", visible=False)
-            if len(panels) > 1:
-                panel.set_title(short(title, 40))
 
     width = _WIDE if len(panels) > 1 else 7.2
     return drawn(name, width, (0.95 + 0.3 * rows) * math.ceil(len(panels) / 2), draw)
@@ -68,16 +71,14 @@ def bands(name: str, panels: Mapping[str, Curves], *, methods: Sequence[str], ax
     """Return a line per method over rounds: the mean over its seeds, in a band from the lowest to the highest seed."""
 
     def draw(figure: Any) -> None:
-        axes = _panels(figure, len(panels))
-        for panel, (title, curves) in zip(axes, panels.items(), strict=True):
+        lines: dict[str, Any] = {}
+        for panel, _, curves in _panels(figure, panels):
             for method in [method for method in methods if curves.get(method)]:
                 _band(panel, curves[method], methods.index(method), short(method))
             panel.set_xlabel("rounds done")
             panel.set_ylabel(axis)
             panel.xaxis.get_major_locator().set_params(integer=True)
-            if len(panels) > 1:
-                panel.set_title(short(title, 40))
-        lines = {line.get_label(): line for panel in axes for line in panel.get_lines()}
+            lines |= {line.get_label(): line for line in panel.get_lines()}
         if len(lines) > 1:
             figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=9)
 
@@ -136,7 +137,7 @@ def sizes(name: str, panels: Mapping[str, Sequence[int]]) -> Markup:
     """Return a bar per client, the largest first: how many examples each one trains on."""
 
     def draw(figure: Any) -> None:
-        for panel, (title, counts) in zip(_panels(figure, len(panels)), panels.items(), strict=True):
+        for panel, _, counts in _panels(figure, panels):
             ordered = sorted(counts, reverse=True)
             panel.fill_between(range(len(ordered) + 1), [*ordered, 0], step="post", color=series(0), linewidth=0)
             panel.set_ylim(0)
@@ -144,8 +145,6 @@ def sizes(name: str, panels: Mapping[str, Sequence[int]]) -> Markup:
             panel.set_xlabel("clients, largest first")
             panel.set_ylabel("examples")
             panel.grid(axis="x", visible=False)
-            if len(panels) > 1:
-                panel.set_title(short(title, 40))
 
     return drawn(name, _WIDE if len(panels) > 1 else 6.4, 2.3 * math.ceil(len(panels) / 2), draw)
 

@@ -120,6 +120,11 @@ class Findings:
         """Return 1 where more of that score is better, -1 where less is."""
         return direction(self.score(data).split(" / ")[0]) or 1
 
+    @property
+    def lead(self) -> RankRow:
+        """Where the best method stands on the whole."""
+        return next(row for row in self.ranks[self.whole] if row.method == self.best)
+
     def pair(self, data: str, first: str, second: str) -> PairRow | None:
         """Return a method of a data set less another."""
         pairs = [turn for row in self.summary.pairs if row.data == data for turn in (row, row.turned())]

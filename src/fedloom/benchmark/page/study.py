@@ -11,6 +11,7 @@ from fedloom.base.errors import MissingFileError, RunError
 from fedloom.benchmark.suite import BASE, Key, Suite, SuiteOutcome, load_suite_directory
 from fedloom.results.outcome import Outcome, outcome
 from fedloom.results.per_client import direction
+from fedloom.results.show import without_seeds
 from fedloom.runs.directory import RunDirectory
 
 __all__ = ["load"]
@@ -50,13 +51,10 @@ def _as_suite(folder: Path) -> SuiteOutcome:
     placed = {(name, method, run.seed): run for run, name, method in zip(runs, names, _methods(runs), strict=True)}
     if len(placed) < len(runs):
         raise RunError(f"{folder}: two of its runs have the same name and seed; rename one of the folders.")
-    cells = {key: outcome(RunDirectory(run.folder)) for key, run in placed.items() if _is_complete(run)}
+    directories = {key: RunDirectory(run.folder) for key, run in placed.items()}
+    cells = {key: outcome(directory) for key, directory in directories.items() if directory.complete}
     missing = tuple(key for key in placed if key not in cells)
     return SuiteOutcome(_suite(folder.resolve().name, placed, cells), cells, missing)
-
-
-def _is_complete(run: _Run) -> bool:
-    return RunDirectory(run.folder).complete
 
 
 def _run(folder: Path) -> _Run:
@@ -83,20 +81,11 @@ def _methods(runs: Sequence[_Run]) -> list[str]:
 
 def _data_names(runs: Sequence[_Run]) -> list[str]:
     """Return the name of each run's data; runs whose data differ in more than a seed get different ones."""
-    tables = [_without_seed({key: run.table.get(key) for key in ("data", "partition", "model")}) for run in runs]
-    kinds: list[Any] = []
-    for table in tables:
-        if table not in kinds:
-            kinds.append(table)
+    tables = [without_seeds({key: run.table.get(key) for key in ("data", "partition", "model")}) for run in runs]
+    kinds = [table for n, table in enumerate(tables) if table not in tables[:n]]
     plain = [_slug(str((kind["data"] or {}).get("name", "data"))) for kind in kinds]
     unique = [name if plain.count(name) == 1 else f"{name}-{n + 1}" for n, name in enumerate(plain)]
     return [unique[kinds.index(table)] for table in tables]
-
-
-def _without_seed(table: Any) -> Any:
-    if not isinstance(table, dict):
-        return table
-    return {key: _without_seed(value) for key, value in table.items() if key != "seed"}
 
 
 def _suite(title: str, placed: Mapping[Key, _Run], found: Mapping[Key, Outcome]) -> Suite:

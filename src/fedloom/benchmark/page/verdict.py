@@ -15,11 +15,10 @@ def sentence(found: Findings) -> str:
     """Return who wins, by how much, how sure and for which clients, in one sentence."""
     if not found.ranks:
         return f"No method can be ranked{' yet' * bool(found.study.missing)}: {found.unranked}."
-    row = next(row for row in found.ranks[found.whole] if row.method == found.best)
     score = score_name(found.score(found.whole))
     where = _where(found)
     gaps = found.gaps[found.whole]
-    told = f"{value(row.value.value)} (95 % interval {bounds(row.value)})"
+    told = f"{value(found.lead.value.value)} (95 % interval {bounds(found.lead.value)})"
     if found.single:
         return f"{found.best} reaches {told} in {score}{where}, {_to_base(gaps[0])}{_clients(found, 'base')}."
     rivals = [gap for gap in gaps if not found.is_centralised(gap.second)]
@@ -117,8 +116,7 @@ def facts(found: Findings) -> list[tuple[str, str]]:
     cells = list(found.study.cells.values())
     told: list[tuple[str, str]] = []
     if found.ranks:
-        row = next(row for row in found.ranks[found.whole] if row.method == found.best)
-        told.append((f"{score_name(found.score(found.whole))}, {found.best}", value(row.value.value)))
+        told.append((f"{score_name(found.score(found.whole))}, {found.best}", value(found.lead.value.value)))
     own = [row for rows in found.fairness.values() for row in rows if row.method == found.best]
     if len(own) == 1:
         n = max(map(len, own[0].clients.values()))
