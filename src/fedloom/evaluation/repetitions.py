@@ -135,17 +135,19 @@ def student_interval(values: Sequence[float], *, shared: Sequence[Part] = (), le
 
 def _bounded(seeds: Sequence[Repetition], plain: Interval, level: float) -> Interval:
     """Return the interval of a share, or of the difference of two."""
-    sides = [[Repetition(one.one, None, one.questions, one.data) for one in seeds]]
-    sides += (
-        [side] if (side := [Repetition(one.other, None, one.questions, one.data) for one in seeds if one.other]) else []
-    )
+    both = [[one.one for one in seeds], [one.other for one in seeds if one.other]]
+    sides = [
+        [Repetition(table, None, one.questions, one.data) for table, one in zip(tables, seeds, strict=True)]
+        for tables in both
+        if tables
+    ]
     told = [_moments([one.value for one in side], _shared([side])) for side in sides]
     ends = [_share(*moments, _n_units(side), level) for moments, side in zip(told, sides, strict=True)]
     low, high = ends[0]
     if len(ends) > 1:
         one, other = (sum(variance for variance, _ in parts) for _, parts in told)
-        both = one + other - plain.standard_error**2
-        correlation = max(-1.0, min(1.0, both / (2 * math.sqrt(one * other)))) if one and other else 0.0
+        common = one + other - plain.standard_error**2
+        correlation = max(-1.0, min(1.0, common / (2 * math.sqrt(one * other)))) if one and other else 0.0
         low, high = bounded_difference([mean for mean, _ in told], ends, correlation)
     return replace(plain, low=low, high=high)
 

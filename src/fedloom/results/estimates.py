@@ -58,7 +58,7 @@ FACTS: Mapping[str, Where] = {
 """Whose facts a question of the test asks for, of the client whose model answers."""
 
 
-def estimate(runs: Runs, where: Choice, *scores: str, phase: Phase = "final", level: float = LEVEL) -> Interval | None:
+def estimate(runs: Runs, where: Choice, *scores: str, phase: Phase = "final") -> Interval | None:
     """Return a score over the seeds, the mean over the data sets; None where a run has none.
 
     `scores` is the score on each data set.
@@ -70,8 +70,7 @@ def estimate(runs: Runs, where: Choice, *scores: str, phase: Phase = "final", le
     ]
     if not told or any(map(math.isnan, told)):
         return None
-    seeds = repetitions(runs, None, where, scores, (phase, phase))
-    return mean_interval(seeds, resamples=_resamples(runs), level=level)
+    return mean_interval(repetitions(runs, None, where, scores, (phase, phase)), resamples=_resamples(runs))
 
 
 def contrast(
