@@ -13,14 +13,13 @@ from fedloom.benchmark.ranking import ALL, gap, pair_rows, rank_rows
 from fedloom.benchmark.summary import (
     client_rows,
     domain_rows,
-    fairness,
     language_rows,
     score_rows,
     summarise,
 )
 from fedloom.evaluation.repetitions import joined
 from fedloom.evaluation.statistics import Interval
-from fedloom.results.per_client import direction, languages_of_models
+from fedloom.results.per_client import direction, fairness, languages_of_models
 from support.suites import answers, by_seed, made, suite_of
 
 TWO = {"good": [0.8, 0.9, 0.85], "bad": [0.2, 0.3, 0.25]}

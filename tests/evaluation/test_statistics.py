@@ -18,7 +18,6 @@ from fedloom.evaluation.statistics import (
     holm,
     resampled,
     sign_flip,
-    worst_share,
 )
 
 
@@ -262,10 +261,6 @@ def test_student_interval_equals_scipy(n):
 def test_one_repetition_has_no_interval():
     with pytest.raises(DataError, match="at least two seeds"):
         student_interval([1.0])
-
-
-def test_worst_decile_of_twenty_is_the_mean_of_the_two_lowest():
-    assert worst_share(list(range(20))) == 0.5
 
 
 # ------------------------------------------------------------------------------------------- questions about one thing

@@ -17,7 +17,14 @@ from fedloom.evaluation.statistics import Array, Interval, drawn_interval
 from fedloom.results.estimates import FACTS, TEST, Estimate, Phase, Where, estimate
 from fedloom.results.knowledge import facts_told
 from fedloom.results.outcome import Choice, Outcome
-from fedloom.results.per_client import direction, languages_of_models, models_of_clients, per_client, score_names
+from fedloom.results.per_client import (
+    direction,
+    fairness,
+    languages_of_models,
+    models_of_clients,
+    per_client,
+    score_names,
+)
 from fedloom.runs.arrangements.clustered import Clustered
 from fedloom.runs.tuning import arrangement_of
 
@@ -28,7 +35,6 @@ __all__ = [
     "client_rows",
     "domain_rows",
     "fact_rows",
-    "fairness",
     "language_rows",
     "score_rows",
     "summarise",
@@ -173,26 +179,6 @@ def client_rows(found: SuiteOutcome) -> Iterator[ClientRow]:
                 alike = len({run.data_id for run in runs}) == 1
                 measures = _measures(values, direction(score) or 1, runs[0].resamples, alike=alike)
                 yield ClientRow(data, method, questions, score, clients, measures)
-
-
-def fairness(values_RN: Array, sign: int) -> dict[str, Array]:
-    """Return, of the scores of N clients, what they tell of fairness, each [R]; `sign` is -1 where less is better.
-
-    Mean; 10th percentile; means of the worst and of the best decile and the worst client; gap, the best decile less the
-    worst; standard deviation over clients.
-    """
-    sorted_RN = np.sort(sign * values_RN, axis=1)
-    count = max(1, math.ceil(0.1 * sorted_RN.shape[1]))
-    worst_R, best_R = sorted_RN[:, :count].mean(axis=1), sorted_RN[:, -count:].mean(axis=1)
-    return {
-        "mean": values_RN.mean(axis=1),
-        "tenth_percentile": sign * np.percentile(sorted_RN, 10, axis=1),
-        "worst_decile": sign * worst_R,
-        "best_decile": sign * best_R,
-        "worst_client": sign * sorted_RN[:, 0],
-        "gap": best_R - worst_R,
-        "deviation": values_RN.std(axis=1),
-    }
 
 
 def _measures(values: Sequence[Sequence[float]], sign: int, resamples: int, *, alike: bool) -> dict[str, Interval]:

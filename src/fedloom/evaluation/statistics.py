@@ -38,7 +38,6 @@ __all__ = [
     "resampled",
     "sign_flip",
     "unit_numbers",
-    "worst_share",
 ]
 
 Array = NDArray[np.float64]
@@ -361,9 +360,3 @@ def holm(values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
         corrected[index] = highest
     return corrected
-
-
-def worst_share(values: Sequence[float], share: float = 0.1) -> float:
-    """Return the mean of the lowest `share` of the values, at least one of them (the worst decile by default)."""
-    count = max(1, math.ceil(share * len(values)))
-    return float(np.mean(sorted(values)[:count]))

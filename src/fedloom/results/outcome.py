@@ -1,15 +1,16 @@
 """What a run directory holds: what kind of run it was, its scored examples and its cost, everything checked."""
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from fedloom.base import config
-from fedloom.base.errors import ConfigError, FedloomError, RunError
+from fedloom.base.errors import ConfigError, FedloomError, MissingFileError, RunError
 from fedloom.base.mean import Mean
 from fedloom.contracts.arrangement import Arrangement
 from fedloom.evaluation.held_out import Scored, score_table
@@ -19,7 +20,7 @@ from fedloom.runs.arrangements.clustered import Clustered
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.tuning import arrangement_of, modernised
 
-__all__ = ["Asked", "Choice", "Outcome", "outcome"]
+__all__ = ["Asked", "Choice", "Outcome", "outcome", "reading"]
 
 
 @dataclass(frozen=True)
@@ -284,27 +285,35 @@ def _cost(directory: RunDirectory) -> dict[str, float]:
 
 def _counts(directory: RunDirectory) -> dict[str, float]:
     """Return how many examples, training and held-out, were cut, empty or too long to learn from."""
-    try:
+    with reading(directory, "partition.json"):
         encoded = _card(directory).get("encoded", {}).values()
         cut = {"truncated": float(sum(counts["truncated"] for counts in encoded))}
         # What a task of another kind, or an older run, did not count did not happen.
         others = ("empty_answers", "prompts_too_long", "same_answers")
         return cut | {name: float(sum(counts.get(name, 0) for counts in encoded)) for name in others}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{directory.path / 'partition.json'}: is not what fedloom wrote ({error}).") from error
 
 
 def _card(directory: RunDirectory) -> dict[str, Any]:
     """Return the partition card; empty if the run was stopped before its data were divided."""
     if not (directory.path / "partition.json").is_file():
         return {}
-    try:
+    with reading(directory, "partition.json"):
         card = json.loads(directory.read("partition.json"))
         if not isinstance(card, dict):
             raise TypeError("it is no table")
         return card
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{directory.path / 'partition.json'}: is not what fedloom wrote ({error}).") from error
+
+
+@contextlib.contextmanager
+def reading(directory: RunDirectory, file: str) -> Generator[None]:
+    """Refuse a file of another shape than the block takes it for by its name."""
+    try:
+        yield
+    except MissingFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        where = f"{directory.path / file}: is not what fedloom wrote ({error})"
+        raise RunError(f"{where}; the run directory is damaged.") from error
 
 
 def _numbers(

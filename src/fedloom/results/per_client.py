@@ -1,5 +1,6 @@
 """How the clients of a run fare: each on its own questions, and each model on those put to all."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,7 +10,7 @@ import numpy as np
 from fedloom.base.plugin import lookup, names
 from fedloom.contracts.federated import Metric
 from fedloom.evaluation.held_out import Scored, group_means
-from fedloom.evaluation.statistics import worst_share
+from fedloom.evaluation.statistics import Array
 from fedloom.results.outcome import Outcome
 from fedloom.runs.arrangements.clustered import Clustered, most_frequent
 from fedloom.runs.tuning import arrangement_of
@@ -47,13 +48,35 @@ class PerClient:
     @property
     def mean(self) -> float:
         """The mean over the clients, each counting alike."""
-        return float(np.mean(list(self.values.values())))
+        return self._measure("mean")
 
     @property
     def worst_decile(self) -> float:
         """The mean of the tenth of the clients that fare worst: the highest where less is better, else the lowest."""
-        sign = direction(self.score) or 1
-        return sign * worst_share([sign * value for value in self.values.values()])
+        return self._measure("worst_decile")
+
+    def _measure(self, name: str) -> float:
+        return float(fairness(np.array([[*self.values.values()]]), direction(self.score) or 1)[name][0])
+
+
+def fairness(values_RN: Array, sign: int) -> dict[str, Array]:
+    """Return, of the scores of N clients, what they tell of fairness, each [R]; `sign` is -1 where less is better.
+
+    Mean; 10th percentile; means of the worst and of the best decile and the worst client; gap, the best decile less the
+    worst; standard deviation over clients.
+    """
+    sorted_RN = np.sort(sign * values_RN, axis=1)
+    count = max(1, math.ceil(0.1 * sorted_RN.shape[1]))
+    worst_R, best_R = sorted_RN[:, :count].mean(axis=1), sorted_RN[:, -count:].mean(axis=1)
+    return {
+        "mean": values_RN.mean(axis=1),
+        "tenth_percentile": sign * np.percentile(sorted_RN, 10, axis=1),
+        "worst_decile": sign * worst_R,
+        "best_decile": sign * best_R,
+        "worst_client": sign * sorted_RN[:, 0],
+        "gap": best_R - worst_R,
+        "deviation": values_RN.std(axis=1),
+    }
 
 
 def score_names(scored: Sequence[Scored]) -> list[str]:

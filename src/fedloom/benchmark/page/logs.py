@@ -1,17 +1,15 @@
 """What the logs of a run say: curves over rounds, what left the clients, what the run cost and ran on."""
 
-import contextlib
 import json
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloom.base.errors import MissingFileError, RunError
 from fedloom.base.mean import Mean
 from fedloom.benchmark.page.words import size
-from fedloom.results.outcome import Outcome
+from fedloom.results.outcome import Outcome, reading
 from fedloom.runs.directory import RunDirectory
 
 __all__ = ["Curves", "Sent", "curves", "environment", "facts", "number", "sent", "trained_tokens"]
@@ -30,26 +28,14 @@ class Sent:
     """0 where the ledger tells none."""
 
 
-@contextlib.contextmanager
-def _reading(found: Outcome, file: str) -> Generator[RunDirectory]:
-    """Give the run directory; a file of another shape is refused by its name."""
-    try:
-        yield RunDirectory(Path(found.path))
-    except MissingFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"{Path(found.path) / file}: is not what fedloom wrote ({error}); the run directory is damaged."
-        ) from error
-
-
 def curves(found: Outcome) -> Curves:
     """Return every number of metrics.jsonl by name and by rounds done; legs (local models) are taken together.
 
     What training tells of a round, numbered from 0, stands at the round's end.
     """
     sums: dict[str, dict[int, Mean]] = {}
-    with _reading(found, "metrics.jsonl") as directory:
+    directory = RunDirectory(Path(found.path))
+    with reading(directory, "metrics.jsonl"):
         for line in directory.lines("metrics.jsonl"):
             place = line["round"] + (line["phase"] == "train")
             by_round = sums.setdefault(line["name"], {})
@@ -63,7 +49,8 @@ def curves(found: Outcome) -> Curves:
 def sent(found: Outcome) -> list[Sent]:
     """Return what left the clients, by kind, in the order of its first appearance."""
     kinds: dict[str, list[Mapping[str, Any]]] = {}
-    with _reading(found, "ledger.jsonl") as directory:
+    directory = RunDirectory(Path(found.path))
+    with reading(directory, "ledger.jsonl"):
         for line in directory.lines("ledger.jsonl"):
             kinds.setdefault(str(line["what"]), []).append(line)
         return [
@@ -74,7 +61,8 @@ def sent(found: Outcome) -> list[Sent]:
 
 def trained_tokens(found: Outcome) -> float | None:
     """Return the tokens trained on: each client's tokens times its epochs; None where the ledger may not tell them."""
-    with _reading(found, "partition.json") as directory:
+    directory = RunDirectory(Path(found.path))
+    with reading(directory, "partition.json"):
         rows = [line for line in directory.lines("ledger.jsonl") if "weight" in line]
         if not rows or not all("epochs" in line for line in rows):
             return None
@@ -85,7 +73,7 @@ def trained_tokens(found: Outcome) -> float | None:
 
 def facts(found: Outcome) -> tuple[Sequence[int], Sequence[float]]:
     """Return the examples of each client; and of the partition Gini, effective clients and training tokens."""
-    with _reading(found, "partition.json"):
+    with reading(RunDirectory(Path(found.path)), "partition.json"):
         counts, encoded = found.card["counts"], found.card["encoded"]
         if not counts:
             raise ValueError("no client has examples")
@@ -103,7 +91,8 @@ def number(value: Any) -> Any:
 
 def environment(found: Outcome) -> dict[str, str]:
     """Return what the run ran on, in words."""
-    with _reading(found, "environment.json") as directory:
+    directory = RunDirectory(Path(found.path))
+    with reading(directory, "environment.json"):
         read = json.loads(directory.read("environment.json"))
         changed = (directory.path / "dirty.diff").is_file()
         return {
