@@ -19,6 +19,7 @@ __all__ = [
     "PerClient",
     "by_knowledge",
     "direction",
+    "fairness",
     "languages_of_models",
     "models_of_clients",
     "per_client",

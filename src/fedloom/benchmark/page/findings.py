@@ -125,10 +125,11 @@ class Findings:
         """Where the best method stands on the whole."""
         return next(row for row in self.ranks[self.whole] if row.method == self.best)
 
-    def pair(self, data: str, first: str, second: str) -> PairRow | None:
-        """Return a method of a data set less another."""
-        pairs = [turn for row in self.summary.pairs if row.data == data for turn in (row, row.turned())]
-        return next((row for row in pairs if (row.first, row.second) == (first, second)), None)
+    @cached_property
+    def pairs(self) -> Mapping[tuple[str, str, str], PairRow]:
+        """Each method less each other by data set and both names."""
+        both = [turn for row in self.summary.pairs for turn in (row, row.turned())]
+        return {(row.data, row.first, row.second): row for row in both}
 
     def ordered(self, data: str) -> tuple[str, Sequence[str]]:
         """Return a method, the best if it is told, and a data set's clients by their score with it, the worst first."""
@@ -156,7 +157,7 @@ def _gaps(found: Findings, rows: Sequence[RankRow]) -> list[PairRow]:
     if found.single:
         one = gap(study, study.data if data == ALL else [data], best, BASE)
         return [PairRow(data, score, best, BASE, one, math.nan, math.nan, verdict(one, direction(score)))]
-    return [one for row in rows if (one := found.pair(data, best, row.method))]
+    return [one for row in rows if (one := found.pairs.get((data, best, row.method)))]
 
 
 def _own(summary: Summary, data: str) -> list[ClientRow]:
