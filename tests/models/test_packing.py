@@ -52,7 +52,7 @@ def clients_params(model, n_clients):
 
 
 def packed_logits(model, params, parts):
-    model.flow.batch = batch = TASK.collate(parts, model)
+    model.context.batch = batch = TASK.collate(parts, model)
     return model.token_logits(params, batch)
 
 
@@ -207,8 +207,8 @@ def test_in_float64_packed_gradients_are_those_of_each_example_alone_to_the_last
 
 def in_float64(model):
     module = deepcopy(model.module).double()
-    flow = next(iter(lora_layers(module).values())).flow  # the copy's layers read the copy of the flow
-    return replace(model, module=module, flow=flow, head=None)
+    context = next(iter(lora_layers(module).values())).context  # the copy's layers read the copy of the flow
+    return replace(model, module=module, context=context, head=None)
 
 
 @pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
@@ -295,7 +295,7 @@ def test_a_window_leaves_examples_that_fit_into_it_alone():
 
 
 def losses(model, params, parts):
-    model.flow.batch = batch = TASK.collate(parts, model)
+    model.context.batch = batch = TASK.collate(parts, model)
     return TASK.loss(model, params, batch).total_B
 
 

@@ -200,9 +200,9 @@ class LanguageModel(Model):
         counts = batch.example_S.bincount(minlength=len(batch.lines))[: len(batch.lines)].tolist()
         asked, targets = batch.asked_S.split(counts), batch.targets_S.split(counts)
         for place, ((start, length), client) in enumerate(zip(batch.lines, batch.client_E.tolist(), strict=True)):
-            own = self.of_one(params, place if self.flow.per_example else client)
+            own = self.of_one(params, place if self.context.per_example else client)
             inputs = {"input_ids": batch.tokens_N[None, start : start + length], "use_cache": False}
-            with self.flow.alone(client):
+            with self.context.alone(client):
                 yield own, inputs, asked[place] - start, targets[place]
 
 

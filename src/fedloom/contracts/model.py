@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedloom.base.tree import Tree
 
-__all__ = ["Batch", "Flow", "Item", "Model", "Prediction", "Shard"]
+__all__ = ["Batch", "ForwardContext", "Item", "Model", "Prediction", "Shard"]
 
 Item = Any
 """What a task makes of one example, once for the whole run; nobody else looks inside."""
@@ -52,7 +52,7 @@ class Batch:
 
 
 @dataclass
-class Flow:
+class ForwardContext:
     """What differs from one forward pass to the next: the one thing of a model that changes.
 
     The low-rank layers read it; at rest they are functions of their inputs alone.
@@ -71,7 +71,7 @@ class Flow:
 
     @contextmanager
     def alone(self, client: int) -> Generator[None]:
-        """Be the flow of one sequence of a client, whose factors carry no leading axis."""
+        """Be the context of one sequence of a client, whose factors carry no leading axis."""
         kept = self.batch, self.generators, self.per_example, self.scaling_K
         self.batch, self.per_example = None, False
         self.generators = self.generators[client : client + 1]
@@ -89,7 +89,7 @@ class Model:
     module: nn.Module
     trainable: Tree
     """The tensors that training changes, by their names in `module`, at their initial values."""
-    flow: Flow
+    context: ForwardContext
     base_id: str
     """Name and SHA-256 of the base weights, for manifests."""
     stackable: bool

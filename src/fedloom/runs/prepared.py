@@ -12,13 +12,13 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.federated import Guard, Mechanism, Model, Shard, Work
+from fedloom.contracts.federated import Mechanism, Model, PrivacyBudget, Shard, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
+from fedloom.runs.budgets import budgets_of
 from fedloom.runs.corpus import refuse_few_texts
-from fedloom.runs.guards import guards_of
 from fedloom.runs.origins import Origin, origin_of
 from fedloom.runs.preparing import Preparing
 from fedloom.runs.stage import Stage, stage_of
@@ -52,8 +52,8 @@ class Prepared:
 
     @property
     def origins(self) -> dict[str, Origin]:
-        """What came before the run for each guard's data."""
-        names, data = {name for stage in self.stages for name in stage.plan.guards}, self.division.fingerprints
+        """What came before the run for each budget's data."""
+        names, data = {name for stage in self.stages for name in stage.plan.budgets}, self.division.fingerprints
         kind = {"mechanism": self.run.privacy.name, "unit": self.run.privacy.covers().name}
         return {
             name: origin_of(
@@ -82,7 +82,7 @@ def prepare(run: TuningRun, folder: Path | None = None) -> Prepared:
     """
     division = _divided(run)
     sizes = {client: len(examples) for client, examples in division.train.items()}
-    guards = guards_of(run, sizes)  # refuses before a model is loaded
+    budgets = budgets_of(run, sizes)  # refuses before a model is loaded
     loaded = _loaded(run)
     division = _identified(division, loaded.model)
     division = _made(run, division, folder)
@@ -90,12 +90,12 @@ def prepare(run: TuningRun, folder: Path | None = None) -> Prepared:
         division = _knowing(division, run.evaluation.cluster)
     shards, counts = encode_shards(division, run.task, loaded.model)
     kept = {client: len(shard.items) for client, shard in shards.items()}
-    if guards and kept != sizes:
-        guards = guards_of(run, kept)  # what cannot be learnt from is not drawn either
+    if budgets and kept != sizes:
+        budgets = budgets_of(run, kept)  # what cannot be learnt from is not drawn either
     held, told = _held(run, division, loaded.model)
     own = run.as_baseline() if run.protocol.baseline else run
     groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
-    stages = tuple(_stage(own, group, loaded, guards) for group in groups)
+    stages = tuple(_stage(own, group, loaded, budgets) for group in groups)
     return Prepared(
         run,
         loaded.model,
@@ -121,9 +121,9 @@ def prepare_client(run: TuningRun, client: str, clients: Sequence[str], folder: 
     division = _divided(run, owner=client)
     loaded = _loaded(run)
     shards, _ = encode_shards(_made(run, division, folder), run.task, loaded.model)
-    guards = guards_of(run, {client: len(shards[client].items)}, clients)
+    budgets = budgets_of(run, {client: len(shards[client].items)}, clients)
     group = Group("", shards, run.clients_per_round or len(clients), run.local.steps)
-    return _stage(run, group, loaded, guards, clients).work
+    return _stage(run, group, loaded, budgets, clients).work
 
 
 def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]) -> None:
@@ -198,13 +198,13 @@ def _held(run: TuningRun, division: Division, model: Model) -> tuple[tuple[HeldO
 
 
 def _stage(
-    run: TuningRun, group: Group, loaded: _Loaded, guards: Mapping[str, Guard], clients: Sequence[str] = ()
+    run: TuningRun, group: Group, loaded: _Loaded, budgets: Mapping[str, PrivacyBudget], clients: Sequence[str] = ()
 ) -> Stage:
     return stage_of(
         run,
         group,
         model=loaded.model,
-        guards=guards,
+        budgets=budgets,
         layout=loaded.layout,
         private=loaded.private,
         start=loaded.start,

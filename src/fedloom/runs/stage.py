@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.federated import Guard, Model, Plan, Work
+from fedloom.contracts.federated import Model, Plan, PrivacyBudget, Work
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["Stage", "stage_of"]
@@ -35,7 +35,7 @@ def stage_of(
     group: Group,
     *,
     model: Model,
-    guards: Mapping[str, Guard],
+    budgets: Mapping[str, PrivacyBudget],
     layout: Layout,
     private: Tree,
     start: str,
@@ -57,7 +57,7 @@ def stage_of(
         min_clients=run.min_clients,
         rounds=run.rounds,
         seed=run.seed,
-        guards=guards,
+        budgets=budgets,
         layout=layout,
         ranks={client: run.ranks[at % len(run.ranks)] for at, client in enumerate(clients)} if run.ranks else {},
         steps=_steps(run, group, Fraction(run.rounds * per_round, len(clients))),
