@@ -174,6 +174,7 @@ def test_a_target_is_the_token_behind_the_place_that_is_asked(lengths):
 def test_packed_logits_are_those_of_each_example_alone(architecture, case):
     model, oracle, parts = tiny(architecture), tiny(architecture, attention="eager"), parts_of(case)
     clients = clients_params(model, len(parts))
+    assert model.passage == "packed"  # a wrong window would be found on the twin, and another way taken
     expected = [
         logits_alone(oracle.module, own, item) for own, part in zip(clients, parts, strict=True) for item in part
     ]
@@ -261,6 +262,7 @@ WINDOW = {"sliding_window": 4}
 def test_a_window_shorter_than_the_examples_is_that_of_transformers(case):
     model, oracle, parts = tiny("mistral", **WINDOW), tiny("mistral", attention="eager", **WINDOW), parts_of(case)
     clients = clients_params(model, len(parts))
+    assert model.passage == "packed"  # a wrong window would be found on the twin, and another way taken
     expected = [
         logits_alone(oracle.module, own, item) for own, part in zip(clients, parts, strict=True) for item in part
     ]
