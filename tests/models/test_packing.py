@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.base import tree
+from fedloom.base import rng, tree
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import Encoded
+from fedloom.contracts.model import _sums_by_product, sums_by
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.attention import packed_attention
 from fedloom.models.lora import lora_layers
@@ -77,7 +78,7 @@ BY_HAND = {
     "tokens_N": [11, 12, 13, 21, 22, 31, 32, 0, 0, 0],
     "positions_N": [0, 1, 2, 0, 1, 0, 1, 0, 0, 0],
     "client_E": [0, 0, 1],
-    "order_E": [0, 1, 2],
+    "back_E": [0, 1, 2],
     "place_M": [0, 1, 2, 3, 4, 0, 5, 6, 0],
     "home_N": [0, 1, 2, 3, 4, 6, 7, 0, 0, 0],
     "behind_B": [5, 8],
@@ -144,8 +145,8 @@ def test_a_line_side_by_side_holds_one_example_and_zeros(lengths):
     for n_examples, length in batch.groups:
         lines += batch.tokens_N[batch.place_M][start : start + n_examples * length].view(n_examples, length).tolist()
         start += n_examples * length
-    found = [line[: len(everyone[e].tokens_T)] for line, e in zip(lines, batch.order_E.tolist(), strict=True)]
-    assert found == [everyone[e].tokens_T.tolist() for e in batch.order_E.tolist()]
+    found = [lines[place][: len(item.tokens_T)] for item, place in zip(everyone, batch.back_E.tolist(), strict=True)]
+    assert found == [item.tokens_T.tolist() for item in everyone]
 
 
 @often
@@ -378,3 +379,14 @@ def test_attention_with_sinks_is_refused():
 
 def test_a_wide_model_is_spared_padding_that_a_narrow_one_bears():
     assert (least_slack(128), least_slack(256), least_slack(1024)) == (LEAST_SLACK, LEAST_SLACK // 4, 1)
+
+
+@pytest.mark.parametrize("dim", [0, -1])
+def test_sums_by_a_product_are_those_by_scattered_additions(dim):
+    """What a GPU does, where scattered additions come in any order; done here on the CPU."""
+    values = torch.randn(9, 9, generator=rng.generator("sums"), dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([0, 0, 3, 1, 1, 1, 3, 4, 4])
+    ours, product = sums_by(values, index, 5, dim=dim), _sums_by_product(values, index, 5, dim)
+    torch.testing.assert_close(product, ours)
+    slopes = [torch.autograd.grad(one.square().sum(), values)[0] for one in (ours, product)]
+    torch.testing.assert_close(slopes[0], slopes[1])

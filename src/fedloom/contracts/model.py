@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedloom.base.tree import Tree
 
-__all__ = ["Batch", "ForwardContext", "Item", "Model", "Prediction", "Shard"]
+__all__ = ["Batch", "ForwardContext", "Item", "Model", "Prediction", "Shard", "sums_by"]
 
 Item = Any
 """What a task makes of one example, once for the whole run; nobody else looks inside."""
@@ -24,6 +24,23 @@ class Shard:
     """A client's training data, encoded once for the whole run."""
 
     items: tuple[Item, ...]
+
+
+def sums_by(values: Tensor, index_S: Tensor, n_sums: int, *, dim: int = -1) -> Tensor:
+    """Return the sums of values that have the same index along an axis, with the same bits each time.
+
+    Scattered additions of a GPU come in any order; there it is a product with zeros and ones.
+    """
+    if values.device.type == "cuda":
+        return _sums_by_product(values, index_S, n_sums, dim)
+    shape = list(values.shape)
+    shape[dim] = n_sums
+    return values.new_zeros(shape).index_add(dim, index_S, values)
+
+
+def _sums_by_product(values: Tensor, index_S: Tensor, n_sums: int, dim: int) -> Tensor:
+    mine_SG = index_S[:, None] == torch.arange(n_sums, device=index_S.device)
+    return (values.movedim(dim, -1) @ mine_SG.to(values.dtype)).movedim(-1, dim)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fedloom.base.mean import LossSum
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Batch, Item, Model, Task
+from fedloom.contracts.model import sums_by
 
 __all__ = ["Gradients", "client_gradients", "example_gradients"]
 
@@ -49,7 +50,7 @@ def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts, *, pe
     # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
     grads = _slopes(_value(losses, per).sum(), leaves)
     sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
-    total_K, weight_K = sums.new_zeros(2, len(parts)).index_add_(1, batch.owner_X, sums)
+    total_K, weight_K = sums_by(sums, batch.owner_X, len(parts))
     return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
 
 
