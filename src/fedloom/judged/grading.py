@@ -26,7 +26,6 @@ from fedloom.judged.exams import UNANSWERED, UNPARSED
 
 __all__ = [
     "Ask",
-    "Difference",
     "Examination",
     "Graded",
     "Row",
@@ -234,7 +233,7 @@ def _scores(exam: Exam, pair: _Pair, verdicts: Mapping[str, Completion]) -> Mapp
 
 @dataclass(frozen=True)
 class Row:
-    """A score over a group of questions."""
+    """A score over a group of questions, or how much more of it the candidate has than another model has."""
 
     exam: str
     group: str
@@ -243,19 +242,9 @@ class Row:
     interval: Interval
     """`n` is the number of questions with a value; one has neither spread nor standard error."""
 
-
-@dataclass(frozen=True)
-class Difference:
-    """How much more the candidate scores than another model on the same questions."""
-
-    exam: str
-    group: str
-    score: str
-    interval: Interval
-
     @property
     def verdict(self) -> str:
-        """`better` or `worse` where the interval excludes 0, else `not told apart`; nothing of too few questions."""
+        """Of a difference `better` or `worse` where it excludes 0, else `not told apart`; nothing of few questions."""
         if self.interval.n < LEAST:
             return "not told (too few questions)"
         if self.interval.low > 0:
@@ -280,29 +269,27 @@ def rows(graded: Sequence[Graded], *, resamples: int, cluster: str = "fact") -> 
 
 def differences(
     mine: Sequence[Graded], others: Sequence[Graded], *, resamples: int, cluster: str = "fact"
-) -> list[Difference]:
+) -> list[Row]:
     """Return the paired differences of two models' scores in all groups; both were asked the same questions.
 
     Only questions on which both have a value are compared.
     """
-    found: list[Difference] = []
+    found: list[Row] = []
     beside = {(exam, group, score): chosen for exam, group, score, chosen in _groups(others)}
     for exam, group, score, chosen in _groups(mine):
         alike = "language" if group == _OVER_LANGUAGES else ""
         both = _paired(chosen, beside.get((exam, group, score), []), score)
         if both[0]:
             one, other = (_table(side, score, cluster=cluster, alike=alike) for side in both)
-            found.append(Difference(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
+            found.append(Row(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
     return found
 
 
-def beyond_half(found: Sequence[Row]) -> list[Difference]:
+def beyond_half(found: Sequence[Row]) -> list[Row]:
     """Return by how much the candidate wins more often than not, from the rows of comparisons."""
     return [
-        Difference(row.exam, row.group, "win_rate - 1/2", Interval(value - 0.5, low - 0.5, high - 0.5, n))
-        for row in found
-        for value, low, high, n in [(row.interval.value, row.interval.low, row.interval.high, row.interval.n)]
-        if row.score == "win_rate"
+        Row(row.exam, row.group, "win_rate - 1/2", Interval(one.value - 0.5, one.low - 0.5, one.high - 0.5, one.n))
+        for row, one in ((row, row.interval) for row in found if row.score == "win_rate")
     ]
 
 

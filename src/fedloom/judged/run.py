@@ -13,6 +13,7 @@ loaded at a time: first the candidate answers everything, then the second model,
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,11 @@ from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.files import disk_errors, plain, refuse_filled, write_atomic
 from fedloom.base.tables import Table
 from fedloom.completers.answer_file import Asker, asking
-from fedloom.completers.candidates import candidate
+from fedloom.completers.candidates import candidate, run_of
 from fedloom.completers.model import LocalModel
 from fedloom.contracts.evaluation import Answered, Completer
 from fedloom.contracts.federated import Template
-from fedloom.evaluation.statistics import Interval
 from fedloom.judged.grading import (
-    Difference,
     Examination,
     Graded,
     Row,
@@ -50,6 +49,8 @@ __all__ = ["Result", "examinee", "sit"]
 Report = Callable[[str], None]
 Answers = Mapping[tuple[str, int], Sequence[Answered]]
 """All answers of a model by exam and seed."""
+
+_WHO = {"candidate": "candidate", "against": "model compared with"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _model_in(folder: Path, template: Template | None) -> LocalModel:
     need a `template`. Raises ConfigError for the template, and what `candidates.candidate` raises.
     """
     found = candidate(folder)
-    if not _lies_in_run(folder):
+    if not run_of(folder):
         if template is None:
             raise ConfigError(
                 f"template: missing; {folder} does not lie in a run directory, which would tell it: add a table "
@@ -107,14 +108,6 @@ def _model_in(folder: Path, template: Template | None) -> LocalModel:
             f"{config.table_of(found.template)}; leave it out."
         )
     return found
-
-
-def _lies_in_run(folder: Path) -> bool:
-    """Return whether a folder is a run directory or one of its results, `adapter` or `adapters/<client>`."""
-    place = folder.resolve()
-    home = {"adapter": place.parent, "adapters": place.parent.parent}
-    run = home.get(place.name) or home.get(place.parent.name) or place
-    return (run / "run.toml").is_file()
 
 
 # ------------------------------------------------------------------------------------------------------------- sitting
@@ -189,11 +182,11 @@ def _answers(asker: Asker, examination: Examination) -> Iterator[tuple[tuple[str
 def _judged(
     examination: Examination, answers: Mapping[str, Answers], out: Path, report: Report
 ) -> dict[str, list[Graded]]:
-    if examination.judge is None:
-        return {name: list(_graded(None, examination, answers, name)) for name in answers}
-    with asking(examination.judge, out / "verdicts.jsonl", examination.budget) as asker:
+    judge = examination.judge
+    with asking(judge, out / "verdicts.jsonl", examination.budget) if judge else nullcontext() as asker:
         graded = {name: list(_graded(asker, examination, answers, name)) for name in answers}
-        report(f"judge: {_cost(asker)}")
+        if asker:
+            report(f"judge: {_cost(asker)}")
     return graded
 
 
@@ -231,12 +224,15 @@ def _result(examination: Examination, who: Mapping[str, Completer], graded: Mapp
         "seeds": list(examination.seeds),
         "resamples": resamples,
         "exams": _exams(examination, graded["candidate"]),
-        "scores": {name: [_row_record(row) for row in found] for name, found in scored.items()},
-        "differences": [_difference_record(one) for one in compared],
+        "scores": {name: [_record(row) for row in found] for name, found in scored.items()},
+        "differences": [_record(one) | {"verdict": one.verdict} for one in compared],
         "warnings": told,
     }
-    tables = [_table(name, found) for name, found in scored.items()]
-    return Result(record, (*tables, *([_difference_table(compared)] if compared else [])))
+    error = ("standard error", lambda row: _shown(row.interval.standard_error))
+    tables = [_table(found, f"Scores of the {_WHO[name]}", ("mean", _mean), error) for name, found in scored.items()]
+    more = ("candidate - other", lambda row: f"{row.interval:+.3f}"), ("the candidate is", lambda row: row.verdict)
+    tables += [_table(compared, "Paired differences, 95 % intervals", *more)] if compared else []
+    return Result(record, tuple(tables))
 
 
 def _template(completer: Completer) -> str:
@@ -268,48 +264,26 @@ def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str,
     return found
 
 
-def _interval_record(interval: Interval) -> dict[str, Any]:
-    known = plain(interval)
-    return {name: known[name] for name in ("n", "value", "low", "high", "standard_error")}
+def _record(row: Row) -> dict[str, Any]:
+    known = plain(row.interval)
+    told = {name: known[name] for name in ("n", "value", "low", "high", "standard_error")}
+    return {"exam": row.exam, "group": row.group, "score": row.score} | told
 
 
-def _row_record(row: Row) -> dict[str, Any]:
-    head = {"exam": row.exam, "group": row.group, "score": row.score}
-    return head | _interval_record(row.interval)
+def _table(found: Sequence[Row], title: str, *columns: tuple[str, Callable[[Row], str]]) -> Table:
+    rows = (
+        (row.exam, row.group or "all", row.score, str(row.interval.n), *(told(row) for _, told in columns))
+        for row in found
+    )
+    return Table(title, ("exam", "questions", "score", "n", *(name for name, _ in columns)), tuple(rows))
 
 
-def _difference_record(one: Difference) -> dict[str, Any]:
-    head = {"exam": one.exam, "group": one.group, "score": one.score}
-    return head | _interval_record(one.interval) | {"verdict": one.verdict}
+def _mean(row: Row) -> str:
+    return f"{row.interval:.3f}" if row.interval.n > 1 else _shown(row.interval.value)
 
 
 def _shown(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "-"
-
-
-def _table(name: str, found: Sequence[Row]) -> Table:
-    header = ("exam", "questions", "score", "n", "mean", "standard error")
-    cells = [
-        (
-            row.exam,
-            row.group or "all",
-            row.score,
-            str(row.interval.n),
-            f"{row.interval:.3f}" if row.interval.n > 1 else _shown(row.interval.value),
-            _shown(row.interval.standard_error),
-        )
-        for row in found
-    ]
-    return Table(f"Scores of the {'candidate' if name == 'candidate' else 'model compared with'}", header, tuple(cells))
-
-
-def _difference_table(found: Sequence[Difference]) -> Table:
-    header = ("exam", "questions", "score", "n", "candidate - other", "the candidate is")
-    cells = [
-        (one.exam, one.group or "all", one.score, str(one.interval.n), f"{one.interval:+.3f}", one.verdict)
-        for one in found
-    ]
-    return Table("Paired differences, 95 % intervals", header, tuple(cells))
 
 
 def _report(result: Result) -> str:

@@ -17,9 +17,8 @@ from fedloom.base.plugin import AtLeast, Count, lookup, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Metric, Question, Sampling
 from fedloom.contracts.examples import Chat, chat
 from fedloom.contracts.model import Prediction
-from fedloom.judged.exams import UNPARSED
 from fedloom.judged.exams._prompts import GRADE, asked, dialogue, section
-from fedloom.judged.exams._verdicts import counted, grade, unparsed
+from fedloom.judged.exams._verdicts import graded
 from fedloom.world import World
 
 __all__ = ["WorldExam"]
@@ -72,8 +71,7 @@ class WorldExam(Exam):
         scores = {"correct": lookup(Metric, "exact_match")()(example, Prediction(answered.answers[-1], 0))}
         if "grade" not in verdicts:
             return scores
-        found = grade(verdicts["grade"])
-        return scores | {"grade": counted(found), UNPARSED: unparsed(found)}
+        return scores | graded(verdicts, "grade")
 
 
 def _question(example: Chat, index: int) -> Question:
