@@ -9,14 +9,13 @@ from typing import ClassVar, Literal
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import with_reference
+from fedloom.evaluation.corpus_metrics._checks import OfReferences
 
 __all__ = ["CorpusBleu"]
 
 
 @plugin("corpus_bleu")
-class CorpusBleu(CorpusMetric):
+class CorpusBleu(OfReferences):
     """BLEU of a corpus, 0 to 100."""
 
     needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
@@ -26,7 +25,6 @@ class CorpusBleu(CorpusMetric):
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
     """How sacrebleu cuts texts; zh for Chinese, char for other scripts without blanks."""
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the score of the answers that have a reference."""
-        found, wanted = with_reference(self, predictions, references)
+    def score(self, found: Sequence[str], wanted: Sequence[str]) -> float:
+        """Return the score."""
         return min(100.0, float(library("sacrebleu").corpus_bleu(found, [wanted], tokenize=self.tokenize).score))

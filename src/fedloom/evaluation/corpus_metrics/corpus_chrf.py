@@ -9,21 +9,19 @@ from typing import ClassVar
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import with_reference
+from fedloom.evaluation.corpus_metrics._checks import OfReferences
 
 __all__ = ["CorpusChrf"]
 
 
 @plugin("corpus_chrf")
-class CorpusChrf(CorpusMetric):
+class CorpusChrf(OfReferences):
     """chrF2 of a corpus, 0 to 100."""
 
     needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     high = 100.0
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the score of the answers that have a reference."""
-        found, wanted = with_reference(self, predictions, references)
+    def score(self, found: Sequence[str], wanted: Sequence[str]) -> float:
+        """Return the score."""
         return min(100.0, float(library("sacrebleu").corpus_chrf(found, [wanted]).score))

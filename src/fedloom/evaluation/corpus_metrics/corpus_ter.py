@@ -11,14 +11,13 @@ from typing import ClassVar
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import with_reference
+from fedloom.evaluation.corpus_metrics._checks import OfReferences
 
 __all__ = ["CorpusTer"]
 
 
 @plugin("corpus_ter")
-class CorpusTer(CorpusMetric):
+class CorpusTer(OfReferences):
     """Edits per hundred words of the references."""
 
     needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
@@ -30,8 +29,7 @@ class CorpusTer(CorpusMetric):
     """Cut Chinese and Japanese by character, as sacrebleu does with `asian_support` and, on which that depends,
     `normalized`, which parts punctuation from the words of all scripts."""
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the rate of the answers that have a reference."""
-        found, wanted = with_reference(self, predictions, references)
+    def score(self, found: Sequence[str], wanted: Sequence[str]) -> float:
+        """Return the rate."""
         cut = {"normalized": self.asian_support, "asian_support": self.asian_support}
         return float(library("sacrebleu").corpus_ter(found, [wanted], **cut).score)

@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import check_count
+from fedloom.evaluation.corpus_metrics._checks import OfAnswers
 from fedloom.text.words import ngrams
 
 __all__ = ["SelfBleu"]
@@ -24,7 +23,7 @@ Counts = Counter[tuple[str, ...]]
 
 
 @plugin("self_bleu")
-class SelfBleu(CorpusMetric):
+class SelfBleu(OfAnswers):
     """0 if answers share no word, 100 if all are alike."""
 
     needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
@@ -35,11 +34,10 @@ class SelfBleu(CorpusMetric):
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
     """How sacrebleu cuts texts; zh for Chinese, char for other scripts without blanks."""
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the mean; references do not matter."""
-        check_count(self, len(predictions))
+    def score(self, texts: Sequence[str]) -> float:
+        """Return the mean."""
         bleu = library("sacrebleu").BLEU(effective_order=True, tokenize=self.tokenize)
-        tokens = [bleu.tokenizer(text.rstrip()).split() for text in predictions]
+        tokens = [bleu.tokenizer(text.rstrip()).split() for text in texts]
         counts = [[ngrams(one, order) for one in tokens] for order in _ORDERS]
         largest = [_two_largest(of_order) for of_order in counts]
         lengths = Counter(len(one) for one in tokens)
