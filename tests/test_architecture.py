@@ -164,7 +164,7 @@ BUDGET = {
     "evaluation": 2_400,
     "federated": 3_150,
     "judged": 1_650,
-    "lm_eval": 2_150,
+    "lm_eval": 2_000,
     "models": 2_600,
     "results": 950,
     "runs": 4_200,

@@ -98,8 +98,9 @@ def own_harness_task(task: TaskFile, data: LocalData, *, chat: bool = False) -> 
         settings |= {"output_type": "multiple_choice", "doc_to_choice": "choices"}
         settings["metric_list"] = _metrics("acc", "acc_norm")
     else:
-        grade, names = _GRADES[task.kind](task)
-        settings |= {"output_type": "generate_until", "generation_kwargs": generation, "process_results": grade}
+        grade, names = _GRADES[task.kind]
+        settings |= {"output_type": "generate_until", "generation_kwargs": generation}
+        settings["process_results"] = functools.partial(grade, task)
         settings["metric_list"] = _metrics(*names)
     with quiet():
         return Loaded({task.name: ConfigurableTask(config=settings)}, str(task.version))
@@ -110,37 +111,27 @@ def _metrics(*names: str) -> list[dict[str, Any]]:
     return [{"metric": name, "aggregation": "mean", "higher_is_better": name not in lower} for name in names]
 
 
-Grade = Callable[[Document, Sequence[str]], dict[str, float]]
+def _grade_label(task: TaskFile, document: Document, answers: Sequence[str]) -> dict[str, float]:
+    found = the_label(answers[0], task.labels)
+    return {"acc": float(found == document["answer"]), "unparsed": float(not found)}
 
 
-def _grade_label(task: TaskFile) -> tuple[Grade, tuple[str, ...]]:
-    def grade(document: Document, answers: Sequence[str]) -> dict[str, float]:
-        found = the_label(answers[0], task.labels)
-        return {"acc": float(found == document["answer"]), "unparsed": float(not found)}
-
-    return grade, ("acc", "unparsed")
+def _grade_text(_: TaskFile, document: Document, answers: Sequence[str]) -> dict[str, float]:
+    said, wanted = (" ".join(text.casefold().split()) for text in (answers[0], document["answer"]))
+    return {"exact_match": float(said == wanted)}
 
 
-def _grade_text(_: TaskFile) -> tuple[Grade, tuple[str, ...]]:
-    def grade(document: Document, answers: Sequence[str]) -> dict[str, float]:
-        return {"exact_match": float(_plain(answers[0]) == _plain(document["answer"]))}
-
-    return grade, ("exact_match",)
+def _grade_code(task: TaskFile, document: Document, answers: Sequence[str]) -> dict[str, float]:
+    verdict = run_program(program_of(document["before"], answers[0], document["after"], task.stop), Limits())
+    return {"pass@1": float(verdict == "passed"), "stopped": float(verdict == "stopped")}
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _grade_code(task: TaskFile) -> tuple[Grade, tuple[str, ...]]:
-    def grade(document: Document, answers: Sequence[str]) -> dict[str, float]:
-        verdict = run_program(program_of(document["before"], answers[0], document["after"], task.stop), Limits())
-        return {"pass@1": float(verdict == "passed"), "stopped": float(verdict == "stopped")}
-
-    return grade, ("pass@1", "stopped")
-
-
-_GRADES = {"label": _grade_label, "text": _grade_text, "code": _grade_code}
+_GRADES = {
+    "label": (_grade_label, ("acc", "unparsed")),
+    "text": (_grade_text, ("exact_match",)),
+    "code": (_grade_code, ("pass@1", "stopped")),
+}
+"""How answers of a kind are graded, and the names of the scores."""
 
 
 def _test_part(task: TaskFile, documents: list[Document]) -> list[Document]:
