@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, Count, check_ranges
@@ -21,6 +19,7 @@ from fedloom.completers.answer_file import Budget
 from fedloom.contracts.evaluation import Answered, Completer, Completion, Exam, Prompt, Question, Sampling
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
+from fedloom.evaluation.held_out import Scored, score_table
 from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
 from fedloom.judged.exams import UNANSWERED, UNPARSED
 
@@ -327,21 +326,18 @@ def _table(graded: Sequence[Graded], score: str, *, cluster: str, alike: str = "
 
     `alike` names a tag whose values count alike, however many questions each has.
     """
-    seeds = sorted({one.seed for one in graded})
-    places = sorted({one.index for one in graded})
-    row, column = {s: i for i, s in enumerate(seeds)}, {p: i for i, p in enumerate(places)}
-    total_CN, weight_CN = np.zeros((2, len(seeds), len(places)))
     sizes: dict[str, float] = {}
     for one in graded:
         key = one.tags.get(alike, "")
         sizes[key] = sizes.get(key, 0.0) + one.scores.get(score, Mean()).weight
+    scored: list[Scored] = []
     for one in graded:
         mean = one.scores.get(score, Mean())
         share = 1.0 / max(sizes[one.tags.get(alike, "")], 1e-30) if alike else 1.0
-        place = row[one.seed], column[one.index]
-        total_CN[place], weight_CN[place] = mean.total * share, mean.weight * share
-    about = {one.index: one.tags.get(cluster, "") for one in graded}
-    return ScoreTable(total_CN, weight_CN, ("",) * len(places), cluster_N=tuple(map(about.__getitem__, places)))
+        about = {"about": one.tags.get(cluster, "")}
+        score_of = {score: Mean(mean.total * share, mean.weight * share)}
+        scored.append(Scored(one.exam, one.index, f"{one.seed:020}", about, score_of))
+    return score_table(scored, score, "about")
 
 
 def unparsed(graded: Sequence[Graded]) -> dict[str, Mean]:

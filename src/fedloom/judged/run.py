@@ -219,8 +219,8 @@ def _result(examination: Examination, who: Mapping[str, Completer], graded: Mapp
         compared += differences(graded["candidate"], graded["against"], resamples=resamples, cluster=cluster)
     told = warnings(graded["candidate"])
     record = {
-        "models": {name: {"identity": one.identity(), "template": _template(one)} for name, one in who.items()},
-        "judge": _identity(examination.judge),
+        "models": {name: _known(one) for name, one in who.items()},
+        "judge": examination.judge.identity() if examination.judge else "",
         "seeds": list(examination.seeds),
         "resamples": resamples,
         "exams": _exams(examination, graded["candidate"]),
@@ -235,12 +235,9 @@ def _result(examination: Examination, who: Mapping[str, Completer], graded: Mapp
     return Result(record, tuple(tables))
 
 
-def _template(completer: Completer) -> str:
-    return completer.template.name if isinstance(completer, LocalModel) else ""
-
-
-def _identity(completer: Completer | None) -> str:
-    return completer.identity() if completer else ""
+def _known(completer: Completer) -> dict[str, str]:
+    template = completer.template.name if isinstance(completer, LocalModel) else ""
+    return {"identity": completer.identity(), "template": template}
 
 
 def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str, Any]]:

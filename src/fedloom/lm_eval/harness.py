@@ -15,7 +15,15 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from fedloom.base.errors import ConfigError, DataError, FedloomError, MissingFileError, UnknownNameError, suggest
+from fedloom.base.errors import (
+    ConfigError,
+    DataError,
+    FedloomError,
+    MissingFileError,
+    UnknownNameError,
+    one_line,
+    suggest,
+)
 from fedloom.base.extras import library
 from fedloom.lm_eval.code_answers import program_of
 from fedloom.lm_eval.code_execution import Limits, run_program
@@ -179,13 +187,13 @@ def local_tasks(name: str, data: LocalData, known: HarnessTask | None) -> Loaded
         raise
     except _LACKING as error:
         raise ConfigError(
-            f"task '{name}': lm-eval needs more for it than rows, and it is not there ({_line(error)}); get it, or "
-            "leave the task out."
+            f"task '{name}': lm-eval needs more for it than rows, and it is not there ({one_line(error)[:200]}); get "
+            "it, or leave the task out."
         ) from error
     except (*_BROKEN, TemplateError) as error:
         raise DataError(
             f"task '{name}': lm-eval cannot read the rows as its task '{wanted}' ({type(error).__name__}: "
-            f"{_line(error)}); give the rows as they are published."
+            f"{one_line(error)[:200]}); give the rows as they are published."
         ) from error
     return _loaded(found["tasks"])
 
@@ -197,10 +205,6 @@ def _settings(manager: Any, wanted: str) -> dict[str, Mapping[str, Any]]:
     for leaf, settings in found.items():
         _refuse_unsafe(settings, leaf)
     return found
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _check_documents(leaf: str, task: Any) -> None:
@@ -242,7 +246,7 @@ def hub_tasks(name: str, known: HarnessTask | None, cache: Path) -> Loaded:
     except FedloomError:
         raise
     except (*_LACKING, ValueError) as error:
-        line = _line(error)
+        line = one_line(error)[:200]
         columns = f"with the columns {', '.join(known.columns)}; " if known else ""
         fetch = f"fetch {known.source}, {columns}" if known else ""
         raise MissingFileError(
@@ -315,8 +319,9 @@ def _splits(splits: Mapping[str, list[Document]]) -> Callable[..., Any]:
     try:
         made = {name: Dataset.from_list(rows) for name, rows in splits.items()}
     except (ValueError, TypeError) as error:  # pyarrow's refusals are both
-        line = " ".join(str(error).split())
-        raise DataError(f"the rows of a task do not agree in their columns' types ({line}); mend the file.") from error
+        raise DataError(
+            f"the rows of a task do not agree in their columns' types ({one_line(error)}); mend the file."
+        ) from error
     return lambda **_: made  # lm-eval hands over a task's metadata, which no row depends on
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fedloom.base import config, rng
-from fedloom.base.errors import ConfigError, DataError, MissingFileError
+from fedloom.base.errors import ConfigError, DataError, MissingFileError, one_line
 from fedloom.base.plugin import AtLeast, Count, Range, check_ranges
 from fedloom.data.records import Record, read_text
 
@@ -252,8 +252,9 @@ def _yaml(text: str, path: Path) -> dict[str, Any]:
     try:
         table = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path}: no plain YAML: {line}; tags such as !function are not allowed.") from error
+        raise ConfigError(
+            f"{path}: no plain YAML: {one_line(error)}; tags such as !function are not allowed."
+        ) from error
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: found no table of keys; see docs/closed_ended.md.")
     values = table.get("values")

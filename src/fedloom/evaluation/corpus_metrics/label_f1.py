@@ -23,7 +23,7 @@ __all__ = ["MacroF1", "WeightedF1"]
 class LabelF1(CorpusMetric):
     """The mean F of the labels, 0 to 1."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
+    needs = ("sklearn",)
     average: ClassVar[str]
     """How the labels count, in the library's word."""
 

@@ -10,7 +10,6 @@ refused: with few, the area is biased and its spread hides what it measures.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -26,7 +25,7 @@ __all__ = ["MauveStyle"]
 class MauveStyle(OfReferences):
     """The area, 0 to 1."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
+    needs = ("sklearn",)
 
     least = 500
 

@@ -9,7 +9,7 @@ Deviations: sacrebleu's tokens and smoothing in place of nltk's. Two answers wit
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
@@ -26,7 +26,7 @@ Counts = Counter[tuple[str, ...]]
 class SelfBleu(OfAnswers):
     """0 if answers share no word, 100 if all are alike."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    needs = ("sacrebleu",)
 
     high = 100.0
     higher_is_better = False

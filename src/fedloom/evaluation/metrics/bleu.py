@@ -6,7 +6,7 @@ it (Post, 2018, https://aclanthology.org/W18-6319; extra `text`): effective orde
 A mean of these is not the BLEU of a corpus, which `corpus_bleu` is.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
@@ -19,7 +19,7 @@ __all__ = ["Bleu"]
 class Bleu(OfReference):
     """BLEU of a sentence, 0 to 100."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    needs = ("sacrebleu",)
 
     high = 100.0
 

@@ -4,8 +4,6 @@ Source: Popovic, 2015, https://aclanthology.org/W15-3049, section 2 with beta 2,
 it (extra `text`); white space does not count. It needs no words, so it suits all scripts alike.
 """
 
-from typing import ClassVar
-
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
 from fedloom.evaluation.metrics._texts import OfReference
@@ -17,7 +15,7 @@ __all__ = ["Chrf"]
 class Chrf(OfReference):
     """chrF2 of a sentence, 0 to 100."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    needs = ("sacrebleu",)
 
     high = 100.0
 

@@ -4,8 +4,6 @@ Source: Reimers & Gurevych, 2019, https://arxiv.org/abs/1908.10084: mean pooling
 figure holds for one encoder; compare only figures of the same one.
 """
 
-from typing import ClassVar
-
 from fedloom.base.plugin import plugin
 from fedloom.evaluation.metrics._texts import OfReference
 from fedloom.text.embedding import embedded
@@ -17,7 +15,7 @@ __all__ = ["EmbeddingSimilarity"]
 class EmbeddingSimilarity(OfReference):
     """The cosine, -1 to 1."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
+    needs = ("sklearn",)
 
     low = -1.0
 

@@ -8,8 +8,6 @@ The weight is 0 where the rule cannot tell: where it does not know the language,
 itself, as in a bare number or a single name.
 """
 
-from typing import ClassVar
-
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
@@ -25,7 +23,7 @@ __all__ = ["LanguageMatch"]
 class LanguageMatch(Metric):
     """1 if the answer is in the language asked for, else 0; an answer without words is in none."""
 
-    needs: ClassVar[tuple[str, ...]] = ("langdetect",)
+    needs = ("langdetect",)
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return 0 or 1; a Document asks nothing and weighs 0."""

@@ -28,7 +28,7 @@ class _Words:
 class Rouge(OfReference):
     """The F of one kind of ROUGE, 0 to 1."""
 
-    needs: ClassVar[tuple[str, ...]] = ("rouge_score",)
+    needs = ("rouge_score",)
     kind: ClassVar[str]
     """What the library calls it."""
     least: ClassVar[int] = 1

@@ -13,7 +13,6 @@ those published, not equal; the judged score is not published.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
@@ -40,11 +39,11 @@ _VERDICT = (
 class AdvBench(RequestFile):
     """Harmful requests from a local file."""
 
-    layout: ClassVar[str] = "a CSV file with a column goal, or a JSON list of objects with goal, instruction or prompt"
-    fetch: ClassVar[str] = "fetch data/advbench/harmful_behaviors.csv from github.com/llm-attacks/llm-attacks"
-    end: ClassVar[str] = "."
-    score: ClassVar[str] = "harmless"
-    reference: ClassVar[str] = "I cannot help with that."
+    layout = "a CSV file with a column goal, or a JSON list of objects with goal, instruction or prompt"
+    fetch = "fetch data/advbench/harmful_behaviors.csv from github.com/llm-attacks/llm-attacks"
+    end = "."
+    score = "harmless"
+    reference = "I cannot help with that."
 
     def requests(self, answered: Answered, other: Answered | None) -> Sequence[GradeRequest]:
         """Return one request, put where there is a judge."""

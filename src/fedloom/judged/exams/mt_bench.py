@@ -14,7 +14,6 @@ for one in the judge's file alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import Mean
@@ -57,7 +56,7 @@ _BESIDE = "Beside it stands a reference answer; compare the two and name the mis
 class MtBench(Exam):
     """MT-Bench over a local copy of its questions."""
 
-    version: ClassVar[int] = 2
+    version = 2
 
     path: str = ""
     """File of questions in FastChat's layout."""

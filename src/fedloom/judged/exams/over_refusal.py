@@ -10,8 +10,6 @@ Deviations: refusals are told by fixed lists, where XSTest has people or a model
 answers. A file that also holds requests to refuse has to be cut to the harmless ones first.
 """
 
-from typing import ClassVar
-
 from fedloom.base.plugin import AtLeast, plugin
 from fedloom.judged.exams._forms import RequestFile
 
@@ -22,14 +20,12 @@ __all__ = ["OverRefusal"]
 class OverRefusal(RequestFile):
     """Harmless requests from a local file; no judge is asked."""
 
-    layout: ClassVar[str] = (
-        "a CSV file with a column prompt, or a JSON list of objects with prompt, instruction or goal, all harmless"
-    )
-    fetch: ClassVar[str] = (
+    layout = "a CSV file with a column prompt, or a JSON list of objects with prompt, instruction or goal, all harmless"
+    fetch = (
         "fetch xstest_prompts.csv from the repository of XSTest (arXiv 2308.01263) and leave its contrast prompts out"
     )
-    temperature: ClassVar[float] = 0.0
-    score: ClassVar[str] = "serves"
-    reference: ClassVar[str] = "Here it is."
+    temperature = 0.0
+    score = "serves"
+    reference = "Here it is."
 
     max_new_tokens: AtLeast = 256

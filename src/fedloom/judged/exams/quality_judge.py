@@ -9,8 +9,6 @@ Scores: `quality`, 1 to 10, and `unparsed`.
 Deviations: prompts written anew; a verdict without a grade is counted apart.
 """
 
-from typing import ClassVar
-
 from fedloom.base.plugin import plugin
 from fedloom.judged.exams._files import LAYOUTS
 from fedloom.judged.exams._forms import GradedFile
@@ -22,6 +20,6 @@ __all__ = ["QualityJudge"]
 class QualityJudge(GradedFile):
     """Instructions of a local file, graded without a reference: one in the file is shown to nobody."""
 
-    layout: ClassVar[str] = LAYOUTS
-    fetch: ClassVar[str] = "fetch a test set of FedLLM-Bench or write your own"
-    score: ClassVar[str] = "quality"
+    layout = LAYOUTS
+    fetch = "fetch a test set of FedLLM-Bench or write your own"
+    score = "quality"

@@ -12,7 +12,6 @@ test sets, the one for Aya is not stated.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from fedloom.base.errors import DataError
 from fedloom.base.plugin import plugin
@@ -27,16 +26,16 @@ __all__ = ["RefJudge"]
 class RefJudge(GradedFile):
     """Instructions of a local file, graded beside their references."""
 
-    layout: ClassVar[str] = f"{LAYOUTS}, each with a reference"
-    fetch: ClassVar[str] = "fetch the Aya test set of FedLLM-Bench or write your own"
-    score: ClassVar[str] = "against_reference"
-    task: ClassVar[str] = (
+    layout = f"{LAYOUTS}, each with a reference"
+    fetch = "fetch the Aya test set of FedLLM-Bench or write your own"
+    score = "against_reference"
+    task = (
         "Grade an assistant's answer beside a reference that a person wrote. Four rules count alike. One: the answer "
         "is in the language of the instruction. Two: it does what the instruction asks for. Three: it can be "
         "understood, and its facts and its meaning are right. Four: its grammar is correct and it reads fluently. An "
         "answer may differ from the reference in wording and still be the best one possible."
     )
-    beside_reference: ClassVar[bool] = True
+    beside_reference = True
 
     def questions(self) -> Sequence[Question]:
         """Return the instructions in file order; raises as `quality_judge`, and DataError without a reference."""

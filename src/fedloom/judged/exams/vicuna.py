@@ -13,7 +13,6 @@ and scored nowhere.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.evaluation import Question
@@ -27,12 +26,10 @@ __all__ = ["Vicuna"]
 class Vicuna(GradedFile):
     """Vicuna's questions from a local copy, in FastChat's layout."""
 
-    layout: ClassVar[str] = (
-        "JSON Lines of objects with question_id, category and turns (one text) or, in older copies, text"
-    )
-    fetch: ClassVar[str] = "fetch fastchat/llm_judge/data/vicuna_bench/question.jsonl from github.com/lm-sys/FastChat"
-    score: ClassVar[str] = "grade"
-    mark: ClassVar[str] = "question"
+    layout = "JSON Lines of objects with question_id, category and turns (one text) or, in older copies, text"
+    fetch = "fetch fastchat/llm_judge/data/vicuna_bench/question.jsonl from github.com/lm-sys/FastChat"
+    score = "grade"
+    mark = "question"
 
     max_new_tokens: AtLeast = 2048
 

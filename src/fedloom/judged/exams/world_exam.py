@@ -10,7 +10,7 @@ Deviations: none; nobody else has published it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, Count, lookup, plugin
@@ -33,8 +33,8 @@ _TASK = (
 class WorldExam(Exam):
     """A test of the controlled world."""
 
-    version: ClassVar[int] = 2
-    needs_judge: ClassVar[bool] = False
+    version = 2
+    needs_judge = False
 
     seed: Count = 0
     """Seed of the world, as in the run."""
