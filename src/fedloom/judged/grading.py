@@ -259,7 +259,7 @@ def rows(graded: Sequence[Graded], *, resamples: int, cluster: str = "fact") -> 
     """
     found: list[Row] = []
     for exam, group, score, chosen in _groups(graded):
-        table = _table(chosen, score, cluster=cluster, alike="language" if group == _OVER_LANGUAGES else "")
+        table = _table(chosen, score, group, cluster)
         if not math.isnan(table.value):
             one = bootstrap(table, resamples=resamples)
             found.append(Row(exam, group, score, one if one.n > 1 else Interval(one.value, math.nan, math.nan, 1)))
@@ -276,10 +276,9 @@ def differences(
     found: list[Row] = []
     beside = {(exam, group, score): chosen for exam, group, score, chosen in _groups(others)}
     for exam, group, score, chosen in _groups(mine):
-        alike = "language" if group == _OVER_LANGUAGES else ""
         both = _paired(chosen, beside.get((exam, group, score), []), score)
         if both[0]:
-            one, other = (_table(side, score, cluster=cluster, alike=alike) for side in both)
+            one, other = (_table(side, score, group, cluster) for side in both)
             found.append(Row(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
     return found
 
@@ -321,11 +320,12 @@ def _groups(graded: Sequence[Graded]) -> Iterable[tuple[str, str, str, Sequence[
                 yield exam, group, score, chosen
 
 
-def _table(graded: Sequence[Graded], score: str, *, cluster: str, alike: str = "") -> ScoreTable:
+def _table(graded: Sequence[Graded], score: str, group: str, cluster: str) -> ScoreTable:
     """Return a score as totals and weights: a row per seed, a column per question.
 
-    `alike` names a tag whose values count alike, however many questions each has.
+    In the mean over languages each language counts alike, however many questions it has.
     """
+    alike = "language" if group == _OVER_LANGUAGES else ""
     sizes: dict[str, float] = {}
     for one in graded:
         key = one.tags.get(alike, "")

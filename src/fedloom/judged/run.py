@@ -21,11 +21,12 @@ from typing import Any
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.files import disk_errors, plain, refuse_filled, write_atomic
+from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
 from fedloom.completers.answer_file import Asker, asking
 from fedloom.completers.candidates import candidate, run_of
 from fedloom.completers.model import LocalModel
-from fedloom.contracts.evaluation import Answered, Completer
+from fedloom.contracts.evaluation import Answered, Completer, Exam
 from fedloom.contracts.federated import Template
 from fedloom.judged.grading import (
     Examination,
@@ -131,7 +132,8 @@ def sit(
     for name, completer in who.items():
         cache = out / ("answers.jsonl" if name == "candidate" else "answers_against.jsonl")
         with asking(completer, cache) as asker:
-            answers[name] = dict(_answers(asker, examination))
+            sittings = [(label, one, seed) for label, one in _labelled(examination) for seed in examination.seeds]
+            answers[name] = {(label, seed): answered_by(asker.ask, one, seed=seed) for label, one, seed in sittings}
             report(f"{name}: {_cost(asker)}")
     graded = _judged(examination, answers, out, report)
     result = _result(examination, who, graded)
@@ -142,9 +144,13 @@ def sit(
     return result
 
 
+def _labelled(examination: Examination) -> list[tuple[str, Exam]]:
+    return [*zip(labels(examination.exams), examination.exams, strict=True)]
+
+
 def _check(examination: Examination, against: Path | None) -> None:
     """Read every question once and refuse what could not be graded, before anything is asked."""
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
+    for label, one in _labelled(examination):
         questions_of(one)
         if one.needs_other and against is None:
             raise ConfigError(f"{label}: compares two models, found one; give the second by --against.")
@@ -173,12 +179,6 @@ def _start(wanted: _Wanted, out: Path) -> None:
     write_atomic(file, config.dump(wanted))
 
 
-def _answers(asker: Asker, examination: Examination) -> Iterator[tuple[tuple[str, int], list[Answered]]]:
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
-        for seed in examination.seeds:
-            yield (label, seed), answered_by(asker.ask, one, seed=seed)
-
-
 def _judged(
     examination: Examination, answers: Mapping[str, Answers], out: Path, report: Report
 ) -> dict[str, list[Graded]]:
@@ -194,7 +194,7 @@ def _graded(
     asker: Asker | None, examination: Examination, answers: Mapping[str, Answers], name: str
 ) -> Iterator[Graded]:
     """Yield what is graded of one model; a comparison is graded once, from the candidate's side."""
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
+    for label, one in _labelled(examination):
         for seed in examination.seeds if name == "candidate" or not one.needs_other else ():
             mine, others = answers[name][label, seed], answers.get("against", {}).get((label, seed), ())
             yield from graded_by(asker.ask if asker else None, one, mine, others, label=label, seed=seed)
@@ -242,23 +242,20 @@ def _known(completer: Completer) -> dict[str, str]:
 
 def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str, Any]]:
     missing, refused = unparsed(graded), unanswered(graded)
-    found: list[dict[str, Any]] = []
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
-        questions = questions_of(one)
-        told = missing.get(label)
-        found.append(
-            {
-                "label": label,
-                "version": one.version,
-                "settings": config.table_of(one),
-                "questions": len(questions),
-                "questions_sha256": questions_sha256(questions),
-                "unparsed": int(told.total) if told else 0,
-                "verdicts": int(told.weight) if told else 0,
-                "unanswered": refused.get(label, 0),
-            }
-        )
-    return found
+    asked = [(label, one, questions_of(one)) for label, one in _labelled(examination)]
+    return [
+        {
+            "label": label,
+            "version": one.version,
+            "settings": config.table_of(one),
+            "questions": len(questions),
+            "questions_sha256": questions_sha256(questions),
+            "unparsed": int(missing.get(label, Mean()).total),
+            "verdicts": int(missing.get(label, Mean()).weight),
+            "unanswered": refused.get(label, 0),
+        }
+        for label, one, questions in asked
+    ]
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def local_tasks(name: str, data: LocalData, known: HarnessTask | None) -> Loaded
     """
     manager = _manager(known.folder if known else "")
     wanted = known.task if known else name
-    settings = _settings(manager, wanted)
+    settings = _settings(manager, wanted, leaves_of)
     rows = dict.fromkeys(settings, data)
     if len(settings) > 1:
         rows = rows_by_member(name, data, known.subset if known else "subset", settings)
@@ -198,12 +198,18 @@ def local_tasks(name: str, data: LocalData, known: HarnessTask | None) -> Loaded
     return _loaded(found["tasks"])
 
 
-def _settings(manager: Any, wanted: str) -> dict[str, Mapping[str, Any]]:
+def _settings(
+    manager: Any, wanted: str, leaves: Callable[[Mapping[str, Any], str], list[str]]
+) -> dict[str, Mapping[str, Any]]:
     """Return the definitions of a task or of a group's members; those that run programs are refused."""
     index = _index(manager, wanted)
-    found = {leaf: index[leaf].cfg for leaf in leaves_of(index, wanted)}
+    found = {leaf: index[leaf].cfg for leaf in leaves(index, wanted)}
     for leaf, settings in found.items():
-        _refuse_unsafe(settings, leaf)
+        if settings.get("unsafe_code"):
+            raise ConfigError(
+                f"task '{leaf}' of lm-eval runs programs unconfined, which fedloom does not do; allowed are "
+                "'humaneval', 'mbpp' and task files of kind 'code', with --allow-code."
+            )
     return found
 
 
@@ -235,9 +241,7 @@ def hub_tasks(name: str, known: HarnessTask | None, cache: Path) -> Loaded:
 
     manager = _manager(known.folder if known else "")
     wanted = known.task if known else name
-    index = _index(manager, wanted)
-    for leaf in named_leaves(index, wanted):
-        _refuse_unsafe(index[leaf].cfg, leaf)
+    _settings(manager, wanted, named_leaves)
     before = datasets_config.HF_DATASETS_CACHE
     datasets_config.HF_DATASETS_CACHE = cache
     try:
@@ -285,14 +289,6 @@ def _index(manager: Any, wanted: str) -> Mapping[str, Any]:
         hint = f"{near} " if near.startswith("Did") else ""
         raise UnknownNameError(f"no task '{wanted}' in lm-eval. {hint}`lm-eval ls tasks` lists all that it has.")
     return manager.task_index
-
-
-def _refuse_unsafe(settings: Mapping[str, Any], leaf: str) -> None:
-    if settings.get("unsafe_code"):
-        raise ConfigError(
-            f"task '{leaf}' of lm-eval runs programs unconfined, which fedloom does not do; allowed are 'humaneval', "
-            "'mbpp' and task files of kind 'code', with --allow-code."
-        )
 
 
 def _refuse_class(settings: Mapping[str, Any], leaf: str) -> None:

@@ -7,7 +7,7 @@ from fedloom.base.mean import Mean
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 
-__all__ = ["OfAnswer", "OfReference", "normalise", "question_of", "reference_of"]
+__all__ = ["OfAnswer", "OfReference", "normalise", "reference_of"]
 
 _FULL_STOPS = (".", "\u3002", "\uff0e")  # the Latin one, the ideographic one, the Latin one of full width
 
@@ -44,11 +44,6 @@ def reference_of(example: Example) -> str | None:
     Otherwise each answer to a question without a reference would count as wrong.
     """
     return example.reference if example.reference.strip() else None
-
-
-def question_of(example: Example) -> str | None:
-    """Return the last question, None where nothing is asked."""
-    return example.prompt[-1].text if example.prompt else None
 
 
 def normalise(text: str) -> str:

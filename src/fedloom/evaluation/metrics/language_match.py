@@ -13,7 +13,7 @@ from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 from fedloom.evaluation.metrics._languages import code_of, languages_of, worlds_languages_of
-from fedloom.evaluation.metrics._texts import question_of, reference_of
+from fedloom.evaluation.metrics._texts import reference_of
 from fedloom.world.languages import LANGUAGES
 
 __all__ = ["LanguageMatch"]
@@ -39,6 +39,6 @@ class LanguageMatch(Metric):
 def _wanted(example: Example) -> frozenset[str]:
     tag = example.tags.get("language", "")
     if not tag:
-        return languages_of(question_of(example) or "")
+        return languages_of(example.prompt[-1].text)
     language = tag if tag in LANGUAGES else code_of(tag)
     return frozenset() if language is None else frozenset((language,))
