@@ -7,8 +7,8 @@ Deviations: published, labels are searched anywhere, in another order for one of
 as neutral. Here an answer that begins with no label is wrong; `label_unparsed` counts these apart.
 """
 
-from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import plugin
@@ -22,6 +22,9 @@ __all__ = ["LabelMatch", "LabelUnparsed"]
 class OfLabel(OfReference):
     """A score of the label with which an answer begins."""
 
+    unparsed: ClassVar[bool] = False
+    """Whether the score is 1 where no label is found, in place of where the one wanted is."""
+
     labels: tuple[str, ...] = ("negative", "neutral", "positive")
 
     def check(self) -> None:
@@ -32,31 +35,20 @@ class OfLabel(OfReference):
                 f"labels: found {list(self.labels)}, allowed are two or more different ones without outer blanks."
             )
 
-    @abstractmethod
-    def fits(self, found: str | None, wanted: str) -> bool:
-        """Return whether the label found, None if there is none, makes the score 1."""
-
     def score(self, text: str, reference: str) -> float | None:
         """Return 0 or 1; None if the reference begins with no label."""
-        wanted = first_label(reference, self.labels)
-        return None if wanted is None else float(self.fits(first_label(text, self.labels), wanted))
+        found, wanted = (first_label(one, self.labels) for one in (text, reference))
+        return None if wanted is None else float(found == (None if self.unparsed else wanted))
 
 
 @plugin("label_match")
 class LabelMatch(OfLabel):
     """1 if prediction and reference begin with the same label, else 0."""
 
-    def fits(self, found: str | None, wanted: str) -> bool:
-        """Return whether the label is the one wanted."""
-        return found == wanted
-
 
 @plugin("label_unparsed")
 class LabelUnparsed(OfLabel):
-    """1 if the prediction begins with no label where the reference does, else 0."""
+    """1 if the prediction begins with no label where the reference does, else 0: what `label_match` counts unread."""
 
     higher_is_better = False
-
-    def fits(self, found: str | None, wanted: str) -> bool:
-        """Return whether there is none: what `label_match` counts as wrong unread."""
-        return found is None
+    unparsed = True

@@ -21,7 +21,7 @@ from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Prompt, Question, Sampling
 from fedloom.judged.exams import UNPARSED
 from fedloom.judged.exams._files import Record, Wanted, numbered
-from fedloom.judged.exams._prompts import GRADE, RUBRIC, asked, dialogue, section
+from fedloom.judged.exams._prompts import GRADE, RUBRIC, asked, dialogue, sections
 from fedloom.judged.exams._verdicts import counted, grade, unparsed
 
 __all__ = ["TEMPERATURES", "WITH_REFERENCE", "MtBench"]
@@ -128,10 +128,7 @@ def _prompt(answered: Answered, turn: int) -> Prompt:
     task = "Grade the answer of an assistant to a question."
     if turn == 2:
         task = "Grade the last answer of an assistant in a dialogue, in the light of the whole dialogue."
-    parts = [f"{task} {RUBRIC}", dialogue(answered, turn)]
-    if question.category in WITH_REFERENCE:
-        shown = "\n\n".join(
-            section(f"reference_{number}", text) for number, text in enumerate(question.references[:turn], 1)
-        )
-        parts = [f"{parts[0]} {_BESIDE}", parts[1], shown]
-    return asked(*parts, GRADE)
+    if question.category not in WITH_REFERENCE:
+        return asked(f"{task} {RUBRIC}", dialogue(answered, turn), GRADE)
+    beside = sections("reference", question.references[:turn])
+    return asked(f"{task} {RUBRIC} {_BESIDE}", dialogue(answered, turn), *beside, GRADE)

@@ -17,7 +17,7 @@ from fedloom.base.plugin import AtLeast, Count, lookup, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Metric, Question, Sampling
 from fedloom.contracts.examples import Chat, chat
 from fedloom.contracts.model import Prediction
-from fedloom.judged.exams._prompts import GRADE, asked, dialogue, section
+from fedloom.judged.exams._prompts import GRADE, asked, dialogue, sections
 from fedloom.judged.exams._verdicts import graded
 from fedloom.world import World
 
@@ -60,9 +60,8 @@ class WorldExam(Exam):
 
     def requests(self, answered: Answered, other: Answered | None) -> Sequence[GradeRequest]:
         """Return one request, put where there is a judge."""
-        n_turns = len(answered.answers)
-        references = [section(f"reference_{n}", text) for n, text in enumerate(answered.question.references, 1)]
-        return [GradeRequest("grade", asked(_TASK, dialogue(answered, n_turns), *references, GRADE))]
+        shown = dialogue(answered, len(answered.answers)), *sections("reference", answered.question.references)
+        return [GradeRequest("grade", asked(_TASK, *shown, GRADE))]
 
     def scores(self, answered: Answered, verdicts: Mapping[str, str]) -> Mapping[str, Mean]:
         """Return whether the last answer is right, and the grade where there is a verdict."""
