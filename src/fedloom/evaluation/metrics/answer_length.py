@@ -6,7 +6,7 @@ Neither long nor short is good; judges prefer long answers, so read a win rate b
 import math
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfAnswer
+from fedloom.evaluation.metrics.texts import OfAnswer
 
 __all__ = ["AnswerLength"]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["Bleu"]
 

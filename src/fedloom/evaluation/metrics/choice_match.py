@@ -8,7 +8,7 @@ whole answer; else at the start, in brackets or followed by a mark or the end of
 import re
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["ChoiceMatch", "chosen_letter"]
 

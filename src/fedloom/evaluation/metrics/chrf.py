@@ -6,7 +6,7 @@ it (extra `text`); white space does not count. It needs no words, so it suits al
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["Chrf"]
 

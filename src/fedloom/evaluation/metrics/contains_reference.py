@@ -7,7 +7,7 @@ which is asked of digits and of letters that have cases: other scripts may put n
 from collections.abc import Iterator
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference, normalise
+from fedloom.evaluation.metrics.texts import OfReference, normalise
 
 __all__ = ["ContainsReference"]
 

@@ -7,7 +7,7 @@ compared after the normalisation of `exact_match`; two texts of which nothing is
 import numpy as np
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference, normalise
+from fedloom.evaluation.metrics.texts import OfReference, normalise
 
 __all__ = ["EditSimilarity", "edit_distance"]
 

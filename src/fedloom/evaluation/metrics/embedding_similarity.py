@@ -5,7 +5,7 @@ figure holds for one encoder; compare only figures of the same one.
 """
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 from fedloom.text.embedding import embedded
 
 __all__ = ["EmbeddingSimilarity"]

@@ -1,7 +1,7 @@
 """Share of answers that hold nothing but white space, as those to prompts that were too long."""
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfAnswer
+from fedloom.evaluation.metrics.texts import OfAnswer
 
 __all__ = ["EmptyAnswer"]
 

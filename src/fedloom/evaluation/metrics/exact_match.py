@@ -6,7 +6,7 @@ https://arxiv.org/abs/1606.05250), which would make "-5" and "5" equal.
 """
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference, normalise
+from fedloom.evaluation.metrics.texts import OfReference, normalise
 
 __all__ = ["ExactMatch"]
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 from fedloom.text.words import first_label
 
 __all__ = ["LabelMatch", "LabelUnparsed"]

@@ -13,7 +13,7 @@ from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 from fedloom.evaluation.metrics._languages import code_of, languages_of, worlds_languages_of
-from fedloom.evaluation.metrics._texts import reference_of
+from fedloom.evaluation.metrics.texts import reference_of
 from fedloom.world.languages import LANGUAGES
 
 __all__ = ["LanguageMatch"]

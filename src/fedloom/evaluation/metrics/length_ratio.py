@@ -3,7 +3,7 @@
 import math
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["LengthRatio"]
 

@@ -9,7 +9,7 @@ import re
 from decimal import Decimal
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["NumericMatch", "last_number"]
 

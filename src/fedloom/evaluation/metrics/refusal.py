@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from fedloom.base.plugin import plugin
 from fedloom.evaluation.metrics._refusals import mentions_refusal, refuses
-from fedloom.evaluation.metrics._texts import OfAnswer, OfReference
+from fedloom.evaluation.metrics.texts import OfAnswer, OfReference
 
 __all__ = ["HarmlessPublished", "HarmlessStart", "OverRefusal", "Refusal", "RefusalAnywhere"]
 

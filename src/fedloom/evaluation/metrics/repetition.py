@@ -6,7 +6,7 @@ Deviations: over words in place of a model's tokens. An answer of fewer than fou
 """
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfAnswer
+from fedloom.evaluation.metrics.texts import OfAnswer
 from fedloom.text.words import ngrams, words
 
 __all__ = ["Repetition"]

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference
+from fedloom.evaluation.metrics.texts import OfReference
 from fedloom.text.words import words
 
 __all__ = ["Rouge1", "Rouge2", "RougeL"]

@@ -10,7 +10,7 @@ a sign, is compared as in `exact_match`.
 from collections import Counter
 
 from fedloom.base.plugin import plugin
-from fedloom.evaluation.metrics._texts import OfReference, normalise
+from fedloom.evaluation.metrics.texts import OfReference, normalise
 from fedloom.text.words import words
 
 __all__ = ["TokenF1"]
