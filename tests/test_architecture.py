@@ -158,7 +158,7 @@ BUDGET = {
     "benchmark": 3_400,
     "cli": 1_250,
     "completers": 950,
-    "contracts": 2_100,
+    "contracts": 2_150,
     "data": 3_050,
     "diversity": 1_150,
     "evaluation": 2_350,
