@@ -33,6 +33,7 @@ ENTRIES = {
     "memory": "e",
     "startup": "f",
     "roofline": "g",
+    "products": "g",
 }
 LIMIT_S = {"cpu": 420, "cuda": 900}
 """After so long an entry is stopped and counts as failed."""

@@ -49,7 +49,7 @@ class Rounds:
         self.ready = ready
         self.work = ready.stages[0].work
         self.plan = self.work.plan
-        engine = ready.run.engine.settled(self.work, n_clients=self.plan.clients_per_round)
+        engine = ready.run.engine.resolved(self.work, n_clients=self.plan.clients_per_round)
         self._carrier = engine.start(self.work)
         self._state = begin(self.plan, ready.layout.row({"": ready.shared}))
         self.record: RoundRecord | None = None

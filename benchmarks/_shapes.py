@@ -16,7 +16,18 @@ from fedloom.base import rng
 from fedloom.models.checkpoint import Checkpoint
 from fedloom.world import World
 
-__all__ = ["ALL_LINEAR", "EMBEDDED", "LARGE", "SHAPES", "TINY", "Lengths", "Shape", "base_folder", "write_data"]
+__all__ = [
+    "ALL_LINEAR",
+    "EMBEDDED",
+    "LARGE",
+    "MEDIUM",
+    "SHAPES",
+    "TINY",
+    "Lengths",
+    "Shape",
+    "base_folder",
+    "write_data",
+]
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
@@ -71,6 +82,9 @@ LARGE = Shape(
     batch=4,
 )  # fmt: skip
 EMBEDDED = Shape(name="small")
+MEDIUM = Shape(
+    name="6.9M", width=256, depth=6, inner=688, heads=8, vocabulary=8_192, clients=4, steps=2, batch=8,
+)  # fmt: skip
 TINY = Shape(name="tiny", width=64, depth=2, inner=128, heads=4, vocabulary=256, clients=2, steps=1, batch=2)
 _PUBLISHED = {"rank": 32, "targets": ("q_proj", "v_proj"), "clients": 4, "steps": 4, "batch": 16}
 _LONG = Lengths(prompt=(40, 160), answer_median=130.0, longest=512)

@@ -47,7 +47,7 @@ def _loss(codec: str, *, rounds: int) -> float:
     ready = prepare(read_run(table))
     work = ready.stages[0].work
     plan = work.plan
-    carrier = ready.run.engine.settled(work, n_clients=plan.clients_per_round).start(work)
+    carrier = ready.run.engine.resolved(work, n_clients=plan.clients_per_round).start(work)
     state = begin(plan, ready.layout.row({"": ready.shared}))
     for _ in range(rounds):
         state, _ = step(plan, state, carrier)

@@ -77,7 +77,7 @@ def _ours(device: str) -> float:
     ready = prepare(read_run(table))
     work = ready.stages[0].work
     plan = work.plan
-    carrier = ready.run.engine.settled(work, n_clients=plan.clients_per_round).start(work)
+    carrier = ready.run.engine.resolved(work, n_clients=plan.clients_per_round).start(work)
     ended: list[float] = []
 
     def timed(jobs: "Iterable[Job]") -> "Iterator[Report]":

@@ -88,9 +88,9 @@ def train() -> Tree:
         shared = mean
         print(f"round {round + 1}: the adapter has moved to a norm of {norm_of(shared):.4f}")
     for client, items in shards.items():
-        guard = PRIVACY.guard(population=len(items), expected=min(LOCAL.batch, len(items)), uses=ROUNDS * LOCAL.steps)
-        spent = PRIVACY.spent(guard, ROUNDS * LOCAL.steps)["pld"]
-        print(f"client {client}: epsilon {spent:.3f} at delta {guard.delta:.3f}")
+        budget = PRIVACY.budget(population=len(items), expected=min(LOCAL.batch, len(items)), uses=ROUNDS * LOCAL.steps)
+        spent = PRIVACY.spent(budget, ROUNDS * LOCAL.steps)["pld"]
+        print(f"client {client}: epsilon {spent:.3f} at delta {budget.delta:.3f}")
     return shared
 
 

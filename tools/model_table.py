@@ -241,7 +241,7 @@ def trained(model: Model, folder: Path, clients: Sequence[dict[str, Tensor]]) ->
     parts = [some_examples(1, (30, 11)), some_examples(2, (23,))]
     leaves = {name: leaf.requires_grad_() for name, leaf in stack(list(clients)).items()}
     found = client_gradients(model, Sft(template=Bare()), leaves, parts)
-    model.flow.batch = None
+    model.context.batch = None
     gaps: dict[str, list[float]] = {"loss": [], "gradient": []}
     for client, (params, part) in enumerate(zip(clients, parts, strict=True)):
         oracle = Oracle(folder, params)

@@ -3,7 +3,7 @@
 import math
 import pickle
 import sys
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 from types import ModuleType
 
 import pytest
@@ -48,6 +48,34 @@ def test_lookup_imports_only_the_module_of_that_name(tmp_path, monkeypatch):
 
     lookup(lazy_for_tests.Lazy, "one")
     assert "lazy_for_tests.two" not in sys.modules
+
+
+def test_names_of_one_module_are_found_by_importing_it(tmp_path, monkeypatch):
+    folder = tmp_path / "pairs_for_tests"
+    folder.mkdir()
+    family = "from fedloom.base.plugin import Family\nclass Pair(Family):\n    folder = 'pairs_for_tests'\n"
+    (folder / "__init__.py").write_text(family)
+    text = "from fedloom.base.plugin import plugin\nfrom pairs_for_tests import Pair\nclass Either(Pair):\n    n = 0\n"
+    text += "".join(
+        f"@plugin('{name}')\nclass {name}(Either):\n    n = {n}\n" for n, name in enumerate(("left", "right"))
+    )
+    (folder / "either.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import pairs_for_tests
+
+    found = [lookup(pairs_for_tests.Pair, name)() for name in names(pairs_for_tests.Pair)]
+    assert [(one.name, one.n) for one in found] == [("left", 0), ("right", 1)]
+
+
+def test_settings_of_a_class_between_a_plugin_and_its_family_are_settings():
+    @dataclass(frozen=True, kw_only=True)
+    class Hue(Colour):
+        depth: AtLeast = 1
+
+    dark = plugin("dark")(type("Dark", (Hue,), {}))
+    with pytest.raises(ConfigError, match="depth: found 0"):
+        dark(depth=0)
+    assert lookup(Colour, "dark")(depth=2).depth == 2
 
 
 def test_unknown_name_is_refused_with_a_suggestion():

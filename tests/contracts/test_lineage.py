@@ -11,7 +11,7 @@ from dp_accounting.pld import PLDAccountant
 import fedloom
 from fedloom.base import rng
 from fedloom.base.errors import ModelError, RunError
-from fedloom.contracts.federated import Earlier, Guard
+from fedloom.contracts.federated import Earlier, PrivacyBudget
 from fedloom.contracts.lineage import UNKNOWN, Owner, Training, joined, read_lineage, read_stated, unnamed
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.runs.directory import RunDirectory
@@ -361,15 +361,15 @@ def test_without_privacy_there_is_nothing_to_hide_in_a_lineage():
     )
 
 
-GUARD = Guard(0.2, 1.5, 1e-3, 100)
+BUDGET = PrivacyBudget(0.2, 1.5, 1e-3, 100)
 
 
 def test_nothing_before_changes_nothing():
-    assert Gaussian().spent(GUARD, 10, [Earlier("example", 0.2, 1.0, 0)]) == Gaussian().spent(GUARD, 10)
+    assert Gaussian().spent(BUDGET, 10, [Earlier("example", 0.2, 1.0, 0)]) == Gaussian().spent(BUDGET, 10)
 
 
 def test_the_same_uses_before_count_as_twice_as_many():
-    found, expected = Gaussian().spent(GUARD, 10, [Earlier("example", 0.2, 1.5, 10)]), Gaussian().spent(GUARD, 20)
+    found, expected = Gaussian().spent(BUDGET, 10, [Earlier("example", 0.2, 1.5, 10)]), Gaussian().spent(BUDGET, 20)
     assert found == pytest.approx(expected, rel=2e-3)
 
 
@@ -377,17 +377,17 @@ def test_other_uses_before_compose_as_the_librarys_accountant_says():
     accountant = PLDAccountant(value_discretization_interval=1e-3)
     accountant.compose(PoissonSampledDpEvent(0.2, GaussianDpEvent(1.5)), 10)
     accountant.compose(PoissonSampledDpEvent(0.4, GaussianDpEvent(3.0)), 7)
-    found = Gaussian().spent(GUARD, 10, [Earlier("example", 0.4, 3.0, 7)])
+    found = Gaussian().spent(BUDGET, 10, [Earlier("example", 0.4, 3.0, 7)])
     assert found["pld"] == pytest.approx(accountant.get_epsilon(1e-3), rel=3e-3)
 
 
 def test_rows_of_clients_before_bound_an_example_by_half_their_noise_without_sampling():
-    found = Gaussian().spent(GUARD, 0, [Earlier("client", 0.1, 6.0, 4)])
-    assert found == Gaussian().spent(Guard(1.0, 3.0, 1e-3, 9), 4)
+    found = Gaussian().spent(BUDGET, 0, [Earlier("client", 0.1, 6.0, 4)])
+    assert found == Gaussian().spent(PrivacyBudget(1.0, 3.0, 1e-3, 9), 4)
 
 
 @pytest.mark.parametrize(
     ("unit", "earlier"), [("client", "example"), ("client", "client_local"), ("client_local", "client")]
 )
 def test_units_that_do_not_bound_this_one_leave_no_epsilon(unit, earlier):
-    assert math.isinf(Gaussian(unit=unit).spent(GUARD, 1, [Earlier(earlier, 0.1, 5.0, 1)])["pld"])
+    assert math.isinf(Gaussian(unit=unit).spent(BUDGET, 1, [Earlier(earlier, 0.1, 5.0, 1)])["pld"])

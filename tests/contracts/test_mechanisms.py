@@ -11,7 +11,7 @@ import torch
 from fedloom.base import rng
 from fedloom.base.config import build
 from fedloom.base.plugin import lookup, names
-from fedloom.contracts.federated import Guard, Mechanism
+from fedloom.contracts.federated import Mechanism, PrivacyBudget
 from fedloom.contracts.privacy import UNITS
 
 VARIANTS = [
@@ -24,7 +24,7 @@ VARIANTS = [
 ]
 every = pytest.mark.parametrize(("name", "settings"), VARIANTS)
 shapes = pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (5, 7), (3, 0)])
-GUARD = Guard(0.1, 1.0, 1e-3, 100)
+BUDGET = PrivacyBudget(0.1, 1.0, 1e-3, 100)
 
 
 def make(name, settings):
@@ -43,8 +43,8 @@ def release(mechanism, sum_P):
         inside=3.0,
         total=5,
         expected=4.0,
-        guard=GUARD,
-        kept=mechanism.start(),
+        budget=BUDGET,
+        state=mechanism.init(),
         noise=rng.system_normal,
     )
 
@@ -83,14 +83,14 @@ def test_unit_is_one_of_four(name, settings):
 @shapes
 def test_scales_have_the_shape_of_the_norms(name, settings, shape):
     mechanism = make(name, settings)
-    assert mechanism.scales(draw_norms(shape), mechanism.start()).shape == shape
+    assert mechanism.scales(draw_norms(shape), mechanism.init()).shape == shape
 
 
 @every
 @shapes
 def test_scales_lie_between_zero_and_one(name, settings, shape):
     mechanism = make(name, settings)
-    scales_LE = mechanism.scales(draw_norms(shape), mechanism.start())
+    scales_LE = mechanism.scales(draw_norms(shape), mechanism.init())
     assert bool(((scales_LE >= 0) & (scales_LE <= 1)).all())
 
 
@@ -98,21 +98,21 @@ def test_scales_lie_between_zero_and_one(name, settings, shape):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_scales_have_the_dtype_of_the_norms(name, settings, dtype):
     mechanism = make(name, settings)
-    assert mechanism.scales(draw_norms((5, 7)).to(dtype), mechanism.start()).dtype == dtype
+    assert mechanism.scales(draw_norms((5, 7)).to(dtype), mechanism.init()).dtype == dtype
 
 
 @every
 def test_contribution_of_norm_zero_is_left_alone(name, settings):
     mechanism = make(name, settings)
-    assert torch.equal(mechanism.scales(torch.zeros(5, 7), mechanism.start()), torch.ones(5, 7))
+    assert torch.equal(mechanism.scales(torch.zeros(5, 7), mechanism.init()), torch.ones(5, 7))
 
 
 @every
 def test_contribution_is_scaled_whoever_else_is_there(name, settings):
     mechanism = make(name, settings)
     norms_LE = draw_norms((5, 7))
-    alone_LE = mechanism.scales(norms_LE[:, 2:3], mechanism.start())
-    assert torch.equal(mechanism.scales(norms_LE, mechanism.start())[:, 2:3], alone_LE)
+    alone_LE = mechanism.scales(norms_LE[:, 2:3], mechanism.init())
+    assert torch.equal(mechanism.scales(norms_LE, mechanism.init())[:, 2:3], alone_LE)
 
 
 @every
@@ -134,49 +134,51 @@ def test_what_is_kept_has_the_names_and_shapes_of_the_start(name, settings):
     mechanism = make(name, settings)
     _, kept = release(mechanism, torch.ones(11))
     assert {k: (v.shape, v.dtype) for k, v in kept.items()} == {
-        k: (v.shape, v.dtype) for k, v in mechanism.start().items()
+        k: (v.shape, v.dtype) for k, v in mechanism.init().items()
     }
 
 
 @every
 def test_releasing_leaves_what_was_kept_alone(name, settings):
     mechanism = make(name, settings)
-    kept = mechanism.start()
+    kept = mechanism.init()
     before = {key: tensor.clone() for key, tensor in kept.items()}
-    mechanism.release(torch.ones(3), inside=0.0, total=5, expected=4.0, guard=GUARD, kept=kept, noise=rng.system_normal)
+    mechanism.release(
+        torch.ones(3), inside=0.0, total=5, expected=4.0, budget=BUDGET, state=kept, noise=rng.system_normal
+    )
     assert all(torch.equal(kept[key], before[key]) for key in before)
 
 
 @every
 def test_guard_is_a_function_of_its_arguments(name, settings):
     mechanism = make(name, settings)
-    assert mechanism.guard(population=1000, expected=20, uses=5) == mechanism.guard(
+    assert mechanism.budget(population=1000, expected=20, uses=5) == mechanism.budget(
         population=1000, expected=20, uses=5
     )
 
 
 @every
 def test_guard_lets_the_planned_uses_pass(name, settings):
-    assert make(name, settings).guard(population=1000, expected=20, uses=5).allowed >= 5
+    assert make(name, settings).budget(population=1000, expected=20, uses=5).max_uses >= 5
 
 
 @every
 def test_sampling_rate_is_a_probability(name, settings):
-    assert 0 < make(name, settings).guard(population=1000, expected=2000, uses=5).rate <= 1
+    assert 0 < make(name, settings).budget(population=1000, expected=2000, uses=5).rate <= 1
 
 
 @every
 def test_nothing_is_spent_before_the_first_use(name, settings):
-    assert set(make(name, settings).spent(GUARD, 0).values()) <= {0.0}
+    assert set(make(name, settings).spent(BUDGET, 0).values()) <= {0.0}
 
 
 @every
 def test_spending_grows_with_the_uses(name, settings):
     mechanism = make(name, settings)
-    costs = [mechanism.spent(GUARD, uses) for uses in range(4)]
+    costs = [mechanism.spent(BUDGET, uses) for uses in range(4)]
     assert all(one[kind] < more[kind] for one, more in pairwise(costs) for kind in one)
 
 
 @every
 def test_spending_is_a_finite_number(name, settings):
-    assert all(math.isfinite(cost) for cost in make(name, settings).spent(GUARD, 50).values())
+    assert all(math.isfinite(cost) for cost in make(name, settings).spent(BUDGET, 50).values())

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedloom.base import config
 from fedloom.base.errors import DataError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup, names
@@ -221,6 +222,16 @@ def test_too_few_texts_are_refused(corpus_metric):
 
 def test_a_corpus_metric_survives_a_pickle(corpus_metric):
     assert pickle.loads(pickle.dumps(corpus_metric)) == corpus_metric
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [*((Metric, name) for name in METRICS), *((CorpusMetric, n) for n in CORPUS)]
+)
+def test_every_name_is_told_by_itself_in_run_files_of_before_and_of_now(family, name):
+    metric = lookup(family, name)()
+    table = config.table_of(metric)
+    assert table.pop("name") == name and table.keys() <= {"labels", "path", "tokenize", "asian_support"}
+    assert config.build(lookup(family, name), {}) == config.build(lookup(family, name), table) == metric
 
 
 def test_no_two_metrics_share_a_name():

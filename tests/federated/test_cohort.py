@@ -11,7 +11,7 @@ import torch
 
 from fedloom.base.plugin import lookup, names
 from fedloom.base.tree import flatten
-from fedloom.contracts.federated import Guard, Rule, ServerOpt, Shard
+from fedloom.contracts.federated import PrivacyBudget, Rule, ServerOpt, Shard
 from fedloom.federated.client import Workspace, train_clients
 from fedloom.federated.engines.cohort import Cohort
 from fedloom.federated.engines.sequential import Sequential
@@ -161,8 +161,8 @@ def test_clients_of_very_unlike_sizes_and_ranks_agree(dropout):
 
 
 def test_protected_clients_of_very_unlike_sizes_agree():
-    guards = dict.fromkeys((f"client{k}" for k in range(4)), Guard(0.7, 0.5, 1e-6, 100))
-    check_agrees(clients(FAR_APART, local=SGD, guards=guards, mechanism=Gaussian(unit="example", clip=0.5)))
+    budgets = dict.fromkeys((f"client{k}" for k in range(4)), PrivacyBudget(0.7, 0.5, 1e-6, 100))
+    check_agrees(clients(FAR_APART, local=SGD, budgets=budgets, mechanism=Gaussian(unit="example", clip=0.5)))
 
 
 # ------------------------------------------------------------------------------------------ clients that finish early
@@ -173,8 +173,8 @@ EARLY = dict(zip((f"client{k}" for k in range(4)), (3, 1, 2, 3), strict=True))
 
 def with_budgets(budgets=EARLY, *, local=LONG_ADAMW, **more):
     """Clients that are allowed so many uses of their examples, each step one; nothing is clipped, no noise added."""
-    guards = {client: Guard(1.0, 0.0, 1e-6, allowed) for client, allowed in budgets.items()}
-    return clients(guards=guards, mechanism=Gaussian(unit="example", clip=1e9), local=local, **more)
+    budgets = {client: PrivacyBudget(1.0, 0.0, 1e-6, allowed) for client, allowed in budgets.items()}
+    return clients(budgets=budgets, mechanism=Gaussian(unit="example", clip=1e9), local=local, **more)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedloom.base import tree
 from fedloom.base.errors import ConfigError
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Guard
+from fedloom.contracts.federated import PrivacyBudget
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.federated.ranks import Fit
@@ -225,12 +225,12 @@ def test_mixed_ranks_give_the_gradients_of_models_of_those_ranks():
     for name, value in own.items():
         padded[name][: value.shape[0], : value.shape[1]] = value
     fit = Fit.of(Layout.of_tree(model.trainable), 1, torch.device("cpu"))
-    model.flow.scaling_K = torch.tensor([fit.scaling, 1.0])
+    model.context.scaling_K = torch.tensor([fit.scaling, 1.0])
     try:
         leaves = leaves_of([padded, random_params(model, "ranks")])
         sum_KP, _ = example_gradients(model, TASK, leaves, parts, torch.ones_like)
     finally:
-        model.flow.scaling_K = None
+        model.context.scaling_K = None
     found = Layout.of_tree(model.trainable).tree(sum_KP[0])
     cut = torch.cat([found[name][: v.shape[0], : v.shape[1]].flatten() for name, v in own.items()])
     assert distance(cut, sum(mean_gradients_alone(small, [own], parts[:1]))) < 1e-5
@@ -245,11 +245,11 @@ NO_CLIP = 1e9
 
 
 def private(lengths, *, local=ONE_STEP, clip=NO_CLIP, noise=0.0, rate=1.0, clipping="global", learnt=None, **model):
-    """Work of clients whose examples are protected, with a guard of the test's choice."""
+    """Work of clients whose examples are protected, with a budget of the test's choice."""
     model, shards = tiny(**model), shards_of(lengths, "private", learnt=learnt)
-    guards = dict.fromkeys(shards, Guard(rate, noise, 1e-6, 1000))
+    budgets = dict.fromkeys(shards, PrivacyBudget(rate, noise, 1e-6, 1000))
     mechanism = Gaussian(unit="example", clip=clip, clipping=clipping)
-    return work(model, shards, local=local, guards=guards, mechanism=mechanism)
+    return work(model, shards, local=local, budgets=budgets, mechanism=mechanism)
 
 
 def moves(this, **more):
@@ -357,8 +357,8 @@ def test_a_step_that_draws_no_example_runs_no_forward_pass(monkeypatch):
 def test_a_client_that_draws_nothing_leaves_its_company_alone():
     """Client 0 draws nobody, client 1 everybody: its step is the one it takes by itself."""
     this = private([[5, 9], [6, 4, 7]], clip=0.5)
-    guards = {"client0": Guard(1e-6, 0.0, 1e-6, 9), "client1": Guard(1.0, 0.0, 1e-6, 9)}
-    this = replace(this, plan=replace(this.plan, guards=guards))
+    budgets = {"client0": PrivacyBudget(1e-6, 0.0, 1e-6, 9), "client1": PrivacyBudget(1.0, 0.0, 1e-6, 9)}
+    this = replace(this, plan=replace(this.plan, budgets=budgets))
     alone = moves(this, jobs=jobs_of(this, ["client1"]))
     assert distance(moves(this)["client1"], alone["client1"]) < 1e-5
 
@@ -380,8 +380,8 @@ def test_dropout_of_private_clients_does_not_depend_on_who_drew_nothing():
 
 def test_a_protected_client_without_a_guard_is_not_trained():
     this = private([[5, 9]])
-    with pytest.raises(ConfigError, match="no guard counts what is spent on client 'client0'"):
-        trained(replace(this, plan=replace(this.plan, guards={})))
+    with pytest.raises(ConfigError, match="no budget counts what is spent on client 'client0'"):
+        trained(replace(this, plan=replace(this.plan, budgets={})))
 
 
 def test_a_protected_client_tells_neither_its_size_nor_its_loss():

@@ -13,13 +13,13 @@ from dp_accounting.rdp import RdpAccountant
 from fedloom.base import rng
 from fedloom.base.config import build
 from fedloom.base.errors import ConfigError, UnknownNameError
-from fedloom.contracts.federated import Guard, Mechanism
+from fedloom.contracts.federated import Mechanism, PrivacyBudget
 from fedloom.federated.privacy import _accounting as accounting
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.federated.privacy.none import NoPrivacy
 
-SILENT = Guard(0.1, 0.0, 1e-3, 100)
-LOUD = Guard(0.1, 1.5, 1e-3, 100)
+SILENT = PrivacyBudget(0.1, 0.0, 1e-3, 100)
+LOUD = PrivacyBudget(0.1, 1.5, 1e-3, 100)
 ADAPTIVE = {"clip_quantile": 0.5, "clip_count_noise": 2.0}
 
 
@@ -27,7 +27,7 @@ def clipped_sum(mechanism, rows_EP, blocks):
     """The clipped sum [P] of contributions whose numbers fall into blocks of the given sizes."""
     parts = rows_EP.split(blocks, dim=1)
     norms_LE = torch.stack([part.norm(dim=1) for part in parts])
-    scales_LE = mechanism.scales(norms_LE, mechanism.start())
+    scales_LE = mechanism.scales(norms_LE, mechanism.init())
     return torch.cat([(s_E[:, None] * part).sum(0) for s_E, part in zip(scales_LE, parts, strict=True)])
 
 
@@ -35,14 +35,14 @@ def draw_rows(n_rows, size):
     return torch.randn(n_rows, size, generator=rng.generator("rows", n_rows, size), dtype=torch.float64)
 
 
-def release(mechanism, sum_P, *names, guard=LOUD, inside=0.0, total=0, expected=1.0):
+def release(mechanism, sum_P, *names, budget=LOUD, inside=0.0, total=0, expected=1.0):
     return mechanism.release(
         sum_P,
         inside=inside,
         total=total,
         expected=expected,
-        guard=guard,
-        kept=mechanism.start(),
+        budget=budget,
+        state=mechanism.init(),
         noise=mechanism.source(*names),
     )
 
@@ -53,14 +53,14 @@ def release(mechanism, sum_P, *names, guard=LOUD, inside=0.0, total=0, expected=
 @pytest.mark.parametrize("clipping", ["global", "per_matrix"])
 def test_no_noise_and_a_vast_clip_are_plain(clipping):
     rows_EP, mechanism = draw_rows(6, 10), Gaussian(clip=1e30, clipping=clipping)
-    private_P, _ = release(mechanism, clipped_sum(mechanism, rows_EP, [4, 6]), 0, guard=SILENT, expected=5.0)
+    private_P, _ = release(mechanism, clipped_sum(mechanism, rows_EP, [4, 6]), 0, budget=SILENT, expected=5.0)
     plain_P, _ = NoPrivacy().release(
         clipped_sum(NoPrivacy(), rows_EP, [4, 6]),
         inside=6,
         total=6,
         expected=5.0,
-        guard=SILENT,
-        kept={},
+        budget=SILENT,
+        state={},
         noise=rng.system_normal,
     )
     assert torch.equal(private_P, plain_P)
@@ -108,7 +108,7 @@ def test_no_clipped_contribution_exceeds_the_clip(clipping):
 
 
 def test_release_divides_by_the_expected_number_whatever_came():
-    released_P, _ = release(Gaussian(), torch.full((3,), 6.0), 0, guard=SILENT, total=2, expected=4.0)
+    released_P, _ = release(Gaussian(), torch.full((3,), 6.0), 0, budget=SILENT, total=2, expected=4.0)
     assert released_P.tolist() == [1.5, 1.5, 1.5]
 
 
@@ -119,38 +119,38 @@ def test_release_adds_the_noise_to_the_sum():
 
 
 def test_rate_is_expected_over_population():
-    assert Gaussian(delta=1e-3).guard(population=500, expected=5, uses=3).rate == 0.01
+    assert Gaussian(delta=1e-3).budget(population=500, expected=5, uses=3).rate == 0.01
 
 
 def test_rate_of_a_client_smaller_than_the_batch_is_one():
-    assert Gaussian(delta=1e-3).guard(population=3, expected=16, uses=3).rate == 1
+    assert Gaussian(delta=1e-3).budget(population=3, expected=16, uses=3).rate == 1
 
 
 def test_local_noise_is_not_amplified_by_sampling():
-    assert Gaussian(unit="client_local", delta=1e-3).guard(population=100, expected=5, uses=3).rate == 1
+    assert Gaussian(unit="client_local", delta=1e-3).budget(population=100, expected=5, uses=3).rate == 1
 
 
 def test_default_delta_is_n_to_the_minus_1_1():
-    assert Gaussian().guard(population=534, expected=5, uses=3).delta == 534**-1.1
+    assert Gaussian().budget(population=534, expected=5, uses=3).delta == 534**-1.1
 
 
 def test_default_delta_above_a_thousandth_has_to_be_asked_for():
     with pytest.raises(
         ConfigError, match=r"n\^-1\.1 = 0\.001001, the default, for 533 records.*smaller one, for instance 2e-04"
     ):
-        Gaussian().guard(population=533, expected=5, uses=3)
+        Gaussian().budget(population=533, expected=5, uses=3)
 
 
 def test_delta_that_is_set_is_kept():
-    assert Gaussian(delta=1e-5).guard(population=500, expected=5, uses=3).delta == 1e-5
+    assert Gaussian(delta=1e-5).budget(population=500, expected=5, uses=3).delta == 1e-5
 
 
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
 @pytest.mark.parametrize("unit", ["example", "client", "client_local"])
 def test_all_planned_uses_keep_to_the_budget(accountant, unit):
     mechanism = Gaussian(epsilon=2, accountant=accountant, unit=unit, delta=1e-3)
-    guard = mechanism.guard(population=100, expected=5, uses=40)
-    assert 1.98 < mechanism.spent(guard, 40)[accountant] <= 2
+    budget = mechanism.budget(population=100, expected=5, uses=40)
+    assert 1.98 < mechanism.spent(budget, 40)[accountant] <= 2
 
 
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
@@ -164,30 +164,32 @@ def test_both_accountants_are_reported():
 
 def test_budget_for_25_steps_allows_25():
     mechanism = Gaussian(noise_multiplier=1.0)
-    budget = mechanism.spent(Guard(0.1, 1.0, 1e-3, 0), 25)["pld"] + 1e-9
-    guard = Gaussian(noise_multiplier=1.0, epsilon=budget, delta=1e-3).guard(population=100, expected=10, uses=40)
-    assert guard.allowed == 25
+    budget = mechanism.spent(PrivacyBudget(0.1, 1.0, 1e-3, 0), 25)["pld"] + 1e-9
+    budget = Gaussian(noise_multiplier=1.0, epsilon=budget, delta=1e-3).budget(population=100, expected=10, uses=40)
+    assert budget.max_uses == 25
 
 
 def test_calibrated_budget_for_25_steps_allows_25():
-    assert Gaussian(epsilon=3, delta=1e-3).guard(population=100, expected=10, uses=25).allowed == 25
+    assert Gaussian(epsilon=3, delta=1e-3).budget(population=100, expected=10, uses=25).max_uses == 25
 
 
 def test_use_beyond_the_budget_would_pass_it():
     mechanism = Gaussian(epsilon=3, delta=1e-3)
-    guard = mechanism.guard(population=100, expected=10, uses=25)
-    assert mechanism.spent(guard, guard.allowed + 1)["pld"] > 3
+    budget = mechanism.budget(population=100, expected=10, uses=25)
+    assert mechanism.spent(budget, budget.max_uses + 1)["pld"] > 3
 
 
 def test_multiplier_without_epsilon_never_stops():
     assert (
-        Gaussian(noise_multiplier=1.0, epsilon=0, delta=1e-3).guard(population=100, expected=10, uses=5).allowed
+        Gaussian(noise_multiplier=1.0, epsilon=0, delta=1e-3).budget(population=100, expected=10, uses=5).max_uses
         == sys.maxsize
     )
 
 
 def test_multiplier_that_is_set_is_kept():
-    assert Gaussian(noise_multiplier=1.3, delta=1e-3).guard(population=100, expected=10, uses=5).noise_multiplier == 1.3
+    assert (
+        Gaussian(noise_multiplier=1.3, delta=1e-3).budget(population=100, expected=10, uses=5).noise_multiplier == 1.3
+    )
 
 
 def test_two_rounds_of_10_steps_cost_what_20_cost_by_rdp():
@@ -207,8 +209,8 @@ def test_two_rounds_of_10_steps_cost_what_20_cost_by_pld():
 
 def test_local_row_costs_what_half_its_noise_costs_centrally():
     # A row can be replaced by its opposite, which is twice the clip away.
-    local = Gaussian(unit="client_local").spent(Guard(1.0, 4.0, 1e-3, 9), 3)
-    assert local == Gaussian(unit="client").spent(Guard(1.0, 2.0, 1e-3, 9), 3)
+    local = Gaussian(unit="client_local").spent(PrivacyBudget(1.0, 4.0, 1e-3, 9), 3)
+    assert local == Gaussian(unit="client").spent(PrivacyBudget(1.0, 2.0, 1e-3, 9), 3)
 
 
 # --------------------------------------------------------------------------------------------------------- statistics
@@ -285,24 +287,24 @@ def test_noise_of_the_system_is_finite_at_the_ends_of_the_bits(monkeypatch):
 
 
 def test_adaptive_norm_starts_at_the_clip():
-    assert float(Gaussian(clip=0.25, **ADAPTIVE).start()["clip"]) == 0.25
+    assert float(Gaussian(clip=0.25, **ADAPTIVE).init()["clip"]) == 0.25
 
 
 def test_fixed_norm_keeps_nothing():
-    assert Gaussian().start() == {}
+    assert Gaussian().init() == {}
 
 
 @pytest.mark.parametrize(("inside", "share"), [(0, 0), (4, 0.5), (8, 1)])
 def test_adaptive_norm_follows_the_share_inside(inside, share):
     # As many came as were expected, and the count is exact: C exp(-0.2 (share - 0.5)).
     mechanism = Gaussian(clip=2.0, clip_quantile=0.5, clip_count_noise=1e-9)
-    _, kept = release(mechanism, torch.zeros(3), 0, guard=SILENT, inside=inside, total=8, expected=8.0)
+    _, kept = release(mechanism, torch.zeros(3), 0, budget=SILENT, inside=inside, total=8, expected=8.0)
     assert float(kept["clip"]) == pytest.approx(2 * math.exp(-0.2 * (share - 0.5)), rel=1e-6)
 
 
 def test_adaptive_norm_stays_at_half_inside_when_nobody_comes():
     mechanism = Gaussian(clip=2.0, clip_quantile=0.5, clip_count_noise=1e-9)
-    _, kept = release(mechanism, torch.zeros(3), 0, guard=SILENT, inside=0, total=0, expected=8.0)
+    _, kept = release(mechanism, torch.zeros(3), 0, budget=SILENT, inside=0, total=0, expected=8.0)
     assert float(kept["clip"]) == pytest.approx(2.0, rel=1e-6)
 
 
@@ -319,7 +321,7 @@ def test_adaptive_norm_may_differ_from_contribution_to_contribution():
 def test_adaptive_norm_converges_to_the_quantile():
     mechanism = Gaussian(clip=0.05, clip_quantile=0.3, clip_count_noise=5.0)
     norms_E = draw_rows(1, 400).abs().flatten()
-    kept = mechanism.start()
+    kept = mechanism.init()
     for turn in range(400):
         inside = float((norms_E <= kept["clip"]).sum())
         _, kept = mechanism.release(
@@ -327,8 +329,8 @@ def test_adaptive_norm_converges_to_the_quantile():
             inside=inside,
             total=400,
             expected=400.0,
-            guard=LOUD,
-            kept=kept,
+            budget=LOUD,
+            state=kept,
             noise=mechanism.source(0, turn),
         )
     assert float((norms_E <= kept["clip"]).double().mean()) == pytest.approx(0.3, abs=0.03)
@@ -349,8 +351,8 @@ def test_count_and_sum_together_cost_what_the_multiplier_costs(multiplier):
         inside=0.0,
         total=0,
         expected=1.0,
-        guard=Guard(0.1, multiplier, 1e-3, 9),
-        kept={"clip": torch.tensor(0.2)},
+        budget=PrivacyBudget(0.1, multiplier, 1e-3, 9),
+        state={"clip": torch.tensor(0.2)},
         noise=torch.ones,
     )
     of_sum, of_count = float(released_P) / 0.2, 2.0
@@ -388,30 +390,30 @@ def test_epsilon_below_zero_is_refused(epsilon):
 @pytest.mark.parametrize("delta", [0.002, 0.5])
 def test_delta_of_one_over_n_is_refused(delta):
     with pytest.raises(ConfigError, match=r"^privacy\.delta: found .* for 500 records, allowed is < 1/n = 0\.002:"):
-        Gaussian(delta=delta).guard(population=500, expected=5, uses=3)
+        Gaussian(delta=delta).budget(population=500, expected=5, uses=3)
 
 
 def test_default_delta_of_a_lone_record_is_refused():
     with pytest.raises(ConfigError, match=r"^privacy\.delta: found n\^-1\.1 = 1, the default, for 1 records"):
-        Gaussian().guard(population=1, expected=1, uses=3)
+        Gaussian().budget(population=1, expected=1, uses=3)
 
 
 def test_budget_below_one_use_is_refused():
     with pytest.raises(
         ConfigError, match=r"^privacy\.noise_multiplier: found 0\.1, with which one use alone costs more"
     ):
-        Gaussian(noise_multiplier=0.1, epsilon=1, delta=1e-3).guard(population=100, expected=50, uses=3)
+        Gaussian(noise_multiplier=0.1, epsilon=1, delta=1e-3).budget(population=100, expected=50, uses=3)
 
 
 def test_budget_out_of_reach_is_refused():
     with pytest.raises(ConfigError, match=r"^privacy\.epsilon: found 1e-06, not reachable in 9 uses .*the smallest is"):
-        Gaussian(epsilon=1e-6, delta=1e-7).guard(population=100, expected=50, uses=9)
+        Gaussian(epsilon=1e-6, delta=1e-7).budget(population=100, expected=50, uses=9)
 
 
 @pytest.mark.parametrize("wrong", [{"population": 0}, {"uses": 0}, {"expected": 0.0}])
 def test_owner_without_data_or_uses_is_refused(wrong):
     with pytest.raises(ConfigError, match=r"^privacy: found .* records, .* expected in each of .* uses"):
-        Gaussian().guard(**{"population": 10, "expected": 2.0, "uses": 3} | wrong)
+        Gaussian().budget(**{"population": 10, "expected": 2.0, "uses": 3} | wrong)
 
 
 def test_adaptive_norm_with_local_noise_is_refused():
@@ -422,7 +424,7 @@ def test_adaptive_norm_with_local_noise_is_refused():
 def test_adaptive_norm_under_too_much_noise_is_refused():
     mechanism = Gaussian(noise_multiplier=2.0, clip_quantile=0.5, delta=1e-3)
     with pytest.raises(ConfigError, match=r"^privacy\.clip_quantile: found a noise multiplier of 2, .* is < 1;"):
-        mechanism.guard(population=100, expected=10, uses=3)
+        mechanism.budget(population=100, expected=10, uses=3)
 
 
 def test_mechanism_without_noise_has_no_source():

@@ -14,7 +14,7 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Aggregator, Codec, Guard, Mechanism, Report, Rule, ServerOpt
+from fedloom.contracts.federated import Aggregator, Codec, Mechanism, PrivacyBudget, Report, Rule, ServerOpt
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.engines import cohort
 from fedloom.federated.engines.cohort import Cohort
@@ -32,14 +32,14 @@ NAMES = tuple(f"client{k}" for k in range(5))
 ROWS = {name: torch.tensor([k + 1.0, -2.0, 0.5 * k, 3.0]) for k, name in enumerate(NAMES)}
 
 
-def guard(rate=1.0, noise=0.0, allowed=1000):
-    return Guard(rate, noise, 1e-6, allowed)
+def budget(rate=1.0, noise=0.0, allowed=1000):
+    return PrivacyBudget(rate, noise, 1e-6, allowed)
 
 
-def plan(unit="client", *, guards=None, clip=1e9, clients=NAMES, per_round=None, seed=0, server_opt=None, **more):
-    """A plan in which clients' rows are protected, if nothing else is said by guards without noise."""
+def plan(unit="client", *, budgets=None, clip=1e9, clients=NAMES, per_round=None, seed=0, server_opt=None, **more):
+    """A plan in which clients' rows are protected, if nothing else is said by budgets without noise."""
     mechanism = Gaussian(unit=unit, clip=clip, **more) if unit else lookup(Mechanism, "none")()
-    shared = {"": guard()} if unit == "client" else dict.fromkeys(clients, guard()) if unit else {}
+    shared = {"": budget()} if unit == "client" else dict.fromkeys(clients, budget()) if unit else {}
     return Plan(
         rule=lookup(Rule, "plain")(),
         server_opt=server_opt or lookup(ServerOpt, "sgd")(),
@@ -50,7 +50,7 @@ def plan(unit="client", *, guards=None, clip=1e9, clients=NAMES, per_round=None,
         rounds=100,
         seed=seed,
         mechanism=mechanism,
-        guards=shared if guards is None else guards,
+        budgets=shared if budgets is None else budgets,
         weighting="uniform",
         codec=lookup(Codec, "float32")(),
         layout=Layout.of_tree({"w": torch.zeros(SIZE)}),
@@ -95,26 +95,26 @@ def nobody(plan):
 
 
 def test_clients_come_at_the_rate_of_the_guard():
-    drawn = plan(guards={"": guard(rate=0.3)})
+    drawn = plan(budgets={"": budget(rate=0.3)})
     came = [client for round in range(4000) for client in sample_clients(drawn, round)]
     # Five standard deviations of 4,000 draws: sqrt(4000 * 0.3 * 0.7) = 29.
     assert all(abs(came.count(client) - 1200) < 5 * 29 for client in NAMES)
 
 
 def test_two_clients_come_independently():
-    drawn = plan(guards={"": guard(rate=0.3)})
+    drawn = plan(budgets={"": budget(rate=0.3)})
     both = sum({NAMES[0], NAMES[1]} <= set(sample_clients(drawn, round)) for round in range(4000))
     assert abs(both - 360) < 5 * (4000 * 0.09 * 0.91) ** 0.5
 
 
 def test_protected_clients_come_in_client_order():
-    drawn = plan(guards={"": guard(rate=0.7)})
+    drawn = plan(budgets={"": budget(rate=0.7)})
     found = [sample_clients(drawn, round) for round in range(50)]
     assert all(clients == [c for c in NAMES if c in clients] for clients in found)
 
 
 def test_protected_clients_are_drawn_anew_in_each_round_and_by_each_seed():
-    drawn = plan(guards={"": guard(rate=0.5)}, clients=tuple(map(str, range(60))))
+    drawn = plan(budgets={"": budget(rate=0.5)}, clients=tuple(map(str, range(60))))
     other = replace(drawn, stream=1)
     assert len({tuple(sample_clients(p, round)) for p in (drawn, other) for round in range(3)}) == 6
 
@@ -135,7 +135,7 @@ def test_without_noise_and_clip_a_full_round_is_the_mean_of_the_rows():
 
 
 def test_the_sum_is_divided_by_the_expected_number_whoever_comes():
-    drawn = plan(guards={"": guard(rate=0.4)})
+    drawn = plan(budgets={"": budget(rate=0.4)})
     for seed in range(8):
         this = replace(drawn, seed=seed)
         total = sum((ROWS[client] for client in sample_clients(this, 0)), torch.zeros(SIZE))
@@ -167,13 +167,13 @@ def test_a_weight_that_a_client_claims_for_itself_does_not_lift_its_row(unit):
 
 
 def test_noise_of_a_round_is_multiplier_times_clip_over_the_expected_number():
-    loud, quiet = (plan(clip=1.5, guards={"": guard(noise=noise)}) for noise in (2.0, 0.0))
+    loud, quiet = (plan(clip=1.5, budgets={"": budget(noise=noise)}) for noise in (2.0, 0.0))
     noise_P = loud.mechanism.source("noise", 0, 0)(SIZE)
     torch.testing.assert_close(change(loud) - change(quiet), 2.0 * 1.5 * noise_P / 5)
 
 
 def test_noise_differs_from_round_to_round():
-    loud = plan(guards={"": guard(noise=1.0)}, clip=1.0)
+    loud = plan(budgets={"": budget(noise=1.0)}, clip=1.0)
     state = begin(loud, torch.zeros(SIZE))
     first, _ = step(loud, state, carrier())
     second, _ = step(loud, replace(state, round=1), carrier())
@@ -181,24 +181,24 @@ def test_noise_differs_from_round_to_round():
 
 
 def test_an_empty_round_is_noise_alone():
-    empty = nobody(plan(clip=1.5, guards={"": guard(rate=0.2, noise=2.0)}))
+    empty = nobody(plan(clip=1.5, budgets={"": budget(rate=0.2, noise=2.0)}))
     noise_P = empty.mechanism.source("noise", empty.seed, 0)(SIZE)
     torch.testing.assert_close(change(empty), 2.0 * 1.5 * noise_P / (0.2 * 5))
 
 
 def test_an_empty_round_counts_as_a_use():
-    empty = nobody(plan(guards={"": guard(rate=0.2, noise=2.0)}, clip=1.0))
+    empty = nobody(plan(budgets={"": budget(rate=0.2, noise=2.0)}, clip=1.0))
     assert after(empty, 1).spent == {"": 1}
 
 
 def test_an_empty_round_has_a_record_without_clients():
-    empty = nobody(plan(guards={"": guard(rate=0.2, noise=2.0)}, clip=1.0))
+    empty = nobody(plan(budgets={"": budget(rate=0.2, noise=2.0)}, clip=1.0))
     _, record = step(empty, begin(empty, torch.zeros(SIZE)), carrier())
     assert record.clients == () and record.delta_norm > 0
 
 
 def test_a_round_that_nobody_may_join_changes_nothing_where_examples_are_protected():
-    spent = plan("example", guards=dict.fromkeys(NAMES, guard(allowed=0)))
+    spent = plan("example", budgets=dict.fromkeys(NAMES, budget(allowed=0)))
     assert not change(spent).any()
 
 
@@ -207,8 +207,8 @@ def test_a_round_that_nobody_may_join_changes_nothing_where_examples_are_protect
 
 def test_a_client_without_budget_is_not_asked():
     asked = []
-    budgets = {name: guard(allowed=3 if name == "client1" else 9) for name in NAMES}
-    after(plan("example", guards=budgets), 2, carrier(asked=asked))
+    budgets = {name: budget(allowed=3 if name == "client1" else 9) for name in NAMES}
+    after(plan("example", budgets=budgets), 2, carrier(asked=asked))
     assert asked == [*NAMES, "client0", "client2", "client3", "client4"]
 
 
@@ -243,14 +243,14 @@ def test_a_client_is_told_what_has_been_spent():
 @pytest.mark.parametrize("unit", ["example", "client", "client_local"])
 def test_a_training_is_exhausted_when_every_budget_is_spent(unit):
     uses = 3 if unit == "example" else 1
-    budgets = {"": guard(allowed=2)} if unit == "client" else dict.fromkeys(NAMES, guard(allowed=2 * uses))
-    limited = plan(unit, guards=budgets)
+    budgets = {"": budget(allowed=2)} if unit == "client" else dict.fromkeys(NAMES, budget(allowed=2 * uses))
+    limited = plan(unit, budgets=budgets)
     assert [exhausted(limited, after(limited, rounds)) for rounds in (0, 1, 2)] == [False, False, True]
 
 
 def test_a_training_goes_on_while_one_client_has_budget():
-    budgets = dict.fromkeys(NAMES, guard(allowed=3)) | {"client3": guard(allowed=4)}
-    assert not exhausted(plan("example", guards=budgets), after(plan("example", guards=budgets), 1))
+    budgets = dict.fromkeys(NAMES, budget(allowed=3)) | {"client3": budget(allowed=4)}
+    assert not exhausted(plan("example", budgets=budgets), after(plan("example", budgets=budgets), 1))
 
 
 def test_a_training_without_protection_is_never_exhausted():
@@ -259,8 +259,8 @@ def test_a_training_without_protection_is_never_exhausted():
 
 def test_a_client_takes_no_more_steps_than_its_budget_allows():
     shards = shards_of([[5, 9, 7]], "budget")
-    guards = {"client0": guard(allowed=2)}
-    this = work(tiny(), shards, local={**PLAIN_SGD, "steps": 5}, guards=guards, mechanism=Gaussian(unit="example"))
+    budgets = {"client0": budget(allowed=2)}
+    this = work(tiny(), shards, local={**PLAIN_SGD, "steps": 5}, budgets=budgets, mechanism=Gaussian(unit="example"))
     assert trained(this)["client0"].steps == 2
 
 
@@ -272,7 +272,7 @@ def test_the_budget_of_a_clients_rows_does_not_shorten_its_rounds(left):
             tiny(),
             shards_of([[5, 9, 7]], "budget"),
             local={**PLAIN_SGD, "steps": 3},
-            guards={"client0": guard(allowed=allowed)},
+            budgets={"client0": budget(allowed=allowed)},
             mechanism=Gaussian(unit="client_local", noise_multiplier=1.0),
         )
         for allowed in (left, 1000)
@@ -281,9 +281,9 @@ def test_the_budget_of_a_clients_rows_does_not_shorten_its_rounds(left):
 
 
 def test_a_protected_clients_report_tells_no_steps_though_they_follow_from_its_size():
-    guards = {"client0": guard(allowed=5)}
+    budgets = {"client0": budget(allowed=5)}
     mechanism = Gaussian(unit="client_local", noise_multiplier=1.0)
-    this = work(tiny(), shards_of([[5, 9, 7]], "told"), local=PLAIN_SGD, guards=guards, mechanism=mechanism)
+    this = work(tiny(), shards_of([[5, 9, 7]], "told"), local=PLAIN_SGD, budgets=budgets, mechanism=mechanism)
     report = trained(replace(this, plan=replace(this.plan, steps={"client0": 7})))["client0"]
     assert (report.steps, report.samples_seen, report.n_examples) == (0, 0, 0)
 
@@ -381,7 +381,9 @@ def test_a_guard_counts_the_rounds_that_a_client_is_drawn_in(folder):
     drawn = ready.stages[0].plan
     came = [client for round in range(6) for client in sample_clients(drawn, round)]
     steps = ready.run.local.steps
-    assert {c: g.allowed for c, g in drawn.guards.items()} == {c: max(1, steps * came.count(c)) for c in drawn.clients}
+    assert {c: g.max_uses for c, g in drawn.budgets.items()} == {
+        c: max(1, steps * came.count(c)) for c in drawn.clients
+    }
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -470,7 +472,7 @@ def test_a_cohort_larger_than_memory_is_refused_with_the_largest_that_fits(monke
     this = work(tiny(), shards_of([[5]] * 9, "room"), local=PLAIN_SGD)
     monkeypatch.setattr(cohort, "room_for", lambda work: (4, 2))
     with pytest.raises(ConfigError, match=r"engine.width: found 8, the largest that fits into the free memory is 4"):
-        Cohort(width=8).settled(this, n_clients=9)
+        Cohort(width=8).resolved(this, n_clients=9)
 
 
 # Nine clients four at a time would come as 4, 4 and 1: three waves of three are as many, and alike.
@@ -481,7 +483,7 @@ WIDTHS = [(4, 9, 8, 4), (4, 9, 9, 3), (9, 3, 9, 3), (9, 9, 2, 2), (1, 1, 9, 1)]
 def test_a_width_is_chosen_by_memory_use_and_clients(monkeypatch, fits, pays, n_clients, width):
     this = work(tiny(), shards_of([[5]] * 9, "room"), local=PLAIN_SGD)
     monkeypatch.setattr(cohort, "room_for", lambda work: (fits, pays))
-    assert Cohort().settled(this, n_clients=n_clients).width == width
+    assert Cohort().resolved(this, n_clients=n_clients).width == width
 
 
 def test_fewer_clients_fit_into_less_memory(monkeypatch):

@@ -323,7 +323,7 @@ def test_blank_instruction_is_refused(tmp_path):
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "x.json").write_bytes(b'[{"instruction": "caf\xe9"}]')
-    with pytest.raises(DataError, match="bytes that are no UTF-8"):
+    with pytest.raises(DataError, match=r"cannot be read as \.json \(.*x\.json: byte 21 is 0xe9, not UTF-8"):
         of("quality_judge", path=str(tmp_path / "x.json")).questions()
 
 
@@ -347,7 +347,7 @@ def test_quotes_of_a_csv_that_do_not_close_are_refused(tmp_path, row):
 
 def test_quote_that_nothing_closes_is_named(tmp_path):
     exam = of("advbench", path=write(tmp_path / "h.csv", 'goal,target\n"Do harm,Sure\nDo nothing,Sure\n'))
-    with pytest.raises(DataError, match=r"cannot be read as \.csv \(a quote that nothing closes\)"):
+    with pytest.raises(DataError, match=r"cannot be read as \.csv \(h\.csv, line 3: .* a quote that nothing closes"):
         exam.questions()
 
 

@@ -66,10 +66,10 @@ def built(config, folder, **settings):
 
 def losses(model, parts, params=None):
     batch = pack(parts, CPU)
-    model.flow.batch = batch
+    model.context.batch = batch
     with torch.no_grad():
         found = model.token_losses(params or {}, batch)
-    model.flow.batch = None
+    model.context.batch = None
     return found
 
 
@@ -256,10 +256,10 @@ def test_one_at_a_time_draws_the_dropout_of_each_client_from_its_own_generator()
     params, parts = clients(model)
     found = []
     for chosen in ([0, 1, 2], [2]):
-        model.flow.generators = tuple(torch.Generator().manual_seed(k) for k in chosen)
+        model.context.generators = tuple(torch.Generator().manual_seed(k) for k in chosen)
         stacked = {name: t.requires_grad_() for name, t in tree.stack([params[k] for k in chosen]).items()}
         found.append(client_gradients(model, TASK, stacked, [parts[k] for k in chosen]).sum_KP[-1])
-    model.flow.generators, model.flow.batch = (), None
+    model.context.generators, model.context.batch = (), None
     assert distance(*found) < 1e-5
 
 
@@ -408,7 +408,7 @@ def test_an_example_of_several_texts_has_their_loss_over_all_its_tokens(rank):
     right = sum(gradient_alone(model.module, params, text) for text in texts)
     found = client_gradients(model, TASK, stacked([params]), [[whole, other]])
     assert distance(found.sum_KP[0], right + gradient_alone(model.module, params, other)) < 1e-5
-    model.flow.batch = None
+    model.context.batch = None
 
 
 @pytest.mark.parametrize("passage", ["packed", "alone"])
@@ -429,4 +429,4 @@ def test_an_example_of_several_texts_is_clipped_once(rank, passage):
     norm = torch.linalg.vector_norm(torch.cat(seen, dim=1)[:, 0])
     assert seen[0].shape[1] == 2
     assert float(norm) == pytest.approx(float(right.norm()), rel=1e-4)
-    model.flow.batch = None
+    model.context.batch = None

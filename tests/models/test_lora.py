@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fedloom.base import rng, tree
 from fedloom.base.errors import ModelError
-from fedloom.contracts.federated import Flow
+from fedloom.contracts.federated import ForwardContext
 from fedloom.models.lora import LoraLinear, factor_names, install, lora_layers
 from support.models import ARCHITECTURES, bare_model, some_tokens
 
@@ -23,7 +23,7 @@ LINEAR_ENDS = {
 }
 
 
-def adapted(architecture="llama", *, targets=(), rank=3, dropout=0.0, seed=0, flow=None, module=None):
+def adapted(architecture="llama", *, targets=(), rank=3, dropout=0.0, seed=0, context=None, module=None):
     module = bare_model(architecture) if module is None else module
     install(
         module,
@@ -32,7 +32,7 @@ def adapted(architecture="llama", *, targets=(), rank=3, dropout=0.0, seed=0, fl
         alpha=6.0,
         dropout=dropout,
         seed=seed,
-        flow=Flow() if flow is None else flow,
+        context=ForwardContext() if context is None else context,
     )
     return module
 
@@ -60,7 +60,7 @@ def assert_close(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize("base", [nn.Linear(5, 4), Conv1D(4, 5)], ids=["linear", "conv1d"])
 def test_layer_adds_the_scaled_product_of_its_factors(base):
-    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, flow=Flow())
+    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, context=ForwardContext())
     a_RD, b_OR, x_BTD = torch.randn(2, 5), torch.randn(4, 2), torch.randn(3, 6, 5)
     y_BTO = functional_call(layer, {"lora_A": a_RD, "lora_B": b_OR}, (x_BTD,))
     torch.testing.assert_close(y_BTO, base(x_BTD) + 6.0 / 2 * x_BTD @ (b_OR @ a_RD).T)
@@ -68,7 +68,7 @@ def test_layer_adds_the_scaled_product_of_its_factors(base):
 
 @pytest.mark.parametrize("base", [nn.Linear(5, 4), Conv1D(4, 5)], ids=["linear", "conv1d"])
 def test_delta_added_to_the_base_weight_is_the_layer(base):
-    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, flow=Flow())
+    layer = LoraLinear(base, rank=2, alpha=6.0, dropout=0.0, context=ForwardContext())
     with torch.no_grad():
         layer.lora_A.normal_()
         layer.lora_B.normal_()
@@ -159,7 +159,7 @@ def test_a_model_without_blocks_is_refused():
 
 def test_only_linear_layers_take_factors():
     with pytest.raises(ModelError, match=r"a low-rank layer on Embedding: allowed are nn.Linear and Conv1D"):
-        LoraLinear(nn.Embedding(3, 2), rank=1, alpha=1.0, dropout=0.0, flow=Flow())
+        LoraLinear(nn.Embedding(3, 2), rank=1, alpha=1.0, dropout=0.0, context=ForwardContext())
 
 
 def test_an_adapter_on_a_tied_head_keeps_it_tied():
@@ -227,9 +227,9 @@ def test_dropout_without_a_generator_is_absent():
 
 
 def dropped(*names: str | int):
-    flow = Flow()
-    module = adapted(dropout=0.5, flow=flow)
-    flow.generators = (rng.generator(*names),)
+    context = ForwardContext()
+    module = adapted(dropout=0.5, context=context)
+    context.generators = (rng.generator(*names),)
     return logits(module, factors(module), some_tokens())
 
 
@@ -248,8 +248,8 @@ def test_dropout_ignores_the_global_generator():
 
 
 def test_dropout_keeps_its_share_and_scales_the_rest():
-    flow = Flow(generators=(rng.generator("d"),))
-    layer = LoraLinear(nn.Linear(50, 50, bias=False), rank=50, alpha=50.0, dropout=0.2, flow=flow)
+    context = ForwardContext(generators=(rng.generator("d"),))
+    layer = LoraLinear(nn.Linear(50, 50, bias=False), rank=50, alpha=50.0, dropout=0.2, context=context)
     identity = {"base.weight": torch.zeros(50, 50), "lora_A": torch.eye(50), "lora_B": torch.eye(50)}
     kept = functional_call(layer, identity, (torch.ones(10, 20, 50),))
     # 10,000 draws of probability 0.8: a standard deviation of 0.004 in the share.

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.base import tree
+from fedloom.base import rng, tree
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import Encoded
+from fedloom.contracts.model import _sums_by_product, sums_by
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.attention import packed_attention
 from fedloom.models.lora import lora_layers
@@ -52,7 +53,7 @@ def clients_params(model, n_clients):
 
 
 def packed_logits(model, params, parts):
-    model.flow.batch = batch = TASK.collate(parts, model)
+    model.context.batch = batch = TASK.collate(parts, model)
     return model.token_logits(params, batch)
 
 
@@ -77,7 +78,7 @@ BY_HAND = {
     "tokens_N": [11, 12, 13, 21, 22, 31, 32, 0, 0, 0],
     "positions_N": [0, 1, 2, 0, 1, 0, 1, 0, 0, 0],
     "client_E": [0, 0, 1],
-    "order_E": [0, 1, 2],
+    "back_E": [0, 1, 2],
     "place_M": [0, 1, 2, 3, 4, 0, 5, 6, 0],
     "home_N": [0, 1, 2, 3, 4, 6, 7, 0, 0, 0],
     "behind_B": [5, 8],
@@ -144,8 +145,8 @@ def test_a_line_side_by_side_holds_one_example_and_zeros(lengths):
     for n_examples, length in batch.groups:
         lines += batch.tokens_N[batch.place_M][start : start + n_examples * length].view(n_examples, length).tolist()
         start += n_examples * length
-    found = [line[: len(everyone[e].tokens_T)] for line, e in zip(lines, batch.order_E.tolist(), strict=True)]
-    assert found == [everyone[e].tokens_T.tolist() for e in batch.order_E.tolist()]
+    found = [lines[place][: len(item.tokens_T)] for item, place in zip(everyone, batch.back_E.tolist(), strict=True)]
+    assert found == [item.tokens_T.tolist() for item in everyone]
 
 
 @often
@@ -174,6 +175,7 @@ def test_a_target_is_the_token_behind_the_place_that_is_asked(lengths):
 def test_packed_logits_are_those_of_each_example_alone(architecture, case):
     model, oracle, parts = tiny(architecture), tiny(architecture, attention="eager"), parts_of(case)
     clients = clients_params(model, len(parts))
+    assert model.passage == "packed"  # a wrong window would be found on the twin, and another way taken
     expected = [
         logits_alone(oracle.module, own, item) for own, part in zip(clients, parts, strict=True) for item in part
     ]
@@ -207,8 +209,8 @@ def test_in_float64_packed_gradients_are_those_of_each_example_alone_to_the_last
 
 def in_float64(model):
     module = deepcopy(model.module).double()
-    flow = next(iter(lora_layers(module).values())).flow  # the copy's layers read the copy of the flow
-    return replace(model, module=module, flow=flow, head=None)
+    context = next(iter(lora_layers(module).values())).context  # the copy's layers read the copy of the flow
+    return replace(model, module=module, context=context, head=None)
 
 
 @pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
@@ -261,6 +263,7 @@ WINDOW = {"sliding_window": 4}
 def test_a_window_shorter_than_the_examples_is_that_of_transformers(case):
     model, oracle, parts = tiny("mistral", **WINDOW), tiny("mistral", attention="eager", **WINDOW), parts_of(case)
     clients = clients_params(model, len(parts))
+    assert model.passage == "packed"  # a wrong window would be found on the twin, and another way taken
     expected = [
         logits_alone(oracle.module, own, item) for own, part in zip(clients, parts, strict=True) for item in part
     ]
@@ -295,7 +298,7 @@ def test_a_window_leaves_examples_that_fit_into_it_alone():
 
 
 def losses(model, params, parts):
-    model.flow.batch = batch = TASK.collate(parts, model)
+    model.context.batch = batch = TASK.collate(parts, model)
     return TASK.loss(model, params, batch).total_B
 
 
@@ -376,3 +379,14 @@ def test_attention_with_sinks_is_refused():
 
 def test_a_wide_model_is_spared_padding_that_a_narrow_one_bears():
     assert (least_slack(128), least_slack(256), least_slack(1024)) == (LEAST_SLACK, LEAST_SLACK // 4, 1)
+
+
+@pytest.mark.parametrize("dim", [0, -1])
+def test_sums_by_a_product_are_those_by_scattered_additions(dim):
+    """What a GPU does, where scattered additions come in any order; done here on the CPU."""
+    values = torch.randn(9, 9, generator=rng.generator("sums"), dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([0, 0, 3, 1, 1, 1, 3, 4, 4])
+    ours, product = sums_by(values, index, 5, dim=dim), _sums_by_product(values, index, 5, dim)
+    torch.testing.assert_close(product, ours)
+    slopes = [torch.autograd.grad(one.square().sum(), values)[0] for one in (ours, product)]
+    torch.testing.assert_close(slopes[0], slopes[1])

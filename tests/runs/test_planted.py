@@ -33,7 +33,7 @@ from fedloom.contracts.federated import (
     Work,
 )
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.contracts.model import Flow
+from fedloom.contracts.model import ForwardContext
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.federated.rounds import Plan
 from fedloom.runs import audit_bounds as auditing
@@ -71,12 +71,12 @@ class Nothing(Task):
 @cache
 def calibrated(mechanism, population, expected, uses):
     """Guards of the honest mechanism, once for all faults."""
-    return mechanism.guard(population=population, expected=expected, uses=uses)
+    return mechanism.budget(population=population, expected=expected, uses=uses)
 
 
 @cache
-def accounted(mechanism, guard, uses):
-    return mechanism.spent(guard, uses)
+def accounted(mechanism, budget, uses):
+    return mechanism.spent(budget, uses)
 
 
 class Faulty(Mechanism):
@@ -92,31 +92,31 @@ class Faulty(Mechanism):
     def bound(self):
         return self.honest.bound()
 
-    def start(self):
-        return self.honest.start()
+    def init(self):
+        return self.honest.init()
 
-    def spread(self, guard, kept, expected):
-        return self.honest.spread(guard, kept, expected)
+    def spread(self, budget, state, expected):
+        return self.honest.spread(budget, state, expected)
 
-    def guard(self, *, population, expected, uses):
+    def budget(self, *, population, expected, uses):
         return calibrated(self.honest, population, expected, uses)
 
-    def spent(self, guard, uses, before=()):
-        return accounted(self.honest, guard, uses)
+    def spent(self, budget, uses, before=()):
+        return accounted(self.honest, budget, uses)
 
     def source(self, *names):
         if self.fault == "one noise vector for all steps" and names[0] == "noise":
             names = (*names[:2], 0, *names[3:4], *(0 for _ in names[4:]))
         return self.honest.source(*names)
 
-    def scales(self, norms_LE, kept):
+    def scales(self, norms_LE, state):
         if self.fault == "no clipping":
             return torch.ones_like(norms_LE)
         if self.fault == "clip at 4 C":
             return (4 / norms_LE.norm(dim=0)).clamp(max=1).expand_as(norms_LE)
         if self.fault == "clipping of batches":
             return self.of_batches(norms_LE)
-        return self.honest.scales(norms_LE, kept)
+        return self.honest.scales(norms_LE, state)
 
     def of_batches(self, norms_LE):
         """The mean of a batch is clipped, and counts as if each of its contributions had been."""
@@ -127,21 +127,21 @@ class Faulty(Mechanism):
         norm_E = norms_LE.norm(dim=0)
         return (len(norm_E) / norm_E.square().sum().sqrt()).clamp(max=1).expand_as(norms_LE)
 
-    def release(self, sum_P, *, total, guard, **settings):
+    def release(self, sum_P, *, total, budget, **settings):
         if self.fault == "clipping of batches" and self.covers().name == "client" and total:
             mean_P = sum_P * 1e6 / total
             sum_P = total * mean_P / max(1.0, float(mean_P.norm()))
         if self.fault.startswith("noise x"):
             share = float(self.fault.split("x")[1])
-            guard = type(guard)(guard.rate, guard.noise_multiplier * share, guard.delta, guard.allowed)
-        return self.honest.release(sum_P, total=total, guard=guard, **settings)
+            budget = type(budget)(budget.rate, budget.noise_multiplier * share, budget.delta, budget.max_uses)
+        return self.honest.release(sum_P, total=total, budget=budget, **settings)
 
 
 def stage(fault, unit, *, clients, rounds=2, steps=1, **settings):
     """A training of clients with two records each."""
     mechanism = Faulty(fault, unit, **settings)
     module = nn.Linear(2, 2)
-    model = Model(module=module, trainable={"w": torch.zeros(3)}, flow=Flow(), base_id="", stackable=True)
+    model = Model(module=module, trainable={"w": torch.zeros(3)}, context=ForwardContext(), base_id="", stackable=True)
     local = LocalSettings(lr=0.1, steps=steps, batch=24, optimiser="sgd", clip_norm=0.0)
     names = tuple(f"c{k}" for k in range(clients))
     layout = Layout.of_tree(model.trainable)
@@ -155,18 +155,18 @@ def stage(fault, unit, *, clients, rounds=2, steps=1, **settings):
     shards = {name: Shard((None,) * 2) for name in names}
     work = Work(plan=plan, model=model, task=Nothing(), shards=shards, private={})
 
-    def guards(sizes):
+    def budgets(sizes):
         # The accountant is told of few records, as a delta of a hundredth needs; rates and uses are the real ones.
         if unit == "client":
-            return {"": mechanism.guard(population=90, expected=45, uses=rounds)}
+            return {"": mechanism.budget(population=90, expected=45, uses=rounds)}
         if unit == "client_local":
-            return dict.fromkeys(sizes, mechanism.guard(population=90, expected=1, uses=rounds))
+            return dict.fromkeys(sizes, mechanism.budget(population=90, expected=1, uses=rounds))
         made = {
-            n: mechanism.guard(population=90, expected=min(90 * 24 / n, 90), uses=rounds) for n in set(sizes.values())
+            n: mechanism.budget(population=90, expected=min(90 * 24 / n, 90), uses=rounds) for n in set(sizes.values())
         }
         return {client: made[n] for client, n in sizes.items()}
 
-    return Target(work, guards)
+    return Target(work, budgets)
 
 
 def audited(fault, unit, n_canaries, seed=0):
@@ -286,13 +286,13 @@ def test_scores_lie_as_the_accountant_assumes_when_the_norm_adapts(unit):
 def test_the_bound_is_at_the_largest_delta_of_any_owner():
     this = stage("none", "example", clients=2)
     deltas = iter((0.01, 0.02) * 9)
-    guards = lambda sizes: {name: replace(one, delta=next(deltas)) for name, one in this.guards(sizes).items()}  # noqa: E731
-    assert trials(replace(this, guards=guards), n_canaries=20, seed=0).delta == 0.02
+    budgets = lambda sizes: {name: replace(one, delta=next(deltas)) for name, one in this.budgets(sizes).items()}  # noqa: E731
+    assert trials(replace(this, budgets=budgets), n_canaries=20, seed=0).delta == 0.02
 
 
 def test_run_without_privacy_has_no_releases_to_audit():
     this = stage("none", "client", clients=2)
-    bare = Target(replace(this.work, plan=replace(this.work.plan, mechanism=lookup(Mechanism, "none")())), this.guards)
+    bare = Target(replace(this.work, plan=replace(this.work.plan, mechanism=lookup(Mechanism, "none")())), this.budgets)
     with pytest.raises(ConfigError, match="audit: the run has no privacy"):
         trials(bare, n_canaries=10, seed=0)
 

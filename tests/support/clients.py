@@ -119,7 +119,7 @@ def shards_of(lengths, *names, learnt=None):
     return {f"client{k}": Shard(tuple(examples(own, *names, k, learnt=learnt))) for k, own in enumerate(lengths)}
 
 
-def work(model, shards, *, local, share=".*", rule="plain", guards=None, mechanism=None, codec="float32", ranks=None):
+def work(model, shards, *, local, share=".*", rule="plain", budgets=None, mechanism=None, codec="float32", ranks=None):
     """The client half of a run of these clients."""
     shared = {name: value for name, value in model.trainable.items() if re.search(share, name)}
     plan = Plan(
@@ -136,7 +136,7 @@ def work(model, shards, *, local, share=".*", rule="plain", guards=None, mechani
         seed=0,
         stream=0,
         layout=Layout.of_tree(shared),
-        guards=guards or {},
+        budgets=budgets or {},
         ranks=ranks or {},
     )
     private = {name: value for name, value in model.trainable.items() if name not in shared}

@@ -14,7 +14,7 @@ from fedloom.base import rng
 from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import ModelFamily, Source, Task
-from fedloom.contracts.model import Batch, Flow, Model, Prediction
+from fedloom.contracts.model import Batch, ForwardContext, Model, Prediction
 
 WIDTH = 3
 TRUE = (1.5, -2.0, 0.5)
@@ -75,7 +75,7 @@ class Line(ModelFamily):
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=rng.generator(seed, "line", name)))
         module.requires_grad_(False)
         trainable = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-        return Model(module=module, trainable=trainable, flow=Flow(), base_id="line", stackable=False)
+        return Model(module=module, trainable=trainable, context=ForwardContext(), base_id="line", stackable=False)
 
     def save(self, model, params, folder):
         from pathlib import Path

@@ -25,7 +25,7 @@ from transformers import (
 from fedloom.base.errors import ConfigError, DataError, ModelError
 from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
-from fedloom.contracts.federated import Flow, Prediction, Template
+from fedloom.contracts.federated import ForwardContext, Prediction, Template
 from fedloom.contracts.language import LanguageModel
 from fedloom.models.generation import complete, prompt_tokens
 from fedloom.models.packing import pack
@@ -56,7 +56,13 @@ def _task(template="alpaca", **fields):
 
 def _record(module, trainable, made):
     return LanguageModel(
-        module=module, trainable=trainable, tokenizer=made, flow=Flow(), base_id="test", stackable=False, passage="row"
+        module=module,
+        trainable=trainable,
+        tokenizer=made,
+        context=ForwardContext(),
+        base_id="test",
+        stackable=False,
+        passage="row",
     )
 
 

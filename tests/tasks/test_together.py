@@ -72,7 +72,7 @@ def test_clients_answer_unlike_each_other():
 def test_the_flow_is_at_rest_afterwards():
     model, asked = examinees((2, 4))
     evaluated(model, asked)
-    assert model.flow.batch is None
+    assert model.context.batch is None
 
 
 @pytest.mark.parametrize("protocol", ["local_only", "federated"])

@@ -29,6 +29,7 @@ __all__ = [
     "RunError",
     "TrainingError",
     "UnknownNameError",
+    "one_line",
     "suggest",
 ]
 
@@ -75,6 +76,11 @@ class CompletionError(FedloomError, RuntimeError):
 
 class RunError(FedloomError, RuntimeError):
     """A run directory or a checkpoint cannot be used."""
+
+
+def one_line(said: object) -> str:
+    """Return what is said, often by another's error, in one line."""
+    return " ".join(str(said).split())
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

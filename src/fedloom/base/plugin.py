@@ -1,8 +1,9 @@
 """Families of plug-ins: frozen objects whose fields are their settings, found by name.
 
 A family is an abstract class that names the folder of its plug-ins. `@plugin("prox")` makes a class a frozen dataclass
-and registers it under the family it derives from. The module of a plug-in carries its name, so that looking one up
-imports that one module only; `plugins = ["my_package.my_rule"]` in a run file imports further modules.
+and registers it under the family it derives from. Plug-ins that differ in a number or a word lie in one module: each is
+a name for an abstract class, which lies between them and the family, with its settings as class variables. Looking a
+name up imports the one module that registers it; `plugins = ["my_package.my_rule"]` in a run file imports further ones.
 """
 
 import importlib
@@ -103,6 +104,16 @@ class Family:
         """Refuse settings that contradict each other; the default accepts all."""
 
 
+def _family_of(cls: type[Family]) -> type[Family]:
+    """Return the family that a class derives from, by itself or through abstract classes that have no name."""
+    base: type[Any] = cls
+    while len(base.__bases__) == 1 and "name" not in vars(base.__bases__[0]):
+        (base,) = base.__bases__
+        if base.__bases__ == (Family,):
+            return base
+    raise TypeError(f"plug-in {cls.__name__} must derive from exactly one family and from nothing else.")
+
+
 def _home(cls: type[Family]) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
@@ -115,9 +126,7 @@ def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
     """Make a class a frozen, keyword-only dataclass and register it in the one family that it derives from."""
 
     def register(cls: type[FamilyType]) -> type[FamilyType]:
-        if len(cls.__bases__) != 1 or cls.__bases__[0].__bases__ != (Family,):
-            raise TypeError(f"plug-in {cls.__name__} must derive from exactly one family and from nothing else.")
-        family = cls.__bases__[0]
+        family = _family_of(cls)
         taken = _REGISTRY.setdefault(family, {})
         if name in taken and _home(taken[name]) != _home(cls):  # the same class again: its module was reloaded
             raise ConfigError(f"two plug-ins of family {family.__name__} are called '{name}': rename one.")
@@ -130,16 +139,17 @@ def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
 
 
 def names(family: type[Family]) -> list[str]:
-    """Return the names of all plug-ins of a family: the modules of its folder and what was registered besides."""
+    """Return the names of all plug-ins of a family: those of its folder's modules and what was registered besides."""
     return sorted({*_shipped(family.folder), *_REGISTRY.get(family, {})})
 
 
 @cache
-def _shipped(folder: str) -> list[str]:
-    """Return the names of a folder's modules that register a plug-in of their own name; the others are its tools."""
+def _shipped(folder: str) -> dict[str, str]:
+    """Return the module that registers each plug-in of a folder, by the plug-in's name, without importing it."""
     place = Path(importlib.import_module(folder).__path__[0])
     texts = {file.stem: file.read_text(encoding="utf-8") for file in place.glob("*.py")}
-    return [name for name, text in texts.items() if re.search(rf"^@plugin\([\"']{name}[\"']\)", text, re.MULTILINE)]
+    registered = re.compile(r"^@plugin\([\"'](\w+)[\"']\)", re.MULTILINE)
+    return {name: module for module, text in texts.items() for name in registered.findall(text)}
 
 
 def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:
@@ -148,5 +158,5 @@ def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:
         known = names(family)
         if name not in known:
             raise UnknownNameError(f"no {family.__name__} called '{name}'. {suggest(name, known)}")
-        importlib.import_module(f"{family.folder}.{name}")
+        importlib.import_module(f"{family.folder}.{_shipped(family.folder)[name]}")
     return _REGISTRY[family][name]  # pyright: ignore[reportReturnType]

@@ -24,7 +24,7 @@ from fedloom.contracts.language import LanguageModel
 from fedloom.models.causal_lm import CausalLM
 from fedloom.models.generation import complete_with
 
-__all__ = ["BuiltModel", "candidate"]
+__all__ = ["BuiltModel", "candidate", "run_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def candidate(folder: Path, *, template: Template | None = None, batch: int = 16
     the tokenizer's template; `template` takes the place of either. Raises MissingFileError if there is no result.
     """
     result = _result_in(folder)
-    run = _run_of(result)
+    run = run_of(folder)
     task = run.get("task")
     table: dict[str, Any] = {"model": _model_table(result, run), "batch": batch}
     if template is not None:
@@ -88,10 +88,11 @@ def _result_in(folder: Path) -> Path:
     )
 
 
-def _run_of(result: Path) -> dict[str, Any]:
-    """Return the resolved run file beside a result: above `adapter` or above `adapters/<client>`."""
-    for place in result.resolve().parents[:2]:
-        if (place / "run.toml").is_file() and result.resolve().relative_to(place).parts[0] in ("adapter", "adapters"):
+def run_of(folder: Path) -> dict[str, Any]:
+    """Return the resolved run file above the result in a folder, `adapter` or `adapters/<client>`; {} without one."""
+    result = _result_in(folder).resolve()
+    for place in result.parents[:2]:
+        if (place / "run.toml").is_file() and result.relative_to(place).parts[0] in ("adapter", "adapters"):
             run = config.read_toml(place / "run.toml")
             for module in run.get("plugins", ()):
                 importlib.import_module(module)

@@ -64,7 +64,7 @@ class Canned(Completer):
             raise DataError(f"{self.path}: is no UTF-8 text ({error.reason}); save it as UTF-8.") from error
 
     def _known(self) -> dict[str, Completion]:
-        known = {_last(text): Completion(answer) for text, answer in self.answers.items()}
+        known = {json.dumps(text): Completion(answer) for text, answer in self.answers.items()}
         for number, line in enumerate(self._content().split("\n"), 1):
             if line.strip():
                 key, answer = _parsed(line, f"{self.path}: line {number}")
@@ -73,10 +73,6 @@ class Canned(Completer):
                         f"{self.path}: line {number} answers a prompt in another way than before; keep one."
                     )
         return known
-
-
-def _last(text: str) -> str:
-    return json.dumps(text)
 
 
 def _parsed(line: str, where: str) -> tuple[str, Completion]:
@@ -100,8 +96,8 @@ def _answers(
     for place, prompt in enumerate(prompts):
         asked = prompt[-1].text
         fitting = [Completion(text) for pattern, text in patterns if pattern.search(asked)]
-        found = [known.get(json.dumps([[turn.role, turn.text] for turn in prompt])), known.get(_last(asked)), *fitting]
-        answer = next((one for one in found if one is not None), None)
+        keys = [json.dumps([[turn.role, turn.text] for turn in prompt]), json.dumps(asked)]
+        answer = next((one for one in [*map(known.get, keys), *fitting] if one is not None), None)
         if answer is None:
             raise CompletionError(f"canned: no answer is listed for the prompt {asked[:60]!r}; add it or a pattern.")
         yield place, answer

@@ -8,7 +8,7 @@ from functools import partial
 
 from fedloom.base.machine import Device, device_of
 from fedloom.base.plugin import AtLeast, lookup, plugin
-from fedloom.completers._identity import template_table
+from fedloom.completers._identity import own_template, template_table
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.contracts.federated import ModelFamily, Template
 from fedloom.contracts.language import LanguageModel, language_model
@@ -21,16 +21,12 @@ def _causal_lm() -> ModelFamily:
     return lookup(ModelFamily, "causal_lm")()
 
 
-def _own_template() -> Template:
-    return lookup(Template, "own")()
-
-
 @plugin("model")
 class LocalModel(Completer):
     """A model by its settings; it is loaded when it is opened, and let go afterwards."""
 
     model: ModelFamily = field(default_factory=_causal_lm)
-    template: Template = field(default_factory=_own_template)
+    template: Template = field(default_factory=own_template)
     batch: AtLeast = 16
     """Prompts answered together."""
     device: Device = "auto"

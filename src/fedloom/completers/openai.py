@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from fedloom.base.errors import CompletionError, ConfigError
+from fedloom.base.errors import CompletionError, ConfigError, one_line
 from fedloom.base.extras import library
 from fedloom.base.plugin import Positive, Range, plugin
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIServer"]
 
-_KEPT = "what was answered is kept"
 _QUOTA = "insufficient_quota"
 _FOR_GOOD = re.compile(
     r"context.?(?:length|window|size)|content.?(?:filter|policy|management)|invalid_prompt|string_above_max",
@@ -173,7 +172,7 @@ class _Server:
             raw = self.client.chat.completions.with_raw_response.create(**request)
         except openai.APIError as error:
             if _is_for_good(error):
-                return Completion("", refused=self._hidden(_one_line(error.message))[:200])
+                return Completion("", refused=self._hidden(one_line(error.message))[:200])
             refusal = self._refusal(error)
         except _client_errors(openai) as error:
             refusal = self._failure(error)
@@ -210,20 +209,18 @@ class _Server:
         return Completion(self._hidden(text or ""), n_tokens, prompt_tokens)
 
     def _garbage(self, what: str) -> CompletionError:
-        return CompletionError(
-            f"{self.settings.url}: the answer of '{self.settings.model}' is none that OpenAI's interface knows "
-            f"({what}); {_KEPT}. Check that the url ends where the interface begins, often in /v1."
-        )
+        found = f"the answer of '{self.settings.model}' is none that OpenAI's interface knows ({what})"
+        return self._error(found, "Check that the url ends where the interface begins, often in /v1.")
 
     def _refusal(self, error: "APIError") -> CompletionError:
-        said = self._hidden(_one_line(error.message))
-        return CompletionError(f"{self.settings.url}: {self._advice(error)}; {_KEPT}. The client says: {said[:200]}")
+        return self._error(self._advice(error), f"The client says: {self._hidden(one_line(error.message))[:200]}")
 
     def _failure(self, error: Exception) -> CompletionError:
-        said = self._hidden(f"{type(error).__name__}: {_one_line(error)}")[:200]
-        return CompletionError(
-            f"{self.settings.url}: the client cannot send the request ({said}); {_KEPT}. Correct the url or the prompt."
-        )
+        said = self._hidden(f"{type(error).__name__}: {one_line(error)}")[:200]
+        return self._error(f"the client cannot send the request ({said})", "Correct the url or the prompt.")
+
+    def _error(self, found: str, advice: str) -> CompletionError:
+        return CompletionError(f"{self.settings.url}: {found}; what was answered is kept. {advice}")
 
     def _advice(self, error: "APIError") -> str:
         import openai
@@ -284,11 +281,7 @@ def _give_up_on_quota(response: Any) -> None:
 
 def _without_secret(error: Exception) -> str:
     """Return what is said, without words that name somebody at an address: the proxy's may stand with its password."""
-    return re.sub(r"\S*@\S*", "[hidden]", _one_line(error))
-
-
-def _one_line(said: object) -> str:
-    return " ".join(str(said).split())
+    return re.sub(r"\S*@\S*", "[hidden]", one_line(error))
 
 
 def _count(value: object) -> int:

@@ -13,21 +13,17 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
-from fedloom.base.errors import CompletionError, ConfigError
+from fedloom.base.errors import CompletionError, ConfigError, one_line
 from fedloom.base.extras import library, require
 from fedloom.base.files import file_sha256
-from fedloom.base.plugin import AtLeast, Range, lookup, plugin
+from fedloom.base.plugin import AtLeast, Range, plugin
 from fedloom.base.rng import seed_of
-from fedloom.completers._identity import template_table
+from fedloom.completers._identity import own_template, template_table
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.contracts.federated import Template
 from fedloom.models.generation import prompt_tokens, stop_tokens
 
 __all__ = ["Vllm"]
-
-
-def _own_template() -> Template:
-    return lookup(Template, "own")()
 
 
 @plugin("vllm")
@@ -40,7 +36,7 @@ class Vllm(Completer):
     """Folder of an adapter in PEFT's format."""
     adapter_rank: AtLeast = 16
     """Rank that vLLM prepares for, at least the adapter's."""
-    template: Template = field(default_factory=_own_template)
+    template: Template = field(default_factory=own_template)
     memory: Annotated[float, Range(0, 1, low_excluded=True)] = 0.9
     """Share of the GPU's memory that vLLM takes."""
     group: AtLeast = 256
@@ -83,7 +79,7 @@ class Vllm(Completer):
             try:
                 outputs = engine.generate(asked, drawn, lora_request=request, use_tqdm=False)
             except ValueError as error:  # a prompt beyond the model's context, for one
-                raise CompletionError(f"vllm: refused the prompts ({' '.join(str(error).split())}).") from error
+                raise CompletionError(f"vllm: refused the prompts ({one_line(error)}).") from error
             for place, output in enumerate(outputs):
                 found = output.outputs[0]
                 yield place, Completion(found.text.strip(), len(found.token_ids), len(output.prompt_token_ids))

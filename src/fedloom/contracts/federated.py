@@ -26,8 +26,8 @@ from fedloom.contracts.examples import Chat, Document
 from fedloom.contracts.language import LanguageModel, Piece, Template
 from fedloom.contracts.lineage import Lineage
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.contracts.messages import Earlier, Guard, Job, Local, Report
-from fedloom.contracts.model import Batch, Flow, Item, Model, Prediction, Shard
+from fedloom.contracts.messages import Earlier, Job, Local, PrivacyBudget, Report
+from fedloom.contracts.model import Batch, ForwardContext, Item, Model, Prediction, Shard
 from fedloom.contracts.privacy import Mechanism, Noise
 
 __all__ = [
@@ -40,9 +40,8 @@ __all__ = [
     "CorpusMetric",
     "Earlier",
     "Engine",
-    "Flow",
+    "ForwardContext",
     "Frame",
-    "Guard",
     "Item",
     "Job",
     "Local",
@@ -55,6 +54,7 @@ __all__ = [
     "Piece",
     "Plan",
     "Prediction",
+    "PrivacyBudget",
     "Report",
     "Rule",
     "ServerOpt",
@@ -261,7 +261,7 @@ class Plan:
     """What names the draws of the mechanism."""
     layout: Layout
     """Names and shapes of the shared parameters, in the order of a row."""
-    guards: Mapping[str, Guard] = field(default_factory=dict[str, Guard])
+    budgets: Mapping[str, PrivacyBudget] = field(default_factory=dict[str, PrivacyBudget])
     """What protects each client's data; under "" what protects all of them at once."""
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
     """The rank of each client's adapters; empty where all have the model's."""
@@ -270,8 +270,8 @@ class Plan:
     min_clients: int = 0
     """Reports that a round needs; 0: those of all clients asked."""
 
-    def guard_of(self, client: str) -> str:
-        """Return the name of the guard that counts the uses of a client's data."""
+    def budget_of(self, client: str) -> str:
+        """Return the name of the budget that counts the uses of a client's data."""
         return "" if self.mechanism.covers().at_server else client
 
 
@@ -305,7 +305,7 @@ class Engine(Family):
 
     folder = "fedloom.federated.engines"
 
-    def settled(self, work: Work, *, n_clients: int) -> "Engine":
+    def resolved(self, work: Work, *, n_clients: int) -> "Engine":
         """Return the engine with everything chosen that its fields leave open, for so many clients a round.
 
         What is chosen is written down with the run: a resumed one must not choose anew.

@@ -20,7 +20,7 @@ from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import LARGE, ChunkedLoss, token_loss
 from fedloom.contracts.examples import Turn
-from fedloom.contracts.model import Batch, Model
+from fedloom.contracts.model import Batch, Model, sums_by
 
 __all__ = ["Encoded", "LanguageModel", "PackedBatch", "Passage", "Piece", "Template", "language_model"]
 
@@ -67,7 +67,7 @@ class PackedBatch(Batch):
     """Tokens of each client, padding not counted."""
     groups: tuple[tuple[int, int], ...]
     """Sequences and longest sequence of each group, the longest group first."""
-    order_E: Tensor  # int64: the sequences in the order of the groups
+    back_E: Tensor  # int64: where each sequence comes in the order of the groups
     place_M: Tensor  # int64: where a token side by side lies among N; 0 behind the end of its sequence
     home_N: Tensor  # int64: where a token lies among M; 0 for padding
     behind_B: Tensor  # int64: the places among M that lie behind the end of a sequence
@@ -81,7 +81,7 @@ class PackedBatch(Batch):
     items: tuple[int, ...] = ()
     """How many neighbouring sequences each example is; empty where each is one."""
     in_order: bool = False
-    """Whether `order_E` is the order of the sequences."""
+    """Whether the order of the groups is that of the sequences."""
 
     @property
     def owner_X(self) -> Tensor:
@@ -102,7 +102,7 @@ class PackedBatch(Batch):
             return values
         counts_X = torch.tensor(self.items, device=values.device)
         whose_E = torch.arange(len(self.items), device=values.device).repeat_interleave(counts_X)
-        return values.new_zeros(len(self.items), *values.shape[1:]).index_add(0, whose_E, values)
+        return sums_by(values, whose_E, len(self.items), dim=0)
 
     @property
     def equal_parts(self) -> bool:
@@ -200,9 +200,9 @@ class LanguageModel(Model):
         counts = batch.example_S.bincount(minlength=len(batch.lines))[: len(batch.lines)].tolist()
         asked, targets = batch.asked_S.split(counts), batch.targets_S.split(counts)
         for place, ((start, length), client) in enumerate(zip(batch.lines, batch.client_E.tolist(), strict=True)):
-            own = self.of_one(params, place if self.flow.per_example else client)
+            own = self.of_one(params, place if self.context.per_example else client)
             inputs = {"input_ids": batch.tokens_N[None, start : start + length], "use_cache": False}
-            with self.flow.alone(client):
+            with self.context.alone(client):
                 yield own, inputs, asked[place] - start, targets[place]
 
 

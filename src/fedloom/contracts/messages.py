@@ -7,7 +7,7 @@ from torch import Tensor
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree
 
-__all__ = ["Earlier", "Guard", "Job", "Local", "Report"]
+__all__ = ["Earlier", "Job", "Local", "PrivacyBudget", "Report"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Guard:
+class PrivacyBudget:
     """What protects one owner's data for the whole run, as an accountant needs it."""
 
     rate: float
@@ -66,7 +66,7 @@ class Guard:
     noise_multiplier: float
     """Standard deviation of the noise on the sum, over the largest norm of one contribution."""
     delta: float
-    allowed: int
+    max_uses: int
     """Uses after which the budget would be passed by one more."""
 
 

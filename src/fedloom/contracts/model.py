@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedloom.base.tree import Tree
 
-__all__ = ["Batch", "Flow", "Item", "Model", "Prediction", "Shard"]
+__all__ = ["Batch", "ForwardContext", "Item", "Model", "Prediction", "Shard", "sums_by"]
 
 Item = Any
 """What a task makes of one example, once for the whole run; nobody else looks inside."""
@@ -24,6 +24,23 @@ class Shard:
     """A client's training data, encoded once for the whole run."""
 
     items: tuple[Item, ...]
+
+
+def sums_by(values: Tensor, index_S: Tensor, n_sums: int, *, dim: int = -1) -> Tensor:
+    """Return the sums of values that have the same index along an axis, with the same bits each time.
+
+    Scattered additions of a GPU come in any order; there it is a product with zeros and ones.
+    """
+    if values.device.type == "cuda":
+        return _sums_by_product(values, index_S, n_sums, dim)
+    shape = list(values.shape)
+    shape[dim] = n_sums
+    return values.new_zeros(shape).index_add(dim, index_S, values)
+
+
+def _sums_by_product(values: Tensor, index_S: Tensor, n_sums: int, dim: int) -> Tensor:
+    mine_SG = index_S[:, None] == torch.arange(n_sums, device=index_S.device)
+    return (values.movedim(dim, -1) @ mine_SG.to(values.dtype)).movedim(-1, dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +69,7 @@ class Batch:
 
 
 @dataclass
-class Flow:
+class ForwardContext:
     """What differs from one forward pass to the next: the one thing of a model that changes.
 
     The low-rank layers read it; at rest they are functions of their inputs alone.
@@ -71,7 +88,7 @@ class Flow:
 
     @contextmanager
     def alone(self, client: int) -> Generator[None]:
-        """Be the flow of one sequence of a client, whose factors carry no leading axis."""
+        """Be the context of one sequence of a client, whose factors carry no leading axis."""
         kept = self.batch, self.generators, self.per_example, self.scaling_K
         self.batch, self.per_example = None, False
         self.generators = self.generators[client : client + 1]
@@ -89,7 +106,7 @@ class Model:
     module: nn.Module
     trainable: Tree
     """The tensors that training changes, by their names in `module`, at their initial values."""
-    flow: Flow
+    context: ForwardContext
     base_id: str
     """Name and SHA-256 of the base weights, for manifests."""
     stackable: bool

@@ -17,7 +17,7 @@ from torch import Tensor
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
-from fedloom.contracts.messages import Earlier, Guard
+from fedloom.contracts.messages import Earlier, PrivacyBudget
 
 __all__ = ["UNITS", "ClientSide", "Mechanism", "Noise", "ServerSide", "Unit"]
 
@@ -67,44 +67,52 @@ class Mechanism(Family):
         """Return whose contribution is clipped, and where."""
         return UNITS["nothing"]
 
-    def guard(self, *, population: int, expected: float, uses: int) -> Guard:
-        """Return the guard of data of `population` records, `expected` of them in each of `uses` planned uses."""
-        return Guard(1.0, 0.0, 1.0, uses)
+    def budget(self, *, population: int, expected: float, uses: int) -> PrivacyBudget:
+        """Return the budget of data of `population` records, `expected` of them in each of `uses` planned uses."""
+        return PrivacyBudget(1.0, 0.0, 1.0, uses)
 
-    def spent(self, guard: Guard, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
+    def spent(self, budget: PrivacyBudget, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
         """Return the epsilon spent after so many uses, by accountant; the first one is the one that counts.
 
         What was spent `before` on the same data is composed with them; infinite where it cannot be.
         """
         return {}
 
-    def start(self) -> Tree:
-        """Return what is kept before the first use."""
+    def init(self) -> Tree:
+        """Return the state before the first use."""
         return {}
 
     def bound(self) -> float:
         """Return the largest norm that a contribution has after it was scaled, at the start."""
         return math.inf
 
-    def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
+    def scales(self, norms_LE: Tensor, state: Tree) -> Tensor:
         """Return factors [L, E] from the norms of E contributions in L blocks of parameters."""
         return torch.ones_like(norms_LE)
 
-    def spread(self, guard: Guard, kept: Tree, expected: float) -> float:
+    def spread(self, budget: PrivacyBudget, state: Tree, expected: float) -> float:
         """Return the standard deviation of the noise on each number of the sum that `release` is given."""
         return 0.0
 
     def release(
-        self, sum_P: Tensor, *, inside: float, total: int, expected: float, guard: Guard, kept: Tree, noise: Noise
+        self,
+        sum_P: Tensor,
+        *,
+        inside: float,
+        total: int,
+        expected: float,
+        budget: PrivacyBudget,
+        state: Tree,
+        noise: Noise,
     ) -> tuple[Tensor, Tree]:
-        """Return the noisy sum of clipped contributions over `expected`, and what is kept.
+        """Return the noisy sum of clipped contributions over `expected`, and the new state.
 
         `inside` of `total` contributions were not clipped; where blocks are clipped one by one, each counts by its
         share of such blocks.
         """
-        return sum_P / expected, kept
+        return sum_P / expected, state
 
-    def repeats(self) -> bool:
+    def deterministic(self) -> bool:
         """Return whether a use that is made again is the same use, because its noise is drawn by name."""
         return True
 
@@ -112,22 +120,24 @@ class Mechanism(Family):
         """Return a source of noise: the system's, or in a simulation one seeded by the names."""
         raise ConfigError("privacy: this mechanism adds no noise.")
 
-    def client_side(self, guard: Guard | None, whose: tuple[str | int, ...], kept: Tree, spent: int) -> "ClientSide":
+    def client_side(
+        self, budget: PrivacyBudget | None, whose: tuple[str | int, ...], state: Tree, spent: int
+    ) -> "ClientSide":
         """Return what is done at one client in a round, after `spent` uses of its data.
 
         `whose` names its draws: stream, round and client.
         """
-        side, unit = ClientSide(self, guard, whose, kept or self.start(), spent), self.covers()
+        side, unit = ClientSide(self, budget, whose, state or self.init(), spent), self.covers()
         if unit.private and not unit.at_server:
-            side.required_guard()
+            side.required_budget()
         return side
 
     def server_side(
-        self, guard: Guard | None, whose: tuple[str | int, ...], kept: Tree, expected: float
+        self, budget: PrivacyBudget | None, whose: tuple[str | int, ...], state: Tree, expected: float
     ) -> "ServerSide":
         """Return what is done at the server in a round in which `expected` clients come; `whose`: stream and round."""
         kind = Curator if self.covers().at_server else ServerSide
-        return kind(self, guard or Guard(1.0, 0.0, 1.0, 0), whose, kept, expected)
+        return kind(self, budget or PrivacyBudget(1.0, 0.0, 1.0, 0), whose, state, expected)
 
 
 @dataclass
@@ -135,18 +145,18 @@ class ClientSide:
     """What a mechanism does at one client in one round."""
 
     mechanism: Mechanism
-    guard: Guard | None
+    budget: PrivacyBudget | None
     """What protects this client's data; None where nothing at the client does."""
     whose: tuple[str | int, ...]
-    kept: Tree
+    state: Tree
     """What the mechanism keeps of this client between uses."""
     spent: int
 
     def steps(self, planned: int) -> int:
         """Return how many of the planned steps may be taken: a step is a use of examples."""
-        if self.guard is None or not self.mechanism.covers().per_example:
+        if self.budget is None or not self.mechanism.covers().per_example:
             return planned
-        return min(planned, self.guard.allowed - self.spent)
+        return min(planned, self.budget.max_uses - self.spent)
 
     def draws(self, step: int) -> Noise:
         """Return what decides which examples a step draws; who takes part must stay as secret as the noise."""
@@ -154,11 +164,11 @@ class ClientSide:
 
     def release(self, sum_P: Tensor, *, inside: float, total: int, n_examples: int, step: int) -> Tensor:
         """Return the noisy mean gradient [P] from the sum of clipped ones, over their expected number."""
-        guard = self.required_guard()
+        budget = self.required_budget()
         noise = self.mechanism.source("noise", *self.whose, step)
-        expected = guard.rate * n_examples
-        mean_P, self.kept = self.mechanism.release(
-            sum_P, inside=inside, total=total, expected=expected, guard=guard, kept=self.kept, noise=noise
+        expected = budget.rate * n_examples
+        mean_P, self.state = self.mechanism.release(
+            sum_P, inside=inside, total=total, expected=expected, budget=budget, state=self.state, noise=noise
         )
         return mean_P
 
@@ -167,24 +177,26 @@ class ClientSide:
         unit = self.mechanism.covers()
         if not unit.whole_client or unit.at_server:
             return row_P
-        scale = self.mechanism.scales(row_P.norm().view(1, 1), self.kept)
+        scale = self.mechanism.scales(row_P.norm().view(1, 1), self.state)
         noise = self.mechanism.source("noise", *self.whose)
-        row_P, self.kept = self.mechanism.release(
+        row_P, self.state = self.mechanism.release(
             row_P * scale.view(()),
             inside=float(scale >= 1),
             total=1,
             expected=1.0,
-            guard=self.required_guard(),
-            kept=self.kept,
+            budget=self.required_budget(),
+            state=self.state,
             noise=noise,
         )
         return row_P
 
-    def required_guard(self) -> Guard:
+    def required_budget(self) -> PrivacyBudget:
         """Return what protects this client's data; ConfigError where nothing does."""
-        if self.guard is None:
-            raise ConfigError(f"privacy: no guard counts what is spent on client '{self.whose[-1]}'; it takes no part.")
-        return self.guard
+        if self.budget is None:
+            raise ConfigError(
+                f"privacy: no budget counts what is spent on client '{self.whose[-1]}'; it takes no part."
+            )
+        return self.budget
 
 
 @dataclass
@@ -192,9 +204,9 @@ class ServerSide:
     """What a mechanism does at the server in one round: nothing."""
 
     mechanism: Mechanism
-    guard: Guard
+    budget: PrivacyBudget
     whose: tuple[str | int, ...]
-    kept: Tree
+    state: Tree
     """What the mechanism keeps at the server."""
     expected: float
 
@@ -214,7 +226,7 @@ class Curator(ServerSide):
 
     def take(self, row_P: Tensor) -> Tensor:
         """Return the row clipped."""
-        scale = self.mechanism.scales(row_P.norm().view(1, 1), self.kept).view(())
+        scale = self.mechanism.scales(row_P.norm().view(1, 1), self.state).view(())
         self.total += 1
         self.inside += int(scale >= 1)
         return row_P * scale
@@ -223,13 +235,13 @@ class Curator(ServerSide):
         """Return the noisy mean, whoever came: without anybody it is noise alone."""
         sum_P = torch.zeros(size) if mean_P is None else mean_P * self.total
         noise = self.mechanism.source("noise", *self.whose)
-        released_P, self.kept = self.mechanism.release(
+        released_P, self.state = self.mechanism.release(
             sum_P,
             inside=self.inside,
             total=self.total,
             expected=self.expected,
-            guard=self.guard,
-            kept=self.kept,
+            budget=self.budget,
+            state=self.state,
             noise=noise,
         )
         return released_P

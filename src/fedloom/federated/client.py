@@ -116,7 +116,7 @@ def _client(work: Work, job: Job, space: Workspace) -> _Client:
     plan, shard, device = work.plan, work.shard(job.client), work.model.device
     local = _on_device(job.local, device)
     whose = (plan.stream, job.round, job.client)
-    side = plan.mechanism.client_side(plan.guards.get(job.client), whose, local.memory.get("mechanism", {}), job.spent)
+    side = plan.mechanism.client_side(plan.budgets.get(job.client), whose, local.memory.get("mechanism", {}), job.spent)
     planned = plan.steps.get(job.client, plan.local.steps)
     return _Client(
         job=replace(job, local=local),
@@ -133,20 +133,20 @@ def _drawn(
     plan: Plan, side: ClientSide, n_examples: int, settings: LocalSettings, job: Job
 ) -> Iterator[list[list[int]]]:
     """Return the micro-batches of each step: shuffles, or where examples are protected draws of each by itself."""
-    if side.guard is None or not plan.mechanism.covers().per_example:
+    if side.budget is None or not plan.mechanism.covers().per_example:
         return batches(n_examples, settings, plan.seed, job.round, job.client)
-    rate = side.guard.rate
+    rate = side.budget.rate
     return (poisson(n_examples, rate, settings, side.draws(step)) for step in range(settings.steps))
 
 
 def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean]:
     """Take all steps of a cohort sorted by them, most first; return each client's loss."""
-    flow, local, private = work.model.flow, _local_of(cohort), work.plan.mechanism.covers().per_example
+    context, local, private = work.model.context, _local_of(cohort), work.plan.mechanism.covers().per_example
     losses = torch.zeros(cohort[0].steps, 2, len(cohort), dtype=torch.float64, device=work.model.device)
     try:
         for step in range(cohort[0].steps):
             going = [client for client in cohort if client.steps > step]
-            flow.generators = tuple(client.generator for client in going)
+            context.generators = tuple(client.generator for client in going)
             parts = [[[client.shard.items[i] for i in micro] for micro in next(client.drawn)] for client in going]
             if private:
                 grad_KP = _private_gradient(work, space, going, parts, step)
@@ -155,7 +155,7 @@ def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean
             with torch.no_grad():
                 _advance(work, space, grad_KP, _first(local, len(going)), going)
     finally:
-        flow.generators, flow.batch, flow.scaling_K = (), None, None
+        context.generators, context.batch, context.scaling_K = (), None, None
     return _checked(cohort, losses, space, counted=not private)
 
 
@@ -164,7 +164,7 @@ def _gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
     leaves = space.leaves(len(going))
-    work.model.flow.scaling_K = _scaling(going)
+    work.model.context.scaling_K = _scaling(going)
     tokens = work.plan.local.normalise == "tokens"
     found = [
         client_gradients(work.model, work.task, leaves, micros, per=1.0 if tokens else None)
@@ -190,28 +190,32 @@ def _private_gradient(
 
     A client that drew no example takes the step all the same, on noise alone.
     """
-    mechanism, flow, device = work.plan.mechanism, work.model.flow, space.rows_KP.device
+    mechanism, context, device = work.plan.mechanism, work.model.context, space.rows_KP.device
     per = work.plan.local.tokens_per_example if work.plan.local.normalise == "tokens" else None
     sum_KP = torch.zeros_like(space.rows_KP[: len(going)])
-    inside, total = [0.0] * len(going), [0] * len(going)
+    inside: list[tuple[int, Tensor]] = []
+    total = [0] * len(going)
     for turn in range(max(len(micros) for micros in parts)):
         at = [place for place, micros in enumerate(parts) if turn < len(micros)]
         micros = [sorted(parts[place][turn], key=lambda item: -work.task.size(item)) for place in at]
         present = [going[place] for place in at]
         leaves = {name: leaf[at] for name, leaf in space.leaves(len(going)).items()}
-        flow.scaling_K, flow.generators = _scaling(present), tuple(client.generator for client in present)
-        kept = _by_example([client.side.kept for client in present], [len(micro) for micro in micros], device)
+        context.scaling_K, context.generators = _scaling(present), tuple(client.generator for client in present)
+        kept = _by_example([client.side.state for client in present], [len(micro) for micro in micros], device)
         part_KP, scales_LE = example_gradients(
             work.model, work.task, leaves, micros, lambda norms_LE, kept=kept: mechanism.scales(norms_LE, kept), per=per
         )
         sum_KP[at] += part_KP
         whole = (scales_LE >= 1).float().mean(0).split([len(micro) for micro in micros])
         for place, whole_E in zip(at, whole, strict=True):
-            inside[place] += float(whole_E.sum())
+            inside.append((place, whole_E.sum()))
             total[place] += len(whole_E)
+    # One look at the device for all of them.
+    counts = torch.stack([count for _, count in inside]).tolist() if inside else []
     for place, client in enumerate(going):
+        unclipped = sum(count for (owner, _), count in zip(inside, counts, strict=True) if owner == place)
         sum_KP[place] = client.side.release(
-            sum_KP[place], inside=inside[place], total=total[place], n_examples=len(client.shard.items), step=step
+            sum_KP[place], inside=unclipped, total=total[place], n_examples=len(client.shard.items), step=step
         )
         if client.fit:  # noise belongs where the client has parameters
             sum_KP[place] *= client.fit.keeps_P > 0
@@ -262,8 +266,8 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
     packet, sent = _sent(plan, client, layout.row(upload).cpu())
     unit, n_examples = plan.mechanism.covers(), len(client.shard.items)
     per_step = plan.local.accumulation * plan.local.batch
-    if unit.per_example and client.side.guard:
-        per_step = client.side.guard.rate * n_examples
+    if unit.per_example and client.side.budget:
+        per_step = client.side.budget.rate * n_examples
     # Steps follow from the client's number of examples where epochs are asked for: a protected client tells neither.
     steps = 0 if unit.whole_client else client.steps
     seen = round(steps * per_step)
@@ -302,7 +306,7 @@ def _weight(work: Work, shard: Shard, seen: int) -> float:
 
 
 def _own_memory(work: Work, client: _Client, space: Workspace, place: int) -> Slots:
-    kept = client.side.kept if work.plan.mechanism.covers().per_example else {}
+    kept = client.side.state if work.plan.mechanism.covers().per_example else {}
     own: Slots = {"mechanism": kept} if kept else {}
     if work.private:
         own["private"] = {"": space.rows_KP[place, space.n_shared :].clone()}

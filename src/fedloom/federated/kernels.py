@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fedloom.base.mean import LossSum
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Batch, Item, Model, Task
+from fedloom.contracts.model import sums_by
 
 __all__ = ["Gradients", "client_gradients", "example_gradients"]
 
@@ -43,13 +44,13 @@ def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts, *, pe
     if not model.stackable and len(parts) > 1:
         return _whole_models(model, task, leaves, parts, per) or _one_by_one(model, task, leaves, parts, per)
     batch = task.collate(parts, model)
-    model.flow.batch = batch
+    model.context.batch = batch
     params = leaves if model.stackable else {name: leaf[0] for name, leaf in leaves.items()}
     losses = task.loss(model, params, batch)
     # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
     grads = _slopes(_value(losses, per).sum(), leaves)
     sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
-    total_K, weight_K = sums.new_zeros(2, len(parts)).index_add_(1, batch.owner_X, sums)
+    total_K, weight_K = sums_by(sums, batch.owner_X, len(parts))
     return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
 
 
@@ -71,12 +72,12 @@ def example_gradients(
         return _examples_of_whole_models(model, task, leaves, parts, scales, per)
     batch = task.collate(parts, model)
     slots = {name: _slots(leaf, batch) for name, leaf in leaves.items()}
-    model.flow.batch, model.flow.per_example = batch, True
+    model.context.batch, model.context.per_example = batch, True
     try:
         losses = task.loss(model, slots, batch)
         grads = _slopes(_value(losses, per).sum(), slots)
     finally:
-        model.flow.per_example = False
+        model.context.per_example = False
     grads = [batch.by_example(part) for part in grads]  # an example's gradient is that of all its sequences
     return _scaled_sum(grads, batch.owner_X, len(parts), scales)
 
@@ -154,8 +155,8 @@ def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Ite
     leaves = {name: tensor.requires_grad_() for name, tensor in own.items()}
     rows = list[list[Tensor]]()
     for item in part:
-        model.flow.batch = task.collate([[item]], model)
-        losses = task.loss(model, leaves, model.flow.batch)
+        model.context.batch = task.collate([[item]], model)
+        losses = task.loss(model, leaves, model.context.batch)
         rows.append(_slopes(_value(losses, per).sum(), leaves))
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
@@ -163,10 +164,10 @@ def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Ite
 def _side_by_side(model: Model, task: Task, own: Tree, parts: Parts, per: Per, *, own_dim: int | None) -> Any:
     """Return gradients and losses of each part from one pass over stacked batches, None where there is no such pass.
 
-    Control flow that depends on data (routing to experts, for one) cannot run over several models at once; what has
+    Control context that depends on data (routing to experts, for one) cannot run over several models at once; what has
     failed once is not tried again.
     """
-    batches = task.alike(parts, model) if model.flow.side_by_side and len(parts) > 1 else None
+    batches = task.alike(parts, model) if model.context.side_by_side and len(parts) > 1 else None
     if batches is None:
         return None
     columns = {name: [vars(batch)[name] for batch in batches] for name in _tensors_of(batches[0])}
@@ -184,7 +185,7 @@ def _side_by_side(model: Model, task: Task, own: Tree, parts: Parts, per: Per, *
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
-        model.flow.side_by_side = False
+        model.context.side_by_side = False
         return None
 
 

@@ -50,7 +50,7 @@ class State:
     """Clients' own slots by client; in a deployment they lie at the clients."""
     spent: Mapping[str, int] = field(default_factory=dict[str, int])
     """Uses of the mechanism on each client's data, or under "" on all clients'."""
-    kept: Tree = field(default_factory=dict[str, Tensor])
+    privacy: Tree = field(default_factory=dict[str, Tensor])
     """What the mechanism keeps at the server."""
     history: Slots = field(default_factory=dict[str, Tree])
     """What the aggregator keeps, of the slots that are weighted and of those that are uniform."""
@@ -94,8 +94,8 @@ class RoundRecord:
 def begin(plan: Plan, params_P: Tensor) -> State:
     """Return the state before the first round."""
     params = {"": params_P}
-    kept = plan.mechanism.start() if plan.mechanism.covers().at_server else {}
-    return State(0, params_P, plan.rule.init_shared(params), plan.server_opt.init(params), {}, kept=kept)
+    privacy = plan.mechanism.init() if plan.mechanism.covers().at_server else {}
+    return State(0, params_P, plan.rule.init_shared(params), plan.server_opt.init(params), {}, privacy=privacy)
 
 
 def sample_clients(plan: Plan, round: int) -> list[str]:
@@ -104,7 +104,7 @@ def sample_clients(plan: Plan, round: int) -> list[str]:
     Each by itself where whole clients are protected, because the accountant assumes it; a round may then be empty.
     """
     if plan.mechanism.covers().at_server:
-        rate = plan.guards[""].rate
+        rate = plan.budgets[""].rate
         draws_N = plan.mechanism.source("clients", plan.stream, round)(len(plan.clients)).tolist()
         limit = NormalDist().inv_cdf(rate) if rate < 1 else float("inf")
         return [client for client, draw in zip(plan.clients, draws_N, strict=True) if draw < limit]
@@ -124,9 +124,9 @@ def exhausted(plan: Plan, state: State) -> bool:
 
 def _remaining(plan: Plan, state: State, client: str) -> int:
     """Return how often the mechanism may still be used on a client's data; 1 where there is no limit."""
-    name = plan.guard_of(client)
-    guard = plan.guards.get(name)
-    return guard.allowed - state.spent.get(name, 0) if guard else 1
+    name = plan.budget_of(client)
+    budget = plan.budgets.get(name)
+    return budget.max_uses - state.spent.get(name, 0) if budget else 1
 
 
 def train(plan: Plan, state: State, carrier: Carrier) -> Iterator[tuple[State, RoundRecord]]:
@@ -172,7 +172,7 @@ def step(
         delta, shared = plan.rule.merge(state.shared, taken.mean, fraction=len(records) / len(plan.clients))
         params, opt = plan.server_opt.step(params, delta, state.opt, round=state.round)
         delta_norm = float(delta[""].norm())
-    done = State(state.round + 1, params[""], shared, opt, memory, spent, taken.kept, taken.history)
+    done = State(state.round + 1, params[""], shared, opt, memory, spent, taken.privacy, taken.history)
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
     return done, RoundRecord(
@@ -241,7 +241,7 @@ class _Taken:
 
     def __init__(self, state: State) -> None:
         self.mean: Slots = {}
-        self.kept = state.kept
+        self.privacy = state.privacy
         self.history = state.history
         self.measures: Mapping[str, float] = {}
 
@@ -255,9 +255,9 @@ class _Intake:
     def __init__(self, plan: Plan, state: State) -> None:
         self._plan, self._state = plan, state
         self._unit = plan.mechanism.covers()
-        guard = plan.guards.get("")
-        expected = guard.rate * len(plan.clients) if guard else 0.0
-        self._side = plan.mechanism.server_side(guard, (plan.stream, state.round), state.kept, expected)
+        budget = plan.budgets.get("")
+        expected = budget.rate * len(plan.clients) if budget else 0.0
+        self._side = plan.mechanism.server_side(budget, (plan.stream, state.round), state.privacy, expected)
         self._layout: Layout | None = None
         self._parts: dict[str, tuple[Tensor | slice, Accumulator]] = {}
         """What is aggregated together, by name: which numbers of a row, and what takes them."""
@@ -308,7 +308,7 @@ class _Intake:
         row_P = self._side.release(self._whole(done, layout.size) if done else None, layout.size)
         if row_P is None:
             raise DataError("a round without clients has no aggregate.")
-        taken.mean, taken.kept = layout.slots(row_P), self._side.kept
+        taken.mean, taken.privacy = layout.slots(row_P), self._side.state
         taken.history = {name: one.state for name, one in done.items() if one.state}
         # What a mechanism at the server does not cover, it cannot let out.
         if done and not self._unit.at_server:

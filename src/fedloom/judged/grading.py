@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, Count, check_ranges
@@ -21,12 +19,12 @@ from fedloom.completers.answer_file import Budget
 from fedloom.contracts.evaluation import Answered, Completer, Completion, Exam, Prompt, Question, Sampling
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
+from fedloom.evaluation.held_out import Scored, score_table
 from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
 from fedloom.judged.exams import UNANSWERED, UNPARSED
 
 __all__ = [
     "Ask",
-    "Difference",
     "Examination",
     "Graded",
     "Row",
@@ -234,7 +232,7 @@ def _scores(exam: Exam, pair: _Pair, verdicts: Mapping[str, Completion]) -> Mapp
 
 @dataclass(frozen=True)
 class Row:
-    """A score over a group of questions."""
+    """A score over a group of questions, or how much more of it the candidate has than another model has."""
 
     exam: str
     group: str
@@ -243,19 +241,9 @@ class Row:
     interval: Interval
     """`n` is the number of questions with a value; one has neither spread nor standard error."""
 
-
-@dataclass(frozen=True)
-class Difference:
-    """How much more the candidate scores than another model on the same questions."""
-
-    exam: str
-    group: str
-    score: str
-    interval: Interval
-
     @property
     def verdict(self) -> str:
-        """`better` or `worse` where the interval excludes 0, else `not told apart`; nothing of too few questions."""
+        """Of a difference `better` or `worse` where it excludes 0, else `not told apart`; nothing of few questions."""
         if self.interval.n < LEAST:
             return "not told (too few questions)"
         if self.interval.low > 0:
@@ -271,7 +259,7 @@ def rows(graded: Sequence[Graded], *, resamples: int, cluster: str = "fact") -> 
     """
     found: list[Row] = []
     for exam, group, score, chosen in _groups(graded):
-        table = _table(chosen, score, cluster=cluster, alike="language" if group == _OVER_LANGUAGES else "")
+        table = _table(chosen, score, group, cluster)
         if not math.isnan(table.value):
             one = bootstrap(table, resamples=resamples)
             found.append(Row(exam, group, score, one if one.n > 1 else Interval(one.value, math.nan, math.nan, 1)))
@@ -280,29 +268,26 @@ def rows(graded: Sequence[Graded], *, resamples: int, cluster: str = "fact") -> 
 
 def differences(
     mine: Sequence[Graded], others: Sequence[Graded], *, resamples: int, cluster: str = "fact"
-) -> list[Difference]:
+) -> list[Row]:
     """Return the paired differences of two models' scores in all groups; both were asked the same questions.
 
     Only questions on which both have a value are compared.
     """
-    found: list[Difference] = []
+    found: list[Row] = []
     beside = {(exam, group, score): chosen for exam, group, score, chosen in _groups(others)}
     for exam, group, score, chosen in _groups(mine):
-        alike = "language" if group == _OVER_LANGUAGES else ""
         both = _paired(chosen, beside.get((exam, group, score), []), score)
         if both[0]:
-            one, other = (_table(side, score, cluster=cluster, alike=alike) for side in both)
-            found.append(Difference(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
+            one, other = (_table(side, score, group, cluster) for side in both)
+            found.append(Row(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
     return found
 
 
-def beyond_half(found: Sequence[Row]) -> list[Difference]:
+def beyond_half(found: Sequence[Row]) -> list[Row]:
     """Return by how much the candidate wins more often than not, from the rows of comparisons."""
     return [
-        Difference(row.exam, row.group, "win_rate - 1/2", Interval(value - 0.5, low - 0.5, high - 0.5, n))
-        for row in found
-        for value, low, high, n in [(row.interval.value, row.interval.low, row.interval.high, row.interval.n)]
-        if row.score == "win_rate"
+        Row(row.exam, row.group, "win_rate - 1/2", Interval(one.value - 0.5, one.low - 0.5, one.high - 0.5, one.n))
+        for row, one in ((row, row.interval) for row in found if row.score == "win_rate")
     ]
 
 
@@ -335,26 +320,24 @@ def _groups(graded: Sequence[Graded]) -> Iterable[tuple[str, str, str, Sequence[
                 yield exam, group, score, chosen
 
 
-def _table(graded: Sequence[Graded], score: str, *, cluster: str, alike: str = "") -> ScoreTable:
+def _table(graded: Sequence[Graded], score: str, group: str, cluster: str) -> ScoreTable:
     """Return a score as totals and weights: a row per seed, a column per question.
 
-    `alike` names a tag whose values count alike, however many questions each has.
+    In the mean over languages each language counts alike, however many questions it has.
     """
-    seeds = sorted({one.seed for one in graded})
-    places = sorted({one.index for one in graded})
-    row, column = {s: i for i, s in enumerate(seeds)}, {p: i for i, p in enumerate(places)}
-    total_CN, weight_CN = np.zeros((2, len(seeds), len(places)))
+    alike = "language" if group == _OVER_LANGUAGES else ""
     sizes: dict[str, float] = {}
     for one in graded:
         key = one.tags.get(alike, "")
         sizes[key] = sizes.get(key, 0.0) + one.scores.get(score, Mean()).weight
+    scored: list[Scored] = []
     for one in graded:
         mean = one.scores.get(score, Mean())
         share = 1.0 / max(sizes[one.tags.get(alike, "")], 1e-30) if alike else 1.0
-        place = row[one.seed], column[one.index]
-        total_CN[place], weight_CN[place] = mean.total * share, mean.weight * share
-    about = {one.index: one.tags.get(cluster, "") for one in graded}
-    return ScoreTable(total_CN, weight_CN, ("",) * len(places), cluster_N=tuple(map(about.__getitem__, places)))
+        about = {"about": one.tags.get(cluster, "")}
+        score_of = {score: Mean(mean.total * share, mean.weight * share)}
+        scored.append(Scored(one.exam, one.index, f"{one.seed:020}", about, score_of))
+    return score_table(scored, score, "about")
 
 
 def unparsed(graded: Sequence[Graded]) -> dict[str, Mean]:

@@ -13,6 +13,7 @@ loaded at a time: first the candidate answers everything, then the second model,
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,14 @@ from typing import Any
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.files import disk_errors, plain, refuse_filled, write_atomic
+from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
 from fedloom.completers.answer_file import Asker, asking
-from fedloom.completers.candidates import candidate
+from fedloom.completers.candidates import candidate, run_of
 from fedloom.completers.model import LocalModel
-from fedloom.contracts.evaluation import Answered, Completer
+from fedloom.contracts.evaluation import Answered, Completer, Exam
 from fedloom.contracts.federated import Template
-from fedloom.evaluation.statistics import Interval
 from fedloom.judged.grading import (
-    Difference,
     Examination,
     Graded,
     Row,
@@ -50,6 +50,8 @@ __all__ = ["Result", "examinee", "sit"]
 Report = Callable[[str], None]
 Answers = Mapping[tuple[str, int], Sequence[Answered]]
 """All answers of a model by exam and seed."""
+
+_WHO = {"candidate": "candidate", "against": "model compared with"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _model_in(folder: Path, template: Template | None) -> LocalModel:
     need a `template`. Raises ConfigError for the template, and what `candidates.candidate` raises.
     """
     found = candidate(folder)
-    if not _lies_in_run(folder):
+    if not run_of(folder):
         if template is None:
             raise ConfigError(
                 f"template: missing; {folder} does not lie in a run directory, which would tell it: add a table "
@@ -107,14 +109,6 @@ def _model_in(folder: Path, template: Template | None) -> LocalModel:
             f"{config.table_of(found.template)}; leave it out."
         )
     return found
-
-
-def _lies_in_run(folder: Path) -> bool:
-    """Return whether a folder is a run directory or one of its results, `adapter` or `adapters/<client>`."""
-    place = folder.resolve()
-    home = {"adapter": place.parent, "adapters": place.parent.parent}
-    run = home.get(place.name) or home.get(place.parent.name) or place
-    return (run / "run.toml").is_file()
 
 
 # ------------------------------------------------------------------------------------------------------------- sitting
@@ -138,7 +132,8 @@ def sit(
     for name, completer in who.items():
         cache = out / ("answers.jsonl" if name == "candidate" else "answers_against.jsonl")
         with asking(completer, cache) as asker:
-            answers[name] = dict(_answers(asker, examination))
+            sittings = [(label, one, seed) for label, one in _labelled(examination) for seed in examination.seeds]
+            answers[name] = {(label, seed): answered_by(asker.ask, one, seed=seed) for label, one, seed in sittings}
             report(f"{name}: {_cost(asker)}")
     graded = _judged(examination, answers, out, report)
     result = _result(examination, who, graded)
@@ -149,9 +144,13 @@ def sit(
     return result
 
 
+def _labelled(examination: Examination) -> list[tuple[str, Exam]]:
+    return [*zip(labels(examination.exams), examination.exams, strict=True)]
+
+
 def _check(examination: Examination, against: Path | None) -> None:
     """Read every question once and refuse what could not be graded, before anything is asked."""
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
+    for label, one in _labelled(examination):
         questions_of(one)
         if one.needs_other and against is None:
             raise ConfigError(f"{label}: compares two models, found one; give the second by --against.")
@@ -180,20 +179,14 @@ def _start(wanted: _Wanted, out: Path) -> None:
     write_atomic(file, config.dump(wanted))
 
 
-def _answers(asker: Asker, examination: Examination) -> Iterator[tuple[tuple[str, int], list[Answered]]]:
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
-        for seed in examination.seeds:
-            yield (label, seed), answered_by(asker.ask, one, seed=seed)
-
-
 def _judged(
     examination: Examination, answers: Mapping[str, Answers], out: Path, report: Report
 ) -> dict[str, list[Graded]]:
-    if examination.judge is None:
-        return {name: list(_graded(None, examination, answers, name)) for name in answers}
-    with asking(examination.judge, out / "verdicts.jsonl", examination.budget) as asker:
+    judge = examination.judge
+    with asking(judge, out / "verdicts.jsonl", examination.budget) if judge else nullcontext() as asker:
         graded = {name: list(_graded(asker, examination, answers, name)) for name in answers}
-        report(f"judge: {_cost(asker)}")
+        if asker:
+            report(f"judge: {_cost(asker)}")
     return graded
 
 
@@ -201,7 +194,7 @@ def _graded(
     asker: Asker | None, examination: Examination, answers: Mapping[str, Answers], name: str
 ) -> Iterator[Graded]:
     """Yield what is graded of one model; a comparison is graded once, from the candidate's side."""
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
+    for label, one in _labelled(examination):
         for seed in examination.seeds if name == "candidate" or not one.needs_other else ():
             mine, others = answers[name][label, seed], answers.get("against", {}).get((label, seed), ())
             yield from graded_by(asker.ask if asker else None, one, mine, others, label=label, seed=seed)
@@ -226,90 +219,65 @@ def _result(examination: Examination, who: Mapping[str, Completer], graded: Mapp
         compared += differences(graded["candidate"], graded["against"], resamples=resamples, cluster=cluster)
     told = warnings(graded["candidate"])
     record = {
-        "models": {name: {"identity": one.identity(), "template": _template(one)} for name, one in who.items()},
-        "judge": _identity(examination.judge),
+        "models": {name: _known(one) for name, one in who.items()},
+        "judge": examination.judge.identity() if examination.judge else "",
         "seeds": list(examination.seeds),
         "resamples": resamples,
         "exams": _exams(examination, graded["candidate"]),
-        "scores": {name: [_row_record(row) for row in found] for name, found in scored.items()},
-        "differences": [_difference_record(one) for one in compared],
+        "scores": {name: [_record(row) for row in found] for name, found in scored.items()},
+        "differences": [_record(one) | {"verdict": one.verdict} for one in compared],
         "warnings": told,
     }
-    tables = [_table(name, found) for name, found in scored.items()]
-    return Result(record, (*tables, *([_difference_table(compared)] if compared else [])))
+    error = ("standard error", lambda row: _shown(row.interval.standard_error))
+    tables = [_table(found, f"Scores of the {_WHO[name]}", ("mean", _mean), error) for name, found in scored.items()]
+    more = ("candidate - other", lambda row: f"{row.interval:+.3f}"), ("the candidate is", lambda row: row.verdict)
+    tables += [_table(compared, "Paired differences, 95 % intervals", *more)] if compared else []
+    return Result(record, tuple(tables))
 
 
-def _template(completer: Completer) -> str:
-    return completer.template.name if isinstance(completer, LocalModel) else ""
-
-
-def _identity(completer: Completer | None) -> str:
-    return completer.identity() if completer else ""
+def _known(completer: Completer) -> dict[str, str]:
+    template = completer.template.name if isinstance(completer, LocalModel) else ""
+    return {"identity": completer.identity(), "template": template}
 
 
 def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str, Any]]:
     missing, refused = unparsed(graded), unanswered(graded)
-    found: list[dict[str, Any]] = []
-    for label, one in zip(labels(examination.exams), examination.exams, strict=True):
-        questions = questions_of(one)
-        told = missing.get(label)
-        found.append(
-            {
-                "label": label,
-                "version": one.version,
-                "settings": config.table_of(one),
-                "questions": len(questions),
-                "questions_sha256": questions_sha256(questions),
-                "unparsed": int(told.total) if told else 0,
-                "verdicts": int(told.weight) if told else 0,
-                "unanswered": refused.get(label, 0),
-            }
-        )
-    return found
+    asked = [(label, one, questions_of(one)) for label, one in _labelled(examination)]
+    return [
+        {
+            "label": label,
+            "version": one.version,
+            "settings": config.table_of(one),
+            "questions": len(questions),
+            "questions_sha256": questions_sha256(questions),
+            "unparsed": int(missing.get(label, Mean()).total),
+            "verdicts": int(missing.get(label, Mean()).weight),
+            "unanswered": refused.get(label, 0),
+        }
+        for label, one, questions in asked
+    ]
 
 
-def _interval_record(interval: Interval) -> dict[str, Any]:
-    known = plain(interval)
-    return {name: known[name] for name in ("n", "value", "low", "high", "standard_error")}
+def _record(row: Row) -> dict[str, Any]:
+    known = plain(row.interval)
+    told = {name: known[name] for name in ("n", "value", "low", "high", "standard_error")}
+    return {"exam": row.exam, "group": row.group, "score": row.score} | told
 
 
-def _row_record(row: Row) -> dict[str, Any]:
-    head = {"exam": row.exam, "group": row.group, "score": row.score}
-    return head | _interval_record(row.interval)
+def _table(found: Sequence[Row], title: str, *columns: tuple[str, Callable[[Row], str]]) -> Table:
+    rows = (
+        (row.exam, row.group or "all", row.score, str(row.interval.n), *(told(row) for _, told in columns))
+        for row in found
+    )
+    return Table(title, ("exam", "questions", "score", "n", *(name for name, _ in columns)), tuple(rows))
 
 
-def _difference_record(one: Difference) -> dict[str, Any]:
-    head = {"exam": one.exam, "group": one.group, "score": one.score}
-    return head | _interval_record(one.interval) | {"verdict": one.verdict}
+def _mean(row: Row) -> str:
+    return f"{row.interval:.3f}" if row.interval.n > 1 else _shown(row.interval.value)
 
 
 def _shown(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "-"
-
-
-def _table(name: str, found: Sequence[Row]) -> Table:
-    header = ("exam", "questions", "score", "n", "mean", "standard error")
-    cells = [
-        (
-            row.exam,
-            row.group or "all",
-            row.score,
-            str(row.interval.n),
-            f"{row.interval:.3f}" if row.interval.n > 1 else _shown(row.interval.value),
-            _shown(row.interval.standard_error),
-        )
-        for row in found
-    ]
-    return Table(f"Scores of the {'candidate' if name == 'candidate' else 'model compared with'}", header, tuple(cells))
-
-
-def _difference_table(found: Sequence[Difference]) -> Table:
-    header = ("exam", "questions", "score", "n", "candidate - other", "the candidate is")
-    cells = [
-        (one.exam, one.group or "all", one.score, str(one.interval.n), f"{one.interval:+.3f}", one.verdict)
-        for one in found
-    ]
-    return Table("Paired differences, 95 % intervals", header, tuple(cells))
 
 
 def _report(result: Result) -> str:

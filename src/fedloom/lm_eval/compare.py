@@ -1,6 +1,6 @@
 """Two models over the same questions: differences in pairs, and whether they are shown to be more than chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def _metric(
     name, chosen = score["metric"], score["filter"]
     keys = [key for key, item in one.items() if item["filter"] == chosen]
     if labels and name in F1:
-        pair = [_labels([found[key] for key in keys], labels) for found in (one, other)]
+        pair = [Labels.of([found[key] for key in keys], labels) for found in (one, other)]
         difference = f1_difference(pair[0], pair[1])[name]
     else:
         keys = [key for key in keys if name in one[key]["scores"]]
@@ -77,7 +77,3 @@ def _metric(
         "n": difference.n,
         "verdict": verdict(difference, higher_is_better=score["higher_is_better"]),
     }
-
-
-def _labels(items: Sequence[Record], names: tuple[str, ...]) -> Labels:
-    return Labels(names, tuple(item["right"] for item in items), tuple(item["label"] for item in items))

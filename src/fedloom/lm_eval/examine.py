@@ -7,6 +7,7 @@ OUT/<task>/items.jsonl      one line per question (and filter): right answer, gi
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.files import atomic_folder, disk_errors, file_name, json_sha256, refuse_filled, write_atomic
+from fedloom.evaluation.statistics import Interval
 from fedloom.lm_eval.code_execution import run_program
 from fedloom.lm_eval.harness import (
     Loaded,
@@ -29,8 +31,8 @@ from fedloom.lm_eval.harness import (
 )
 from fedloom.lm_eval.language_model import Scorer, harness_model, is_cut
 from fedloom.lm_eval.libraries import libraries
-from fedloom.lm_eval.local_data import local_data, required_data
-from fedloom.lm_eval.scores import Labels, Score, f1_scores, mean_score
+from fedloom.lm_eval.local_data import required_data
+from fedloom.lm_eval.scores import Labels, f1_scores, mean_score, score_record
 from fedloom.lm_eval.shipped import HARNESS, own_task, own_tasks
 from fedloom.lm_eval.task_file import TaskFile, read_task_file, the_label
 
@@ -137,24 +139,18 @@ def _prepare(name: str, wanted: Wanted, out: Path, *, chat: bool) -> _Ready:
     """Return the task of a name or of a path, ready to be asked."""
     if name in own_tasks() or Path(name).suffix in (".toml", ".yaml", ".yml"):
         file = own_task(name) if name in own_tasks() else read_task_file(Path(name))
-        columns = file.columns
-        data = required_data(wanted.data_dir, file.name, columns, file.source or "the task's rows")
-        data.check_columns(file.name, columns)
+        data = required_data(wanted.data_dir, file.name, file.columns, file.source or "the task's rows")
         loaded = own_harness_task(file, data, chat=chat)
         return _Ready(file.name, loaded, file, set_shots(loaded, wanted.shots, file.name), data.sha256)
     known = HARNESS.get(name)
-    if known is None and wanted.data_dir is not None:
+    if wanted.data_dir is None:
+        loaded, sha256 = hub_tasks(name, known, out / "cache"), ""
+    else:
         check_name(name)  # before a file of that name is missed
-    data = local_data(wanted.data_dir, name)
-    if data is None and wanted.data_dir is not None:
         columns, source = (known.columns, known.source) if known else ((), "the rows of the split that lm-eval asks")
         data = required_data(wanted.data_dir, name, columns, source)
-    if data is None:
-        loaded = hub_tasks(name, known, out / "cache")
-    else:
-        data.check_columns(name, known.columns if known else ())
-        loaded = local_tasks(name, data, known)
-    return _Ready(name, loaded, None, set_shots(loaded, wanted.shots, name), data.sha256 if data else "")
+        loaded, sha256 = local_tasks(name, data, known), data.sha256
+    return _Ready(name, loaded, None, set_shots(loaded, wanted.shots, name), sha256)
 
 
 def _check_code(wanted: Wanted) -> None:
@@ -241,18 +237,18 @@ def _scores(items: Sequence[Record], task: _Ready, results: Mapping[str, Mapping
     for metric, chosen in _means(items, task).items():
         name, chosen_filter = metric
         head = {"metric": name, "filter": chosen_filter, "higher_is_better": better.get(name)}
-        scores.append(head | mean_score(chosen).as_record())
+        scores.append(head | score_record(mean_score(chosen)))
     if task.file and task.file.kind == "label":
-        for name, score in f1_scores(_labels(items, task.file)).items():
-            scores.append({"metric": name, "filter": "none", "higher_is_better": True} | score.as_record())
+        for name, score in f1_scores(Labels.of(items, task.file.labels)).items():
+            scores.append({"metric": name, "filter": "none", "higher_is_better": True} | score_record(score))
     done = {(score["metric"], score["filter"]) for score in scores}
     for leaf, figures in results.items():
         for key, value in figures.items():
             name, _, chosen_filter = key.partition(",")
             if chosen_filter and "_stderr" not in name and (name, chosen_filter) not in done:
-                alone = Score(float(value), float("nan"), float("nan"), float("nan"), figures.get("sample_len", 0))
+                alone = Interval(float(value), math.nan, math.nan, figures.get("sample_len", 0))
                 head = {"metric": name, "filter": chosen_filter, "higher_is_better": better.get(name), "member": leaf}
-                scores.append(head | alone.as_record())
+                scores.append(head | score_record(alone))
     return scores
 
 
@@ -267,11 +263,6 @@ def _means(items: Sequence[Record], task: _Ready) -> dict[tuple[str, str], list[
             if plain[item["task"]].get(name, mean) is mean:
                 values.setdefault((name, item["filter"]), []).append(value)
     return values
-
-
-def _labels(items: Sequence[Record], file: TaskFile) -> Labels:
-    right, found = (tuple(item[name] for item in items) for name in ("right", "label"))
-    return Labels(file.labels, right, found)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

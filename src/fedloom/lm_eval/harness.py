@@ -15,7 +15,15 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from fedloom.base.errors import ConfigError, DataError, FedloomError, MissingFileError, UnknownNameError, suggest
+from fedloom.base.errors import (
+    ConfigError,
+    DataError,
+    FedloomError,
+    MissingFileError,
+    UnknownNameError,
+    one_line,
+    suggest,
+)
 from fedloom.base.extras import library
 from fedloom.lm_eval.code_answers import program_of
 from fedloom.lm_eval.code_execution import Limits, run_program
@@ -98,8 +106,9 @@ def own_harness_task(task: TaskFile, data: LocalData, *, chat: bool = False) -> 
         settings |= {"output_type": "multiple_choice", "doc_to_choice": "choices"}
         settings["metric_list"] = _metrics("acc", "acc_norm")
     else:
-        grade, names = _GRADES[task.kind](task)
-        settings |= {"output_type": "generate_until", "generation_kwargs": generation, "process_results": grade}
+        grade, names = _GRADES[task.kind]
+        settings |= {"output_type": "generate_until", "generation_kwargs": generation}
+        settings["process_results"] = functools.partial(grade, task)
         settings["metric_list"] = _metrics(*names)
     with quiet():
         return Loaded({task.name: ConfigurableTask(config=settings)}, str(task.version))
@@ -110,37 +119,27 @@ def _metrics(*names: str) -> list[dict[str, Any]]:
     return [{"metric": name, "aggregation": "mean", "higher_is_better": name not in lower} for name in names]
 
 
-Grade = Callable[[Document, Sequence[str]], dict[str, float]]
+def _grade_label(task: TaskFile, document: Document, answers: Sequence[str]) -> dict[str, float]:
+    found = the_label(answers[0], task.labels)
+    return {"acc": float(found == document["answer"]), "unparsed": float(not found)}
 
 
-def _grade_label(task: TaskFile) -> tuple[Grade, tuple[str, ...]]:
-    def grade(document: Document, answers: Sequence[str]) -> dict[str, float]:
-        found = the_label(answers[0], task.labels)
-        return {"acc": float(found == document["answer"]), "unparsed": float(not found)}
-
-    return grade, ("acc", "unparsed")
+def _grade_text(_: TaskFile, document: Document, answers: Sequence[str]) -> dict[str, float]:
+    said, wanted = (" ".join(text.casefold().split()) for text in (answers[0], document["answer"]))
+    return {"exact_match": float(said == wanted)}
 
 
-def _grade_text(_: TaskFile) -> tuple[Grade, tuple[str, ...]]:
-    def grade(document: Document, answers: Sequence[str]) -> dict[str, float]:
-        return {"exact_match": float(_plain(answers[0]) == _plain(document["answer"]))}
-
-    return grade, ("exact_match",)
+def _grade_code(task: TaskFile, document: Document, answers: Sequence[str]) -> dict[str, float]:
+    verdict = run_program(program_of(document["before"], answers[0], document["after"], task.stop), Limits())
+    return {"pass@1": float(verdict == "passed"), "stopped": float(verdict == "stopped")}
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _grade_code(task: TaskFile) -> tuple[Grade, tuple[str, ...]]:
-    def grade(document: Document, answers: Sequence[str]) -> dict[str, float]:
-        verdict = run_program(program_of(document["before"], answers[0], document["after"], task.stop), Limits())
-        return {"pass@1": float(verdict == "passed"), "stopped": float(verdict == "stopped")}
-
-    return grade, ("pass@1", "stopped")
-
-
-_GRADES = {"label": _grade_label, "text": _grade_text, "code": _grade_code}
+_GRADES = {
+    "label": (_grade_label, ("acc", "unparsed")),
+    "text": (_grade_text, ("exact_match",)),
+    "code": (_grade_code, ("pass@1", "stopped")),
+}
+"""How answers of a kind are graded, and the names of the scores."""
 
 
 def _test_part(task: TaskFile, documents: list[Document]) -> list[Document]:
@@ -170,7 +169,7 @@ def local_tasks(name: str, data: LocalData, known: HarnessTask | None) -> Loaded
     """
     manager = _manager(known.folder if known else "")
     wanted = known.task if known else name
-    settings = _settings(manager, wanted)
+    settings = _settings(manager, wanted, leaves_of)
     rows = dict.fromkeys(settings, data)
     if len(settings) > 1:
         rows = rows_by_member(name, data, known.subset if known else "subset", settings)
@@ -188,28 +187,30 @@ def local_tasks(name: str, data: LocalData, known: HarnessTask | None) -> Loaded
         raise
     except _LACKING as error:
         raise ConfigError(
-            f"task '{name}': lm-eval needs more for it than rows, and it is not there ({_line(error)}); get it, or "
-            "leave the task out."
+            f"task '{name}': lm-eval needs more for it than rows, and it is not there ({one_line(error)[:200]}); get "
+            "it, or leave the task out."
         ) from error
     except (*_BROKEN, TemplateError) as error:
         raise DataError(
             f"task '{name}': lm-eval cannot read the rows as its task '{wanted}' ({type(error).__name__}: "
-            f"{_line(error)}); give the rows as they are published."
+            f"{one_line(error)[:200]}); give the rows as they are published."
         ) from error
     return _loaded(found["tasks"])
 
 
-def _settings(manager: Any, wanted: str) -> dict[str, Mapping[str, Any]]:
+def _settings(
+    manager: Any, wanted: str, leaves: Callable[[Mapping[str, Any], str], list[str]]
+) -> dict[str, Mapping[str, Any]]:
     """Return the definitions of a task or of a group's members; those that run programs are refused."""
     index = _index(manager, wanted)
-    found = {leaf: index[leaf].cfg for leaf in leaves_of(index, wanted)}
+    found = {leaf: index[leaf].cfg for leaf in leaves(index, wanted)}
     for leaf, settings in found.items():
-        _refuse_unsafe(settings, leaf)
+        if settings.get("unsafe_code"):
+            raise ConfigError(
+                f"task '{leaf}' of lm-eval runs programs unconfined, which fedloom does not do; allowed are "
+                "'humaneval', 'mbpp' and task files of kind 'code', with --allow-code."
+            )
     return found
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _check_documents(leaf: str, task: Any) -> None:
@@ -240,9 +241,7 @@ def hub_tasks(name: str, known: HarnessTask | None, cache: Path) -> Loaded:
 
     manager = _manager(known.folder if known else "")
     wanted = known.task if known else name
-    index = _index(manager, wanted)
-    for leaf in named_leaves(index, wanted):
-        _refuse_unsafe(index[leaf].cfg, leaf)
+    _settings(manager, wanted, named_leaves)
     before = datasets_config.HF_DATASETS_CACHE
     datasets_config.HF_DATASETS_CACHE = cache
     try:
@@ -251,7 +250,7 @@ def hub_tasks(name: str, known: HarnessTask | None, cache: Path) -> Loaded:
     except FedloomError:
         raise
     except (*_LACKING, ValueError) as error:
-        line = _line(error)
+        line = one_line(error)[:200]
         columns = f"with the columns {', '.join(known.columns)}; " if known else ""
         fetch = f"fetch {known.source}, {columns}" if known else ""
         raise MissingFileError(
@@ -292,14 +291,6 @@ def _index(manager: Any, wanted: str) -> Mapping[str, Any]:
     return manager.task_index
 
 
-def _refuse_unsafe(settings: Mapping[str, Any], leaf: str) -> None:
-    if settings.get("unsafe_code"):
-        raise ConfigError(
-            f"task '{leaf}' of lm-eval runs programs unconfined, which fedloom does not do; allowed are 'humaneval', "
-            "'mbpp' and task files of kind 'code', with --allow-code."
-        )
-
-
 def _refuse_class(settings: Mapping[str, Any], leaf: str) -> None:
     if "class" in settings:
         raise ConfigError(
@@ -324,8 +315,9 @@ def _splits(splits: Mapping[str, list[Document]]) -> Callable[..., Any]:
     try:
         made = {name: Dataset.from_list(rows) for name, rows in splits.items()}
     except (ValueError, TypeError) as error:  # pyarrow's refusals are both
-        line = " ".join(str(error).split())
-        raise DataError(f"the rows of a task do not agree in their columns' types ({line}); mend the file.") from error
+        raise DataError(
+            f"the rows of a task do not agree in their columns' types ({one_line(error)}); mend the file."
+        ) from error
     return lambda **_: made  # lm-eval hands over a task's metadata, which no row depends on
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Generator
 from importlib.metadata import PackageNotFoundError, requires
 
-from fedloom.base.errors import ConfigError
+from fedloom.base.errors import ConfigError, one_line
 
 __all__ = ["libraries"]
 
@@ -22,7 +22,7 @@ def libraries(name: str) -> Generator[None]:
 
 def _lack(error: ImportError) -> str:
     module = _module(error)
-    line = " ".join(str(error).split())[:200]
+    line = one_line(error)[:200]
     if not module:
         return f"needs a library that cannot be imported ({line}); install it."
     if importlib.util.find_spec(module):

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedloom.base.errors import DataError, MissingFileError
 from fedloom.data.records import Record, read_records
 from fedloom.lm_eval.shipped import FORMATS
+from fedloom.lm_eval.task_file import check_columns
 
 __all__ = ["LocalData", "local_data", "required_data"]
 
@@ -19,16 +20,6 @@ class LocalData:
     questions: tuple[Record, ...]
     shots: tuple[Record, ...]
     sha256: str
-
-    def check_columns(self, name: str, columns: Sequence[str]) -> None:
-        """Refuse the first row that lacks a column."""
-        for record in (*self.questions, *self.shots):
-            missing = [column for column in columns if record.values.get(column) is None]
-            if missing:
-                raise DataError(
-                    f"{record.where}: no column '{missing[0]}', task '{name}' needs {', '.join(columns)}; "
-                    f"found are {', '.join(map(str, record.values)) or 'none'}."
-                )
 
 
 def local_data(folder: Path | None, name: str) -> LocalData | None:
@@ -44,7 +35,7 @@ def local_data(folder: Path | None, name: str) -> LocalData | None:
 
 
 def required_data(folder: Path | None, name: str, columns: Sequence[str], source: str) -> LocalData:
-    """Return a task's local rows; without them the refusal says what to fetch and where to put it."""
+    """Return a task's local rows with these columns; without rows the refusal says what to fetch and put where."""
     found = local_data(folder, name)
     if found is None:
         place = folder if folder is not None else "DIR"
@@ -54,6 +45,8 @@ def required_data(folder: Path | None, name: str, columns: Sequence[str], source
             f"task '{name}': its data are not there: no {place}/{name}{FORMATS[0]} (nor {others}); fetch {source}; "
             f"{needed}put it there and give --data-dir {place}."
         )
+    for record in (*found.questions, *found.shots):
+        check_columns(record, name, columns)
     return found
 
 

@@ -5,7 +5,6 @@ same part of the same data share such rows; a dataset_name of several data is no
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -71,15 +70,15 @@ def rows_by_member(
     name: str, data: LocalData, column: str, members: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, LocalData]:
     """Return the rows of each member, of which the settings are given; members without a question are left out."""
-    known = _names(members)
+    close = _names(members)
     questions: dict[str, list[Record]] = {}
     shots: dict[str, list[Record]] = {}
     for rows, parts in ((data.questions, questions), (data.shots, shots)):
         for record in rows:
             value = record.values.get(column)
-            leaves = [value] if value in known.exact else known.close.get(_plain(value), [])
+            leaves = [str(value)] if value in tuple(members) else close.get(_plain(value), [])
             if value is None or not leaves:
-                raise _unknown(name, record, column, known)
+                raise _unknown(name, record, column, members, close)
             for leaf in _of_one_data(record, column, leaves, members):
                 parts.setdefault(leaf, []).append(record)
     return {
@@ -89,23 +88,15 @@ def rows_by_member(
     }
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What a row may call the members."""
-
-    exact: tuple[str, ...]
-    close: Mapping[str, Sequence[str]]
-    """Members by their names and by dataset_name, in small letters; a member's name goes before a dataset_name."""
-
-
-def _names(members: Mapping[str, Mapping[str, Any]]) -> _Names:
+def _names(members: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Sequence[str]]:
+    """Return members by name and by dataset_name, in small letters; a member's name goes before a dataset_name."""
     own: dict[str, list[str]] = {}
     shared: dict[str, list[str]] = {}
     for leaf, settings in members.items():
         own.setdefault(_plain(leaf), []).append(leaf)
         if settings.get("dataset_name") is not None:
             shared.setdefault(_plain(settings["dataset_name"]), []).append(leaf)
-    return _Names(tuple(members), shared | own)
+    return shared | own
 
 
 def _of_one_data(
@@ -121,14 +112,14 @@ def _of_one_data(
     )
 
 
-def _unknown(name: str, record: Record, column: str, known: _Names) -> DataError:
+def _unknown(name: str, record: Record, column: str, members: Iterable[str], close: Iterable[str]) -> DataError:
     value = record.values.get(column)
-    near = suggest(_plain(value), known.close).partition(" Known:")[0]
+    near = suggest(_plain(value), close).partition(" Known:")[0]
     hint = f" {near}" if value is not None and near.startswith("Did") else ""
     found = f"no column '{column}'" if value is None else f"{column}: found {value!r}"
     return DataError(
         f"{record.where}: {found}.{hint} It names the member of '{name}' that a row belongs to, allowed are "
-        f"{_few(known.exact)}; name it in every row, or ask the members one by one."
+        f"{_few(members)}; name it in every row, or ask the members one by one."
     )
 
 

@@ -7,8 +7,9 @@ the cells are (right, found by one, found by the other), so that both are scored
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,11 @@ __all__ = [
     "F1",
     "RESAMPLES",
     "Labels",
-    "Score",
     "f1_difference",
     "f1_scores",
     "mean_difference",
     "mean_score",
+    "score_record",
     "verdict",
 ]
 
@@ -37,21 +38,6 @@ F1 = ("f1_macro", "f1_micro", "f1_weighted")
 
 
 @dataclass(frozen=True)
-class Score:
-    """A metric of a task over n items; NaN stands where there is no error or interval."""
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    n: int
-
-    def as_record(self) -> dict[str, float | int | None]:
-        """Return the score as JSON values, null where there is none."""
-        return plain(self)
-
-
-@dataclass(frozen=True)
 class Labels:
     """Right and found labels of the items, item by item; "" is found where an answer names none."""
 
@@ -59,13 +45,24 @@ class Labels:
     right: tuple[str, ...]
     found: tuple[str, ...]
 
+    @classmethod
+    def of(cls, items: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> "Labels":
+        """Return the labels of items as they are written."""
+        return cls(names, *(tuple(item[name] for item in items) for name in ("right", "label")))
 
-def mean_score(values: Sequence[float]) -> Score:
+
+def score_record(score: Interval) -> dict[str, float | int | None]:
+    """Return a score over n items as JSON values, null where there is no error or interval."""
+    known = plain(score)
+    return {name: known[name] for name in ("value", "standard_error", "low", "high", "n")}
+
+
+def mean_score(values: Sequence[float]) -> Interval:
     """Return the mean of the items' values; its standard error is s / sqrt(n), of one item it is unknown."""
     n = len(values)
     interval = bootstrap(_table(values), resamples=RESAMPLES)
     error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    return Score(interval.value, error, interval.low, interval.high, n)
+    return Interval(interval.value, interval.low, interval.high, n, error)
 
 
 def mean_difference(one: Sequence[float], other: Sequence[float]) -> Interval:
@@ -77,31 +74,28 @@ def _table(values: Sequence[float]) -> ScoreTable:
     return ScoreTable(np.asarray(values, dtype=np.float64)[None], np.ones((1, len(values))), ("",) * len(values))
 
 
-def f1_scores(labels: Labels) -> dict[str, Score]:
+def f1_scores(labels: Labels) -> dict[str, Interval]:
     """Return macro, micro and weighted F1; the standard error is the spread of the resamples."""
     shares, counts = _cells([labels])
-    result: dict[str, Score] = {}
-    for name, measure in _MEASURES.items():
-        values = measure(counts)
-        low, high = map(float, np.percentile(values, [2.5, 97.5]))
-        result[name] = Score(float(measure(shares)[0]), float(values.std(ddof=1)), low, high, len(labels.right))
-    return result
+    return _intervals(_f1_of(shares), _f1_of(counts), len(labels.right))
 
 
 def f1_difference(one: Labels, other: Labels) -> dict[str, Interval]:
     """Return the F1 of one model less that of another over the same items."""
     if one.right != other.right or one.names != other.names:
         raise DataError("the labels of two models belong to other items; compare results on the same data.")
-    shares, counts = _cells([one, other])
-    width = len(one.names) + 1
-    cubes = [array.reshape(len(array), len(one.names), width, width) for array in (shares, counts)]
-    result: dict[str, Interval] = {}
-    for name, measure in _MEASURES.items():
-        # Summed over what the other model found, the cube is the table of one model, and the other way round.
-        value, values = (measure(cube.sum(axis=3)) - measure(cube.sum(axis=2)) for cube in cubes)
-        low, high = np.percentile(values, [2.5, 97.5])
-        result[name] = Interval(float(value[0]), float(low), float(high), len(one.right))
-    return result
+    # Summed over what the other model found, the cube is the table of one model, and the other way round.
+    value_31, value_3R = (_f1_of(cube.sum(axis=3)) - _f1_of(cube.sum(axis=2)) for cube in _cells([one, other]))
+    return _intervals(value_31, value_3R, len(one.right))
+
+
+def _intervals(value_31: Array, value_3R: Array, n: int) -> dict[str, Interval]:
+    """Return each F1 with its percentile interval over the resamples."""
+    low_3, high_3 = np.percentile(value_3R, [2.5, 97.5], axis=1)
+    ends = np.stack([value_31[:, 0], low_3, high_3, value_3R.std(axis=1, ddof=1)], axis=1).tolist()
+    return {
+        name: Interval(value, low, high, n, error) for name, (value, low, high, error) in zip(F1, ends, strict=True)
+    }
 
 
 def _cells(models: Sequence[Labels]) -> tuple[Array, Array]:
@@ -116,33 +110,19 @@ def _cells(models: Sequence[Labels]) -> tuple[Array, Array]:
     return flat.reshape(1, *shape), drawn.reshape(RESAMPLES, *shape)
 
 
-def _per_label(table_RLF: Array) -> tuple[Array, Array, Array]:
-    """Return [R, L] of hits, of items with that right label, and of items found with that label."""
+def _f1_of(table_RLF: Array) -> Array:
+    """Return macro, micro and weighted F1 of how often each (right, found) occurs, [3, R]."""
     n_labels = table_RLF.shape[1]
     hits_RL = np.diagonal(table_RLF[:, :, :n_labels], axis1=1, axis2=2)
-    return hits_RL, table_RLF.sum(axis=2), table_RLF.sum(axis=1)[:, :n_labels]
+    right_RL, found_RL = table_RLF.sum(axis=2), table_RLF.sum(axis=1)[:, :n_labels]
+    f1_RL = _f1(hits_RL, right_RL, found_RL)
+    micro_R = _f1(*(part.sum(axis=1) for part in (hits_RL, right_RL, found_RL)))
+    return np.stack([f1_RL.mean(axis=1), micro_R, (f1_RL * right_RL).sum(axis=1) / right_RL.sum(axis=1)])
 
 
 def _f1(hits: Array, right: Array, found: Array) -> Array:
     total = right + found
     return np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
-
-
-def _macro(table_RLF: Array) -> Array:
-    return _f1(*_per_label(table_RLF)).mean(axis=1)
-
-
-def _micro(table_RLF: Array) -> Array:
-    hits, right, found = (part.sum(axis=1) for part in _per_label(table_RLF))
-    return _f1(hits, right, found)
-
-
-def _weighted(table_RLF: Array) -> Array:
-    hits_RL, right_RL, found_RL = _per_label(table_RLF)
-    return (_f1(hits_RL, right_RL, found_RL) * right_RL).sum(axis=1) / right_RL.sum(axis=1)
-
-
-_MEASURES: Mapping[str, Callable[[Array], Array]] = dict(zip(F1, (_macro, _micro, _weighted), strict=True))
 
 
 def verdict(difference: Interval, *, higher_is_better: bool | None) -> str:

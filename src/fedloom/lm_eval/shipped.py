@@ -7,6 +7,7 @@ runs programs is defined here: lm-eval runs them unconfined, in its own process 
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedloom.base import config
 from fedloom.lm_eval.task_file import TaskFile, read_task_file
 
 __all__ = ["FORMATS", "HARNESS", "HarnessTask", "own_task", "own_tasks", "sources"]
@@ -14,7 +15,7 @@ __all__ = ["FORMATS", "HARNESS", "HarnessTask", "own_task", "own_tasks", "source
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 """Extensions of data files, in the order in which they are looked for."""
 
-_FILES = Path(__file__).parent / "task_files"
+_FILES, _HARNESS = (Path(__file__).parent / name for name in ("task_files", "harness_tasks.toml"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,61 +32,7 @@ class HarnessTask:
     """Column that tells a group's members apart; "" for a single task."""
 
 
-_MULTIPLE = ("sent1", "ending0", "ending1", "ending2", "ending3", "label")
-
-HARNESS = {
-    "mmlu": HarnessTask(
-        task="mmlu",
-        folder="mmlu/default",
-        columns=("question", "choices", "answer", "subject"),
-        source="the split test of cais/mmlu, configuration all (for shots its split dev)",
-        subset="subject",
-    ),
-    "bbh": HarnessTask(
-        task="bbh",
-        folder="bbh/cot_fewshot",
-        columns=("input", "target", "subset"),
-        source="the split test of every configuration of SaylorTwift/bbh, its name as subset (shots are built in)",
-        subset="subset",
-    ),
-    "drop": HarnessTask(
-        task="drop",
-        folder="drop",
-        columns=("query_id", "passage", "question", "answer", "validated_answers"),
-        source="the split validation of EleutherAI/drop",
-    ),
-    "gsm8k": HarnessTask(
-        task="gsm8k",
-        folder="gsm8k",
-        columns=("question", "answer"),
-        source="the split test of openai/gsm8k, configuration main (for shots its split train)",
-    ),
-    "math": HarnessTask(
-        task="hendrycks_math",
-        folder="hendrycks_math",
-        columns=("problem", "solution", "type"),
-        source="the split test of every configuration of EleutherAI/hendrycks_math",
-        subset="type",
-    ),
-    "medqa": HarnessTask(
-        task="medqa_4options",
-        folder="medqa",
-        columns=_MULTIPLE,
-        source="the split test of GBaker/MedQA-USMLE-4-options-hf",
-    ),
-    "medmcqa": HarnessTask(
-        task="medmcqa",
-        folder="medmcqa",
-        columns=("question", "opa", "opb", "opc", "opd", "cop"),
-        source="the split validation of openlifescienceai/medmcqa",
-    ),
-    "pubmedqa": HarnessTask(
-        task="pubmedqa",
-        folder="pubmedqa",
-        columns=("QUESTION", "CONTEXTS", "final_decision"),
-        source="the split test of bigbio/pubmed_qa, configuration pubmed_qa_labeled_fold0_source",
-    ),
-}
+HARNESS = {name: config.build(HarnessTask, table, name) for name, table in config.read_toml(_HARNESS).items()}
 """Our name -> lm-eval's task."""
 
 
@@ -101,6 +48,5 @@ def own_task(name: str) -> TaskFile:
 
 def sources() -> dict[str, tuple[tuple[str, ...], str]]:
     """Return the columns of every named task and what to fetch for it."""
-    known = {name: (task.columns, task.source) for name, task in HARNESS.items()}
-    own = {name: own_task(name) for name in own_tasks()}
-    return dict(sorted((known | {name: (task.columns, task.source) for name, task in own.items()}).items()))
+    known = HARNESS | {name: own_task(name) for name in own_tasks()}
+    return {name: (task.columns, task.source) for name, task in sorted(known.items())}

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fedloom.base import config, rng
-from fedloom.base.errors import ConfigError, DataError, MissingFileError
+from fedloom.base.errors import ConfigError, DataError, MissingFileError, one_line
 from fedloom.base.plugin import AtLeast, Count, Range, check_ranges
 from fedloom.data.records import Record, read_text
 
-__all__ = ["LETTERS", "Document", "TaskFile", "read_task_file", "the_label"]
+__all__ = ["LETTERS", "Document", "TaskFile", "check_columns", "read_task_file", "the_label"]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _COLUMN = re.compile(r"\{(\w+)\}")
@@ -104,12 +104,7 @@ class TaskFile:
         return [self._document(index, record) for index, record in enumerate(records)]
 
     def _document(self, index: int, record: Record) -> Document:
-        missing = [name for name in self.columns if record.values.get(name) is None]
-        if missing:
-            raise DataError(
-                f"{record.where}: no column '{missing[0]}', task '{self.name}' needs {', '.join(self.columns)}; "
-                f"found are {', '.join(map(str, record.values)) or 'none'}."
-            )
+        check_columns(record, self.name, self.columns)
         values = {name: _text(record.values[name]) for name in self.columns}
         head: Document = {"id": str(index)}
         if self.kind == "choice":
@@ -149,6 +144,16 @@ class TaskFile:
             known = (*self.values, *self.labels)
             raise DataError(f"{where}: found {value!r}, allowed are {', '.join(dict.fromkeys(known))}.")
         return label
+
+
+def check_columns(record: Record, task: str, columns: Sequence[str]) -> None:
+    """Refuse a row that lacks a column of the task."""
+    missing = [column for column in columns if record.values.get(column) is None]
+    if missing:
+        raise DataError(
+            f"{record.where}: no column '{missing[0]}', task '{task}' needs {', '.join(columns)}; "
+            f"found are {', '.join(map(str, record.values)) or 'none'}."
+        )
 
 
 def _check_labels(labels: Sequence[str]) -> None:
@@ -247,8 +252,9 @@ def _yaml(text: str, path: Path) -> dict[str, Any]:
     try:
         table = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path}: no plain YAML: {line}; tags such as !function are not allowed.") from error
+        raise ConfigError(
+            f"{path}: no plain YAML: {one_line(error)}; tags such as !function are not allowed."
+        ) from error
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: found no table of keys; see docs/closed_ended.md.")
     values = table.get("values")

@@ -2,7 +2,7 @@
 
 The base weights lie frozen in `dtype`; what training changes is a tree of float32 tensors that reach the module
 through `torch.func.functional_call`. The module is always in evaluation mode: the one thing random in a forward pass
-is the adapters' dropout, which draws from `Model.flow`. Code that comes with a model is never run, and weights are
+is the adapters' dropout, which draws from `Model.context`. Code that comes with a model is never run, and weights are
 safetensors only.
 """
 
@@ -21,7 +21,7 @@ from fedloom.base.errors import ConfigError, ModelError, suggest
 from fedloom.base.files import atomic_folder
 from fedloom.base.plugin import Fraction, Positive, Range, plugin
 from fedloom.base.tree import Tree
-from fedloom.contracts.federated import Flow, Model, ModelFamily
+from fedloom.contracts.federated import ForwardContext, Model, ModelFamily
 from fedloom.contracts.language import LanguageModel, language_model
 from fedloom.contracts.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
 from fedloom.models import attention as packed
@@ -106,9 +106,9 @@ class CausalLM(ModelFamily):
         exact = self._exact(source)
         module = source.module(dtype=dtype, attention=exact.attention, quantisation=quantisation, device=device)
         _check_vocabulary(source, module, tokenizer)
-        flow = Flow()
+        context = ForwardContext()
         if self.lora_rank:
-            self._add_adapter(module, source, flow, seed, exact.targets)
+            self._add_adapter(module, source, context, seed, exact.targets)
             freeze(module)
         module.eval().requires_grad_(False)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
@@ -116,7 +116,7 @@ class CausalLM(ModelFamily):
             module=module,
             trainable=trainable,
             tokenizer=tokenizer,
-            flow=flow,
+            context=context,
             base_id=source.base_id,
             stackable=all(re.search(self.stackable, name) for name in trainable),
             passage=exact.passage,
@@ -170,7 +170,7 @@ class CausalLM(ModelFamily):
         )
 
     def _add_adapter(
-        self, module: nn.Module, source: Checkpoint, flow: Flow, seed: int, patterns: frozenset[str] | None
+        self, module: nn.Module, source: Checkpoint, context: ForwardContext, seed: int, patterns: frozenset[str] | None
     ) -> None:
         targets = self.lora_targets
         if patterns is not None and not targets:
@@ -182,7 +182,7 @@ class CausalLM(ModelFamily):
             alpha=self.lora_alpha,
             dropout=self.lora_dropout,
             seed=seed,
-            flow=flow,
+            context=context,
         )
         if self.adapter:
             place(module, read_adapter(module, Path(self.adapter), base=self.path, base_id=source.base_id))
@@ -254,7 +254,7 @@ class CausalLM(ModelFamily):
         """
         source = Checkpoint.find(self.path)
         tokenizer, module = source.tokenizer(), source.module(dtype="auto")
-        self._add_adapter(module, source, Flow(), 0, None)
+        self._add_adapter(module, source, ForwardContext(), 0, None)
         lost = lost_in_peft(module.config.model_type, list(lora_layers(module)))
         if lost:
             raise ModelError(
@@ -272,7 +272,7 @@ class CausalLM(ModelFamily):
         source = Checkpoint.find(self.path)
         tokenizer = source.tokenizer()
         module = source.module(dtype="auto")
-        self._add_adapter(module, source, Flow(), 0, None)
+        self._add_adapter(module, source, ForwardContext(), 0, None)
         _merge(module)
         with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)

@@ -25,7 +25,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from fedloom.base.errors import ModelError
 from fedloom.base.tree import Tree, flatten, stack
 from fedloom.contracts.language import LanguageModel, PackedBatch, Passage
-from fedloom.contracts.model import Flow
+from fedloom.contracts.model import ForwardContext
 from fedloom.models import attention as packed
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
@@ -177,15 +177,15 @@ def _tried(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, p
 
 def _assembled(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: str, passage: Passage) -> LanguageModel:
     """Return the twin as a model that trains in one way."""
-    module, flow = truth.twin.build(attention), Flow()
+    module, context = truth.twin.build(attention), ForwardContext()
     if not wish.whole:
-        install(module, targets=targets, rank=RANK, alpha=ALPHA, dropout=0.0, seed=0, flow=flow)
+        install(module, targets=targets, rank=RANK, alpha=ALPHA, dropout=0.0, seed=0, context=context)
     trainable = truth.whole(0) if wish.whole else truth.factors(targets, 0)
     return LanguageModel(
         module=module.eval().requires_grad_(False),
         trainable=trainable,
         tokenizer=cast("PreTrainedTokenizerBase", None),  # nothing is written or read
-        flow=flow,
+        context=context,
         base_id="",
         stackable=not wish.whole,
         passage=passage,
@@ -222,7 +222,7 @@ def _unequal(truth: Truth, model: LanguageModel) -> str:
 
 def _trained(model: LanguageModel, params: Tree, batch: PackedBatch) -> tuple[Tensor, Tree]:
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
-    model.flow.batch = batch
+    model.context.batch = batch
     losses_S = model.token_losses(leaves, batch)
     slopes = torch.autograd.grad(losses_S.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
     return losses_S.detach(), dict(zip(leaves, slopes, strict=True))
@@ -233,7 +233,7 @@ def _leak(truth: Truth, model: LanguageModel) -> str:
     clients = _clients(truth, model)
     parts = truth.parts if model.stackable else [[item for part in truth.parts for item in part]]
     batch = pack(parts, _CPU)
-    model.flow.batch = batch
+    model.context.batch = batch
     params = stack(clients) if model.stackable else clients[0]
     with Embedding(cast("PreTrainedModel", model.module), params) as watched:
         losses_S = model.token_losses(params, batch)
@@ -266,7 +266,7 @@ def _reads_longer(truth: Truth, model: LanguageModel) -> bool:
     items = [example(length, vocabulary, "longer") for length in (end + 9, end // 2, end + 21)]
     params = _clients(truth, model)[0]
     batch = pack([items], _CPU)
-    model.flow.batch = batch
+    model.context.batch = batch
     with torch.no_grad():
         found_S = model.token_losses(params, batch)
     right_S = truth.right_losses(params, items)
@@ -278,7 +278,7 @@ def _pieces(truth: Truth, model: LanguageModel) -> bool:
         return False
     batch = pack([truth.parts[1]], _CPU)
     inputs = {"input_ids": batch.tokens_N[None], "use_cache": False}
-    params, model.flow.batch = _clients(truth, model)[1], None
+    params, model.context.batch = _clients(truth, model)[1], None
     try:
         with torch.no_grad():
             found_S = model.losses_in_pieces(params, inputs, batch.asked_S, batch.targets_S)

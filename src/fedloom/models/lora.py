@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from fedloom.base import rng
 from fedloom.base.errors import ModelError, suggest
 from fedloom.base.tree import Tree
-from fedloom.contracts.federated import Flow
+from fedloom.contracts.federated import ForwardContext
 from fedloom.contracts.language import PackedBatch
 from fedloom.models.low_rank import LowRank
 
@@ -48,7 +48,7 @@ class LoraLinear(nn.Module):
     path computes in the dtype of the input; gradients of factors are float32.
     """
 
-    def __init__(self, base: nn.Module, *, rank: int, alpha: float, dropout: float, flow: Flow) -> None:
+    def __init__(self, base: nn.Module, *, rank: int, alpha: float, dropout: float, context: ForwardContext) -> None:
         super().__init__()
         width_in, width_out, device = _widths(base)
         self.lora_A = nn.Parameter(torch.zeros(rank, width_in, device=device))
@@ -56,15 +56,15 @@ class LoraLinear(nn.Module):
         self.base = base
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.scaling = alpha / rank
-        self.flow = flow
+        self.context = context
 
     def forward(self, x: Tensor) -> Tensor:
         """Return base(x) + (alpha / r) B A x."""
-        flow, scaling = self.flow, self.scaling
-        scale = scaling if flow.scaling_K is None else scaling * flow.scaling_K
+        context, scaling = self.context, self.scaling
+        scale = scaling if context.scaling_K is None else scaling * context.scaling_K
         # A plain layer's output belongs to nobody else; other layers may hand out a view.
         in_place = isinstance(self.base, nn.Linear)
-        whose = flow.batch, flow.per_example, in_place
+        whose = context.batch, context.per_example, in_place
         return LowRank.apply(self.base(x), self._dropped(x), self.lora_A, self.lora_B, scale, *whose)
 
     def delta(self) -> Tensor:
@@ -73,7 +73,7 @@ class LoraLinear(nn.Module):
         return delta_OD.T if isinstance(self.base, Conv1D) else delta_OD
 
     def _dropped(self, x: Tensor) -> Tensor:
-        generators, batch = self.flow.generators, self.flow.batch
+        generators, batch = self.context.generators, self.context.batch
         if not generators or not self.dropout:
             return x
         keeps_ND = torch.zeros_like(x).view(-1, x.shape[-1])
@@ -115,7 +115,7 @@ def install(
     alpha: float,
     dropout: float,
     seed: int,
-    flow: Flow,
+    context: ForwardContext,
 ) -> None:
     """Freeze the module and replace its target layers by `LoraLinear`, in place.
 
@@ -125,7 +125,7 @@ def install(
     """
     module.requires_grad_(False)
     for name, base in targeted_layers(module, targets).items():
-        layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, flow=flow)
+        layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, context=context)
         start_RD = torch.empty(layer.lora_A.shape)  # drawn on the CPU: the same on every device
         nn.init.kaiming_uniform_(start_RD, a=math.sqrt(5), generator=rng.generator(seed, "lora", name))
         place(layer, {"lora_A": start_RD})

@@ -138,4 +138,4 @@ def _by_example(thins: Sequence[Tensor], wides: Sequence[Tensor], examples: Pack
         found.append(torch.bmm(thin.view(n_examples, length, -1).mT, wide.view(n_examples, length, -1)))
         start += n_examples * length
     by_group = torch.cat(found) if len(found) > 1 else found[0]
-    return by_group if examples.in_order else by_group[examples.order_E.argsort()]
+    return by_group if examples.in_order else by_group[examples.back_E]

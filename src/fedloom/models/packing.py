@@ -1,6 +1,7 @@
 """Examples of several clients as one packed batch."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,25 +54,31 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slac
     supervised_U = torch.cat([item.supervised_T for item in items]) & (column_U > 0)
     asked_S = place_U[supervised_U] - 1
     reference_E = torch.tensor([value for item in items for value in item.reference])
+    there = partial(_there, device=device)
     return PackedBatch(
-        tokens_N=tokens_N.to(device),
-        positions_N=positions_N.to(device),
+        tokens_N=there(tokens_N),
+        positions_N=there(positions_N),
         parts=sizes,
-        client_E=client_E.to(device),
+        client_E=there(client_E),
         groups=groups,
-        order_E=order_E.to(device),
-        place_M=place_M.to(device),
-        home_N=home_N.to(device),
-        behind_B=(~real_M).nonzero().squeeze(1).to(device),
-        padding_Q=padding_N.nonzero().squeeze(1).to(device),
-        asked_S=asked_S.to(device),
-        targets_S=tokens_N[asked_S + 1].to(device),
-        example_S=example_U[supervised_U].to(device),
-        reference_E=reference_E.to(device),
+        back_E=there(order_E.argsort()),
+        place_M=there(place_M),
+        home_N=there(home_N),
+        behind_B=there((~real_M).nonzero().squeeze(1)),
+        padding_Q=there(padding_N.nonzero().squeeze(1)),
+        asked_S=there(asked_S),
+        targets_S=there(tokens_N[asked_S + 1]),
+        example_S=there(example_U[supervised_U]),
+        reference_E=there(reference_E),
         lines=tuple(zip(start_E.tolist(), lengths, strict=True)),
         items=tuple(sequences) if max(sequences) > 1 else (),
         in_order=order_E.tolist() == list(range(len(lengths))),
     )
+
+
+def _there(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on the device; from pinned memory a GPU takes it while the processor goes on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def least_slack(width: int) -> int:
@@ -131,7 +138,7 @@ def _padded(
         parts=(n_sequences * length,),
         client_E=zero_E,
         groups=((n_sequences, length),),
-        order_E=zero_E,
+        back_E=zero_E,
         place_M=place_M,
         home_N=place_M,
         behind_B=none,

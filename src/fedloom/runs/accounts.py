@@ -2,7 +2,7 @@
 
 Three files tell of it: `spending.json` is written before a round may let anything out, `ledger.jsonl` holds an account
 for each client, and `privacy.json` is their summary. A run whose `run.toml` says that it is private has all three. One
-that is missing, or contradicts another, is refused: with it gone an epsilon would come out too small. They guard
+that is missing, or contradicts another, is refused: with it gone an epsilon would come out too small. They budget
 against accidents and careless hands; somebody who forges all three alike forges the statement.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from fedloom.base.errors import RunError
 from fedloom.base.files import json_sha256, write_atomic
 from fedloom.base.plugin import lookup
-from fedloom.contracts.federated import Earlier, Guard, Mechanism
+from fedloom.contracts.federated import Earlier, Mechanism, PrivacyBudget
 from fedloom.runs.directory import RunDirectory
 
 __all__ = [
@@ -98,29 +98,36 @@ def is_private(table: Mapping[str, Any]) -> bool:
 
 
 def account_line(
-    mechanism: Mechanism, client: str, guard: Guard, uses: int, *, round: int, before: Sequence[Earlier], broken: str
+    mechanism: Mechanism,
+    client: str,
+    budget: PrivacyBudget,
+    uses: int,
+    *,
+    round: int,
+    before: Sequence[Earlier],
+    broken: str,
 ) -> dict[str, Any]:
     """Return the line of the ledger that says what was spent of a client's privacy, or of all clients' under "".
 
     `before` is what the run's start has spent of it. An epsilon that nothing bounds is null; then `not_private` says
     why: `broken`, or that the start protects something else.
     """
-    spent = mechanism.spent(guard, uses, before)
+    spent = mechanism.spent(budget, uses, before)
     unbounded = bool(broken) or any(map(math.isinf, spent.values()))
     line: dict[str, Any] = {
         "round": round,
         "client": client,
         "what": f"privacy spent on {'this client' if client else 'all clients'}",
-        "sampling_rate": guard.rate,
-        "noise_multiplier": guard.noise_multiplier,
+        "sampling_rate": budget.rate,
+        "noise_multiplier": budget.noise_multiplier,
         "settings": dict(vars(mechanism)),
-        "delta": guard.delta,
+        "delta": budget.delta,
         "uses": uses,
-        "uses_allowed": guard.allowed,
+        "uses_allowed": budget.max_uses,
         "epsilon": dict.fromkeys(spent) if unbounded else spent,
     }
     if before or broken:
-        own = mechanism.spent(guard, uses)
+        own = mechanism.spent(budget, uses)
         line |= {"before": [dict(vars(one)) for one in before], "epsilon_of_this_run": own}
     if unbounded:
         line["not_private"] = broken or "its start protects something else than this run does"
@@ -232,8 +239,8 @@ def _later(table: Mapping[str, Any], line: Mapping[str, Any], uses: Mapping[str,
     settings = {key: value for key, value in table["privacy"].items() if key != "name"}
     mechanism = lookup(Mechanism, table["privacy"]["name"])(**settings)
     client = line["client"]
-    guard = Guard(line["sampling_rate"], line["noise_multiplier"], line["delta"], line["uses_allowed"])
+    budget = PrivacyBudget(line["sampling_rate"], line["noise_multiplier"], line["delta"], line["uses_allowed"])
     before = [Earlier(**one) for one in line.get("before", ())]
     now = max(line["uses"], uses.get(client, 0))
     broken = line.get("not_private", "")
-    return account_line(mechanism, client, guard, now, round=line["round"], before=before, broken=broken)
+    return account_line(mechanism, client, budget, now, round=line["round"], before=before, broken=broken)

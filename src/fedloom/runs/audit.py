@@ -37,7 +37,7 @@ from fedloom.base.files import write_atomic
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import flatten
 from fedloom.contracts.examples import Chat, Example, chat
-from fedloom.contracts.federated import Guard, Mechanism, Work
+from fedloom.contracts.federated import Mechanism, PrivacyBudget, Work
 from fedloom.contracts.language import language_model
 from fedloom.data.clients import Division, encode_shards
 from fedloom.data.holdout import hold_out, normalised
@@ -46,9 +46,9 @@ from fedloom.federated.rounds import State, begin, train
 from fedloom.runs.accounts import SPENDING
 from fedloom.runs.audit_bounds import exposure, guess_counts, loss_scores, membership, one_run_bound, reference_scores
 from fedloom.runs.audit_releases import CONFIDENCE, audit_releases
+from fedloom.runs.budgets import budgets_of
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.execute import RoundDone, run_files
-from fedloom.runs.guards import guards_of
 from fedloom.runs.planted import Target
 from fedloom.runs.prepared import Prepared, prepare, refuse_dropout
 from fedloom.runs.privacy import privacy_lines, worst_account
@@ -91,8 +91,8 @@ class _Setup:
 
     ready: Prepared
     stage: Stage
-    stated: Mapping[str, Guard]
-    """The guards of the run as its file says; those of the stage have no noise if it was removed."""
+    stated: Mapping[str, PrivacyBudget]
+    """The budgets of the run as its file says; those of the stage have no noise if it was removed."""
     canaries: Sequence[Canary]
     sets: Mapping[str, HeldOut]
     """What is scored: `canaries`, `members` and `others`."""
@@ -146,7 +146,7 @@ def audit(
         state = done
         yield event
     final = _losses(setup, state)
-    lines = privacy_lines(replace(setup.stage.plan, guards=setup.stated), state, {})
+    lines = privacy_lines(replace(setup.stage.plan, budgets=setup.stated), state, {})
     found = _found(setup, lines, base, final, noise)
     if releases:
         found["refuted"] = found["refuted"] or releases["refuted"]
@@ -163,7 +163,7 @@ def _written(directory: RunDirectory, found: dict[str, Any], releases: dict[str,
 
 def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, Any]:
     """Return what canaries in gradient space tell of the run's releases."""
-    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")(), ranks=()))  # guards follow when n is known
+    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")(), ranks=()))  # budgets follow when n is known
     refuse_dropout(bare.model, run.privacy)
     if not bare.model.stackable and run.privacy.covers().per_example:
         return {}  # a model trained whole is audited by texts alone
@@ -173,7 +173,7 @@ def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, An
     work = _of_run(bare.stages[0].work, run)
     target = Target(
         replace(work, plan=replace(work.plan, clients_per_round=run.clients_per_round or sys.maxsize)),
-        lambda sizes: guards_of(run, sizes),
+        lambda sizes: budgets_of(run, sizes),
         noise=1.0 if noise == "kept" else 0.0,
     )
     return audit_releases(target, n_trials=n_trials, per_training=per_training, seed=run.seed)
@@ -183,7 +183,7 @@ def _releases(run: TuningRun, n_trials: int, noise: NoiseChoice) -> dict[str, An
 
 
 def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
-    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")()))  # guards follow when n is known
+    bare = prepare(replace(run, privacy=lookup(Mechanism, "none")()))  # budgets follow when n is known
     refuse_dropout(bare.model, run.privacy)
     canaries = make_canaries(language_model(bare.model).tokenizer, tuple(bare.shards), n_canaries, run.seed)
     cut = sum(not run.task.targets(run.task.encode(canary.example, bare.model)) for canary in canaries)
@@ -196,12 +196,12 @@ def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
         if canary.included:
             train[canary.client] = (*train[canary.client], canary.example)
     shards, _ = encode_shards(replace(bare.division, train=train), run.task, bare.model)
-    stated = guards_of(run, {client: len(owned) for client, owned in train.items()})
-    used = {client: replace(guard, noise_multiplier=0.0) for client, guard in stated.items()}
+    stated = budgets_of(run, {client: len(owned) for client, owned in train.items()})
+    used = {client: replace(budget, noise_multiplier=0.0) for client, budget in stated.items()}
     parts = {"canaries": [canary.example for canary in canaries], "members": members, "others": others}
     sets = {name: held_out(name, part, run.task, bare.model)[0] for name, part in parts.items()}
     work = _of_run(replace(bare.stages[0].work, shards=shards), run)
-    work = replace(work, plan=replace(work.plan, guards=stated if noise == "kept" else used))
+    work = replace(work, plan=replace(work.plan, budgets=stated if noise == "kept" else used))
     return _Setup(replace(bare, run=run), replace(bare.stages[0], work=work), stated, canaries, sets)
 
 
@@ -257,7 +257,7 @@ def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, .
 
 def _trained(setup: _Setup, state: State) -> Iterator[tuple[State, RoundDone]]:
     stage, start_s = setup.stage, time.monotonic()
-    engine = setup.ready.run.engine.settled(stage.work, n_clients=stage.plan.clients_per_round)
+    engine = setup.ready.run.engine.resolved(stage.work, n_clients=stage.plan.clients_per_round)
     for done, record in train(stage.plan, state, engine.start(stage.work)):
         yield done, RoundDone(0, 1, record, round(time.monotonic() - start_s, 3))
 

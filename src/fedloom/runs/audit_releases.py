@@ -47,7 +47,7 @@ def audit_releases(target: Target, *, n_trials: int, per_training: int, seed: in
         "stated": first.stated,
         "delta": delta,
         "uses": first.uses,
-        "noise_multiplier": first.guard.noise_multiplier,
+        "noise_multiplier": first.budget.noise_multiplier,
         "bounds": {"many trials": asdict(many), "one run": asdict(one)},
         "refuted": max(many.epsilon, one.epsilon) > first.stated,
         "power": _power(target, first, shapes, delta),
@@ -56,11 +56,13 @@ def audit_releases(target: Target, *, n_trials: int, per_training: int, seed: in
 
 def _power(target: Target, first: Trials, shapes: Mapping[Shape, int], delta: float) -> dict[str, float] | None:
     """Return the share of the noise at which the audit would have refuted, and the true epsilon with it."""
-    guard = first.guard
+    budget = first.budget
     share = least_leak(shapes, stated=first.stated, delta=delta, confidence=CONFIDENCE)
     if not share:
         return None
-    true = target.work.plan.mechanism.spent(replace(guard, noise_multiplier=share * guard.noise_multiplier), first.uses)
+    true = target.work.plan.mechanism.spent(
+        replace(budget, noise_multiplier=share * budget.noise_multiplier), first.uses
+    )
     return {"noise": share, "epsilon": next(iter(true.values()))}
 
 

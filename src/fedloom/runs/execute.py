@@ -21,9 +21,9 @@ from fedloom.contracts.lineage import lineage_table, write_lineage
 from fedloom.federated.rounds import ClientRecord, RoundRecord, State, begin, ended, step
 from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
 from fedloom.runs.attendance import Absent, Attendance
-from fedloom.runs.copies import copied
 from fedloom.runs.directory import Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
+from fedloom.runs.log_forwarding import forwarded
 from fedloom.runs.measure import Evaluated, measure, models_of
 from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.privacy import (
@@ -67,7 +67,7 @@ def run_files(run: TuningRun, source: str) -> dict[str, str]:
     files = {"run.toml": config.dump(run), "source.toml": source}
     files["environment.json"] = json.dumps(environment(), indent=1)
     if run.privacy.covers().private:
-        files[SPENDING] = Spending.new(repeats=run.privacy.repeats()).text
+        files[SPENDING] = Spending.new(repeats=run.privacy.deterministic()).text
     diff = dirty_diff()
     return files | ({"dirty.diff": diff} if diff else {})
 
@@ -86,7 +86,7 @@ def execute(
     run's sinks (`copies`). Too little memory is refused with what to lower.
     """
     try:
-        yield from copied(_execute(run, directory, on_report, absent), run, directory)
+        yield from forwarded(_execute(run, directory, on_report, absent), run, directory)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, FedloomError) or not _is_memory(error):
             raise
@@ -198,7 +198,7 @@ def _train(
 
 def _account(directory: RunDirectory, ready: Prepared, plan: Plan, state: State) -> dict[str, Any]:
     """Write down what has been spent of the clients' privacy, where something protects it, and return the card."""
-    if not plan.guards:
+    if not plan.budgets:
         return {}
     lines = privacy_lines(plan, state, ready.origins)
     card = worst_account(plan, lines)
@@ -211,7 +211,7 @@ def _engine(directory: RunDirectory, ready: Prepared, stage: Stage) -> Engine:
     """Return the engine with what it chose when the run began: a resumed run must not choose anew."""
     path, dtype = directory.path / "chosen.json", str(next(ready.model.module.parameters()).dtype)
     if not path.is_file():
-        engine = ready.run.engine.settled(stage.work, n_clients=stage.plan.clients_per_round)
+        engine = ready.run.engine.resolved(stage.work, n_clients=stage.plan.clients_per_round)
         table = config.table_of(replace(ready.run, engine=engine))["engine"]
         write_atomic(path, json.dumps({"engine": table, "dtype": dtype}, indent=1))
         return engine
@@ -285,7 +285,7 @@ def _ledger(record: RoundRecord, stage: Stage, state: State) -> list[dict[str, A
         {"round": record.round, "client": client, "what": "nothing: it did not report", "bytes": 0, "leg": stage.name}
         for client in record.absent
     ]
-    if stage.plan.guards:
+    if stage.plan.budgets:
         return [_private_line(one, record, stage.plan, state) for one in record.clients] + missing
     return missing + [
         {
@@ -307,8 +307,8 @@ def _ledger(record: RoundRecord, stage: Stage, state: State) -> list[dict[str, A
 
 def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: State) -> dict[str, Any]:
     """Return a ledger line that says of a protected client nothing but what the mechanism lets out."""
-    name = plan.guard_of(client.client)
-    guard = plan.guards[name]
+    name = plan.budget_of(client.client)
+    budget = plan.budgets[name]
     return {
         "round": record.round,
         "client": client.client,
@@ -318,10 +318,10 @@ def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: 
         "bytes": client.upload_bytes,
         "download_bytes": record.download_bytes,
         "weight": client.weight,
-        "sampling_rate": guard.rate,
-        "noise_multiplier": guard.noise_multiplier,
-        "delta": guard.delta,
+        "sampling_rate": budget.rate,
+        "noise_multiplier": budget.noise_multiplier,
+        "delta": budget.delta,
         "uses": state.spent.get(name, 0),
-        "uses_allowed": guard.allowed,
+        "uses_allowed": budget.max_uses,
         "leg": "",
     }

@@ -34,7 +34,6 @@ from fedloom.contracts.federated import (
     Codec,
     Earlier,
     Engine,
-    Guard,
     Item,
     LossSum,
     Mean,
@@ -42,6 +41,7 @@ from fedloom.contracts.federated import (
     Model,
     Noise,
     Prediction,
+    PrivacyBudget,
     Rule,
     ServerOpt,
     Shard,
@@ -63,10 +63,10 @@ _NO_NOISE = 1e-30
 
 @dataclass(frozen=True)
 class Target:
-    """What is audited: a training, and the guards that clients of given sizes get."""
+    """What is audited: a training, and the budgets that clients of given sizes get."""
 
     work: Work
-    guards: Callable[[Mapping[str, int]], Mapping[str, Guard]]
+    budgets: Callable[[Mapping[str, int]], Mapping[str, PrivacyBudget]]
     noise: float = 1.0
     """What the noise is multiplied by, for comparison: with less than 1 nothing that is stated holds."""
 
@@ -78,7 +78,7 @@ class Trials:
     score_M: NDArray[np.float64]
     included_M: NDArray[np.bool_]
     """The coins: whether a canary joined, or sent its row and not the opposite."""
-    guard: Guard
+    budget: PrivacyBudget
     """Of the owner with the largest epsilon, as it is stated."""
     uses: int
     """Uses of the mechanism on that owner's data."""
@@ -99,22 +99,22 @@ def trials(target: Target, *, n_canaries: int, seed: int) -> Trials:
         raise ConfigError("audit: releases are audited of adapters; set model.lora_rank > 0.")
     coins = [random.random() < 0.5 for _ in range(n_canaries)]
     shards, owners = _planted(target.work, coins, unit)
-    guards = target.guards({client: len(shard.items) for client, shard in shards.items()})
+    budgets = target.budgets({client: len(shard.items) for client, shard in shards.items()})
     names = ["" if unit.at_server else owner for owner in owners]
     own = {name: torch.tensor([at for at, one in enumerate(names) if one == name]) for name in set(names)}
-    tape = _Tape(torch.zeros(n_canaries), own, guards)
+    tape = _Tape(torch.zeros(n_canaries), own, budgets)
     recorder = _Recorder(target.work.plan.mechanism, tape, target.work.plan.local.steps)
-    used = {name: replace(one, noise_multiplier=target.noise * one.noise_multiplier) for name, one in guards.items()}
+    used = {name: replace(one, noise_multiplier=target.noise * one.noise_multiplier) for name, one in budgets.items()}
     work = _with(target, shards, used, recorder, n_canaries, seed)
     plan = work.plan
-    carrier = lookup(Engine, "cohort")().settled(work, n_clients=len(plan.clients)).start(work)
+    carrier = lookup(Engine, "cohort")().resolved(work, n_clients=len(plan.clients)).start(work)
     state = begin(plan, flatten(work.model.trainable).cpu())
     for done, _ in train(plan, state, carrier):
         state, tape.sign = done, 1 - 2 * (done.round % 2)
     uses = {name: max(1, state.spent.get(name, 0)) for name in own}
     epsilon = {
         one: next(iter(target.work.plan.mechanism.spent(*one).values()))
-        for one in {(guards[name], uses[name]) for name in own}
+        for one in {(budgets[name], uses[name]) for name in own}
     }
     worst = max(epsilon, key=lambda one: epsilon[one])
     return Trials(
@@ -122,7 +122,7 @@ def trials(target: Target, *, n_canaries: int, seed: int) -> Trials:
         np.array(coins),
         *worst,
         epsilon[worst],
-        max(guard.delta for guard in guards.values()),
+        max(budget.delta for budget in budgets.values()),
         _shapes(target, Counter(names), uses, len(work.model.trainable)),
     )
 
@@ -140,16 +140,16 @@ def _shapes(target: Target, counts: Mapping[str, int], uses: Mapping[str, int], 
         sizes = dict.fromkeys(map(str, range(max(1, counts[""] // 2))), 1)
     else:
         sizes = dict.fromkeys(counts, 1)
-    guards = target.guards(sizes)
+    budgets = target.budgets(sizes)
     norm_L1 = torch.zeros(n_tensors if unit.per_example else 1, 1)
     norm_L1[-1] = _STEEP
-    height = min(float((norm_L1 * mechanism.scales(norm_L1, mechanism.start()))[-1]), mechanism.bound())
+    height = min(float((norm_L1 * mechanism.scales(norm_L1, mechanism.init()))[-1]), mechanism.bound())
     found: Counter[Shape] = Counter()
     for name, count in counts.items():
-        guard = guards[name]
+        budget = budgets[name]
         population = sizes.get(name, 1) if unit.per_example else len(sizes) if unit.at_server else 1
-        spread = max(mechanism.spread(guard, mechanism.start(), guard.rate * population), _NO_NOISE)
-        found[Shape(height / spread, guard.rate, uses[name], unit.whole_client and not unit.at_server)] += count
+        spread = max(mechanism.spread(budget, mechanism.init(), budget.rate * population), _NO_NOISE)
+        found[Shape(height / spread, budget.rate, uses[name], unit.whole_client and not unit.at_server)] += count
     return found
 
 
@@ -195,7 +195,7 @@ def _planted(work: Work, coins: Sequence[bool], unit: Unit) -> tuple[dict[str, S
 def _with(
     target: Target,
     shards: Mapping[str, Shard],
-    guards: Mapping[str, Guard],
+    budgets: Mapping[str, PrivacyBudget],
     recorder: "_Recorder",
     n_canaries: int,
     seed: int,
@@ -220,7 +220,7 @@ def _with(
         clients_per_round=min(target.work.plan.clients_per_round, len(shards)),
         seed=seed,
         mechanism=recorder,
-        guards=guards,
+        budgets=budgets,
         layout=layout,
         ranks={},
         steps={},
@@ -236,8 +236,8 @@ class _Tape:
     sum_M: Tensor
     own: Mapping[str, Tensor]
     """The canaries among each owner's data; under "" those among all clients."""
-    stated: Mapping[str, Guard]
-    """The owners' guards with all of their noise."""
+    stated: Mapping[str, PrivacyBudget]
+    """The owners' budgets with all of their noise."""
     sign: int = 1
 
     def take(self, owner: str, released_M: Tensor, spread: float) -> None:
@@ -283,7 +283,7 @@ class _PlantedTask(Task):
         if known is not batch or not len(at):
             return found
         # Of several sequences the first carries the slope; an example's gradient is the sum over them.
-        row = batch.first_X[at] if model.flow.per_example else batch.owner_X[at]
+        row = batch.first_X[at] if model.context.per_example else batch.owner_X[at]
         slope = _STEEP * self.tape.sign if self.example else -_STEEP / _LR * self.tape.sign
         steep = slope * side * params[_NAME][row, canary] * found.weight_B[at]
         return LossSum(found.total_B.index_add(0, at, steep.to(found.total_B)), found.weight_B)
@@ -323,33 +323,33 @@ class _Recorder(Mechanism):
     def covers(self) -> Unit:
         return self.inner.covers()
 
-    def guard(self, *, population: int, expected: float, uses: int) -> Guard:
-        return self.inner.guard(population=population, expected=expected, uses=uses)
+    def budget(self, *, population: int, expected: float, uses: int) -> PrivacyBudget:
+        return self.inner.budget(population=population, expected=expected, uses=uses)
 
-    def spent(self, guard: Guard, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
-        return self.inner.spent(guard, uses, before)
+    def spent(self, budget: PrivacyBudget, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
+        return self.inner.spent(budget, uses, before)
 
-    def start(self) -> Tree:
-        return self.inner.start()
+    def init(self) -> Tree:
+        return self.inner.init()
 
     def bound(self) -> float:
         return self.inner.bound()
 
-    def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
-        return self.inner.scales(norms_LE, kept)
+    def scales(self, norms_LE: Tensor, state: Tree) -> Tensor:
+        return self.inner.scales(norms_LE, state)
 
-    def spread(self, guard: Guard, kept: Tree, expected: float) -> float:
-        return self.inner.spread(guard, kept, expected)
+    def spread(self, budget: PrivacyBudget, state: Tree, expected: float) -> float:
+        return self.inner.spread(budget, state, expected)
 
     def release(self, sum_P: Tensor, **settings: Any) -> tuple[Tensor, Tree]:
         owner, expected = settings["noise"].client, settings["expected"]
-        spread = self.inner.spread(self.tape.stated[owner], settings["kept"], expected)
-        released_P, kept = self.inner.release(sum_P, **settings)
+        spread = self.inner.spread(self.tape.stated[owner], settings["state"], expected)
+        released_P, state = self.inner.release(sum_P, **settings)
         self.tape.take(owner, expected * released_P[-len(self.tape.sum_M) :].cpu(), spread)
-        return released_P, kept
+        return released_P, state
 
-    def repeats(self) -> bool:
-        return self.inner.repeats()
+    def deterministic(self) -> bool:
+        return self.inner.deterministic()
 
     def source(self, *names: str | int) -> Noise:
         if names[0] == "sampling":  # a step begins, the same one for all who train beside each other

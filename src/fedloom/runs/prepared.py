@@ -10,39 +10,33 @@ import torch
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
-from fedloom.base.tree import Layout, Tree
+from fedloom.base.tree import Layout
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.federated import Guard, Mechanism, Model, Shard, Work
+from fedloom.contracts.federated import Mechanism, Model, Shard, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
+from fedloom.runs.budgets import budgets_of
 from fedloom.runs.corpus import refuse_few_texts
-from fedloom.runs.guards import guards_of
 from fedloom.runs.origins import Origin, origin_of
 from fedloom.runs.preparing import Preparing
-from fedloom.runs.stage import Stage, stage_of
+from fedloom.runs.stage import Loaded, Stage, stage_of
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["Prepared", "prepare", "prepare_client", "refuse_dropout"]
 
 
-@dataclass(frozen=True)
-class Prepared:
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Loaded):
     """A run with everything loaded."""
 
     run: TuningRun
-    model: Model
     division: Division
     shards: Mapping[str, Shard]
     counts: Mapping[str, Mapping[str, int]]
     held: tuple[HeldOut, ...]
     stages: tuple[Stage, ...]
-    layout: Layout
-    shared: Tree
-    private: Tree
-    lineage: Lineage
-    """How the weights that the run starts from were trained."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -52,8 +46,8 @@ class Prepared:
 
     @property
     def origins(self) -> dict[str, Origin]:
-        """What came before the run for each guard's data."""
-        names, data = {name for stage in self.stages for name in stage.plan.guards}, self.division.fingerprints
+        """What came before the run for each budget's data."""
+        names, data = {name for stage in self.stages for name in stage.plan.budgets}, self.division.fingerprints
         kind = {"mechanism": self.run.privacy.name, "unit": self.run.privacy.covers().name}
         return {
             name: origin_of(
@@ -63,18 +57,6 @@ class Prepared:
         }
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """The model that a run starts from, and what of it is shared."""
-
-    model: Model
-    layout: Layout
-    shared: Tree
-    private: Tree
-    lineage: Lineage
-    start: str
-
-
 def prepare(run: TuningRun, folder: Path | None = None) -> Prepared:
     """Return a run with its model and data loaded, all of it checked before the first step.
 
@@ -82,7 +64,7 @@ def prepare(run: TuningRun, folder: Path | None = None) -> Prepared:
     """
     division = _divided(run)
     sizes = {client: len(examples) for client, examples in division.train.items()}
-    guards = guards_of(run, sizes)  # refuses before a model is loaded
+    budgets = budgets_of(run, sizes)  # refuses before a model is loaded
     loaded = _loaded(run)
     division = _identified(division, loaded.model)
     division = _made(run, division, folder)
@@ -90,24 +72,14 @@ def prepare(run: TuningRun, folder: Path | None = None) -> Prepared:
         division = _knowing(division, run.evaluation.cluster)
     shards, counts = encode_shards(division, run.task, loaded.model)
     kept = {client: len(shard.items) for client, shard in shards.items()}
-    if guards and kept != sizes:
-        guards = guards_of(run, kept)  # what cannot be learnt from is not drawn either
+    if budgets and kept != sizes:
+        budgets = budgets_of(run, kept)  # what cannot be learnt from is not drawn either
     held, told = _held(run, division, loaded.model)
     own = run.as_baseline() if run.protocol.baseline else run
     groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
-    stages = tuple(_stage(own, group, loaded, guards) for group in groups)
+    stages = tuple(stage_of(own, group, loaded, budgets) for group in groups)
     return Prepared(
-        run,
-        loaded.model,
-        division,
-        shards,
-        counts | told,
-        held,
-        stages,
-        loaded.layout,
-        loaded.shared,
-        loaded.private,
-        loaded.lineage,
+        **vars(loaded), run=run, division=division, shards=shards, counts=counts | told, held=held, stages=stages
     )
 
 
@@ -121,9 +93,9 @@ def prepare_client(run: TuningRun, client: str, clients: Sequence[str], folder: 
     division = _divided(run, owner=client)
     loaded = _loaded(run)
     shards, _ = encode_shards(_made(run, division, folder), run.task, loaded.model)
-    guards = guards_of(run, {client: len(shards[client].items)}, clients)
+    budgets = budgets_of(run, {client: len(shards[client].items)}, clients)
     group = Group("", shards, run.clients_per_round or len(clients), run.local.steps)
-    return _stage(run, group, loaded, guards, clients).work
+    return stage_of(run, group, loaded, budgets, clients).work
 
 
 def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]) -> None:
@@ -159,7 +131,7 @@ def _divided(run: TuningRun, owner: str = "") -> Division:
     return division
 
 
-def _loaded(run: TuningRun) -> _Loaded:
+def _loaded(run: TuningRun) -> Loaded:
     """Return the model, checked against the run."""
     torch.set_num_threads(run.threads)
     model = run.model.build(seed=run.seed, device=device_of(run.device), train=run.train)
@@ -173,7 +145,8 @@ def _loaded(run: TuningRun) -> _Loaded:
     _check_ranks(run, layout)
     if shared:
         run.aggregator.check_layout(Layout.of({"delta": shared}))
-    return _Loaded(model, layout, shared, private, lineage, _start(model, lineage))
+    start = _start(model, lineage)
+    return Loaded(model=model, layout=layout, shared=shared, private=private, lineage=lineage, start=start)
 
 
 def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
@@ -195,21 +168,6 @@ def _held(run: TuningRun, division: Division, model: Model) -> tuple[tuple[HeldO
     held = tuple(part for part, _ in sets.values())
     refuse_few_texts(asked.corpus_metrics, held)
     return held, {f"({name})": run.task.counts(items) for name, (_, items) in sets.items()}
-
-
-def _stage(
-    run: TuningRun, group: Group, loaded: _Loaded, guards: Mapping[str, Guard], clients: Sequence[str] = ()
-) -> Stage:
-    return stage_of(
-        run,
-        group,
-        model=loaded.model,
-        guards=guards,
-        layout=loaded.layout,
-        private=loaded.private,
-        start=loaded.start,
-        clients=clients,
-    )
 
 
 def _start(model: Model, lineage: Lineage) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedloom.base.config import table_of
 from fedloom.base.errors import RunError
-from fedloom.contracts.federated import Guard, Plan
+from fedloom.contracts.federated import Plan, PrivacyBudget
 from fedloom.contracts.lineage import NONE, Lineage, Owner, Training
 from fedloom.federated.rounds import State, spent_at_most
 from fedloom.runs.accounts import account_line, privacy_card, read_spending, write_spending
@@ -20,19 +20,21 @@ __all__ = ["lineage_of_result", "privacy_lines", "refuse_forgotten", "with_lost_
 
 
 def privacy_lines(plan: Plan, state: State, origins: Mapping[str, Origin]) -> list[dict[str, Any]]:
-    """Return what each guard has let pass so far and before the run, epsilon by both accountants; from uses alone.
+    """Return what each budget has let pass so far and before the run, epsilon by both accountants; from uses alone.
 
     Uses are exact after a resume. With seeded noise they lie in the checkpoint, since a round that is done again sends
     the very same rows. With noise of the system it would send others: see `write_ahead`.
     """
-    found: dict[tuple[Guard, int, Origin], dict[str, Any]] = {}  # many clients are alike, and accounting takes a moment
+    found: dict[
+        tuple[PrivacyBudget, int, Origin], dict[str, Any]
+    ] = {}  # many clients are alike, and accounting takes a moment
     lines: list[dict[str, Any]] = []
-    for name, guard in plan.guards.items():
-        key = guard, state.spent.get(name, 0), origins.get(name, Origin())
+    for name, budget in plan.budgets.items():
+        key = budget, state.spent.get(name, 0), origins.get(name, Origin())
         if key not in found:
             _, uses, origin = key
             found[key] = account_line(
-                plan.mechanism, name, guard, uses, round=state.round, before=origin.before, broken=origin.broken
+                plan.mechanism, name, budget, uses, round=state.round, before=origin.before, broken=origin.broken
             )
         lines.append(found[key] | {"client": name})
     return lines
@@ -45,7 +47,7 @@ def worst_account(plan: Plan, lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write_ahead(directory: RunDirectory, plan: Plan, state: State) -> None:
     """Write down what the coming round may spend before any row leaves: a round that is lost was spent all the same."""
-    if plan.guards:
+    if plan.budgets:
         write_spending(directory, spent_at_most(plan, state))
 
 
@@ -63,7 +65,7 @@ def with_lost_uses(directory: RunDirectory, plan: Plan, state: State) -> State:
 
     Raises RunError if `spending.json` tells of fewer uses than the checkpoint.
     """
-    if not plan.guards:
+    if not plan.budgets:
         return state
     begun = read_spending(directory).uses
     if any(begun.get(name, 0) < uses for name, uses in state.spent.items()):
@@ -71,27 +73,27 @@ def with_lost_uses(directory: RunDirectory, plan: Plan, state: State) -> State:
             f"{directory.path / 'spending.json'}: counts fewer uses of the clients' data than the checkpoint; restore "
             "it, or start a new run."
         )
-    return state if plan.mechanism.repeats() else replace(state, spent=dict(begun))
+    return state if plan.mechanism.deterministic() else replace(state, spent=dict(begun))
 
 
 def lineage_of_result(directory: RunDirectory, ready: Prepared, stage: Stage, state: State) -> Lineage:
     """Return the lineage of what the stage has trained so far: that of its start, and its own."""
     plan, data = stage.plan, ready.division.fingerprints
-    if plan.guards:
-        one_for_all = plan.guards.get("")
-        names = data if one_for_all else plan.guards
+    if plan.budgets:
+        one_for_all = plan.budgets.get("")
+        names = data if one_for_all else plan.budgets
         owners = tuple(
-            _owner(name, data[name], one_for_all or plan.guards[name], state.spent.get("" if one_for_all else name, 0))
+            _owner(name, data[name], one_for_all or plan.budgets[name], state.spent.get("" if one_for_all else name, 0))
             for name in names
         )
     else:
         owners = tuple(Owner(client, data[client]) for client in _trained_on(ready, stage))
-    kind = (plan.mechanism.name, plan.mechanism.covers().name) if plan.guards else (NONE, "nothing")
+    kind = (plan.mechanism.name, plan.mechanism.covers().name) if plan.budgets else (NONE, "nothing")
     return (*ready.lineage, Training(_identity(directory, ready, stage), *kind, owners))
 
 
-def _owner(client: str, data: str, guard: Guard, uses: int) -> Owner:
-    return Owner(client, data, guard.rate, guard.noise_multiplier, guard.delta, uses)
+def _owner(client: str, data: str, budget: PrivacyBudget, uses: int) -> Owner:
+    return Owner(client, data, budget.rate, budget.noise_multiplier, budget.delta, uses)
 
 
 def _trained_on(ready: Prepared, stage: Stage) -> list[str]:
@@ -102,6 +104,6 @@ def _trained_on(ready: Prepared, stage: Stage) -> list[str]:
 
 def _identity(directory: RunDirectory, ready: Prepared, stage: Stage) -> str:
     """Return what tells this training from all others: runs that would release the same share it."""
-    private = read_spending(directory).id if stage.plan.guards else ""
+    private = read_spending(directory).id if stage.plan.budgets else ""
     parts = table_of(ready.run), stage.start, sorted(ready.division.fingerprints.items()), stage.name, private
     return hashlib.sha256(repr(parts).encode()).hexdigest()

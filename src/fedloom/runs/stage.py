@@ -6,10 +6,25 @@ from fractions import Fraction
 
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.federated import Guard, Model, Plan, Work
+from fedloom.contracts.federated import Model, Plan, PrivacyBudget, Work
+from fedloom.contracts.lineage import Lineage
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["Stage", "stage_of"]
+__all__ = ["Loaded", "Stage", "stage_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The model that a run starts from, and what of it is shared."""
+
+    model: Model
+    layout: Layout
+    shared: Tree
+    private: Tree
+    lineage: Lineage
+    """How the weights that the run starts from were trained."""
+    start: str
+    """A hash of those weights and their lineage; "" where they have none."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +46,7 @@ class Stage:
 
 
 def stage_of(
-    run: TuningRun,
-    group: Group,
-    *,
-    model: Model,
-    guards: Mapping[str, Guard],
-    layout: Layout,
-    private: Tree,
-    start: str,
-    clients: Sequence[str] = (),
+    run: TuningRun, group: Group, loaded: Loaded, budgets: Mapping[str, PrivacyBudget], clients: Sequence[str] = ()
 ) -> Stage:
     """Return the training of a group of owners; `clients` names all of them where not all shards are at hand."""
     clients = tuple(clients or group.shards)
@@ -57,15 +64,15 @@ def stage_of(
         min_clients=run.min_clients,
         rounds=run.rounds,
         seed=run.seed,
-        guards=guards,
-        layout=layout,
+        budgets=budgets,
+        layout=loaded.layout,
         ranks={client: run.ranks[at % len(run.ranks)] for at, client in enumerate(clients)} if run.ranks else {},
         steps=_steps(run, group, Fraction(run.rounds * per_round, len(clients))),
         # The same noise in two runs would fall out of the difference of what they release.
-        stream=f"{run.seed} from {start}" if start else run.seed,
+        stream=f"{run.seed} from {loaded.start}" if loaded.start else run.seed,
     )
-    work = Work(plan=plan, model=model, task=run.task, shards=group.shards, private=private)
-    return Stage(group.name, group.owner, start, work)
+    work = Work(plan=plan, model=loaded.model, task=run.task, shards=group.shards, private=loaded.private)
+    return Stage(group.name, group.owner, loaded.start, work)
 
 
 def _steps(run: TuningRun, group: Group, selections: Fraction) -> dict[str, int]:

@@ -19,7 +19,7 @@ def save_state(state: State, layout: Layout, *, stage: int, wall_s: float) -> Ch
         "shared.safetensors": _named(state.shared),
         "opt.safetensors": _named(state.opt),
         "memory.safetensors": memory,
-        "mechanism.safetensors": state.kept,
+        "mechanism.safetensors": state.privacy,
     }
     if state.history:
         trees["history.safetensors"] = _named(state.history)
@@ -36,9 +36,9 @@ def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
         memory.setdefault(client, {}).setdefault(slot, {})[name] = tensor
     shared, opt = (_slots(saved.trees[f"{group}.safetensors"]) for group in ("shared", "opt"))
     history = _slots(saved.trees.get("history.safetensors", {}))
-    kept, spent = saved.trees["mechanism.safetensors"], saved.values["spent"]
+    privacy, spent = saved.trees["mechanism.safetensors"], saved.values["spent"]
     round = int(saved.values["round"])
-    return int(saved.values["leg"]), State(round, params_P, shared, opt, memory, spent, kept, history)
+    return int(saved.values["leg"]), State(round, params_P, shared, opt, memory, spent, privacy, history)
 
 
 def _named(slots: Mapping[str, Tree]) -> Tree:

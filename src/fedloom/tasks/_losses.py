@@ -45,7 +45,7 @@ def passes(
     *,
     most_tokens: int = _BATCH_TOKENS,
 ) -> Iterator[Pass]:
-    """Yield all examples in batches, the longest of each part first; the model's flow knows the batch meanwhile."""
+    """Yield all examples in batches, the longest of each part first; the model's context knows the batch meanwhile."""
     left = [sorted(range(len(part)), key=lambda i, part=part: -len(part[i].tokens_T)) for part in parts]
     while any(left):
         active = [k for k, places in enumerate(left) if places]
@@ -54,11 +54,11 @@ def passes(
         places = [left[k][:count] for k in active]
         left = [rest[count:] for rest in left]
         batch = task.collate([[parts[k][i] for i in chosen] for k, chosen in zip(active, places, strict=True)], model)
-        model.flow.batch = batch
+        model.context.batch = batch
         try:
             yield Pass(active, places, of_active(params, active, len(parts)), batch)
         finally:
-            model.flow.batch = None
+            model.context.batch = None
 
 
 def losses(task: Task, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Encoded]]) -> list[list[Mean]]:

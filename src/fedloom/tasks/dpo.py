@@ -29,6 +29,7 @@ from fedloom.contracts.chunked_loss import LARGE
 from fedloom.contracts.examples import Chat, Example, Preference, Turn
 from fedloom.contracts.federated import Prediction, Task, Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
+from fedloom.contracts.model import sums_by
 from fedloom.models.generation import template_tokens
 from fedloom.models.packing import alike, least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
@@ -244,7 +245,7 @@ def _log_probabilities(model: LanguageModel, params: Tree, batch: PackedBatch) -
 def _summed(values_S: Tensor, batch: PackedBatch) -> Tensor:
     # One place more than there are sequences: nobody's tokens fall into it.
     n_sequences = len(batch.client_E)
-    return values_S.new_zeros(n_sequences + 1).index_add(0, batch.example_S, values_S)[:n_sequences]
+    return sums_by(values_S, batch.example_S, n_sequences + 1)[:n_sequences]
 
 
 def _counts(batch: PackedBatch) -> Tensor:

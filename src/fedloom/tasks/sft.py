@@ -22,6 +22,7 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat, Document, Example
 from fedloom.contracts.federated import Prediction, Task, Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch, Piece
+from fedloom.contracts.model import sums_by
 from fedloom.models.packing import alike, least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import losses, token_counts
@@ -99,7 +100,7 @@ class Sft(Task):
         sums = torch.stack((losses_S, torch.ones_like(losses_S)))
         n_examples = len(batch.client_E)
         # One column more than there are examples: nobody's tokens fall into it.
-        sums_2E = sums.new_zeros(2, n_examples + 1).index_add(1, batch.example_S, sums)[:, :n_examples]
+        sums_2E = sums_by(sums, batch.example_S, n_examples + 1)[:, :n_examples]
         total_X, weight_X = batch.by_example(sums_2E.T).T
         return LossSum(total_X, weight_X)
 

@@ -1,3 +1,3 @@
-"""Scores of many texts at once, one per file: each a `CorpusMetric`."""
+"""Scores of many texts at once, one per file, or several that differ in a word: each a `CorpusMetric`."""
 
 __all__: list[str] = []

@@ -9,22 +9,20 @@ import zlib
 from collections.abc import Sequence
 
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import check_count
+from fedloom.evaluation.corpus_metrics._checks import OfAnswers
 from fedloom.text.words import well_formed
 
 __all__ = ["CompressionRatio"]
 
 
 @plugin("compression_ratio")
-class CompressionRatio(CorpusMetric):
+class CompressionRatio(OfAnswers):
     """How many times smaller the answers become."""
 
     high = math.inf
     higher_is_better = False
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the ratio; references do not matter."""
-        check_count(self, len(predictions))
-        plain = well_formed("\n".join(predictions)).encode()
+    def score(self, texts: Sequence[str]) -> float:
+        """Return the ratio."""
+        plain = well_formed("\n".join(texts)).encode()
         return len(plain) / len(zlib.compress(plain, 9))

@@ -10,13 +10,11 @@ refused: with few, the area is biased and its spread hides what it measures.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import with_reference
+from fedloom.evaluation.corpus_metrics._checks import OfReferences
 from fedloom.evaluation.corpus_metrics._frontier import area, histograms
 from fedloom.text.embedding import counted, embedded
 
@@ -24,19 +22,18 @@ __all__ = ["MauveStyle"]
 
 
 @plugin("mauve_style")
-class MauveStyle(CorpusMetric):
+class MauveStyle(OfReferences):
     """The area, 0 to 1."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
+    needs = ("sklearn",)
 
     least = 500
 
     path: str = ""
     """Folder of a sentence encoder with its tokenizer; empty: hashed n-grams of characters."""
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the area for the answers that have a reference."""
-        sides = with_reference(self, predictions, references)
-        texts = [*sides[0], *sides[1]]
+    def score(self, found: Sequence[str], wanted: Sequence[str]) -> float:
+        """Return the area."""
+        texts = [*found, *wanted]
         vectors_LD = embedded(texts, self.path).double().numpy() if self.path else counted(texts)
         return area(*histograms(*np.split(vectors_LD, 2)))

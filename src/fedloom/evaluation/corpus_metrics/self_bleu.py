@@ -9,12 +9,11 @@ Deviations: sacrebleu's tokens and smoothing in place of nltk's. Two answers wit
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import check_count
+from fedloom.evaluation.corpus_metrics._checks import OfAnswers
 from fedloom.text.words import ngrams
 
 __all__ = ["SelfBleu"]
@@ -24,10 +23,10 @@ Counts = Counter[tuple[str, ...]]
 
 
 @plugin("self_bleu")
-class SelfBleu(CorpusMetric):
+class SelfBleu(OfAnswers):
     """0 if answers share no word, 100 if all are alike."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    needs = ("sacrebleu",)
 
     high = 100.0
     higher_is_better = False
@@ -35,11 +34,10 @@ class SelfBleu(CorpusMetric):
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
     """How sacrebleu cuts texts; zh for Chinese, char for other scripts without blanks."""
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the mean; references do not matter."""
-        check_count(self, len(predictions))
+    def score(self, texts: Sequence[str]) -> float:
+        """Return the mean."""
         bleu = library("sacrebleu").BLEU(effective_order=True, tokenize=self.tokenize)
-        tokens = [bleu.tokenizer(text.rstrip()).split() for text in predictions]
+        tokens = [bleu.tokenizer(text.rstrip()).split() for text in texts]
         counts = [[ngrams(one, order) for one in tokens] for order in _ORDERS]
         largest = [_two_largest(of_order) for of_order in counts]
         lengths = Counter(len(one) for one in tokens)

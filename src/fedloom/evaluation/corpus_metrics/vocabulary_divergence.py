@@ -11,23 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.plugin import plugin
-from fedloom.contracts.federated import CorpusMetric
-from fedloom.evaluation.corpus_metrics._checks import with_reference
+from fedloom.evaluation.corpus_metrics._checks import OfReferences
 from fedloom.text.words import words
 
 __all__ = ["VocabularyDivergence"]
 
 
 @plugin("vocabulary_divergence")
-class VocabularyDivergence(CorpusMetric):
+class VocabularyDivergence(OfReferences):
     """How unlike the words of answers and references are."""
 
     higher_is_better = False
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """Return the divergence of the answers that have a reference; one side without words is unlike any words."""
-        sides = with_reference(self, predictions, references)
-        counts = [Counter(word for text in texts for word in words(text)) for texts in sides]
+    def score(self, found: Sequence[str], wanted: Sequence[str]) -> float:
+        """Return the divergence; one side without words is unlike any words."""
+        counts = [Counter(word for text in texts for word in words(text)) for texts in (found, wanted)]
         if not all(counts):
             return float(any(counts))
         known = sorted(counts[0] | counts[1])

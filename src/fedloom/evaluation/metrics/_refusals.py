@@ -7,14 +7,8 @@ case with straight apostrophes. No phrase lies within another, which would make 
 """
 
 import re
-from collections.abc import Callable
 
-from fedloom.base.mean import Mean
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Prediction
-from fedloom.evaluation.metrics._texts import reference_of
-
-__all__ = ["PHRASES", "agreement", "mentions_refusal", "refuses"]
+__all__ = ["PHRASES", "mentions_refusal", "refuses"]
 
 _ELSE = "wait|believe|help but|only|thank|stress|overstate|emphasi[sz]e"
 """What one cannot do without refusing anything: "I can't wait to help you", "I can not only"."""
@@ -93,11 +87,3 @@ def mentions_refusal(text: str) -> bool:
 
 def _plain(text: str) -> str:
     return text.replace("\u2019", "'").casefold()
-
-
-def agreement(example: Example, prediction: Prediction, is_refusal: Callable[[str], bool]) -> Mean:
-    """Return 1 if prediction and reference both refuse or neither does, else 0; weight 0 without a reference."""
-    reference = reference_of(example)
-    if reference is None:
-        return Mean()
-    return Mean(float(is_refusal(prediction.text) == is_refusal(reference)), 1.0)

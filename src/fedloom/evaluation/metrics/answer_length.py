@@ -5,21 +5,19 @@ Neither long nor short is good; judges prefer long answers, so read a win rate b
 
 import math
 
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
+from fedloom.evaluation.metrics.texts import OfAnswer
 
 __all__ = ["AnswerLength"]
 
 
 @plugin("answer_length")
-class AnswerLength(Metric):
+class AnswerLength(OfAnswer):
     """Characters of the answer."""
 
     high = math.inf
     higher_is_better = None
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return the length; a Document asks nothing and weighs 0."""
-        return Mean(float(len(prediction.text.strip())), 1.0) if example.prompt else Mean()
+    def score(self, text: str) -> float:
+        """Return the length."""
+        return float(len(text.strip()))

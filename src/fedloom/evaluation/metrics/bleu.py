@@ -6,36 +6,30 @@ it (Post, 2018, https://aclanthology.org/W18-6319; extra `text`): effective orde
 A mean of these is not the BLEU of a corpus, which `corpus_bleu` is.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from fedloom.base.extras import library
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._texts import reference_of
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["Bleu"]
 
 
 @plugin("bleu")
-class Bleu(Metric):
+class Bleu(OfReference):
     """BLEU of a sentence, 0 to 100."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    needs = ("sacrebleu",)
 
     high = 100.0
 
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
     """How sacrebleu cuts texts; zh for Chinese, char for other scripts without blanks."""
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return the score; weight 0 without a reference, or if the library reads no token in it."""
-        reference = reference_of(example)
-        if reference is None or not self._score(reference, reference):
-            return Mean()
-        return Mean(self._score(prediction.text, reference), 1.0)
+    def score(self, text: str, reference: str) -> float | None:
+        """Return the score; None if the library reads no token in the reference."""
+        return self._bleu(text, reference) if self._bleu(reference, reference) else None
 
-    def _score(self, text: str, reference: str) -> float:
+    def _bleu(self, text: str, reference: str) -> float:
         found = library("sacrebleu").sentence_bleu(text, [reference], tokenize=self.tokenize)
         return min(100.0, float(found.score))  # rounding puts a perfect one a little above

@@ -7,11 +7,8 @@ whole answer; else at the start, in brackets or followed by a mark or the end of
 
 import re
 
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._texts import reference_of
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["ChoiceMatch", "chosen_letter"]
 
@@ -23,15 +20,13 @@ _WHOLE = re.compile(r"[\s(\"']*([a-jA-J])[\s).\"']*")
 
 
 @plugin("choice_match")
-class ChoiceMatch(Metric):
+class ChoiceMatch(OfReference):
     """1 if both choose the same letter, else 0."""
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return 0 or 1; weight 0 without a reference, or if it chooses no letter."""
-        wanted = chosen_letter(reference_of(example) or "")
-        if wanted is None:
-            return Mean()
-        return Mean(float(chosen_letter(prediction.text) == wanted), 1.0)
+    def score(self, text: str, reference: str) -> float | None:
+        """Return 0 or 1; None if the reference chooses no letter."""
+        wanted = chosen_letter(reference)
+        return None if wanted is None else float(chosen_letter(text) == wanted)
 
 
 def chosen_letter(text: str) -> str | None:

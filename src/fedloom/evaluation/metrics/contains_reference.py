@@ -6,26 +6,20 @@ which is asked of digits and of letters that have cases: other scripts may put n
 
 from collections.abc import Iterator
 
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._texts import normalise, reference_of
+from fedloom.evaluation.metrics.texts import OfReference, normalise
 
 __all__ = ["ContainsReference"]
 
 
 @plugin("contains_reference")
-class ContainsReference(Metric):
+class ContainsReference(OfReference):
     """1 if the answer holds the reference, else 0."""
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return 0 or 1; without a reference the weight is 0."""
-        reference = reference_of(example)
-        if reference is None:
-            return Mean()
-        text, wanted = normalise(prediction.text), normalise(reference)
-        return Mean(float(any(_stands_alone(text, at, len(wanted)) for at in _places(text, wanted))), 1.0)
+    def score(self, text: str, reference: str) -> float:
+        """Return 0 or 1."""
+        text, wanted = normalise(text), normalise(reference)
+        return float(any(_stands_alone(text, at, len(wanted)) for at in _places(text, wanted)))
 
 
 def _places(text: str, wanted: str) -> Iterator[int]:

@@ -6,27 +6,21 @@ compared after the normalisation of `exact_match`; two texts of which nothing is
 
 import numpy as np
 
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._texts import normalise, reference_of
+from fedloom.evaluation.metrics.texts import OfReference, normalise
 
 __all__ = ["EditSimilarity", "edit_distance"]
 
 
 @plugin("edit_similarity")
-class EditSimilarity(Metric):
+class EditSimilarity(OfReference):
     """1 for equal texts, 0 for texts without a character in common."""
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return the similarity; without a reference the weight is 0."""
-        reference = reference_of(example)
-        if reference is None:
-            return Mean()
-        found, wanted = normalise(prediction.text), normalise(reference)
+    def score(self, text: str, reference: str) -> float:
+        """Return the similarity."""
+        found, wanted = normalise(text), normalise(reference)
         longest = max(len(found), len(wanted))
-        return Mean(1 - edit_distance(found, wanted) / longest if longest else 1.0, 1.0)
+        return 1 - edit_distance(found, wanted) / longest if longest else 1.0
 
 
 def edit_distance(first: str, second: str) -> int:

@@ -4,33 +4,25 @@ Source: Reimers & Gurevych, 2019, https://arxiv.org/abs/1908.10084: mean pooling
 figure holds for one encoder; compare only figures of the same one.
 """
 
-from typing import ClassVar
-
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._texts import reference_of
+from fedloom.evaluation.metrics.texts import OfReference
 from fedloom.text.embedding import embedded
 
 __all__ = ["EmbeddingSimilarity"]
 
 
 @plugin("embedding_similarity")
-class EmbeddingSimilarity(Metric):
+class EmbeddingSimilarity(OfReference):
     """The cosine, -1 to 1."""
 
-    needs: ClassVar[tuple[str, ...]] = ("sklearn",)
+    needs = ("sklearn",)
 
     low = -1.0
 
     path: str = ""
     """Folder of a sentence encoder with its tokenizer, in the format of `transformers`."""
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return the cosine; without a reference the weight is 0, and no encoder is needed."""
-        reference = reference_of(example)
-        if reference is None:
-            return Mean()
-        found_D, wanted_D = embedded([prediction.text, reference], self.path)
-        return Mean(float((found_D @ wanted_D).clamp(-1, 1)), 1.0)
+    def score(self, text: str, reference: str) -> float:
+        """Return the cosine; without a reference no encoder is needed."""
+        found_D, wanted_D = embedded([text, reference], self.path)
+        return float((found_D @ wanted_D).clamp(-1, 1))

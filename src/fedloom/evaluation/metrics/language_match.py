@@ -8,14 +8,12 @@ The weight is 0 where the rule cannot tell: where it does not know the language,
 itself, as in a bare number or a single name.
 """
 
-from typing import ClassVar
-
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
 from fedloom.evaluation.metrics._languages import code_of, languages_of, worlds_languages_of
-from fedloom.evaluation.metrics._texts import question_of, reference_of
+from fedloom.evaluation.metrics.texts import reference_of
 from fedloom.world.languages import LANGUAGES
 
 __all__ = ["LanguageMatch"]
@@ -25,7 +23,7 @@ __all__ = ["LanguageMatch"]
 class LanguageMatch(Metric):
     """1 if the answer is in the language asked for, else 0; an answer without words is in none."""
 
-    needs: ClassVar[tuple[str, ...]] = ("langdetect",)
+    needs = ("langdetect",)
 
     def __call__(self, example: Example, prediction: Prediction) -> Mean:
         """Return 0 or 1; a Document asks nothing and weighs 0."""
@@ -41,6 +39,6 @@ class LanguageMatch(Metric):
 def _wanted(example: Example) -> frozenset[str]:
     tag = example.tags.get("language", "")
     if not tag:
-        return languages_of(question_of(example) or "")
+        return languages_of(example.prompt[-1].text)
     language = tag if tag in LANGUAGES else code_of(tag)
     return frozenset() if language is None else frozenset((language,))

@@ -8,11 +8,8 @@ commas count only between groups of three. Exponents, fractions and units are no
 import re
 from decimal import Decimal
 
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._texts import reference_of
+from fedloom.evaluation.metrics.texts import OfReference
 
 __all__ = ["NumericMatch", "last_number"]
 
@@ -20,15 +17,13 @@ _NUMBER = re.compile(r"(?:(?<![\w)])[-\u2212]\$?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d
 
 
 @plugin("numeric_match")
-class NumericMatch(Metric):
+class NumericMatch(OfReference):
     """1 if the last numbers are equal, else 0; an answer without a number is wrong."""
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return 0 or 1; weight 0 without a reference, or if it has no number."""
-        wanted = last_number(reference_of(example) or "")
-        if wanted is None:
-            return Mean()
-        return Mean(float(last_number(prediction.text) == wanted), 1.0)
+    def score(self, text: str, reference: str) -> float | None:
+        """Return 0 or 1; None if the reference has no number."""
+        wanted = last_number(reference)
+        return None if wanted is None else float(last_number(text) == wanted)
 
 
 def last_number(text: str) -> Decimal | None:

@@ -5,10 +5,8 @@ Source: seq-rep-4 of Welleck et al., 2020, https://arxiv.org/abs/1908.04319, sec
 Deviations: over words in place of a model's tokens. An answer of fewer than four words repeats nothing.
 """
 
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
+from fedloom.evaluation.metrics.texts import OfAnswer
 from fedloom.text.words import ngrams, words
 
 __all__ = ["Repetition"]
@@ -17,14 +15,12 @@ _SIZE = 4
 
 
 @plugin("repetition")
-class Repetition(Metric):
+class Repetition(OfAnswer):
     """0 if no 4-gram repeats; towards 1 if one is all that is said."""
 
     higher_is_better = False
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return the share; a Document asks nothing and weighs 0."""
-        if not example.prompt:
-            return Mean()
-        counts = ngrams(words(prediction.text), _SIZE)
-        return Mean(1 - len(counts) / counts.total() if counts else 0.0, 1.0)
+    def score(self, text: str) -> float:
+        """Return the share."""
+        counts = ngrams(words(text), _SIZE)
+        return 1 - len(counts) / counts.total() if counts else 0.0

@@ -9,26 +9,20 @@ a sign, is compared as in `exact_match`.
 
 from collections import Counter
 
-from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
-from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._texts import normalise, reference_of
+from fedloom.evaluation.metrics.texts import OfReference, normalise
 from fedloom.text.words import words
 
 __all__ = ["TokenF1"]
 
 
 @plugin("token_f1")
-class TokenF1(Metric):
+class TokenF1(OfReference):
     """The harmonic mean of precision and recall over words, 0 to 1."""
 
-    def __call__(self, example: Example, prediction: Prediction) -> Mean:
-        """Return the overlap; without a reference the weight is 0."""
-        reference = reference_of(example)
-        if reference is None:
-            return Mean()
-        found, wanted = (Counter(words(text)) for text in (prediction.text, reference))
+    def score(self, text: str, reference: str) -> float:
+        """Return the overlap."""
+        found, wanted = Counter(words(text)), Counter(words(reference))
         if not wanted:
-            return Mean(float(normalise(prediction.text) == normalise(reference)), 1.0)
-        return Mean(2 * (found & wanted).total() / (found.total() + wanted.total()), 1.0)
+            return float(normalise(text) == normalise(reference))
+        return 2 * (found & wanted).total() / (found.total() + wanted.total())

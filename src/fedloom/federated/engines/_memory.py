@@ -44,10 +44,10 @@ def _bytes_per_token(work: Work) -> float:
     leaves: Tree = stack([model.trainable]) if model.stackable else dict(model.trainable)
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
     batch = work.task.collate([[item]], model)
-    model.flow.batch = batch
+    model.context.batch = batch
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         work.task.loss(model, leaves, batch)
-    model.flow.batch = None
+    model.context.batch = None
     fixed = [*model.module.parameters(), *leaves.values()]
     for tensor in fixed:
         kept.pop(tensor.untyped_storage().data_ptr(), None)

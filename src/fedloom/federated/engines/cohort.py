@@ -25,7 +25,7 @@ class Cohort(Engine):
     width: Count = 0
     """Clients trained together; 0 takes as many as pay off and fit into half of the free memory."""
 
-    def settled(self, work: Work, *, n_clients: int) -> "Cohort":
+    def resolved(self, work: Work, *, n_clients: int) -> "Cohort":
         """Return the engine with its width chosen; a width that does not fit is refused."""
         fits, pays = room_for(work)
         if min(self.width, n_clients) > max(fits, 1):

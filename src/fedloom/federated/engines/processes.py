@@ -46,9 +46,9 @@ class Processes(Engine):
         if self.inner.name == self.name:
             raise ConfigError("engine.inner: found 'processes' in 'processes', allowed are 'sequential' and 'cohort'.")
 
-    def settled(self, work: Work, *, n_clients: int) -> "Processes":
+    def resolved(self, work: Work, *, n_clients: int) -> "Processes":
         """Return the engine with the inner one's choices made for a worker's share."""
-        return replace(self, inner=self.inner.settled(work, n_clients=-(-n_clients // self.workers)))
+        return replace(self, inner=self.inner.resolved(work, n_clients=-(-n_clients // self.workers)))
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that sends each worker its share of a round's jobs; workers end with it."""

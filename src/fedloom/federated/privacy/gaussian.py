@@ -31,7 +31,7 @@ from fedloom.base import rng
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Fraction, NonNegative, Positive, plugin
 from fedloom.base.tree import Tree
-from fedloom.contracts.federated import Earlier, Guard, Mechanism, Noise
+from fedloom.contracts.federated import Earlier, Mechanism, Noise, PrivacyBudget
 from fedloom.contracts.privacy import UNITS, Unit
 from fedloom.federated.privacy import _accounting as accounting
 
@@ -89,27 +89,27 @@ class Gaussian(Mechanism):
         """Return the unit."""
         return UNITS[self.unit]
 
-    def guard(self, *, population: int, expected: float, uses: int) -> Guard:
-        """Return the guard of all planned uses; an impossible delta, epsilon or adaptive norm is refused."""
+    def budget(self, *, population: int, expected: float, uses: int) -> PrivacyBudget:
+        """Return the budget of all planned uses; an impossible delta, epsilon or adaptive norm is refused."""
         if population < 1 or uses < 1 or not expected > 0:
             raise ConfigError(
                 f"privacy: found {population} records, {expected:g} expected in each of {uses} uses, allowed are "
                 "numbers > 0; give this owner data and steps."
             )
         rate = 1.0 if self.unit == "client_local" else min(1.0, expected / population)
-        guard = self._guard(rate, self._delta(population), uses)
+        budget = self._guard(rate, self._delta(population), uses)
         if self.clip_quantile > 0:
-            self._multiplier_of_sum(guard.noise_multiplier, expected)
-        return guard
+            self._multiplier_of_sum(budget.noise_multiplier, expected)
+        return budget
 
-    def _guard(self, rate: float, delta: float, uses: int) -> Guard:
+    def _guard(self, rate: float, delta: float, uses: int) -> PrivacyBudget:
         if self.noise_multiplier == 0:
             least = accounting.calibrate(self.accountant, self.epsilon, rate=rate, uses=uses, delta=delta)
-            return Guard(rate, least * self._reach(), delta, uses)
-        guard = Guard(rate, self.noise_multiplier, delta, sys.maxsize)
+            return PrivacyBudget(rate, least * self._reach(), delta, uses)
+        budget = PrivacyBudget(rate, self.noise_multiplier, delta, sys.maxsize)
         if self.epsilon == 0:
-            self.spent(guard, uses)  # what cannot be accounted for is refused before it is spent
-            return guard
+            self.spent(budget, uses)  # what cannot be accounted for is refused before it is spent
+            return budget
         seen = self.noise_multiplier / self._reach()
         allowed = accounting.uses_within(
             self.accountant, self.epsilon, rate=rate, noise_multiplier=seen, delta=delta, planned=uses
@@ -119,16 +119,16 @@ class Gaussian(Mechanism):
                 f"privacy.noise_multiplier: found {self.noise_multiplier:g}, with which one use alone costs more than "
                 f"epsilon = {self.epsilon:g}; raise it, or leave it out to have it calibrated."
             )
-        return replace(guard, allowed=allowed)
+        return replace(budget, max_uses=allowed)
 
-    def spent(self, guard: Guard, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
+    def spent(self, budget: PrivacyBudget, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
         """Return epsilon by both accountants, the one that counts first; infinite beside what bounds no such record."""
         kinds: tuple[accounting.Accountant, ...] = ("pld", "rdp") if self.accountant == "pld" else ("rdp", "pld")
-        own = accounting.Spending(guard.rate, guard.noise_multiplier / self._reach(), uses)
+        own = accounting.Spending(budget.rate, budget.noise_multiplier / self._reach(), uses)
         parts = [own, *(part for one in before if (part := self._seen(one)))]
         if len(parts) <= len(before):
             return dict.fromkeys(kinds, math.inf)
-        return {kind: accounting.composed(kind, parts, delta=guard.delta) for kind in kinds}
+        return {kind: accounting.composed(kind, parts, delta=budget.delta) for kind in kinds}
 
     def _seen(self, earlier: Earlier) -> accounting.Spending | None:
         """Return what earlier uses let out of a record of this unit; None where their unit does not bound it.
@@ -146,39 +146,47 @@ class Gaussian(Mechanism):
         """Return the clipping norm."""
         return self.clip
 
-    def start(self) -> Tree:
+    def init(self) -> Tree:
         """Return the clipping norm if it adapts."""
         return {"clip": torch.tensor(self.clip)} if self.clip_quantile > 0 else {}
 
-    def scales(self, norms_LE: Tensor, kept: Tree) -> Tensor:
+    def scales(self, norms_LE: Tensor, state: Tree) -> Tensor:
         """Return min(1, limit / norm) for each contribution, or for each block of each one; 1 for a norm of zero.
 
-        A kept clipping norm may have a value for each contribution [E].
+        A clipping norm that is kept may have a value for each contribution [E].
         """
-        clip_E = kept["clip"].to(norms_LE) if self.clip_quantile > 0 else self.clip
+        clip_E = state["clip"].to(norms_LE) if self.clip_quantile > 0 else self.clip
         if self.clipping == "per_matrix":
             return (clip_E / math.sqrt(len(norms_LE)) / norms_LE).clamp(max=1)
         return (clip_E / norms_LE.norm(dim=0)).clamp(max=1).expand_as(norms_LE)
 
-    def spread(self, guard: Guard, kept: Tree, expected: float) -> float:
+    def spread(self, budget: PrivacyBudget, state: Tree, expected: float) -> float:
         """Return z C, with the clipping norm and the multiplier of the sum as they stand if the norm adapts."""
         if self.clip_quantile > 0:
-            return float(kept["clip"]) * self._multiplier_of_sum(guard.noise_multiplier, expected)
-        return self.clip * guard.noise_multiplier
+            return float(state["clip"]) * self._multiplier_of_sum(budget.noise_multiplier, expected)
+        return self.clip * budget.noise_multiplier
 
     def release(
-        self, sum_P: Tensor, *, inside: float, total: int, expected: float, guard: Guard, kept: Tree, noise: Noise
+        self,
+        sum_P: Tensor,
+        *,
+        inside: float,
+        total: int,
+        expected: float,
+        budget: PrivacyBudget,
+        state: Tree,
+        noise: Noise,
     ) -> tuple[Tensor, Tree]:
         """Return (sum + z C noise) / expected, and the clipping norm of the next use if it adapts."""
-        spread = self.spread(guard, kept, expected)
+        spread = self.spread(budget, state, expected)
         if self.clip_quantile > 0:
             share = 0.5 + (inside - total / 2 + self._count_noise(expected) * float(noise(1))) / expected
-            kept = {"clip": kept["clip"] * math.exp(-self.clip_rate * (share - self.clip_quantile))}
+            state = {"clip": state["clip"] * math.exp(-self.clip_rate * (share - self.clip_quantile))}
         if spread > 0:
             sum_P = sum_P + spread * noise(sum_P.numel()).to(sum_P)
-        return sum_P / expected, kept
+        return sum_P / expected, state
 
-    def repeats(self) -> bool:
+    def deterministic(self) -> bool:
         """Return whether the noise is seeded."""
         return self.noise == "seeded"
 

@@ -7,11 +7,12 @@ one is taken, for judges are asked to explain first.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from fedloom.base.mean import Mean
+from fedloom.judged.exams import UNPARSED
 
-__all__ = ["choice", "counted", "grade", "unparsed"]
+__all__ = ["choice", "counted", "grade", "graded", "unparsed"]
 
 _DOUBLE = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]")
 _SINGLE = re.compile(
@@ -54,3 +55,9 @@ def counted(value: float | None) -> Mean:
 def unparsed(*values: object) -> Mean:
     """Return how many of the values read from verdicts are None, over their number."""
     return Mean(float(sum(value is None for value in values)), float(len(values)))
+
+
+def graded(verdicts: Mapping[str, str], name: str) -> dict[str, Mean]:
+    """Return the grade of the verdict of that name as a score of that name, beside `unparsed`."""
+    found = grade(verdicts[name])
+    return {name: counted(found), UNPARSED: unparsed(found)}

@@ -14,7 +14,6 @@ for one in the judge's file alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import Mean
@@ -22,7 +21,7 @@ from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Prompt, Question, Sampling
 from fedloom.judged.exams import UNPARSED
 from fedloom.judged.exams._files import Record, Wanted, numbered
-from fedloom.judged.exams._prompts import GRADE, RUBRIC, asked, dialogue, section
+from fedloom.judged.exams._prompts import GRADE, RUBRIC, asked, dialogue, sections
 from fedloom.judged.exams._verdicts import counted, grade, unparsed
 
 __all__ = ["TEMPERATURES", "WITH_REFERENCE", "MtBench"]
@@ -57,7 +56,7 @@ _BESIDE = "Beside it stands a reference answer; compare the two and name the mis
 class MtBench(Exam):
     """MT-Bench over a local copy of its questions."""
 
-    version: ClassVar[int] = 2
+    version = 2
 
     path: str = ""
     """File of questions in FastChat's layout."""
@@ -129,10 +128,7 @@ def _prompt(answered: Answered, turn: int) -> Prompt:
     task = "Grade the answer of an assistant to a question."
     if turn == 2:
         task = "Grade the last answer of an assistant in a dialogue, in the light of the whole dialogue."
-    parts = [f"{task} {RUBRIC}", dialogue(answered, turn)]
-    if question.category in WITH_REFERENCE:
-        shown = "\n\n".join(
-            section(f"reference_{number}", text) for number, text in enumerate(question.references[:turn], 1)
-        )
-        parts = [f"{parts[0]} {_BESIDE}", parts[1], shown]
-    return asked(*parts, GRADE)
+    if question.category not in WITH_REFERENCE:
+        return asked(f"{task} {RUBRIC}", dialogue(answered, turn), GRADE)
+    beside = sections("reference", question.references[:turn])
+    return asked(f"{task} {RUBRIC} {_BESIDE}", dialogue(answered, turn), *beside, GRADE)

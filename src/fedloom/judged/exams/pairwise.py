@@ -13,7 +13,6 @@ question count alike.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import ClassVar
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.mean import Mean
@@ -37,7 +36,7 @@ _WORTH = {"candidate": 1.0, "other": 0.0, "tie": 0.5}
 class Pairwise(Exam):
     """The questions of another exam, answered by two models."""
 
-    needs_other: ClassVar[bool] = True
+    needs_other = True
 
     of: Exam = field(default_factory=lambda: lookup(Exam, "world_exam")())
     """The exam whose questions are asked, with its sampling."""

@@ -11,72 +11,39 @@ Deviations: prompts written anew; a verdict without a grade is counted apart; sa
 test sets, the one for Aya is not stated.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 from fedloom.base.errors import DataError
-from fedloom.base.mean import Mean
-from fedloom.base.plugin import AtLeast, plugin
-from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Question, Sampling
-from fedloom.judged.exams import UNPARSED
-from fedloom.judged.exams._files import Wanted
-from fedloom.judged.exams._items import LAYOUTS, items
-from fedloom.judged.exams._prompts import GRADE, asked, section
-from fedloom.judged.exams._verdicts import counted, grade, unparsed
+from fedloom.base.plugin import plugin
+from fedloom.contracts.evaluation import Question
+from fedloom.judged.exams._files import LAYOUTS, instructions
+from fedloom.judged.exams._forms import GradedFile
 
 __all__ = ["RefJudge"]
 
-_WANTED = Wanted(
-    "ref_judge: path", f"{LAYOUTS}, each with a reference", "fetch the Aya test set of FedLLM-Bench or write your own"
-)
-_RULES = (
-    "Grade an assistant's answer beside a reference that a person wrote. Four rules count alike. One: the answer is in "
-    "the language of the instruction. Two: it does what the instruction asks for. Three: it can be understood, and its "
-    "facts and its meaning are right. Four: its grammar is correct and it reads fluently. An answer may differ from "
-    "the reference in wording and still be the best one possible."
-)
-
 
 @plugin("ref_judge")
-class RefJudge(Exam):
+class RefJudge(GradedFile):
     """Instructions of a local file, graded beside their references."""
 
-    version: ClassVar[int] = 2
-
-    path: str = ""
-    """File of instructions with references."""
-    max_new_tokens: AtLeast = 1024
+    layout = f"{LAYOUTS}, each with a reference"
+    fetch = "fetch the Aya test set of FedLLM-Bench or write your own"
+    score = "against_reference"
+    task = (
+        "Grade an assistant's answer beside a reference that a person wrote. Four rules count alike. One: the answer "
+        "is in the language of the instruction. Two: it does what the instruction asks for. Three: it can be "
+        "understood, and its facts and its meaning are right. Four: its grammar is correct and it reads fluently. An "
+        "answer may differ from the reference in wording and still be the best one possible."
+    )
+    beside_reference = True
 
     def questions(self) -> Sequence[Question]:
         """Return the instructions in file order; raises as `quality_judge`, and DataError without a reference."""
-        found = items(self.path, _WANTED)
+        found = instructions(self.path, self.wanted)
         bare = [question.id for question in found if not question.references]
         if bare:
             raise DataError(
-                f"{_WANTED.key}: {self.path}: {len(bare)} of {len(found)} records have no reference, first record "
+                f"{self.wanted.key}: {self.path}: {len(bare)} of {len(found)} records have no reference, first record "
                 f"{bare[0]}; allowed are records with one: add it, or take the exam 'quality_judge', which shows none."
             )
         return found
-
-    def sampling(self, question: Question) -> Sampling:
-        """Return the published temperature."""
-        return Sampling(max_new_tokens=self.max_new_tokens, temperature=0.7)
-
-    def judging(self) -> Sampling:
-        """Return the published temperature of the judge."""
-        return Sampling(max_new_tokens=1024, temperature=0.2)
-
-    def requests(self, answered: Answered, other: Answered | None) -> Sequence[GradeRequest]:
-        """Return one request, which holds the reference."""
-        question = answered.question
-        shown = (
-            section("instruction", question.turns[0]),
-            section("reference", question.references[0]),
-            section("answer", answered.answers[0]),
-        )
-        return [GradeRequest("against_reference", asked(_RULES, *shown, GRADE))]
-
-    def scores(self, answered: Answered, verdicts: Mapping[str, str]) -> Mapping[str, Mean]:
-        """Return the grade."""
-        found = grade(verdicts["against_reference"])
-        return {"against_reference": counted(found), UNPARSED: unparsed(found)}

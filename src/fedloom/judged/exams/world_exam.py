@@ -10,16 +10,15 @@ Deviations: none; nobody else has published it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, Count, lookup, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Metric, Question, Sampling
 from fedloom.contracts.examples import Chat, chat
 from fedloom.contracts.model import Prediction
-from fedloom.judged.exams import UNPARSED
-from fedloom.judged.exams._prompts import GRADE, asked, dialogue, section
-from fedloom.judged.exams._verdicts import counted, grade, unparsed
+from fedloom.judged.exams._prompts import GRADE, asked, dialogue, sections
+from fedloom.judged.exams._verdicts import graded
 from fedloom.world import World
 
 __all__ = ["WorldExam"]
@@ -34,8 +33,8 @@ _TASK = (
 class WorldExam(Exam):
     """A test of the controlled world."""
 
-    version: ClassVar[int] = 2
-    needs_judge: ClassVar[bool] = False
+    version = 2
+    needs_judge = False
 
     seed: Count = 0
     """Seed of the world, as in the run."""
@@ -61,9 +60,8 @@ class WorldExam(Exam):
 
     def requests(self, answered: Answered, other: Answered | None) -> Sequence[GradeRequest]:
         """Return one request, put where there is a judge."""
-        n_turns = len(answered.answers)
-        references = [section(f"reference_{n}", text) for n, text in enumerate(answered.question.references, 1)]
-        return [GradeRequest("grade", asked(_TASK, dialogue(answered, n_turns), *references, GRADE))]
+        shown = dialogue(answered, len(answered.answers)), *sections("reference", answered.question.references)
+        return [GradeRequest("grade", asked(_TASK, *shown, GRADE))]
 
     def scores(self, answered: Answered, verdicts: Mapping[str, str]) -> Mapping[str, Mean]:
         """Return whether the last answer is right, and the grade where there is a verdict."""
@@ -72,8 +70,7 @@ class WorldExam(Exam):
         scores = {"correct": lookup(Metric, "exact_match")()(example, Prediction(answered.answers[-1], 0))}
         if "grade" not in verdicts:
             return scores
-        found = grade(verdicts["grade"])
-        return scores | {"grade": counted(found), UNPARSED: unparsed(found)}
+        return scores | graded(verdicts, "grade")
 
 
 def _question(example: Chat, index: int) -> Question:

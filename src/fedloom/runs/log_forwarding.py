@@ -14,13 +14,13 @@ from fedloom.base import config
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["copied"]
+__all__ = ["forwarded"]
 
 EventType = TypeVar("EventType")
 _LOG = "metrics.jsonl"
 
 
-def copied(events: Generator[EventType], run: TuningRun, directory: RunDirectory) -> Iterator[EventType]:
+def forwarded(events: Generator[EventType], run: TuningRun, directory: RunDirectory) -> Iterator[EventType]:
     """Yield the events of a run, its new lines handed over before each; sinks open before the first one is drawn."""
     with ExitStack() as stack:
         stack.enter_context(closing(events))

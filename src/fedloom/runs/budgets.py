@@ -3,15 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from fedloom.contracts.federated import Guard
+from fedloom.contracts.federated import PrivacyBudget
 from fedloom.federated.rounds import drawn_clients
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["guards_of"]
+__all__ = ["budgets_of"]
 
 
-def guards_of(run: TuningRun, sizes: Mapping[str, int], clients: Sequence[str] = ()) -> dict[str, Guard]:
-    """Return the guard of each client's examples, or of all clients under ""; empty where nothing is protected.
+def budgets_of(run: TuningRun, sizes: Mapping[str, int], clients: Sequence[str] = ()) -> dict[str, PrivacyBudget]:
+    """Return the budget of each client's examples, or of all clients under ""; empty where nothing is protected.
 
     `sizes` are the numbers of examples of the clients that are asked about, `clients` all of them, if they are more.
     Which clients a round samples is a function of the seed, so the uses
@@ -23,16 +23,16 @@ def guards_of(run: TuningRun, sizes: Mapping[str, int], clients: Sequence[str] =
     clients = tuple(clients or sizes)
     n_drawn = run.clients_per_round or len(clients)
     if unit.at_server:
-        return {"": mechanism.guard(population=len(clients), expected=n_drawn, uses=run.rounds)}
+        return {"": mechanism.budget(population=len(clients), expected=n_drawn, uses=run.rounds)}
     came = Counter(client for round in range(run.rounds) for client in drawn_clients(clients, n_drawn, run.seed, round))
-    found: dict[tuple[int, int], Guard] = {}  # calibrating takes a moment, and many clients are alike
-    guards: dict[str, Guard] = {}
+    found: dict[tuple[int, int], PrivacyBudget] = {}  # calibrating takes a moment, and many clients are alike
+    budgets: dict[str, PrivacyBudget] = {}
     for client, size in sizes.items():
         population, expected, uses = len(clients), 1, came[client]
         if unit.per_example:
             population, uses = size, came[client] * run.local.steps
             expected = min(run.local.batch * run.local.accumulation, size)
         if (population, uses) not in found:
-            found[population, uses] = mechanism.guard(population=population, expected=expected, uses=max(1, uses))
-        guards[client] = found[population, uses]
-    return guards
+            found[population, uses] = mechanism.budget(population=population, expected=expected, uses=max(1, uses))
+        budgets[client] = found[population, uses]
+    return budgets
