@@ -29,7 +29,7 @@ from fedloom.benchmark.summary import client_rows
 from fedloom.contracts.evaluation import Answered, Question
 from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.repetitions import Repetition, mean_interval
-from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference, sign_flip
+from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, sign_flip
 from fedloom.judged.grading import Graded, differences, rows
 from fedloom.lm_eval.scores import Labels, f1_difference, f1_scores, mean_difference, mean_score
 from fedloom.results.outcome import Outcome
@@ -160,7 +160,7 @@ def gap(share: float | None, **sizes: int) -> Callable[[Random], bool]:
 
     def covered(random: Random) -> bool:
         (one,), (other,) = answered(random, share, methods=2, **sizes)
-        return holds(bootstrap_difference(one, other, resamples=RESAMPLES), 0.0)
+        return holds(bootstrap(one, other, resamples=RESAMPLES), 0.0)
 
     return covered
 
@@ -175,7 +175,7 @@ def shared_and_local(random: Random) -> bool:
     ]
     threshold = population.threshold(0.5)
     one, other = table(shared, threshold), table(local, threshold)
-    return holds(bootstrap_difference(one, other, resamples=RESAMPLES), 0.0)
+    return holds(bootstrap(one, other, resamples=RESAMPLES), 0.0)
 
 
 def swapped(**sizes: int) -> Callable[[Random], bool]:

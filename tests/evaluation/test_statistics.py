@@ -13,7 +13,6 @@ from fedloom.evaluation.repetitions import student_interval
 from fedloom.evaluation.statistics import (
     ScoreTable,
     bootstrap,
-    bootstrap_difference,
     drawn_interval,
     holm,
     resampled,
@@ -93,20 +92,20 @@ def test_weights_make_a_ratio_of_sums():
 
 
 def test_difference_of_unequal_weights_is_the_difference_of_the_means():
-    difference = bootstrap_difference(table([2.0, 6.0], [1.0, 3.0]), table([4.0, 4.0], [2.0, 6.0]), resamples=50)
+    difference = bootstrap(table([2.0, 6.0], [1.0, 3.0]), table([4.0, 4.0], [2.0, 6.0]), resamples=50)
     assert difference.value == 2.0 - 1.0
 
 
 def test_difference_of_one_model_and_many_is_the_difference_of_the_means():
     random = np.random.default_rng(7)
     one, many = table(random.random(30)), table(random.random((4, 30)), random.integers(1, 9, (4, 30)))
-    difference = bootstrap_difference(one, many, resamples=50)
+    difference = bootstrap(one, many, resamples=50)
     assert difference.value == pytest.approx(one.value - many.value)
 
 
 def test_models_that_answer_alike_have_no_difference_whatever_the_weights():
     weight = np.random.default_rng(8).integers(1, 9, 30)
-    difference = bootstrap_difference(table(2.0 * weight, weight), table([2.0] * 30), resamples=50)
+    difference = bootstrap(table(2.0 * weight, weight), table([2.0] * 30), resamples=50)
     assert (difference.low, difference.high) == pytest.approx((0, 0), abs=1e-12)
 
 
@@ -114,13 +113,13 @@ def test_paired_difference_is_tighter_than_its_parts():
     random = np.random.default_rng(9)
     hard = random.random(60)
     one, other = table(hard + 0.01 * random.random(60)), table(hard + 0.01 * random.random(60))
-    pair, part = bootstrap_difference(one, other, resamples=200), bootstrap(one, resamples=200)
+    pair, part = bootstrap(one, other, resamples=200), bootstrap(one, resamples=200)
     assert pair.high - pair.low < 0.1 * (part.high - part.low)
 
 
 def test_tables_of_other_clients_questions_are_not_paired():
     with pytest.raises(DataError, match="cannot be paired"):
-        bootstrap_difference(table(np.ones(2), clients="ab"), table(np.ones(2), clients="ac"), resamples=10)
+        bootstrap(table(np.ones(2), clients="ab"), table(np.ones(2), clients="ac"), resamples=10)
 
 
 def owned(total, owners):
@@ -129,7 +128,7 @@ def owned(total, owners):
 
 def test_models_of_the_same_owners_are_drawn_together():
     total = np.random.default_rng(20).random((5, 1)) + np.zeros((5, 9))
-    difference = bootstrap_difference(owned(total, "abcde"), owned(total + 1, "abcde"), resamples=100)
+    difference = bootstrap(owned(total, "abcde"), owned(total + 1, "abcde"), resamples=100)
     assert (difference.low, difference.high) == pytest.approx((-1, -1))
 
 
@@ -137,7 +136,7 @@ def test_models_of_other_owners_are_drawn_by_themselves():
     random = np.random.default_rng(21)
     one, other = random.random((5, 1)) + np.zeros((5, 9)), random.random((8, 1)) + np.zeros((8, 9))
     alone = [bootstrap(table(part), resamples=2000).standard_error for part in (one, other)]
-    apart = bootstrap_difference(owned(one, "abcde"), owned(other, "fghijklm"), resamples=2000).standard_error
+    apart = bootstrap(owned(one, "abcde"), owned(other, "fghijklm"), resamples=2000).standard_error
     assert apart == pytest.approx(np.hypot(*alone), rel=0.1)
 
 
@@ -160,7 +159,7 @@ def test_standard_error_of_a_bootstrap_is_that_of_a_mean():
 def test_interval_of_a_higher_level_is_wider():
     answers = np.random.default_rng(23).random((2, 60))
     tables = table(answers[0]), table(answers[1])
-    wide, narrow = (bootstrap_difference(*tables, resamples=2000, level=level) for level in (0.99, 0.8))
+    wide, narrow = (bootstrap(*tables, resamples=2000, level=level) for level in (0.99, 0.8))
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
@@ -346,7 +345,7 @@ def test_difference_of_values_that_move_together_has_the_difference_of_their_sid
 
 
 def test_two_models_that_are_always_right_may_differ():
-    told = bootstrap_difference(repeated(np.ones(40)), repeated(np.ones(40)), resamples=50)
+    told = bootstrap(repeated(np.ones(40)), repeated(np.ones(40)), resamples=50)
     assert told.value == 0 and told.low < -0.05 and told.high > 0.05
 
 

@@ -14,7 +14,7 @@ from fedloom.evaluation.statistics import Interval
 from fedloom.lm_eval.code_answers import program_of
 from fedloom.lm_eval.harness import hub_tasks, local_tasks, own_harness_task, set_shots
 from fedloom.lm_eval.local_data import local_data
-from fedloom.lm_eval.scores import F1, Labels, f1_difference, f1_scores, mean_score, score_record, verdict
+from fedloom.lm_eval.scores import F1, SCORE, Labels, f1_difference, f1_scores, in_words, mean_score
 from fedloom.lm_eval.shipped import HARNESS, HarnessTask, own_task, own_tasks, sources
 from fedloom.lm_eval.task_file import TaskFile, read_task_file, the_label
 from support.tasks import load, make_data, rows_of, write_lines
@@ -448,7 +448,7 @@ def test_standard_error_of_a_mean_is_lm_evals():
 
 
 def test_single_item_has_no_standard_error():
-    assert score_record(mean_score([1.0]))["standard_error"] is None
+    assert mean_score([1.0]).record(*SCORE)["standard_error"] is None
 
 
 @pytest.mark.parametrize(
@@ -462,4 +462,4 @@ def test_single_item_has_no_standard_error():
     ],
 )
 def test_better_needs_an_interval_without_zero(low, high, higher, expected):
-    assert verdict(Interval(0.1, low, high, 9), higher_is_better=higher) == expected
+    assert in_words(Interval(0.1, low, high, 9), higher_is_better=higher) == expected

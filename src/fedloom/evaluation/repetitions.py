@@ -25,7 +25,7 @@ from fedloom.evaluation.intervals import (
     satterthwaite,
     student_quantile,
 )
-from fedloom.evaluation.statistics import Array, ScoreTable, bootstrap, bootstrap_difference, unit_numbers
+from fedloom.evaluation.statistics import Array, ScoreTable, bootstrap, unit_numbers
 
 __all__ = ["Repetition", "joined", "mean_interval", "repeated_p", "student_interval"]
 
@@ -80,16 +80,10 @@ def mean_interval(data: Sequence[Sequence[Repetition]], *, resamples: int, level
     if not values or any(map(math.isnan, values)):
         raise DataError("a score is over 0 questions in one of the seeds; evaluate at least one.")
     if len(values) == 1:
-        return joined([_drawn(one, resamples, level) for (one,) in data])
+        return joined([bootstrap(one.one, one.other, resamples=resamples, level=level) for (one,) in data])
     plain = student_interval(values, shared=_shared(data), level=level)
     tables = [table for seeds in data for one in seeds for table in one.tables]
     return _bounded(data[0], plain, level) if len(data) == 1 and all(table.is_share for table in tables) else plain
-
-
-def _drawn(one: Repetition, resamples: int, level: float) -> Interval:
-    if one.other is None:
-        return bootstrap(one.one, resamples=resamples, level=level)
-    return bootstrap_difference(one.one, one.other, resamples=resamples, level=level)
 
 
 def repeated_p(data: Sequence[Sequence[Repetition]]) -> float:

@@ -31,7 +31,6 @@ __all__ = [
     "Interval",
     "ScoreTable",
     "bootstrap",
-    "bootstrap_difference",
     "drawn_interval",
     "holm",
     "question_units",
@@ -99,8 +98,10 @@ class ScoreTable:
         return np.divide(total_R, weight_R, out=np.full(len(row_RC), math.nan), where=weight_R > 0)
 
 
-def bootstrap(table: ScoreTable, *, resamples: int, seed: int = 0, level: float = LEVEL) -> Interval:
-    """Return the mean of a score with its interval (Efron & Tibshirani, 1993, chapter 13).
+def bootstrap(
+    one: ScoreTable, other: ScoreTable | None = None, *, resamples: int, seed: int = 0, level: float = LEVEL
+) -> Interval:
+    """Return a mean, or what it is more than another, with its interval (Efron & Tibshirani, 1993, chapter 13).
 
     Questions are drawn with replacement, those about one thing together; where they belong to clients, in two stages:
     clients, then what the questions of each are about (Davison & Hinkley, 1997, section 3.8; where clients do not
@@ -108,20 +109,13 @@ def bootstrap(table: ScoreTable, *, resamples: int, seed: int = 0, level: float 
     (Owen, 2007, doi:10.1214/07-AOAS122). Rows are the models of clients that were asked the same questions and are
     drawn too. The interval is the percentile one, as much wider as Student's is than the normal one for so few units
     (Hesterberg, 2015, doi:10.1080/00031305.2015.1089789); that of a share is `bounded_share`.
+
+    A difference takes both means over the same resamples. The columns have to be the same questions. Models of the same
+    owners are drawn together; a shared model (one row) may be paired with the models of many clients, and those of
+    other owners are drawn by themselves. The interval of two shares is `bounded_difference`.
     """
-    return _interval([table], resampled([table], resamples=resamples, seed=seed), level)
-
-
-def bootstrap_difference(
-    one: ScoreTable, other: ScoreTable, *, resamples: int, seed: int = 0, level: float = LEVEL
-) -> Interval:
-    """Return the difference of two means over the same questions, both taken over the same resamples.
-
-    The columns have to be the same questions. Models of the same owners are drawn together; a shared model (one row)
-    may be paired with the models of many clients, and those of other owners are drawn by themselves. The interval of
-    two shares is `bounded_difference`.
-    """
-    return _interval([one, other], resampled([one, other], resamples=resamples, seed=seed), level)
+    tables = [one] if other is None else [one, other]
+    return _interval(tables, resampled(tables, resamples=resamples, seed=seed), level)
 
 
 def _interval(tables: Sequence[ScoreTable], values_RM: Array, level: float) -> Interval:

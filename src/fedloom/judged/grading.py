@@ -20,7 +20,8 @@ from fedloom.contracts.evaluation import Answered, Completer, Completion, Exam, 
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
 from fedloom.evaluation.held_out import Scored, score_table
-from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
+from fedloom.evaluation.intervals import Interval, verdict
+from fedloom.evaluation.statistics import ScoreTable, bootstrap
 from fedloom.judged.exams import UNANSWERED, UNPARSED
 
 __all__ = [
@@ -246,9 +247,8 @@ class Row:
         """Of a difference `better` or `worse` where it excludes 0, else `not told apart`; nothing of few questions."""
         if self.interval.n < LEAST:
             return "not told (too few questions)"
-        if self.interval.low > 0:
-            return "better"
-        return "worse" if self.interval.high < 0 else "not told apart"
+        told = verdict(self.interval)
+        return "not told apart" if told == "undecided" else told
 
 
 def rows(graded: Sequence[Graded], *, resamples: int, cluster: str = "fact") -> list[Row]:
@@ -279,7 +279,7 @@ def differences(
         both = _paired(chosen, beside.get((exam, group, score), []), score)
         if both[0]:
             one, other = (_table(side, score, group, cluster) for side in both)
-            found.append(Row(exam, group, score, bootstrap_difference(one, other, resamples=resamples)))
+            found.append(Row(exam, group, score, bootstrap(one, other, resamples=resamples)))
     return found
 
 

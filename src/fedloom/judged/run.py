@@ -20,7 +20,7 @@ from typing import Any
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
-from fedloom.base.files import disk_errors, plain, refuse_filled, write_atomic
+from fedloom.base.files import disk_errors, refuse_filled, write_atomic
 from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
 from fedloom.completers.answer_file import Asker, asking
@@ -259,8 +259,7 @@ def _exams(examination: Examination, graded: Sequence[Graded]) -> list[dict[str,
 
 
 def _record(row: Row) -> dict[str, Any]:
-    known = plain(row.interval)
-    told = {name: known[name] for name in ("n", "value", "low", "high", "standard_error")}
+    told = row.interval.record("n", "value", "low", "high", "standard_error")
     return {"exam": row.exam, "group": row.group, "score": row.score} | told
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedloom.base.errors import MissingFileError, RunError
 from fedloom.lm_eval.examine import read_items, read_result
-from fedloom.lm_eval.scores import F1, Labels, f1_difference, mean_difference, verdict
+from fedloom.lm_eval.scores import F1, Labels, f1_difference, in_words, mean_difference
 
 __all__ = ["compare_results"]
 
@@ -72,8 +72,6 @@ def _metric(
         "filter": chosen,
         "value": score["value"],
         "difference": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "n": difference.n,
-        "verdict": verdict(difference, higher_is_better=score["higher_is_better"]),
+        **difference.record("low", "high", "n"),
+        "verdict": in_words(difference, higher_is_better=score["higher_is_better"]),
     }

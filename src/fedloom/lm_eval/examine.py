@@ -32,7 +32,7 @@ from fedloom.lm_eval.harness import (
 from fedloom.lm_eval.language_model import Scorer, harness_model, is_cut
 from fedloom.lm_eval.libraries import libraries
 from fedloom.lm_eval.local_data import required_data
-from fedloom.lm_eval.scores import Labels, f1_scores, mean_score, score_record
+from fedloom.lm_eval.scores import SCORE, Labels, f1_scores, mean_score
 from fedloom.lm_eval.shipped import HARNESS, own_task, own_tasks
 from fedloom.lm_eval.task_file import TaskFile, read_task_file, the_label
 
@@ -237,10 +237,10 @@ def _scores(items: Sequence[Record], task: _Ready, results: Mapping[str, Mapping
     for metric, chosen in _means(items, task).items():
         name, chosen_filter = metric
         head = {"metric": name, "filter": chosen_filter, "higher_is_better": better.get(name)}
-        scores.append(head | score_record(mean_score(chosen)))
+        scores.append(head | mean_score(chosen).record(*SCORE))
     if task.file and task.file.kind == "label":
         for name, score in f1_scores(Labels.of(items, task.file.labels)).items():
-            scores.append({"metric": name, "filter": "none", "higher_is_better": True} | score_record(score))
+            scores.append({"metric": name, "filter": "none", "higher_is_better": True} | score.record(*SCORE))
     done = {(score["metric"], score["filter"]) for score in scores}
     for leaf, figures in results.items():
         for key, value in figures.items():
@@ -248,7 +248,7 @@ def _scores(items: Sequence[Record], task: _Ready, results: Mapping[str, Mapping
             if chosen_filter and "_stderr" not in name and (name, chosen_filter) not in done:
                 alone = Interval(float(value), math.nan, math.nan, figures.get("sample_len", 0))
                 head = {"metric": name, "filter": chosen_filter, "higher_is_better": better.get(name), "member": leaf}
-                scores.append(head | score_record(alone))
+                scores.append(head | alone.record(*SCORE))
     return scores
 
 

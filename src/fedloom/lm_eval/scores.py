@@ -16,25 +16,27 @@ from numpy.typing import NDArray
 
 from fedloom.base import rng
 from fedloom.base.errors import DataError
-from fedloom.base.files import plain
-from fedloom.evaluation.statistics import Interval, ScoreTable, bootstrap, bootstrap_difference
+from fedloom.evaluation.intervals import Interval, verdict
+from fedloom.evaluation.statistics import ScoreTable, bootstrap
 
 __all__ = [
     "F1",
     "RESAMPLES",
+    "SCORE",
     "Labels",
     "f1_difference",
     "f1_scores",
+    "in_words",
     "mean_difference",
     "mean_score",
-    "score_record",
-    "verdict",
 ]
 
 Array = NDArray[np.float64]
 
 RESAMPLES = 1000
 F1 = ("f1_macro", "f1_micro", "f1_weighted")
+SCORE = ("value", "standard_error", "low", "high", "n")
+"""What is written of a score over n items."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,6 @@ class Labels:
         return cls(names, *(tuple(item[name] for item in items) for name in ("right", "label")))
 
 
-def score_record(score: Interval) -> dict[str, float | int | None]:
-    """Return a score over n items as JSON values, null where there is no error or interval."""
-    known = plain(score)
-    return {name: known[name] for name in ("value", "standard_error", "low", "high", "n")}
-
-
 def mean_score(values: Sequence[float]) -> Interval:
     """Return the mean of the items' values; its standard error is s / sqrt(n), of one item it is unknown."""
     n = len(values)
@@ -67,7 +63,7 @@ def mean_score(values: Sequence[float]) -> Interval:
 
 def mean_difference(one: Sequence[float], other: Sequence[float]) -> Interval:
     """Return the mean of one model less that of another over the same items, with its paired interval."""
-    return bootstrap_difference(_table(one), _table(other), resamples=RESAMPLES)
+    return bootstrap(_table(one), _table(other), resamples=RESAMPLES)
 
 
 def _table(values: Sequence[float]) -> ScoreTable:
@@ -125,8 +121,9 @@ def _f1(hits: Array, right: Array, found: Array) -> Array:
     return np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
 
 
-def verdict(difference: Interval, *, higher_is_better: bool | None) -> str:
-    """Return whether the first model is better: only where the interval of the difference leaves out 0."""
-    if higher_is_better is None or not (difference.low > 0 or difference.high < 0):
-        return "no difference shown" if higher_is_better is not None else "neither is better"
-    return "better" if (difference.low > 0) == higher_is_better else "worse"
+def in_words(difference: Interval, *, higher_is_better: bool | None) -> str:
+    """Return whether the first model is better, in words."""
+    if higher_is_better is None:
+        return "neither is better"
+    told = verdict(difference, 1 if higher_is_better else -1)
+    return "no difference shown" if told == "undecided" else told
