@@ -159,7 +159,7 @@ BUDGET = {
     "cli": 1_250,
     "completers": 950,
     "contracts": 2_100,
-    "data": 3_050,
+    "data": 2_800,
     "diversity": 1_150,
     "evaluation": 2_350,
     "federated": 3_150,

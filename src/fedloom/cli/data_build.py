@@ -54,8 +54,8 @@ def data_verify(
 ) -> None:
     """Compare every file of a built data set with the checksums of its card."""
     from fedloom.cli.console import lines
+    from fedloom.data.build.building import verify
     from fedloom.data.build.upstream import open_upstream
-    from fedloom.data.build.verifying import verify
 
     card = verify(folder, open_upstream(source, revision) if source else None)
     lines([json.dumps(card)] if as_json else [f"{folder}: {len(card['outputs'])} files as built"])

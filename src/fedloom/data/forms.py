@@ -18,7 +18,8 @@ of another form fits both: the run file must say which is meant.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from fedloom.base.errors import ConfigError, DataError, UnknownNameError, sugges
 from fedloom.contracts.examples import Chat, Document, Example, Preference, Role, Turn
 from fedloom.data.records import Record
 
-__all__ = ["FORMS", "Fields", "check_columns", "check_text", "detect", "sharegpt_turns"]
+__all__ = ["FORMS", "Fields", "check_columns", "check_text", "detect", "placed", "sharegpt_turns"]
 
 Tags = Mapping[str, str]
 
@@ -59,7 +60,21 @@ class Fields:
 
     def text(self, name: str) -> str:
         """Return the value of a column, which must be text."""
-        return check_text(self.raw(name), f"{self.record.where}, column '{self.columns.get(name, name)}'")
+        return check_text(self.raw(name), self.where(name))
+
+    def where(self, name: str) -> str:
+        """Return where the column stands, for messages."""
+        return f"{self.record.where}, column '{self.columns.get(name, name)}'"
+
+
+@contextmanager
+def placed(where: str) -> Generator[None]:
+    """Have what is refused inside say where it stands, if it does not by itself."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
 def check_text(value: Any, where: str) -> str:
@@ -100,8 +115,7 @@ _SHAREGPT: Mapping[str, Role] = {"system": "system", "human": "user", "gpt": "as
 
 
 def _role_content(fields: Fields, name: str) -> list[Turn]:
-    where = f"{fields.record.where}, column '{fields.columns.get(name, name)}'"
-    return _turns(fields.raw(name), where, role="role", text="content", roles=_OPENAI)
+    return _turns(fields.raw(name), fields.where(name), role="role", text="content", roles=_OPENAI)
 
 
 def _messages(fields: Fields, tags: Tags) -> Example:
@@ -123,7 +137,7 @@ def _alpaca(fields: Fields, tags: Tags) -> Example:
 
 def sharegpt_turns(fields: Fields) -> list[Turn]:
     """Return the turns of a ShareGPT dialogue as they are."""
-    where = f"{fields.record.where}, column '{fields.columns.get('conversations', 'conversations')}'"
+    where = fields.where("conversations")
     return _turns(fields.raw("conversations"), where, role="from", text="value", roles=_SHAREGPT)
 
 
