@@ -160,7 +160,7 @@ BUDGET = {
     "completers": 950,
     "contracts": 2_100,
     "data": 2_800,
-    "diversity": 1_150,
+    "diversity": 1_100,
     "evaluation": 2_350,
     "federated": 3_150,
     "judged": 1_600,

@@ -31,12 +31,12 @@ def data_describe(
 ) -> None:
     """Print how unlike the clients of a run are: language, quality, quantity, instruction, length, embedding, taste."""
     from fedloom import api
+    from fedloom.base.extras import require
     from fedloom.cli.console import lines, print_tables
     from fedloom.diversity.describe import describe_run, write
-    from fedloom.diversity.plots import check_matplotlib
 
     if out:
-        check_matplotlib()
+        require("plots of --out", "matplotlib")
     described = describe_run(api.load_run(file, overrides or []), with_model=not no_model)
     if as_json:
         lines([json.dumps(described.record)])

@@ -101,10 +101,7 @@ def language_of() -> Callable[[Example], str]:
 
 
 def _difficulties(model: LanguageModel, task: Task) -> Callable[[Sequence[Example]], list[float]]:
-    def told(examples: Sequence[Example]) -> list[float]:
-        return ifd(model, task, model.trainable, [one for one in examples if one.prompt])
-
-    return told
+    return lambda examples: ifd(model, task, model.trainable, [one for one in examples if one.prompt])
 
 
 def _tokens(model: LanguageModel) -> Callable[[str], int]:

@@ -11,20 +11,15 @@ from numpy.typing import NDArray
 from fedloom.base.extras import require
 from fedloom.contracts.diversity import Aggregate, Diversity
 
-__all__ = ["check_matplotlib", "plot"]
+__all__ = ["plot"]
 
 _SHOWN = 9  # categories with a colour of their own
 _LEVELS = (0.1, 0.5, 0.9)
 
 
-def check_matplotlib() -> None:
-    """Refuse to go on without matplotlib."""
-    require("plots of --out", "matplotlib")
-
-
 def plot(axis: Diversity, sent: Mapping[str, Aggregate]) -> str:
     """Return the plot of an axis; a missing matplotlib raises ConfigError."""
-    check_matplotlib()
+    require("plots of --out", "matplotlib")
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
