@@ -156,7 +156,7 @@ BUDGET = {
     "api": 100,
     "base": 1_300,
     "benchmark": 3_400,
-    "cli": 1_250,
+    "cli": 1_150,
     "completers": 950,
     "contracts": 2_100,
     "data": 2_800,

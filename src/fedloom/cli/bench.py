@@ -3,16 +3,17 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedloom.base.errors import FedloomError
+from fedloom.base.tables import Table
+from fedloom.cli.output import lines, overriding, print_tables
 
 if TYPE_CHECKING:
-    from fedloom.base.tables import Table
     from fedloom.benchmark.runner import Ended
     from fedloom.benchmark.suite import Cell, Suite
     from fedloom.benchmark.summary import GroupRow, Summary
@@ -23,10 +24,7 @@ __all__ = ["bench", "carried_out"]
 
 def bench(
     file: Annotated[Path, typer.Argument(help="A suite file (TOML).", show_default=False)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="key=value, for instance common.rounds=5 or 'seeds=[0,1]'.", show_default=False),
-    ] = None,
+    overrides: Annotated[list[str] | None, overriding("common.rounds=5 or 'seeds=[0,1]'")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The suite directory, made or gone on with.", show_default=False)
     ] = None,
@@ -48,7 +46,6 @@ def bench(
     from fedloom.benchmark.page import write_report
     from fedloom.benchmark.runner import conclude_directory, describe_data
     from fedloom.benchmark.suite import load_suite
-    from fedloom.cli.console import lines, print_tables
 
     require("bench (it ends with a page)", "matplotlib")
     suite = load_suite(file, overrides or [], quick=quick)
@@ -117,7 +114,6 @@ def _told_once(ended: "Iterable[Ended]") -> list[str]:
 
 def _tell_data(cell: "Cell", ended: "list[Ended]", folder: Path) -> None:
     """Say once for each data set what share of its examples was cut or dropped."""
-    from fedloom.cli.console import lines
     from fedloom.data.clients import cut_and_dropped
 
     card = folder / cell.folder / "partition.json"
@@ -128,7 +124,6 @@ def _tell_data(cell: "Cell", ended: "list[Ended]", folder: Path) -> None:
 
 def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
     from fedloom.benchmark.runner import remaining_s
-    from fedloom.cli.console import lines
 
     done, last = {one.cell.key for one in ended}, ended[-1]
     left_s = remaining_s(ended, [cell for cell in waiting if cell.key not in done], jobs=jobs)
@@ -137,17 +132,15 @@ def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
     sys.stdout.flush()
 
 
-def _tables(summary: "Summary") -> "list[Table]":
-    from fedloom.base.tables import Table
+def _tables(summary: "Summary") -> list[Table]:
     from fedloom.benchmark.ranking import ALL
 
     title = f"{summary.title}, {_seeds(summary.seeds)}"
     ranked = dict.fromkeys(row.data for row in summary.ranks)
-    cells = {(row.method, row.data): f"{row.value:.3f}  {_place(row.rank)}" for row in summary.ranks}
+    cells = {((row.method,), row.data): f"{row.value:.3f}  {_place(row.rank)}" for row in summary.ranks}
     scores = [f"{data}: {summary.headline[data]}" if data in summary.headline else data for data in ranked]
-    methods = dict.fromkeys(row.method for row in summary.ranks)
-    rows = tuple((method, *(cells.get((method, data), "") for data in ranked)) for method in methods)
-    tables = [Table(f"{title}: score and place, with intervals", ("method", *scores), rows)]
+    heads = dict(zip(ranked, scores, strict=True))
+    tables = [_crossed(f"{title}: score and place, with intervals", ("method",), heads, cells)]
     about = ALL if ALL in ranked else next(iter(ranked), "")
     pairs = [row for row in summary.pairs if row.data == about]
     tables += [
@@ -177,9 +170,8 @@ def _seeds(seeds: tuple[int, ...]) -> str:
     return f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {min(seeds)}"
 
 
-def _client_tables(summary: "Summary") -> "list[Table]":
+def _client_tables(summary: "Summary") -> list[Table]:
     """Return how the clients fare on their own questions by the headline score."""
-    from fedloom.base.tables import Table
     from fedloom.results.show import cell
 
     own = [row for row in summary.clients if row.questions == "validation, own"]
@@ -190,35 +182,39 @@ def _client_tables(summary: "Summary") -> "list[Table]":
     return [Table("Clients on their own held-out questions", header, tuple(cells))] * bool(rows)
 
 
-def _matrix(what: str, rows: "Iterable[GroupRow]") -> "list[Table]":
-    """Return a table per data set: methods and models by the group of the question."""
-    from fedloom.base.tables import Table
+def _crossed(
+    title: str, head: tuple[str, ...], columns: Mapping[str, str], cells: Mapping[tuple[tuple[str, ...], str], str]
+) -> Table:
+    """Return a table of cells by row and column, rows as they first occur; `columns` have headings."""
+    rows = dict.fromkeys(row for row, _ in cells)
+    body = tuple((*row, *(cells.get((row, column), "") for column in columns)) for row in rows)
+    return Table(title, (*head, *columns.values()), body)
 
+
+def _by_data(rows: "Iterable[GroupRow]") -> "dict[str, list[GroupRow]]":
+    grouped: dict[str, list[GroupRow]] = {}
+    for row in rows:
+        grouped.setdefault(row.data, []).append(row)
+    return grouped
+
+
+def _matrix(what: str, rows: "Iterable[GroupRow]") -> list[Table]:
+    """Return a table per data set: methods and models by the group of the question."""
     tables: list[Table] = []
-    rows = list(rows)
-    for data in dict.fromkeys(row.data for row in rows):
-        mine = [row for row in rows if row.data == data]
-        groups = tuple(dict.fromkeys(row.group for row in mine))
-        cells = {(row.method, row.models, row.group): f"{row.value.value:.3f}" for row in mine}
-        kinds = dict.fromkeys((row.method, row.models) for row in mine)
-        lines = tuple((*kind, *(cells.get((*kind, group), "") for group in groups)) for kind in kinds)
-        tables.append(Table(f"{data} by {what} of the question, {mine[0].score}", ("method", "models", *groups), lines))
+    for data, mine in _by_data(rows).items():
+        cells = {((row.method, row.models), row.group): f"{row.value.value:.3f}" for row in mine}
+        title = f"{data} by {what} of the question, {mine[0].score}"
+        tables.append(_crossed(title, ("method", "models"), {row.group: row.group for row in mine}, cells))
     return tables
 
 
-def _facts(summary: "Summary") -> "list[Table]":
+def _facts(summary: "Summary") -> list[Table]:
     """Return a table per data set: methods by whose facts are asked for, with intervals."""
-    from fedloom.base.tables import Table
     from fedloom.results.knowledge import FACTS
 
     tables: list[Table] = []
-    for data in dict.fromkeys(row.data for row in summary.facts):
-        mine = [row for row in summary.facts if row.data == data]
-        cells = {(row.method, row.group): f"{row.value:.3f}" for row in mine}
-        rows = [
-            (method, *(cells.get((method, name), "") for name in FACTS))
-            for method in dict.fromkeys(r.method for r in mine)
-        ]
+    for data, mine in _by_data(summary.facts).items():
+        cells = {((row.method,), row.group): f"{row.value:.3f}" for row in mine}
         title = f"{data}: {mine[0].score} by whose facts are asked for, with 95 % intervals"
-        tables.append(Table(title, ("method", *FACTS), tuple(rows)))
+        tables.append(_crossed(title, ("method",), {name: name for name in FACTS}, cells))
     return tables
