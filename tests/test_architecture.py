@@ -159,7 +159,7 @@ BUDGET = {
     "cli": 1_150,
     "completers": 950,
     "contracts": 2_100,
-    "data": 2_800,
+    "data": 2_750,
     "diversity": 1_100,
     "evaluation": 2_350,
     "federated": 3_150,

@@ -53,7 +53,7 @@ def instruments(data: Mapping[str, Sequence[Example]], model: LanguageModel | No
     tagged = any("language" in example.tags for examples in data.values() for example in examples)
     vectors = hidden_means(model) if model else counted
     return Instruments(
-        language=_tag if tagged else language_of(),
+        language=(lambda example: example.tags.get("language", "untagged")) if tagged else language_of(),
         length=_tokens(model) if model else len,
         length_unit="tokens" if model else "characters",
         vectors=vectors,
@@ -66,10 +66,6 @@ def instruments(data: Mapping[str, Sequence[Example]], model: LanguageModel | No
             "embedding": "mean last hidden states of the run's model" if model else "counts of character n-grams",
         },
     )
-
-
-def _tag(example: Example) -> str:
-    return example.tags.get("language", "untagged")
 
 
 def language_of() -> Callable[[Example], str]:

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,6 @@ _FORMAT = 1
 _ROWS, _REPEATED = "rows", "repeated"
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """What the first reading found."""
-
-    tally: Mapping[str, int]
-    """Rows, and how many of them each filter dropped."""
-    sizes: Mapping[str, int]
-    """Distinct records by user."""
-
-
 def build(
     name: DatasetName, upstream: Upstream, out: Path, *, min_records: int | None, clients: int | None, seed: int
 ) -> dict[str, Any]:
@@ -51,9 +40,10 @@ def build(
     refuse_filled(out)
     recipe = RECIPES[name]
     least, most = min_records or recipe.min_records, recipe.clients if clients is None else clients
-    counted = _count(recipe, upstream)
-    _refuse_nothing(recipe, counted.tally, name)
-    users = _collect(recipe, upstream, _choose(counted, least, most, name))
+    tally = Counter[str]()
+    sizes = Counter(user for user, _ in _kept(recipe, upstream, tally))
+    _refuse_nothing(recipe, tally, name)
+    users = _collect(recipe, upstream, _choose(sizes, tally[_ROWS], least, most, name))
     splits = split_users(users, recipe.question, seed)
     files = {split: _by_user(part) for split, part in splits.items()}
     files["common_test"] = _common_test(recipe, splits, seed)
@@ -63,18 +53,21 @@ def build(
         "dataset": name,
         "seed": seed,
         "upstream": {"name": recipe.upstream, "licence": recipe.licence, "inputs": upstream.identity()},
-        "filters": _filters(recipe, counted, least, most, min_records is not None, clients is not None),
+        "filters": _filters(recipe, tally, sizes, (least, min_records is not None), (most, clients is not None)),
         "users": {
-            "found": len(counted.sizes),
+            "found": len(sizes),
             "kept": len(users),
-            "without_test": [user for user in users if user not in splits["test"]],
+            "without_test": sorted(users.keys() - splits["test"].keys()),
         },
-        "rows": {"read": counted.tally[_ROWS], "kept": sum(map(len, users.values()))},
+        "rows": {"read": tally[_ROWS], "kept": sum(map(len, users.values()))},
         "released": {"users": recipe.clients, "records": recipe.released_records},
         "splits": {split: _sizes(part) for split, part in splits.items()},
         "outputs": {file: hashlib.sha256(text.encode()).hexdigest() for file, text in texts.items()},
     }
-    _write(out, texts, card | {"card_sha256": _digest_of(card)})
+    with atomic_folder(out) as folder:
+        for file, text in texts.items():
+            write_atomic(folder / file, text)
+        write_atomic(folder / _CARD, _text(card | {"card_sha256": _digest_of(card)}))
     return card
 
 
@@ -82,13 +75,6 @@ def _digest_of(card: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a card's content, its own entry left out."""
     content = {key: value for key, value in card.items() if key != "card_sha256"}
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
-
-
-def _write(out: Path, texts: Mapping[str, str], card: Mapping[str, Any]) -> None:
-    with atomic_folder(out) as folder:
-        for file, text in texts.items():
-            write_atomic(folder / file, text)
-        write_atomic(folder / _CARD, _text(card))
 
 
 def _text(content: Any) -> str:
@@ -129,12 +115,6 @@ def _digest(user: str, record: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(json.dumps([user, texts], ensure_ascii=False).encode()).digest()[:16]
 
 
-def _count(recipe: Recipe, upstream: Upstream) -> _Counted:
-    tally = Counter[str]()
-    sizes = Counter(user for user, _ in _kept(recipe, upstream, tally))
-    return _Counted(tally, sizes)
-
-
 def _refuse_nothing(recipe: Recipe, tally: Mapping[str, int], name: str) -> None:
     """Refuse a set without rows, and one whose rows the filters drop altogether."""
     if not tally[_ROWS]:
@@ -147,16 +127,13 @@ def _refuse_nothing(recipe: Recipe, tally: Mapping[str, int], name: str) -> None
         )
 
 
-def _choose(counted: _Counted, least: int, most: int, name: str) -> set[str]:
+def _choose(sizes: Mapping[str, int], n_rows: int, least: int, most: int, name: str) -> set[str]:
     """Return the users with enough records; of too many those with the most, equal ones by name."""
-    enough = sorted(
-        (user for user, size in counted.sizes.items() if size >= least), key=lambda u: (-counted.sizes[u], u)
-    )
+    enough = sorted((user for user, size in sizes.items() if size >= least), key=lambda user: (-sizes[user], user))
     if not enough:
-        largest = max(counted.sizes.values(), default=0)
         raise DataError(
-            f"{name}: found no user with {least} records, but {len(counted.sizes)} users in "
-            f"{counted.tally[_ROWS]} rows (the largest has {largest}); give the whole set, or lower --min-records."
+            f"{name}: found no user with {least} records, but {len(sizes)} users in {n_rows} rows (the largest has "
+            f"{max(sizes.values(), default=0)}); give the whole set, or lower --min-records."
         )
     return set(enough[: most or None])
 
@@ -192,35 +169,24 @@ def _common_test(recipe: Recipe, splits: Splits, seed: int) -> Any:
 
 
 def _filters(
-    recipe: Recipe, counted: _Counted, least: int, most: int, own_least: bool, own_most: bool
+    recipe: Recipe, tally: Mapping[str, int], sizes: Mapping[str, int], least: tuple[int, bool], most: tuple[int, bool]
 ) -> list[dict[str, Any]]:
-    small = [size for size in counted.sizes.values() if size < least]
-    left = max(0, len(counted.sizes) - len(small) - most) if most else 0
-    rows = [
-        {"name": rule.name, "says": rule.says, "origin": rule.origin, "rows_dropped": counted.tally[rule.name]}
-        for rule in recipe.rules
-    ]
+    """Return what each filter has dropped; `least` and `most` come with whether they were given, not the recipe's."""
+    small = [size for size in sizes.values() if size < least[0]]
+    left = max(0, len(sizes) - len(small) - most[0]) if most[0] else 0
+
+    def told(name: str, says: str, origin: str, **dropped: int) -> dict[str, Any]:
+        return {"name": name, "says": says, "origin": origin, **dropped}
+
+    chosen = f"the {most[0]} with the most records" if most[0] else "all"
+    origins = "given" if least[1] else recipe.min_origin, "given" if most[1] else "unverified"
     return [
-        *rows,
-        {
-            "name": _REPEATED,
-            "says": "no record of a user occurs twice",
-            "origin": "chosen",
-            "rows_dropped": counted.tally[_REPEATED],
-        },
-        {
-            "name": "records of a user",
-            "says": f"at least {least}",
-            "origin": "given" if own_least else recipe.min_origin,
-            "users_dropped": len(small),
-            "rows_dropped": sum(small),
-        },
-        {
-            "name": "users",
-            "says": f"the {most} with the most records" if most else "all",
-            "origin": "given" if own_most else "unverified",
-            "users_dropped": left,
-        },
+        *(told(rule.name, rule.says, rule.origin, rows_dropped=tally[rule.name]) for rule in recipe.rules),
+        told(_REPEATED, "no record of a user occurs twice", "chosen", rows_dropped=tally[_REPEATED]),
+        told(
+            "records of a user", f"at least {least[0]}", origins[0], users_dropped=len(small), rows_dropped=sum(small)
+        ),
+        told("users", chosen, origins[1], users_dropped=left),
     ]
 
 
