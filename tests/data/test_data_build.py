@@ -11,11 +11,10 @@ from fedloom.base.plugin import lookup
 from fedloom.cli import main as cli
 from fedloom.contracts.examples import Chat, Preference, Turn
 from fedloom.contracts.federated import Template
-from fedloom.data.build.building import build
+from fedloom.data.build.building import build, verify
 from fedloom.data.build.recipes import RECIPES
 from fedloom.data.build.splitting import split_users
 from fedloom.data.build.upstream import open_upstream
-from fedloom.data.build.verifying import verify
 from fedloom.data.holdout import question_key
 from fedloom.data.sources.fedllm_bench import FedllmBench
 from support.tokenizers import tokenizer
@@ -327,25 +326,25 @@ def test_no_held_out_question_occurs_in_any_training_split(dataset, split, make)
 
 def test_a_question_of_two_users_is_never_held_out():
     users = {user: [({"q": f"{i}"}, ("", {})) for i in range(20)] for user in ("a", "b")}
-    assert split_users(users, lambda record: record["q"], 0).test == {}
+    assert split_users(users, lambda record: record["q"], 0)["test"] == {}
 
 
 def test_equal_questions_of_a_user_stay_together():
     users = {"a": [({"q": f"{i % 10}", "n": i}, ("", {})) for i in range(20)]}
     splits = split_users(users, lambda record: record["q"], 0)
-    held = {record["q"] for record, _ in splits.test["a"]}
-    assert len(splits.test["a"]) == 2 * len(held) > 0
+    held = {record["q"] for record, _ in splits["test"]["a"]}
+    assert len(splits["test"]["a"]) == 2 * len(held) > 0
 
 
 def test_a_tenth_is_held_out_for_each():
     users = {"a": [({"q": f"{i}"}, ("", {})) for i in range(50)]}
-    parts = split_users(users, lambda record: record["q"], 0).parts()
+    parts = split_users(users, lambda record: record["q"], 0)
     assert {split: len(part["a"]) for split, part in parts.items()} == {"train": 40, "validation": 5, "test": 5}
 
 
 def test_no_record_is_lost():
     users = {user: [({"q": f"{user}{i}"}, ("", {})) for i in range(17)] for user in "abc"}
-    parts = split_users(users, lambda record: record["q"], 0).parts()
+    parts = split_users(users, lambda record: record["q"], 0)
     assert sorted(r["q"] for part in parts.values() for entries in part.values() for r, _ in entries) == sorted(
         r["q"] for entries in users.values() for r, _ in entries
     )
@@ -353,12 +352,12 @@ def test_no_record_is_lost():
 
 def test_every_user_trains():
     users = {"a": [({"q": "1"}, ("", {})), ({"q": "2"}, ("", {}))]}
-    assert len(split_users(users, lambda record: record["q"], 0).train["a"]) == 2
+    assert len(split_users(users, lambda record: record["q"], 0)["train"]["a"]) == 2
 
 
-def test_a_user_too_small_to_hold_out_is_listed():
-    users = {"a": [({"q": "1"}, ("", {})), ({"q": "2"}, ("", {}))]}
-    assert split_users(users, lambda record: record["q"], 0).whole == ["a"]
+def test_a_user_too_small_to_hold_out_is_listed(make):
+    rows = [*ROWS["aya"](), aya_row("a", 1), aya_row("a", 2)]
+    assert card(make("aya", rows, min_records=2))["users"]["without_test"] == ["a"]
 
 
 # --------------------------------------------------------------------------------------------------------------- bytes

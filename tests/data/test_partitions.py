@@ -12,13 +12,10 @@ from fedloom.contracts.examples import Chat, Document, Preference, Turn
 from fedloom.contracts.federated import Partition
 from fedloom.data.card import effective_number, gini, partition_card
 from fedloom.data.holdout import hold_out
-from fedloom.data.partitions._draw import dirichlet
-from fedloom.data.partitions.by_file import ByFile
-from fedloom.data.partitions.by_key import ByKey
-from fedloom.data.partitions.by_length import ByLength
+from fedloom.data.partitions._deal import dirichlet
+from fedloom.data.partitions.cut import ByLength, Iid, QuantitySkew, _apportion
 from fedloom.data.partitions.dirichlet import Dirichlet
-from fedloom.data.partitions.iid import Iid
-from fedloom.data.partitions.quantity_skew import QuantitySkew, _apportion
+from fedloom.data.partitions.natural import ByFile, ByKey
 
 TOPICS = [
     Document("x" * (k % 97), {"topic": f"t{k % 4}", "label": f"l{k % 3}", "quality": str(k)}) for k in range(2000)

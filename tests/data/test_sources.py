@@ -13,11 +13,10 @@ from fedloom.base.errors import ConfigError, DataError, MissingFileError, Unknow
 from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
 from fedloom.contracts.federated import Source
-from fedloom.data.sources._presets import PRESETS
 from fedloom.data.sources.fedllm_bench import FedllmBench
 from fedloom.data.sources.file import File
 from fedloom.data.sources.hub import Hub
-from fedloom.data.sources.preset import PresetSource
+from fedloom.data.sources.preset import PRESETS, PresetSource
 from support.paths import SHARED
 
 QA = [{"prompt": "2+2?", "completion": "4"}, {"prompt": "3+3?", "completion": "6"}]

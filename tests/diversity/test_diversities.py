@@ -13,9 +13,9 @@ from fedloom.base.plugin import lookup, names
 from fedloom.contracts.diversity import Diversity, Instruments
 from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
 from fedloom.data.example_texts import instruction, response
-from fedloom.diversity.axes import _bins
 from fedloom.diversity.axes._against_pool import counts_of, divergence_index
-from fedloom.diversity.axes.instruction import verb_and_noun
+from fedloom.diversity.axes.categories import verb_and_noun
+from fedloom.diversity.axes.numbers import by_length
 from fedloom.diversity.instruments import language_of
 
 AXES = names(Diversity)
@@ -225,12 +225,12 @@ def test_agreement_is_the_mean_over_pairs_of_clients():
 
 @pytest.mark.parametrize("length", [0, 1, 7, 12, 13, 100, 5000, 2**19])
 def test_a_length_lies_within_5_percent_of_the_middle_of_its_bin(length):
-    ((middle, _),) = _bins.by_length([length]).items()
+    ((middle, _),) = by_length([length]).items()
     assert float(middle) == pytest.approx(length, rel=0.05)
 
 
 def test_lengths_beyond_all_bins_count_in_the_last_one():
-    assert _bins.by_length([2**20, 2**30]).total() == 2 and len(_bins.by_length([2**20, 2**30])) == 1
+    assert by_length([2**20, 2**30]).total() == 2 and len(by_length([2**20, 2**30])) == 1
 
 
 @pytest.mark.parametrize(

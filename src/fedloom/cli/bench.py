@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedloom.base.errors import FedloomError
+from fedloom.base.tables import Table
+from fedloom.cli.output import lines, overriding, print_tables
 
 if TYPE_CHECKING:
-    from fedloom.base.tables import Table
     from fedloom.benchmark.runner import Ended
     from fedloom.benchmark.suite import Cell, Suite
     from fedloom.benchmark.summary import Summary
@@ -24,10 +25,7 @@ __all__ = ["bench", "carried_out"]
 
 def bench(
     file: Annotated[Path, typer.Argument(help="A suite file (TOML).", show_default=False)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="key=value, for instance common.rounds=5 or 'seeds=[0,1]'.", show_default=False),
-    ] = None,
+    overrides: Annotated[list[str] | None, overriding("common.rounds=5 or 'seeds=[0,1]'")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The suite directory, made or gone on with.", show_default=False)
     ] = None,
@@ -49,7 +47,6 @@ def bench(
     from fedloom.benchmark.page import write_report
     from fedloom.benchmark.runner import conclude_directory, describe_data
     from fedloom.benchmark.suite import load_suite
-    from fedloom.cli.console import lines, print_tables
 
     require("bench (it ends with a page)", "matplotlib")
     suite = load_suite(file, overrides or [], quick=quick)
@@ -118,7 +115,6 @@ def _told_once(ended: "Iterable[Ended]") -> list[str]:
 
 def _tell_data(cell: "Cell", ended: "list[Ended]", folder: Path) -> None:
     """Say once for each data set what share of its examples was cut or dropped."""
-    from fedloom.cli.console import lines
     from fedloom.data.clients import cut_and_dropped
 
     card = folder / cell.folder / "partition.json"
@@ -129,7 +125,6 @@ def _tell_data(cell: "Cell", ended: "list[Ended]", folder: Path) -> None:
 
 def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
     from fedloom.benchmark.runner import remaining_s
-    from fedloom.cli.console import lines
 
     done, last = {one.cell.key for one in ended}, ended[-1]
     left_s = remaining_s(ended, [cell for cell in waiting if cell.key not in done], jobs=jobs)
@@ -138,8 +133,7 @@ def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
     sys.stdout.flush()
 
 
-def _tables(summary: "Summary") -> "list[Table]":
-    from fedloom.base.tables import Table
+def _tables(summary: "Summary") -> list[Table]:
     from fedloom.benchmark.ranking import ALL
     from fedloom.results.estimates import FACTS
 
@@ -171,9 +165,8 @@ def _seeds(seeds: tuple[int, ...]) -> str:
     return f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {min(seeds)}"
 
 
-def _client_tables(summary: "Summary") -> "list[Table]":
+def _client_tables(summary: "Summary") -> list[Table]:
     """Return how the clients fare on their own questions by the headline score."""
-    from fedloom.base.tables import Table
     from fedloom.results.show import cell
 
     own = [row for row in summary.clients if row.questions == "validation, own"]
@@ -184,7 +177,7 @@ def _client_tables(summary: "Summary") -> "list[Table]":
     return [Table("Clients on their own held-out questions", header, tuple(cells))] * bool(rows)
 
 
-def _matrices(rows: "Sequence[Estimate]", title: str, groups: tuple[str, ...] = ()) -> "list[Table]":
+def _matrices(rows: "Sequence[Estimate]", title: str, groups: tuple[str, ...] = ()) -> list[Table]:
     """Return a table per data set: methods, and whose models where that varies, by the group of the question."""
     tables: list[Table] = []
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -204,9 +197,8 @@ def _matrices(rows: "Sequence[Estimate]", title: str, groups: tuple[str, ...] = 
 
 def _crossed(
     title: str, heads: tuple[str, ...], cells: Sequence[tuple[tuple[str, ...], str, str]], columns: tuple[str, ...] = ()
-) -> "Table":
+) -> Table:
     """Return a table of cells by row and column; `columns` left out are those of the cells."""
-    from fedloom.base.tables import Table
     from fedloom.results.estimates import crossed
 
     columns = columns or tuple(dict.fromkeys(column for _, column, _ in cells))

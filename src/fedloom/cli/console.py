@@ -1,36 +1,18 @@
-"""What the command line shows: progress bars on a terminal, plain lines elsewhere, tables."""
+"""What the command line shows of a run: progress bars on a terminal, plain lines elsewhere."""
 
-import sys
-from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table as RichTable
 
 from fedloom.base.mean import Mean
-from fedloom.base.tables import Table
 from fedloom.contracts.federated import Report
 from fedloom.runs.execute import Event, Note, RoundDone
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["Display", "lines", "print_tables"]
-
-_NO_LIMIT = 10_000  # a table is as wide as it needs: a cut number is worse than a wrapped line
-
-
-def print_tables(tables: Iterable[Table]) -> None:
-    """Print tables as wide as they need."""
-    wide = Console(width=_NO_LIMIT)
-    for table in tables:
-        shown = RichTable(title=table.title, title_justify="left")
-        for name in table.header:
-            shown.add_column(escape(name), no_wrap=True)
-        for row in table.rows:
-            shown.add_row(*map(escape, row))
-        wide.print(shown)
+__all__ = ["Display"]
 
 
 class Display:
@@ -90,8 +72,3 @@ class Display:
 
 def _loss(loss: Mean) -> str:
     return f"loss {loss.value:.3f}" if loss.weight else "loss not told"
-
-
-def lines(texts: Sequence[str]) -> None:
-    """Print plain lines."""
-    sys.stdout.write("".join(f"{text}\n" for text in texts))

@@ -1,6 +1,5 @@
 """The command `fedloom`. Heavy modules are imported inside the commands, so that `--help` answers at once."""
 
-import datetime
 import json
 import sys
 from pathlib import Path
@@ -10,11 +9,9 @@ import typer
 
 from fedloom.base.errors import FedloomError, UnknownNameError, suggest
 from fedloom.cli.bench import bench
-from fedloom.cli.data_build import data_build, data_verify
-from fedloom.cli.data_describe import data_describe
-from fedloom.cli.evaluate_exams import exam
-from fedloom.cli.evaluate_tasks import compare_tasks, evaluate_tasks
-from fedloom.cli.report import report
+from fedloom.cli.data import data
+from fedloom.cli.evaluate import evaluate
+from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
 from fedloom.cli.sweep import sweep
 
 if TYPE_CHECKING:
@@ -32,24 +29,11 @@ app = typer.Typer(
 )
 world = typer.Typer(help="The controlled world and the embedded model.")
 app.add_typer(world, name="world")
-data = typer.Typer(help="Data sets: how unlike their clients are; FedLLM-Bench's from their sources.")
 app.add_typer(data, name="data")
-data.command("describe")(data_describe)
-data.command("build")(data_build)
-data.command("verify")(data_verify)
-evaluate = typer.Typer(help="A trained model: open-ended examinations and closed-ended tasks.")
 app.add_typer(evaluate, name="evaluate")
-evaluate.command("exam")(exam)
-evaluate.command("tasks")(evaluate_tasks)
-evaluate.command("compare")(compare_tasks)
 
-RunFile = Annotated[Path, typer.Argument(help="A run file (TOML).", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key=value, for instance local.lr=1e-3.", show_default=False)
-]
+Overrides = Annotated[list[str] | None, overriding("local.lr=1e-3")]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")]
 
 
 @app.command()
@@ -60,14 +44,17 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a file to the end and print its table."""
+    wanted, folder, source = _asked(file, overrides or [], out)
+    _follow(wanted, folder, quiet=quiet, source=source)
+
+
+def _asked(file: Path, overrides: list[str], out: Path | None) -> "tuple[TuningRun, Path, str]":
+    """Return the run that is asked for, its directory, and what it was read from."""
     from fedloom import api
 
-    given = overrides or []
-    wanted = api.load_run(file, given)
-    day = datetime.datetime.now().astimezone().date().isoformat()
-    folder = out or Path("runs") / f"{day}_{file.stem}_s{wanted.seed}"
-    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
-    _follow(wanted, folder, quiet=quiet, source=source)
+    wanted = api.load_run(file, overrides)
+    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in overrides)
+    return wanted, out or Path("runs") / f"{today()}_{file.stem}_s{wanted.seed}", source
 
 
 @app.command()
@@ -105,19 +92,14 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 @app.command()
 def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
-    from fedloom.cli.console import lines, print_tables
     from fedloom.results.show import outcome, privacy_line, show_record, show_table, stage_lines
     from fedloom.runs.directory import RunDirectory
 
     found = outcome(RunDirectory.open(folder))
-    if as_json:
-        lines([json.dumps(show_record(found))])
-        return
-    print_tables([show_table(found)])
     cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
     spent = [line] if (line := privacy_line(found)) else []
     end = str(folder) if found.complete else f"not complete: fedloom resume {folder}"
-    lines([*stage_lines(found), *spent, cost, end])
+    tell(show_record(found), [show_table(found)], [*stage_lines(found), *spent, cost, end], as_json=as_json)
 
 
 @app.command()
@@ -126,19 +108,15 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Print several runs side by side and their paired differences."""
-    from fedloom.cli.console import lines, print_tables
     from fedloom.results.knowledge import knowledge, knowledge_record
     from fedloom.results.show import compare as compare_outcomes
     from fedloom.results.show import compare_record, compare_table, outcome
     from fedloom.runs.directory import RunDirectory
 
     compared = compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])
-    if as_json:
-        lines([json.dumps(compare_record(compared) | {"facts": knowledge_record(compared)})])
-    else:
-        tables, sentences = knowledge(compared)
-        print_tables([*compare_table(compared), *tables])
-        lines(sentences)
+    tables, sentences = knowledge(compared)
+    record = compare_record(compared) | {"facts": knowledge_record(compared)}
+    tell(record, [*compare_table(compared), *tables], sentences, as_json=as_json)
 
 
 @app.command()
@@ -155,19 +133,15 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Train a run with planted secrets and measure what gets out, beside what its privacy states. Not resumable."""
-    from fedloom import api
     from fedloom.base.files import removed_if_refused
-    from fedloom.cli.console import Display, lines
+    from fedloom.cli.console import Display
     from fedloom.runs import audit as auditor
     from fedloom.runs.audit_summary import summary
     from fedloom.runs.directory import RunDirectory
 
-    given = overrides or []
-    wanted, noise = api.load_run(file, given), "removed" if no_noise else "kept"
+    (wanted, folder, source), noise = _asked(file, overrides or [], out), "removed" if no_noise else "kept"
     auditor.check_audit(wanted, n_canaries=canaries, noise=noise)
-    day = datetime.datetime.now().astimezone().date().isoformat()
-    folder = out or Path("runs") / f"{day}_{file.stem}_s{wanted.seed}_audit{'_no_noise' if no_noise else ''}"
-    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in given)
+    folder = out or folder.with_name(f"{folder.name}_audit{'_no_noise' * no_noise}")
     directory = RunDirectory.create(folder, auditor.audit_files(wanted, source))
     with (
         removed_if_refused(folder),
@@ -176,8 +150,8 @@ def audit(
     ):
         for event in auditor.audit(wanted, directory, n_canaries=canaries, noise=noise, n_releases=releases):
             if isinstance(event, auditor.Audited):
-                found = event.record
-                lines([json.dumps(found)] if as_json else [] if quiet else [*summary(found), str(folder)])
+                texts = [*summary(event.record), str(folder)]
+                tell(event.record, texts=texts, as_json=as_json, quiet=quiet)
             else:
                 display.event(event)
 
@@ -191,7 +165,6 @@ def export(
     ] = False,
 ) -> None:
     """Write the result for other tools: the adapter or a merged model, with tokenizer and model card."""
-    from fedloom.cli.console import lines
     from fedloom.runs.export import export as write
 
     write(folder, out, form="merged" if merged else "adapter")
@@ -204,7 +177,6 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """Print versions, devices and memory; with a run file, load it and measure one step."""
-    from fedloom.cli.console import lines
     from fedloom.runs.doctor import examine_machine, examine_run
 
     lines(examine_machine())
@@ -224,20 +196,17 @@ def sample(
 ) -> None:
     """Print examples of the controlled world as JSON Lines."""
     from dataclasses import asdict
+    from functools import partial
     from itertools import islice
 
-    from fedloom.cli.console import lines
-    from fedloom.world import World
+    from fedloom.world import TESTS, World
 
     generated = World(seed)
     kinds = {
         "client": lambda: (record for client in generated.clients() for record in client.train),
         "passages": lambda: generated.passages(count),
         "preferences": lambda: generated.preferences(count),
-        "public": lambda: generated.test("public"),
-        "private": lambda: generated.test("private"),
-        "safety": lambda: generated.test("safety"),
-        "entities": lambda: generated.test("entities"),
+        **{name: partial(generated.test, name) for name in TESTS},
     }
     if what not in kinds:
         raise UnknownNameError(f"world sample: no examples called '{what}'. {suggest(what, kinds)}")
@@ -246,7 +215,26 @@ def sample(
 
 app.command()(bench)
 app.command()(sweep)
-app.command()(report)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="A run directory, a folder of them or a suite directory.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; left out: report.html in the folder.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write one page that says who wins, by how much, how sure and for which clients; it loads nothing."""
+    from fedloom.base.extras import require
+    from fedloom.benchmark.page import write_report
+
+    require("report", "matplotlib")
+    path = write_report(folder, out)
+    lines([] if quiet else [str(path)])
+
 
 # typer carries its own copy of click in some versions and not in others: the parent of its own error is in both.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedloom.base.errors import ConfigError, RunError
+from fedloom.base.tables import Table
+from fedloom.cli.output import AsJson, RunFile, overriding, tell
 
 if TYPE_CHECKING:
-    from fedloom.base.tables import Table
     from fedloom.benchmark.suite import Suite, SuiteOutcome
     from fedloom.evaluation.statistics import Interval
 
@@ -29,10 +30,8 @@ _DATA = "validation"
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="A run file (TOML).", show_default=False)],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for instance protocol=local_only.", show_default=False)
-    ] = None,
+    file: RunFile,
+    overrides: Annotated[list[str] | None, overriding("protocol=local_only")] = None,
     grid: Annotated[
         list[str] | None,
         typer.Option("--grid", help="key=value,value,...; several make every combination.", show_default=False),
@@ -43,13 +42,12 @@ def sweep(
     score: Annotated[str, typer.Option(help="What picks; left out: the file's first metric.", show_default=False)] = "",
     out: Annotated[Path | None, typer.Option(help="The directory, made or gone on with.", show_default=False)] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the overrides that won.")] = False,
 ) -> None:
     """Try every point of a grid, score it on validation questions, never on the test, and write the best run file."""
     from fedloom.benchmark.suite import load_suite_directory
     from fedloom.cli.bench import carried_out
-    from fedloom.cli.console import lines, print_tables
 
     given, points = overrides or [], points_of(grid or [])
     suite = _suite(file, given, points, seed or [], score)
@@ -64,12 +62,9 @@ def sweep(
     rows = _rows(load_suite_directory(folder), points)
     best = _best(rows, suite.score)
     _write_run([*given, *best.words], file, folder / "best.toml")
-    if as_json:
-        lines([json.dumps(_record(rows, best, suite.score))])
-        return
-    print_tables([] if quiet else [_table(rows, best, suite)])
     told = [*edges(points, best.words), *_spent(suite), str(folder / "best.toml")]
-    lines([" ".join(best.words), *([] if quiet else told)])
+    texts, tables = [" ".join(best.words), *([] if quiet else told)], [] if quiet else [_table(rows, best, suite)]
+    tell(_record(rows, best, suite.score), tables, texts, as_json=as_json)
 
 
 def _suite(
@@ -164,9 +159,7 @@ def _best(rows: Sequence[_Row], score: str) -> _Row:
     return max(rows, key=lambda row: (direction(score) * row.value.value, -row.loss.value))
 
 
-def _table(rows: Sequence[_Row], best: _Row, suite: "Suite") -> "Table":
-    from fedloom.base.tables import Table
-
+def _table(rows: Sequence[_Row], best: _Row, suite: "Suite") -> Table:
     keys = [word.partition("=")[0] for word in best.words]
     cells = [
         (

@@ -18,7 +18,8 @@ of another form fits both: the run file must say which is meant.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from fedloom.base.errors import ConfigError, DataError, UnknownNameError, sugges
 from fedloom.contracts.examples import Chat, Document, Example, Preference, Role, Turn
 from fedloom.data.records import Record
 
-__all__ = ["FORMS", "Fields", "check_columns", "check_text", "detect", "sharegpt_turns"]
+__all__ = ["FORMS", "Fields", "check_columns", "check_text", "detect", "placed", "sharegpt_turns"]
 
 Tags = Mapping[str, str]
 
@@ -59,7 +60,21 @@ class Fields:
 
     def text(self, name: str) -> str:
         """Return the value of a column, which must be text."""
-        return check_text(self.raw(name), f"{self.record.where}, column '{self.columns.get(name, name)}'")
+        return check_text(self.raw(name), self.where(name))
+
+    def where(self, name: str) -> str:
+        """Return where the column stands, for messages."""
+        return f"{self.record.where}, column '{self.columns.get(name, name)}'"
+
+
+@contextmanager
+def placed(where: str) -> Generator[None]:
+    """Have what is refused inside say where it stands, if it does not by itself."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
 def check_text(value: Any, where: str) -> str:
@@ -100,20 +115,11 @@ _SHAREGPT: Mapping[str, Role] = {"system": "system", "human": "user", "gpt": "as
 
 
 def _role_content(fields: Fields, name: str) -> list[Turn]:
-    where = f"{fields.record.where}, column '{fields.columns.get(name, name)}'"
-    return _turns(fields.raw(name), where, role="role", text="content", roles=_OPENAI)
-
-
-def _messages(fields: Fields, tags: Tags) -> Example:
-    return Chat(tuple(_role_content(fields, "messages")), tags)
+    return _turns(fields.raw(name), fields.where(name), role="role", text="content", roles=_OPENAI)
 
 
 def _two_turns(prompt: str, answer: str, tags: Tags) -> Chat:
     return Chat((Turn("user", prompt), Turn("assistant", answer)), tags)
-
-
-def _prompt_completion(fields: Fields, tags: Tags) -> Example:
-    return _two_turns(fields.text("prompt"), fields.text("completion"), tags)
 
 
 def _alpaca(fields: Fields, tags: Tags) -> Example:
@@ -123,7 +129,7 @@ def _alpaca(fields: Fields, tags: Tags) -> Example:
 
 def sharegpt_turns(fields: Fields) -> list[Turn]:
     """Return the turns of a ShareGPT dialogue as they are."""
-    where = f"{fields.record.where}, column '{fields.columns.get('conversations', 'conversations')}'"
+    where = fields.where("conversations")
     return _turns(fields.raw("conversations"), where, role="from", text="value", roles=_SHAREGPT)
 
 
@@ -170,10 +176,6 @@ def _pair(chosen: Sequence[Turn], rejected: Sequence[Turn], tags: Tags) -> Prefe
     return Preference(tuple(chosen[:-1]), chosen[-1].text, rejected[-1].text, tags)
 
 
-def _text(fields: Fields, tags: Tags) -> Example:
-    return Document(fields.text("text"), tags)
-
-
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -190,8 +192,9 @@ def _transcript(fields: Fields, tags: Tags) -> Example:
     return _pair(_spoken(fields.text("chosen"), "chosen"), _spoken(fields.text("rejected"), "rejected"), tags)
 
 
-def _best_thread(root: Any, where: str, tags: Tags) -> Chat:
+def _best_thread(root: Any, record: str, tags: Tags) -> Chat:
     """Return the dialogue along the best-ranked replies (rank 0 first, unranked last), up to the last answer."""
+    where = f"{record}, thread"
     chain, replies = [root], _replies(root, where)
     while replies:
         chain.append(min(replies, key=_rank))
@@ -214,14 +217,6 @@ def _rank(message: Any) -> float:
     return float(rank) if isinstance(rank, int) else float("inf")
 
 
-def _tree(fields: Fields, tags: Tags) -> Example:
-    return _best_thread(fields.raw("prompt"), f"{fields.record.where}, thread", tags)
-
-
-def _thread(fields: Fields, tags: Tags) -> Example:
-    return _best_thread(dict(fields.record.values), f"{fields.record.where}, thread", tags)
-
-
 @dataclass(frozen=True, slots=True)
 class Form:
     """A form: the columns it needs, those it also reads, those enough where they are lists, and how it is built."""
@@ -239,15 +234,24 @@ class Form:
 
 
 FORMS: Mapping[str, Form] = {
-    "messages": Form(("messages",), _messages),
-    "prompt_completion": Form(("prompt", "completion"), _prompt_completion),
+    "messages": Form(("messages",), lambda fields, tags: Chat(tuple(_role_content(fields, "messages")), tags)),
+    "prompt_completion": Form(
+        ("prompt", "completion"),
+        lambda fields, tags: _two_turns(fields.text("prompt"), fields.text("completion"), tags),
+    ),
     "alpaca": Form(("instruction", "output"), _alpaca, reads=("input",)),
     "conversations": Form(("conversations",), _conversation),
     "preference": Form(("prompt", "chosen", "rejected"), _preference, ("input",), lists=("chosen", "rejected")),
-    "text": Form(("text",), _text),
+    "text": Form(("text",), lambda fields, tags: Document(fields.text("text"), tags)),
     "transcript": Form(("chosen", "rejected"), _transcript, guessed=False),
-    "tree": Form(("prompt",), _tree, guessed=False),
-    "thread": Form(("role", "text", "replies"), _thread, guessed=False),
+    "tree": Form(
+        ("prompt",), lambda fields, tags: _best_thread(fields.raw("prompt"), fields.record.where, tags), guessed=False
+    ),
+    "thread": Form(
+        ("role", "text", "replies"),
+        lambda fields, tags: _best_thread(dict(fields.record.values), fields.record.where, tags),
+        guessed=False,
+    ),
 }
 
 

@@ -58,8 +58,7 @@ def hold_out(
         target = max(minimum, round(fraction * len(owned)))
         chosen = _choose(_groups(owned, texts, shared), min(target, len(owned) - 1), seed, client)
         held[client] = chosen if len(chosen) >= minimum else []
-    train = {client: sorted(set(owned) - set(held[client])) for client, owned in indices.items()}
-    return HoldOut(train, held, tuple(client for client, chosen in held.items() if not chosen))
+    return _parted(indices, held)
 
 
 def hold_out_by_text(
@@ -75,6 +74,10 @@ def hold_out_by_text(
         client: [index for index in owned if _coin(normalised(examples[index]), seed, turn) < fraction]
         for client, owned in indices.items()
     }
+    return _parted(indices, held)
+
+
+def _parted(indices: Mapping[str, Sequence[int]], held: dict[str, list[int]]) -> HoldOut:
     train = {client: sorted(set(owned) - set(held[client])) for client, owned in indices.items()}
     return HoldOut(train, held, tuple(client for client, chosen in held.items() if not chosen))
 

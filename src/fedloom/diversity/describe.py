@@ -108,7 +108,7 @@ def describe(data: Mapping[str, Sequence[Example]], instruments: Instruments) ->
         axis = lookup(Diversity, name)()
         why = axis.lacking(instruments)
         sent = {} if why else {client: axis.aggregate(examples, instruments) for client, examples in data.items()}
-        why = why or ("" if any(map(_is_told, sent.values())) else "no record has what it is measured on")
+        why = why or ("" if any(any(one.values()) for one in sent.values()) else "no record has what it is measured on")
         if not why:
             aggregates[name] = sent
         found = Found((), {}) if why else axis.find(sent, instruments)
@@ -121,10 +121,6 @@ def describe(data: Mapping[str, Sequence[Example]], instruments: Instruments) ->
         "ledger": [line for name, sent in aggregates.items() for line in _ledger(name, sent)],
     }
     return Described(record, aggregates)
-
-
-def _is_told(aggregate: Aggregate) -> bool:
-    return any(map(bool, aggregate.values()))
 
 
 def _ledger(axis: str, sent: Mapping[str, Aggregate]) -> list[dict[str, Any]]:

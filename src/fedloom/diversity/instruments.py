@@ -53,7 +53,7 @@ def instruments(data: Mapping[str, Sequence[Example]], model: LanguageModel | No
     tagged = any("language" in example.tags for examples in data.values() for example in examples)
     vectors = hidden_means(model) if model else counted
     return Instruments(
-        language=_tag if tagged else language_of(),
+        language=(lambda example: example.tags.get("language", "untagged")) if tagged else language_of(),
         length=_tokens(model) if model else len,
         length_unit="tokens" if model else "characters",
         vectors=vectors,
@@ -66,10 +66,6 @@ def instruments(data: Mapping[str, Sequence[Example]], model: LanguageModel | No
             "embedding": "mean last hidden states of the run's model" if model else "counts of character n-grams",
         },
     )
-
-
-def _tag(example: Example) -> str:
-    return example.tags.get("language", "untagged")
 
 
 def language_of() -> Callable[[Example], str]:
@@ -101,10 +97,7 @@ def language_of() -> Callable[[Example], str]:
 
 
 def _difficulties(model: LanguageModel, task: Task) -> Callable[[Sequence[Example]], list[float]]:
-    def told(examples: Sequence[Example]) -> list[float]:
-        return ifd(model, task, model.trainable, [one for one in examples if one.prompt])
-
-    return told
+    return lambda examples: ifd(model, task, model.trainable, [one for one in examples if one.prompt])
 
 
 def _tokens(model: LanguageModel) -> Callable[[str], int]:

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,15 @@ from numpy.typing import NDArray
 from fedloom.base.extras import require
 from fedloom.contracts.diversity import Aggregate, Diversity
 
-__all__ = ["check_matplotlib", "plot"]
+__all__ = ["plot"]
 
 _SHOWN = 9  # categories with a colour of their own
 _LEVELS = (0.1, 0.5, 0.9)
 
 
-def check_matplotlib() -> None:
-    """Refuse to go on without matplotlib."""
-    require("plots of --out", "matplotlib")
-
-
 def plot(axis: Diversity, sent: Mapping[str, Aggregate]) -> str:
     """Return the plot of an axis; a missing matplotlib raises ConfigError."""
-    check_matplotlib()
+    require("plots of --out", "matplotlib")
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -69,7 +64,8 @@ def _shares(panel: Any, sent: Mapping[str, Aggregate], table: str) -> None:
     shares_KC = np.concatenate([shares_KC[order], shares_KC[order[-1:]]])
     labels = [*common, *(["others"] if shares_KC[:, -1].any() else [])]
     drawn_KC = shares_KC[:, : len(labels)]
-    panel.stackplot(range(len(drawn_KC)), drawn_KC.T, labels=labels, step="post", colors=_colours(len(labels), common))
+    colours = [*(f"C{place}" for place in range(len(common))), "0.8"][: len(labels)]
+    panel.stackplot(range(len(drawn_KC)), drawn_KC.T, labels=labels, step="post", colors=colours)
     panel.set(xlabel="clients, by their largest share", ylabel=f"share: {table}", xlim=(0, len(order)), ylim=(0, 1))
     panel.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
 
@@ -79,10 +75,6 @@ def _grouped(bins: Mapping[str, float]) -> Counter[str]:
     for name, count in bins.items():
         grouped[name.partition(" #")[0]] += int(count)
     return grouped
-
-
-def _colours(count: int, common: Sequence[str]) -> list[str]:
-    return [*(f"C{place}" for place in range(len(common))), "0.8"][:count]
 
 
 def _bands(panel: Any, sent: Mapping[str, Aggregate], table: str) -> None:

@@ -7,6 +7,8 @@ published in words only: a build has the published layout and rules, not the rel
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from typing import Any, Literal
 
 from fedloom.base.errors import DataError
@@ -30,7 +32,7 @@ class RowFilter:
     keeps: Callable[[Values], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a data set is made from its upstream set."""
 
@@ -42,8 +44,6 @@ class Recipe:
     filters: tuple[RowFilter, ...]
     record: Callable[[Record], dict[str, Any]]
     """A kept row as a record of the layout."""
-    question: Callable[[Mapping[str, Any]], str]
-    """What of a record must not repeat between training and test."""
     min_records: int
     min_origin: Origin
     clients: int
@@ -54,6 +54,8 @@ class Recipe:
     those of its row."""
     common_size: int
     """Records of the common test, per group."""
+    question: Callable[[Mapping[str, Any]], str] = itemgetter("instruction")
+    """What of a record must not repeat between training and test."""
 
     @property
     def rules(self) -> tuple[RowFilter, ...]:
@@ -61,16 +63,7 @@ class Recipe:
         return (RowFilter("user", f"column '{self.user}' names a user", "chosen", _has(self.user)), *self.filters)
 
 
-_LANGUAGES = (
-    "Standard Arabic",
-    "English",
-    "Simplified Chinese",
-    "Portuguese",
-    "Telugu",
-    "Russian",
-    "French",
-    "Spanish",
-)
+_LANGUAGES = "Standard Arabic, English, Simplified Chinese, Portuguese, Telugu, Russian, French, Spanish"
 _PROMPT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{} \n\n### Response:"
@@ -161,10 +154,6 @@ def _several(record: Record) -> dict[str, Any]:
     }
 
 
-def _instruction(record: Mapping[str, Any]) -> str:
-    return record["instruction"]
-
-
 def _referenced(record: Mapping[str, Any], values: Values) -> tuple[str, dict[str, Any]]:
     group = str(values["language"]).replace(" ", "_")
     return group, {"instruction": record["instruction"], "reference": record["response"]}
@@ -212,10 +201,27 @@ def _turns(least: int, most: int) -> Callable[[Values], bool]:
     return lambda v: least <= len(_said(v["conversation"])) // 2 <= most and _whole(_said(v["conversation"]))
 
 
-_ARENA = ("judge", "winner", "conversation_a", "conversation_b")
-_WILDCHAT = ("hashed_ip", "conversation", "language", "toxic")
-_ARENA_LICENCE = "prompts CC BY 4.0, answers CC BY-NC 4.0"
-_ARENA_SET = "lmsys/chatbot_arena_conversations"
+_ARENA = partial(
+    Recipe,
+    upstream="lmsys/chatbot_arena_conversations",
+    licence="prompts CC BY 4.0, answers CC BY-NC 4.0",
+    user="judge",
+    columns=("judge", "winner", "conversation_a", "conversation_b"),
+    min_origin="unverified",
+    common=_bare,
+    common_size=50,
+)
+_WILDCHAT = partial(
+    Recipe,
+    upstream="allenai/WildChat-1M",
+    licence="ODC-BY",
+    user="hashed_ip",
+    columns=("hashed_ip", "conversation", "language", "toxic"),
+    min_records=10,
+    min_origin="chosen",
+    common=_with_language,
+    common_size=50,
+)
 
 RECIPES: Mapping[DatasetName, Recipe] = {
     "aya": Recipe(
@@ -225,12 +231,11 @@ RECIPES: Mapping[DatasetName, Recipe] = {
         columns=("user_id", "inputs", "targets", "language"),
         filters=(
             RowFilter(
-                "language", f"one of {', '.join(_LANGUAGES)}", "published", lambda v: v["language"] in _LANGUAGES
+                "language", f"one of {_LANGUAGES}", "published", lambda v: v["language"] in _LANGUAGES.split(", ")
             ),
             RowFilter("not empty", "question and answer hold text", "chosen", _has("inputs", "targets")),
         ),
         record=_aya,
-        question=_instruction,
         min_records=100,
         min_origin="unverified",
         clients=38,
@@ -238,59 +243,27 @@ RECIPES: Mapping[DatasetName, Recipe] = {
         common=_referenced,
         common_size=20,
     ),
-    "chatbot_it": Recipe(
-        upstream=_ARENA_SET,
-        licence=_ARENA_LICENCE,
-        user="judge",
-        columns=_ARENA,
-        filters=_ARENA_FILTERS,
-        record=_preferred,
-        question=_instruction,
-        min_records=10,
-        min_origin="unverified",
-        clients=237,
-        released_records=6_166,
-        common=_bare,
-        common_size=50,
+    "chatbot_it": _ARENA(
+        filters=_ARENA_FILTERS, record=_preferred, min_records=10, clients=237, released_records=6_166
     ),
-    "chatbot_pa": Recipe(
-        upstream=_ARENA_SET,
-        licence=_ARENA_LICENCE,
-        user="judge",
-        columns=_ARENA,
+    "chatbot_pa": _ARENA(
         filters=(*_ARENA_FILTERS, _DIFFERENT),
         record=_pair,
-        question=lambda record: record["prompt"],
+        question=itemgetter("prompt"),
         min_records=5,
-        min_origin="unverified",
         clients=747,
         released_records=9_508,
-        common=_bare,
-        common_size=50,
     ),
-    "wildchat": Recipe(
-        upstream="allenai/WildChat-1M",
-        licence="ODC-BY",
-        user="hashed_ip",
-        columns=_WILDCHAT,
+    "wildchat": _WILDCHAT(
         filters=(
             RowFilter("single turn", "one question and its answer, none empty", "published", _turns(1, 1)),
             _HARMLESS,
         ),
         record=_single,
-        question=_instruction,
-        min_records=10,
-        min_origin="chosen",
         clients=100,
         released_records=52_703,
-        common=_with_language,
-        common_size=50,
     ),
-    "wildchat_multi": Recipe(
-        upstream="allenai/WildChat-1M",
-        licence="ODC-BY",
-        user="hashed_ip",
-        columns=_WILDCHAT,
+    "wildchat_multi": _WILDCHAT(
         filters=(
             RowFilter(
                 "several turns", "two questions or more, all answered, none empty", "published", _turns(2, 10**6)
@@ -299,11 +272,7 @@ RECIPES: Mapping[DatasetName, Recipe] = {
         ),
         record=_several,
         question=lambda record: record["conversations"][0]["value"],
-        min_records=10,
-        min_origin="chosen",
         clients=50,
         released_records=15_406,
-        common=_with_language,
-        common_size=50,
     ),
 }

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from fedloom.base.rng import python_random
@@ -14,43 +13,28 @@ SHARE = 0.1
 """Share of a user's records in validation, and in test; at least one of each where a user has three to give."""
 Entry = tuple[dict[str, Any], tuple[str, dict[str, Any]] | None]
 """A record, and what it would be in the common test, if it can be in it: its group and its question there."""
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Records by user; every user trains."""
-
-    train: dict[str, list[Entry]] = field(default_factory=dict[str, list[Entry]])
-    validation: dict[str, list[Entry]] = field(default_factory=dict[str, list[Entry]])
-    test: dict[str, list[Entry]] = field(default_factory=dict[str, list[Entry]])
-    whole: list[str] = field(default_factory=list[str])
-    """Users too small to hold anything out."""
-
-    def parts(self) -> dict[str, dict[str, list[Entry]]]:
-        """Return the splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+Splits = dict[str, dict[str, list[Entry]]]
+"""Records by split and user; every user trains, and those too small to hold anything out do nothing else."""
 
 
 def split_users(
     users: Mapping[str, Sequence[Entry]], question: Callable[[Mapping[str, Any]], str], seed: int
 ) -> Splits:
-    """Return the splits, drawn from the seed and each user's name.
+    """Return the splits `train`, `validation` and `test`, drawn from the seed and each user's name.
 
     Records of one question stay together; a question that several users ask is trained on and never held out. The
     records of a split keep their order.
     """
     keys = {user: [question_key(question(record)) for record, _ in entries] for user, entries in users.items()}
     askers = Counter(key for found in keys.values() for key in set(found))
-    splits = Splits()
+    splits: Splits = {"train": {}, "validation": {}, "test": {}}
     for user, entries in users.items():
         own = sorted({key for key in keys[user] if askers[key] == 1})
         held = _drawn(own, Counter(keys[user]), len(entries), user, seed)
-        for split, part in splits.parts().items():
+        for split, part in splits.items():
             chosen = [entry for entry, key in zip(entries, keys[user], strict=True) if held.get(key, "train") == split]
             if chosen:
                 part[user] = chosen
-        if not held:
-            splits.whole.append(user)
     return splits
 
 

@@ -1,11 +1,13 @@
-"""What partitions share: client names, the check of the number of clients, and cutting a sequence into parts."""
+"""What partitions share: client names, the check of the number of clients, tags, and draws of a Dirichlet law."""
 
+import math
 from collections.abc import Sequence
+from random import Random
 
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Example
 
-__all__ = ["by_tag", "check_counts", "client_names", "cut", "even_sizes"]
+__all__ = ["check_counts", "client_names", "dirichlet", "tag_of"]
 
 
 def check_counts(partition: str, n_examples: int, n_clients: int) -> None:
@@ -27,40 +29,21 @@ def client_names(n_clients: int) -> list[str]:
     return [f"client_{number:0{digits}d}" for number in range(n_clients)]
 
 
-def even_sizes(n_examples: int, n_clients: int) -> list[int]:
-    """Return sizes that sum to `n_examples` and differ by at most one, the larger first."""
-    share, rest = divmod(n_examples, n_clients)
-    return [share + (number < rest) for number in range(n_clients)]
-
-
-def cut(order: Sequence[int], sizes: Sequence[int]) -> dict[str, list[int]]:
-    """Return consecutive parts of `order` of the given sizes, each sorted, by client name."""
-    parts: dict[str, list[int]] = {}
-    start = 0
-    for name, size in zip(client_names(len(sizes)), sizes, strict=True):
-        parts[name] = sorted(order[start : start + size])
-        start += size
-    return parts
-
-
-def by_tag(partition: str, examples: Sequence[Example], tag: str, n_clients: int) -> dict[str, list[int]]:
-    """Return the indices of each value of a tag, in the order of first appearance; 0 asks for all values."""
-    if not examples:
-        raise DataError(f"partition '{partition}': 0 examples; every client needs at least one.")
-    groups: dict[str, list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault(tag_of(example, tag, index), []).append(index)
-    if n_clients > len(groups):
-        raise DataError(
-            f"partition '{partition}': the tag '{tag}' has {len(groups)} values, asked for {n_clients} clients; "
-            f"ask for {len(groups)}, or for 0 to take all."
-        )
-    return groups
-
-
 def tag_of(example: Example, tag: str, index: int) -> str:
     """Return a tag of the example at `index`; a missing one is refused with those present."""
     if tag not in example.tags:
         present = ", ".join(sorted(example.tags)) or "none"
         raise DataError(f"example {index} has no tag '{tag}'; present: {present}; set it in the source's `tags`.")
     return example.tags[tag]
+
+
+def dirichlet(alphas: Sequence[float], rng: Random) -> list[float]:
+    """Return one draw of Dirichlet(alphas), shares that sum to 1, for parameters near zero and far above one.
+
+    Gamma variables are drawn as logarithms, log G(a) = log G(a + 1) + log(U) / a, so that small parameters do not
+    underflow to a sum of zero (Marsaglia and Tsang, 2000, section 6, https://doi.org/10.1145/358407.358414).
+    """
+    logs = [math.log(rng.gammavariate(a + 1, 1)) + math.log(1 - rng.random()) / a for a in alphas]
+    top = max(logs)
+    weights = [math.exp(value - top) for value in logs]
+    return [weight / sum(weights) for weight in weights]

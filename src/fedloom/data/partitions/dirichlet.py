@@ -15,8 +15,7 @@ from fedloom.base.errors import DataError
 from fedloom.base.plugin import AtLeast, Positive, plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Partition
-from fedloom.data.partitions._deal import check_counts, client_names, tag_of
-from fedloom.data.partitions._draw import dirichlet
+from fedloom.data.partitions._deal import check_counts, client_names, dirichlet, tag_of
 
 __all__ = ["Dirichlet"]
 

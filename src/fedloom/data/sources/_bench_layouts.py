@@ -19,7 +19,7 @@ from typing import Any
 
 from fedloom.base.errors import DataError, MissingFileError
 from fedloom.contracts.examples import Chat, Example, Preference, Turn, chat, tagged
-from fedloom.data.forms import Fields, check_text, sharegpt_turns
+from fedloom.data.forms import Fields, check_text, placed, sharegpt_turns
 from fedloom.data.records import Record, parse_json, read_text
 
 __all__ = ["LOCAL", "TEST", "TRAINING", "Layout", "examples_of", "groups_of", "languages_of", "layout_of"]
@@ -188,8 +188,5 @@ def _example(layout: Layout, record: Record, group: str) -> Example:
             f"{record.where}: no column '{missing[0]}'; present: {present}; all records of a file have one layout, "
             f"here {layout}."
         )
-    try:
+    with placed(record.where):
         return layout.build(Fields(record, {}), group)
-    except DataError as error:
-        text = str(error)
-        raise DataError(text if text.startswith(record.where) else f"{record.where}: {text}") from error

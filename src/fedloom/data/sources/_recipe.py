@@ -2,70 +2,72 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Example
-from fedloom.data.forms import FORMS, Fields, Form, check_text, detect
+from fedloom.contracts.federated import Source
+from fedloom.data.forms import FORMS, Fields, Form, check_columns, check_text, detect, placed
 from fedloom.data.records import Record
 
-__all__ = ["FormName", "Malformed", "Recipe", "brings_in"]
+__all__ = ["FormName", "Malformed", "OfRecords"]
 
-FormName = Literal[
-    "auto",
-    "messages",
-    "prompt_completion",
-    "alpaca",
-    "conversations",
-    "preference",
-    "text",
-    "transcript",
-    "tree",
-    "thread",
-]
+_Guessed = Literal["messages", "prompt_completion", "alpaca", "conversations", "preference", "text"]
+FormName = Literal["auto", _Guessed, "transcript", "tree", "thread"]
 Malformed = Literal["refuse", "drop"]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the records of a data set become examples."""
+@dataclass(frozen=True, kw_only=True)
+class OfRecords(Source):
+    """A source of records: how they become examples."""
 
+    path: str = ""
     form: FormName = "auto"
-    columns: Mapping[str, str] | None = None
-    """Name in the form -> name in the file."""
-    tags: Mapping[str, str] | None = None
-    """Tag -> name in the file; the column must hold text or whole numbers."""
+    """auto takes the one form whose columns the first record has."""
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The form's name of a column -> its name in the file, for instance {instruction = "question"}."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tag -> column, which must hold text or whole numbers, for instance {client = "source", topic = "focus"}."""
     unique: str = ""
-    """A column of the file of whose equal values only the first record is kept; "" keeps all."""
+    """A column of whose equal values only the first record is kept; "" keeps all."""
     malformed: Malformed = "refuse"
-    """What happens to a record that is no example: refuse the file, or drop the record and log how many."""
+    """drop leaves out records that are no example and logs their number; else they refuse the file."""
+
+    def check(self) -> None:
+        """Refuse renamed columns that the form does not read."""
+        check_columns(self.form, self.columns)
+
+    def brings_in(self) -> str:
+        """Return the setting by which one record decides whether others come in; "" where each is kept for itself.
+
+        Of two like records the second comes in when the first one leaves; and the first one of all tells the form of
+        those behind it, by which they are examples or dropped.
+        """
+        if self.form == "auto" and self.malformed == "drop":
+            return "data.form = 'auto' with data.malformed = 'drop', where the first record tells what the others are,"
+        return f"data.unique = '{self.unique}'" if self.unique else ""
 
     def examples(self, records: Sequence[Record], constant: Mapping[str, str] | None = None) -> list[Example]:
         """Return the examples of records, in their order; `constant` tags are set on all of them."""
-        columns = self.columns or {}
-        form = FORMS[detect(Fields(records[0], columns)) if self.form == "auto" else self.form]
+        form = FORMS[detect(Fields(records[0], self.columns)) if self.form == "auto" else self.form]
         kept: list[Example] = []
         dropped: list[str] = []
         for record in self._first_of_each(records):
             try:
-                kept.append(self._example(form, Fields(record, columns), constant or {}))
+                kept.append(self._example(form, record, constant or {}))
             except DataError as error:
                 if self.malformed == "refuse":
                     raise
                 dropped.append(str(error))
         return _checked(kept, dropped, records[0].where)
 
-    def _example(self, form: Form, fields: Fields, constant: Mapping[str, str]) -> Example:
-        tags = {**constant, **{tag: _tag(fields.record, column) for tag, column in (self.tags or {}).items()}}
-        try:
-            return form.build(fields, tags)
-        except DataError as error:
-            where = fields.record.where
-            text = str(error)
-            raise DataError(text if text.startswith(where) else f"{where}: {text}") from error
+    def _example(self, form: Form, record: Record, constant: Mapping[str, str]) -> Example:
+        tags = {**constant, **{tag: _tag(record, column) for tag, column in self.tags.items()}}
+        with placed(record.where):
+            return form.build(Fields(record, self.columns), tags)
 
     def _first_of_each(self, records: Sequence[Record]) -> Iterable[Record]:
         if not self.unique:
@@ -78,17 +80,6 @@ class Recipe:
             "%s: %d of %d records repeat a '%s'", records[0].where, len(records) - len(first), len(records), self.unique
         )
         return first.values()
-
-
-def brings_in(unique: str, form: FormName, malformed: Malformed) -> str:
-    """Return the setting by which one record decides whether others come in; "" where each is kept for itself.
-
-    Of two like records the second comes in when the first one leaves; and the first one of all tells the form of
-    those behind it, by which they are examples or dropped.
-    """
-    if form == "auto" and malformed == "drop":
-        return "data.form = 'auto' with data.malformed = 'drop', where the first record tells what the others are,"
-    return f"data.unique = '{unique}'" if unique else ""
 
 
 def _checked(kept: list[Example], dropped: list[str], where: str) -> list[Example]:

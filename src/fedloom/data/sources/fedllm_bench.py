@@ -10,6 +10,7 @@ by language `languages_path` names a file {user: language}.
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +19,22 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import AtLeast, Range, plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
+from fedloom.data.build.recipes import RECIPES, DatasetName
 from fedloom.data.records import Record
 from fedloom.data.sources._bench_layouts import LOCAL, TEST, TRAINING, examples_of, groups_of, languages_of, layout_of
-from fedloom.data.sources._bench_missing import where_from
 
 __all__ = ["FedllmBench"]
 
 _log = logging.getLogger(__name__)
 
 _LICENCES = {"aya": "Apache-2.0", "chatbot": "CC BY-NC 4.0", "wildchat": "ODC-BY"}
+_RELEASED: tuple[tuple[str, DatasetName, str], ...] = (  # the first that fits: dialogues are called wildchat, too
+    ("aya", "aya", "Fed-Aya/aya_38c_25k.json"),
+    ("chatbot_?it", "chatbot_it", "Fed-ChatbotIT/chatbotIT_237c_6k.json"),
+    ("chatbot_?pa", "chatbot_pa", "Fed-ChatbotPA/chatbotPA_747c_10k.json"),
+    ("wildchat_multi|wildchat_50c|multi_turn/wildchat", "wildchat_multi", "Fed-WildChat/multi_turn/wildchat_50c.json"),
+    ("wildchat", "wildchat", "Fed-WildChat/single_turn/wildchat_100c_53k.json"),
+)
 
 
 @plugin("fedllm_bench")
@@ -70,7 +78,7 @@ class FedllmBench(Source):
         return f"data.clients = {self.clients}" if self.clients else ""
 
     def _users(self) -> dict[str, list[Record]]:
-        users = groups_of(self.path, where_from(self.path))
+        users = groups_of(self.path, _where_from(self.path))
         if self.clients > len(users):
             raise DataError(
                 f"{self.path}: found {len(users)} users, asked for clients = {self.clients}; ask for fewer."
@@ -118,3 +126,20 @@ def _licence(path: str) -> str:
     name = Path(path).name.lower()
     found = [licence for key, licence in _LICENCES.items() if key in name]
     return found[0] if found else "unknown; see where the file came from"
+
+
+def _where_from(path: str) -> str:
+    """Return what to do about a training file that is missing, by the data set that its name or its folder's holds."""
+    name = "/".join(Path(path).parts[-2:]).lower()
+    found: list[tuple[DatasetName, str]] = [
+        (dataset, file) for part, dataset, file in _RELEASED if re.search(rf"(?<![a-z])({part})(?![a-z])", name)
+    ]
+    if not found:
+        return "give the path of a JSON file in a layout of FedLLM-Bench"
+    dataset, file = found[0]
+    recipe = RECIPES[dataset]
+    return (
+        f"put the released file there (in the release it is data/{file}), or build one like it from the public set "
+        f"{recipe.upstream} (licence: {recipe.licence}), fetched to a folder: fedloom data build {dataset} "
+        "--from FOLDER --out FOLDER; path is then its train.json"
+    )

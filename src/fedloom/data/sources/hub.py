@@ -1,28 +1,23 @@
 """Data sets by their name on the hub, or from a local folder, through the library `datasets` (extra `datasets`)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import ClassVar
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Source
-from fedloom.data.forms import check_columns
 from fedloom.data.hub_records import hub_records
-from fedloom.data.sources._recipe import FormName, Malformed, Recipe, brings_in
+from fedloom.data.sources._recipe import OfRecords
 
 __all__ = ["Hub"]
 
 
 @plugin("hub")
-class Hub(Source):
-    """Examples of a hub data set; form, columns, tags, unique and malformed as in the source `file`."""
+class Hub(OfRecords):
+    """Examples of a hub data set; `path` is its name, such as openai/gsm8k, or a local folder."""
 
     needs: ClassVar[tuple[str, ...]] = ("datasets",)
 
-    path: str = ""
-    """Hub name such as openai/gsm8k, or a local folder."""
     subset: str = ""
     """What the hub calls the configuration."""
     split: str = "train"
@@ -30,15 +25,6 @@ class Hub(Source):
     test_split: str = ""
     revision: str = ""
     """Commit or tag of the data set; "" takes the newest, which no later run can repeat for sure."""
-    form: FormName = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict[str, str])
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    unique: str = ""
-    malformed: Malformed = "refuse"
-
-    def check(self) -> None:
-        """Refuse renamed columns that the form does not read."""
-        check_columns(self.form, self.columns)
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the examples of the splits named."""
@@ -49,13 +35,10 @@ class Hub(Source):
 
     def brings_in(self) -> str:
         """Return `unique`, or a split that is a slice of another, where there is one."""
-        return brings_in(self.unique, self.form, self.malformed) or (
-            f"data.split = '{self.split}'" if "[" in self.split else ""
-        )
+        return super().brings_in() or (f"data.split = '{self.split}'" if "[" in self.split else "")
 
     def _read(self, split: str) -> list[Example]:
         records = hub_records(self.path, subset=self.subset, split=split, revision=self.revision)
         if not records:
             raise DataError(f"{self.path}[{split}]: holds no record; a split needs at least one.")
-        recipe = Recipe(self.form, self.columns, self.tags, self.unique, self.malformed)
-        return recipe.examples(records)
+        return self.examples(records)

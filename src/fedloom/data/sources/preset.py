@@ -1,8 +1,9 @@
-"""Public training sets by a short name: the hub's copy, or a local file in the set's own columns."""
+"""Public training sets by a short name: the hub's copy, or a local file in the set's own columns (`presets.toml`)."""
 
 import logging
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedloom.base.errors import DataError, MissingFileError, UnknownNameError, suggest
@@ -11,17 +12,36 @@ from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
 from fedloom.data.hub_records import hub_records
 from fedloom.data.records import Record, read_records
-from fedloom.data.sources._presets import PRESETS, Preset
-from fedloom.data.sources._recipe import Malformed, Recipe
+from fedloom.data.sources._recipe import FormName, Malformed
+from fedloom.data.sources.file import File
 
-__all__ = ["PresetSource"]
+__all__ = ["PRESETS", "Preset", "PresetSource"]
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Preset:
+    """Where a data set lies and how its records read."""
+
+    hub: str
+    form: FormName
+    licence: str
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    subset: str = ""
+    split: str = "train"
+    test_split: str = ""
+    unique: str = ""
+    note: str = ""
+
+
+_TABLES = tomllib.loads(Path(__file__).with_name("presets.toml").read_text("utf-8"))
+PRESETS: Mapping[str, Preset] = {name: Preset(**table) for name, table in _TABLES.items()}
+
+
 @plugin("preset")
 class PresetSource(Source):
-    """A row of the table in `_presets`; loading logs its licence."""
+    """A table of `presets.toml`; loading logs its licence."""
 
     preset: str = "gsm8k"
     path: str = ""
@@ -54,7 +74,8 @@ class PresetSource(Source):
         records = self._records(row, path, split)
         if not records:
             raise DataError(f"{row.hub}[{split}]: holds no record; a split needs at least one.")
-        return Recipe(row.form, dict(row.columns), self.tags, row.unique, self.malformed).examples(records)
+        own = File(form=row.form, columns=row.columns, tags=self.tags, unique=row.unique, malformed=self.malformed)
+        return own.examples(records)
 
     def _records(self, row: Preset, path: str, split: str) -> list[Record]:
         if Path(path).is_file():

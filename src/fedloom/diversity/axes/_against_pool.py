@@ -5,7 +5,7 @@ replacement, over named draws: it depends on the number of records alone, so cli
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -66,29 +66,28 @@ def counts_of(aggregates: Mapping[str, Aggregate], table: str, key: Callable[[st
 
 def divergence_index(counts: Counts, label: str) -> Index:
     """Return the Jensen-Shannon divergence of each client to the pool, in bits."""
-    largest = [largest_divergence(share) for share in counts.share_K.tolist()]
-    return _index(counts, label, "bits", jensen_shannon, dict(zip(counts.clients, largest, strict=True)))
+    highest = [largest_divergence(share) for share in counts.share_K.tolist()]
+    return _index(counts, label, "bits", jensen_shannon, highest)
 
 
 def gap_index(counts: Counts, label: str) -> Index:
     """Return the distance of each client's rate to the pool's, where there are two bins."""
-    largest = (1 - counts.share_K).tolist()
-    return _index(counts, label, "", _gap, dict(zip(counts.clients, largest, strict=True)))
+    return _index(counts, label, "", _gap, (1 - counts.share_K).tolist())
 
 
 def distance_index(counts: Counts, label: str, unit: str) -> Index:
     """Return the Wasserstein-1 distance of each client to the pool; bins are named by their places on the scale."""
     places_B = np.array([float(name) for name in counts.bins])
-    return _index(counts, label, unit, partial(_wasserstein, places_B), {})
+    return _index(counts, label, unit, partial(_wasserstein, places_B), [])
 
 
-def _index(counts: Counts, label: str, unit: str, distance: Distance, highest: Mapping[str, float]) -> Index:
+def _index(counts: Counts, label: str, unit: str, distance: Distance, highest: Sequence[float]) -> Index:
     pool_B, sizes = counts.pool_B, counts.counts_KB.sum(axis=1)
     by_size = {float(size): _by_chance(pool_B, int(size), distance) for size in sorted(set(sizes.tolist()))}
     values = distance(counts.counts_KB, pool_B).tolist()
     chance = [by_size[size] for size in sizes.tolist()]
     named = partial(zip, counts.clients, strict=True)
-    return Index(label, unit, dict(named(values)), dict(named(chance)), highest)
+    return Index(label, unit, dict(named(values)), dict(named(chance)), dict(named(highest)) if highest else {})
 
 
 def _by_chance(pool_B: Array, size: int, distance: Distance) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from fedloom.base.plugin import plugin
 from fedloom.contracts.diversity import Aggregate, Diversity, Found, Index, Instruments
 from fedloom.contracts.examples import Example
+from fedloom.data.card import effective_number, gini
 
 __all__ = ["Quantity"]
 
@@ -34,10 +35,9 @@ class Quantity(Diversity):
         """Return each client's distance from the mean size; Gini, effective number and quantiles."""
         sizes = np.array([aggregate["records"]["all"] for aggregate in aggregates.values()])
         total, n_clients = float(sizes.sum()), len(sizes)
-        ranks = np.arange(1, n_clients + 1)
         figures = {
-            "gini": float(2 * (ranks * np.sort(sizes)).sum() / (n_clients * total) - (n_clients + 1) / n_clients),
-            "effective_clients": float(total**2 / (sizes**2).sum()),
+            "gini": gini(sizes.tolist()),
+            "effective_clients": effective_number(sizes.tolist()),
             "mean": total / n_clients,
             "standard_deviation": float(sizes.std()),
         }

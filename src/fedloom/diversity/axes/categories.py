@@ -1,7 +1,10 @@
-"""Instruction: the Jensen-Shannon divergence (base 2) of each client's verb-noun pairs to those of all records.
+"""Axes of categories: the Jensen-Shannon divergence (base 2) of each client's mixture of them to that of all records.
 
-Self-Instruct (Wang et al. 2023, https://arxiv.org/abs/2212.10560, section 3.3) takes the root verb of an instruction
-and its direct noun object. Here the pair is found by rule in the first sentence that has words, case folded:
+Language: the labels are those of the tag `language` where the data have it, else those of a language identifier.
+
+Instruction: the categories are verb-noun pairs. Self-Instruct (Wang et al. 2023, https://arxiv.org/abs/2212.10560,
+section 3.3) takes the root verb of an instruction and its direct noun object. Here the pair is found by rule in the
+first sentence that has words, case folded:
 
 - the verb is the first of the sentence's first 12 words that is in a fixed list of English verbs; without one it is
   the first question word; without that it is `other`;
@@ -16,17 +19,19 @@ divergence is at most that of the pairs themselves.
 
 import hashlib
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from fedloom.base.plugin import plugin
 from fedloom.contracts.diversity import Aggregate, Diversity, Found, Instruments
 from fedloom.contracts.examples import Example
 from fedloom.data.example_texts import instruction
-from fedloom.diversity.axes._against_pool import counts_of, divergence_index
+from fedloom.diversity.axes._against_pool import Counts, counts_of, divergence_index
 from fedloom.diversity.axes._words import FUNCTION_WORDS, QUESTION_WORDS, VERBS
 
-__all__ = ["Instruction", "verb_and_noun"]
+__all__ = ["Instruction", "Language", "verb_and_noun"]
 
 _SENTENCE = re.compile(r"[.!?:;\n\u3002\uff01\uff1f]+")
 # Scripts without blanks give pairs of characters, all others words; a sign of punctuation ends a run.
@@ -37,26 +42,67 @@ _WITHIN = 12
 _BUCKETS = 64
 
 
+class Categories(Diversity):
+    """Records per category."""
+
+    kind = "categories"
+    counted: ClassVar[str]
+    """What is counted, in one word."""
+
+    def aggregate(self, examples: Sequence[Example], instruments: Instruments) -> Aggregate:
+        """Return the number of examples by category; those that have none are left out."""
+        told = (self.category(example, instruments) for example in examples)
+        return {self.counted: Counter(name for name in told if name is not None)}
+
+    def find(self, aggregates: Mapping[str, Aggregate], instruments: Instruments) -> Found:
+        """Return each client's divergence to the pool; the number of categories, and further figures of the pool."""
+        counts = counts_of(aggregates, self.counted)
+        figures = {self.counted: float(len(counts.bins)), **self.figures(counts)}
+        return Found((divergence_index(counts, "Jensen-Shannon divergence"),), figures)
+
+    @abstractmethod
+    def category(self, example: Example, instruments: Instruments) -> str | None:
+        """Return the category of an example, if it has one."""
+
+    @abstractmethod
+    def figures(self, counts: Counts) -> dict[str, float]:
+        """Return further numbers of the pool by name."""
+
+
+@plugin("language")
+class Language(Categories):
+    """Records per language."""
+
+    title = "Language"
+    sends = "number of records in each language"
+    counted = "languages"
+
+    def category(self, example: Example, instruments: Instruments) -> str:
+        """Return the language."""
+        return instruments.language(example)
+
+    def figures(self, counts: Counts) -> dict[str, float]:
+        """Return the share of the largest."""
+        return {"largest_share": float(counts.pool_B.max() / counts.pool_B.sum())}
+
+
 @plugin("instruction")
-class Instruction(Diversity):
+class Instruction(Categories):
     """What the instructions ask to be done, and to what."""
 
     title = "Instruction"
     sends = f"number of records for each verb of a fixed list and each of {_BUCKETS} hash buckets of nouns"
-    kind = "categories"
+    counted = "pairs"
 
-    def aggregate(self, examples: Sequence[Example], instruments: Instruments) -> Aggregate:
-        """Return the number of examples by verb and bucket of the noun; those without an instruction are left out."""
-        texts = [text for example in examples if (text := instruction(example)).strip()]
-        return {"pairs": Counter(_bin(*verb_and_noun(text)) for text in texts)}
+    def category(self, example: Example, instruments: Instruments) -> str | None:
+        """Return the verb and the bucket of the noun; None without an instruction."""
+        text = instruction(example)
+        return _bin(*verb_and_noun(text)) if text.strip() else None
 
-    def find(self, aggregates: Mapping[str, Aggregate], instruments: Instruments) -> Found:
-        """Return each client's divergence to the pool; how many kinds of pairs, and the share without a known verb."""
-        counts = counts_of(aggregates, "pairs")
-        pool_B = counts.pool_B
-        other = sum(pool_B[at] for at, name in enumerate(counts.bins) if name.startswith("other "))
-        figures = {"pairs": float(len(pool_B)), "share_without_verb": float(other / pool_B.sum())}
-        return Found((divergence_index(counts, "Jensen-Shannon divergence"),), figures)
+    def figures(self, counts: Counts) -> dict[str, float]:
+        """Return the share without a known verb."""
+        other = sum(n for name, n in zip(counts.bins, counts.pool_B, strict=True) if name.startswith("other "))
+        return {"share_without_verb": float(other / counts.pool_B.sum())}
 
 
 def verb_and_noun(text: str) -> tuple[str, str]:

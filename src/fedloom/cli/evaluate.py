@@ -1,21 +1,52 @@
-"""`fedloom evaluate tasks` and `compare`: closed-ended tasks through lm-eval, and two models over equal questions."""
+"""`fedloom evaluate`: a model takes open-ended examinations (`exam`) or closed-ended tasks through lm-eval (`tasks`).
 
-import datetime
-import json
+`compare` sets two models that were asked equal tasks against each other.
+"""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from fedloom.base.tables import Table
+from fedloom.base.tables import Table
+from fedloom.cli.output import AsJson, Quiet, lines, overriding, tell, today
 
-__all__ = ["compare_tasks", "evaluate_tasks"]
+__all__ = ["evaluate"]
 
 Record = Mapping[str, Any]
 
+evaluate = typer.Typer(help="A trained model: open-ended examinations and closed-ended tasks.")
 
+
+@evaluate.command("exam")
+def exam(
+    model: Annotated[
+        Path,
+        typer.Argument(help="A run directory, an adapter or model folder, or a completer (TOML).", show_default=False),
+    ],
+    file: Annotated[Path, typer.Argument(help="What is asked and who judges (TOML).", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The directory to make or to go on with.", show_default=False)],
+    overrides: Annotated[list[str] | None, overriding("resamples=500")] = None,
+    against: Annotated[Path | None, typer.Option(help="A second model to compare with.", show_default=False)] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put open-ended questions to a model and have a judge grade the answers; the same command again goes on."""
+    from fedloom.base import config
+    from fedloom.judged.grading import Examination
+    from fedloom.judged.run import sit
+
+    table = config.read_toml(file)
+    for override in overrides or []:
+        table = config.apply_override(table, override)
+    examination = config.build(Examination, table)
+    silent = quiet or as_json
+    result = sit(model, examination, out, against=against, report=lambda line: lines([] if silent else [line]))
+    tell(result.record, result.tables, [*result.record["warnings"], str(out)], as_json=as_json, quiet=quiet)
+
+
+@evaluate.command("tasks")
 def evaluate_tasks(
     model: Annotated[
         str,
@@ -36,13 +67,12 @@ def evaluate_tasks(
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Ask without a template.")] = False,
     out: Annotated[Path | None, typer.Option(help="The folder of results; an old one is gone on with.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask a model closed-ended tasks: MMLU, BBH, DROP, CRASS, HumanEval, MBPP, GSM8K, MATH, medicine, finance, own."""
     from fedloom.base.errors import ModelError
     from fedloom.base.extras import require
     from fedloom.base.machine import device_of
-    from fedloom.cli.console import lines, print_tables
     from fedloom.completers.candidates import candidate
     from fedloom.completers.model import LocalModel
     from fedloom.contracts.language import language_model
@@ -61,16 +91,11 @@ def evaluate_tasks(
         scorer.blank()
     except ModelError as error:
         raise ModelError(f"{model}: {error} Here --plain asks without a template.") from error
-    day = datetime.datetime.now().astimezone().date().isoformat()
-    folder = out or Path("evaluations") / f"{day}_{Path(model).resolve().name}"
+    folder = out or Path("evaluations") / f"{today()}_{Path(model).resolve().name}"
     wanted = Wanted(tasks=tuple(tasks), data_dir=data_dir, limit=limit, shots=shots, allow_code=allow_code)
     quiet = as_json or len(tasks) == 1
     results = examine(scorer, wanted, folder, report=lambda result: lines([] if quiet else [f"{result['task']}: done"]))
-    if as_json:
-        lines([json.dumps(results)])
-    else:
-        print_tables([_table(results)])
-        lines([*_remarks(results), str(folder)])
+    tell(results, [_table(results)], [*_remarks(results), str(folder)], as_json=as_json)
 
 
 def _listing() -> list[str]:
@@ -80,9 +105,7 @@ def _listing() -> list[str]:
     return [*named, "Besides these: any task of lm-eval, and the path of a task file (docs/closed_ended.md)."]
 
 
-def _table(results: Sequence[Record]) -> "Table":
-    from fedloom.base.tables import Table
-
+def _table(results: Sequence[Record]) -> Table:
     rows = [
         (result["task"], result["version"], score["metric"], score["filter"], *_numbers(score))
         for result in results
@@ -108,23 +131,19 @@ def _remarks(results: Sequence[Record]) -> list[str]:
     ]
 
 
+@evaluate.command("compare")
 def compare_tasks(
     one: Annotated[Path, typer.Argument(help="A folder of `evaluate tasks`, of the model of interest.")],
     other: Annotated[Path, typer.Argument(help="Another one, asked the same.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print how two models differ, question by question; "better" only where the interval leaves out 0."""
-    from fedloom.base.tables import Table
-    from fedloom.cli.console import lines, print_tables
     from fedloom.lm_eval.compare import compare_results
 
     records = compare_results(one, other)
-    if as_json:
-        lines([json.dumps(records)])
-        return
     rows = [
         (r["task"], r["metric"], r["filter"], f"{r['difference']:.3f} [{r['low']:.3f}, {r['high']:.3f}]", r["verdict"])
         for r in records
     ]
     header = ("task", "metric", "filter", "difference [95 % interval]", f"{one.name} is")
-    print_tables([Table(f"{one} less {other}", header, tuple(rows))])
+    tell(records, [Table(f"{one} less {other}", header, tuple(rows))], as_json=as_json)
