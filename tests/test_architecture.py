@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from support.paths import ROOT
+from support.plugins import shipped
 
 PACKAGE = ROOT / "src" / "fedloom"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -235,12 +236,8 @@ def families():
 
 
 def test_documents_list_exactly_the_registered_plugins():
-    from fedloom.base.plugin import lookup, names
-
     listed = set(re.findall(r"^\| `(\w+)/(\w+)` \|", (ROOT / "docs" / "algorithms.md").read_text(), re.MULTILINE))
-    # A test that ran before in this process may have registered a plug-in of its own.
-    shipped = [(f, name) for f in families() for name in names(f) if lookup(f, name).__module__.startswith(f.folder)]
-    known = {(family.folder.split(".")[-1], name) for family, name in shipped}
+    known = {(family.folder.split(".")[-1], name) for family in families() for name in shipped(family)}
     assert listed == known
 
 

@@ -5,11 +5,12 @@ import re
 
 import pytest
 
-from fedloom.base.plugin import lookup, names
+from fedloom.base.plugin import lookup
 from fedloom.contracts.diversity import Diversity
 from fedloom.contracts.evaluation import Exam
 from fedloom.contracts.federated import CorpusMetric, Metric
 from support.paths import ROOT
+from support.plugins import shipped
 
 FIELDS = ("name", "what", "range", "better", "source", "file", "tests")
 FAMILIES = {"metrics": Metric, "corpus_metrics": CorpusMetric}
@@ -36,12 +37,12 @@ def _of(kind):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_rows_are_the_registered_plugins(kind):
-    assert sorted(row["name"] for row in _of(kind)) == sorted(f"`{kind}/{name}`" for name in names(FAMILIES[kind]))
+    assert sorted(row["name"] for row in _of(kind)) == sorted(f"`{kind}/{name}`" for name in shipped(FAMILIES[kind]))
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_ranges_are_those_of_the_code(kind):
-    code = {name: lookup(FAMILIES[kind], name) for name in names(FAMILIES[kind])}
+    code = {name: lookup(FAMILIES[kind], name) for name in shipped(FAMILIES[kind])}
     expected = {f"`{kind}/{name}`": f"{_number(one.low)} to {_number(one.high)}" for name, one in code.items()}
     assert {row["name"]: row["range"] for row in _of(kind)} == expected
 
@@ -49,14 +50,14 @@ def test_the_ranges_are_those_of_the_code(kind):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_directions_are_those_of_the_code(kind):
     words = {True: "higher", False: "lower", None: "none"}
-    code = {name: lookup(FAMILIES[kind], name) for name in names(FAMILIES[kind])}
+    code = {name: lookup(FAMILIES[kind], name) for name in shipped(FAMILIES[kind])}
     expected = {f"`{kind}/{name}`": words[one.higher_is_better] for name, one in code.items()}
     assert {row["name"]: row["better"] for row in _of(kind)} == expected
 
 
 @pytest.mark.parametrize(("kind", "family"), [("exams", Exam), ("diversities", Diversity)])
 def test_every_exam_and_diversity_has_a_row(kind, family):
-    assert set(names(family)) <= {row["name"].strip("`").split("/")[1] for row in _of(kind)}
+    assert set(shipped(family)) <= {row["name"].strip("`").split("/")[1] for row in _of(kind)}
 
 
 def test_at_least_thirty_scores_are_listed():
