@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,10 +38,7 @@ def exam(
     from fedloom.judged.grading import Examination
     from fedloom.judged.run import sit
 
-    table = config.read_toml(file)
-    for override in overrides or []:
-        table = config.apply_override(table, override)
-    examination = config.build(Examination, table)
+    examination = config.build(Examination, reduce(config.apply_override, overrides or [], config.read_toml(file)))
     silent = quiet or as_json
     result = sit(model, examination, out, against=against, report=lambda line: lines([] if silent else [line]))
     tell(result.record, result.tables, [*result.record["warnings"], str(out)], as_json=as_json, quiet=quiet)

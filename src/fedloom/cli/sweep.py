@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,16 +77,10 @@ def _suite(
     from fedloom.results.per_client import direction
     from fedloom.runs.tuning import read_run
 
-    table: Mapping[str, Any] = config.read_toml(file)
-    for override in [*overrides, "evaluation.split=tune"]:
-        table = config.apply_override(table, override)
+    table = reduce(config.apply_override, [*overrides, "evaluation.split=tune"], config.read_toml(file))
     run = read_run(table)
-    methods: dict[str, Mapping[str, Any]] = {}
-    for point in points:
-        method: Mapping[str, Any] = {}
-        for word in point:
-            method = config.apply_override(method, word)
-        methods[_slug(point)] = method
+    none: Mapping[str, Any] = {}
+    methods = {_slug(point): reduce(config.apply_override, point, none) for point in points}
     if len(methods) < 2:
         raise ConfigError("--grid: found one point, allowed are two or more: --grid local.lr=5e-3,1e-2,2e-2.")
     suite = Suite(

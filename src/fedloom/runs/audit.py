@@ -327,14 +327,12 @@ def _memberships(
 ) -> list[dict[str, Any]]:
     """Return both attacks on canaries and on the clients' own examples."""
 
-    def split(losses: Mapping[str, Losses], kind: str) -> tuple[Losses, Losses]:
-        if kind == "examples":
-            return losses["members"], losses["others"]
-        return losses["canaries"][included_M], losses["canaries"][~included_M]
+    def sides(losses: Mapping[str, Losses]) -> dict[str, tuple[Losses, Losses]]:
+        planted = losses["canaries"][included_M], losses["canaries"][~included_M]
+        return {"canaries": planted, "examples": (losses["members"], losses["others"])}
 
     rows: list[dict[str, Any]] = []
-    for kind in ("canaries", "examples"):
-        after, before = split(final, kind), split(base, kind)
+    for (kind, after), before in zip(sides(final).items(), sides(base).values(), strict=True):
         by_loss = membership(loss_scores(after[0]), loss_scores(after[1]))
         by_reference = membership(*(reference_scores(a, b) for a, b in zip(after, before, strict=True)))
         rows += [{"of": kind, "by": "loss"} | asdict(by_loss), {"of": kind, "by": "reference"} | asdict(by_reference)]

@@ -19,7 +19,7 @@ import numpy as np
 from fedloom.runs.audit_bounds import Shape, best_thresholds, guess_counts, least_leak, many_trials_bound, one_run_bound
 from fedloom.runs.planted import Target, Trials, trials
 
-__all__ = ["CONFIDENCE", "audit_releases", "release_lines"]
+__all__ = ["CONFIDENCE", "audit_releases"]
 
 CONFIDENCE = 1 - 0.05 / 3
 """Of each of the three tests of an audit."""
@@ -64,23 +64,3 @@ def _power(target: Target, first: Trials, shapes: Mapping[Shape, int], delta: fl
         replace(budget, noise_multiplier=share * budget.noise_multiplier), first.uses
     )
     return {"noise": share, "epsilon": next(iter(true.values()))}
-
-
-def release_lines(found: Mapping[str, Any]) -> list[str]:
-    """Return what was found as lines of text."""
-    power = found["power"]
-    seen = (
-        f"would likely have refuted a true epsilon of {power['epsilon']:.2f} or more (noise x {power['noise']:.2f})"
-        if power
-        else "none: no leak would have been told with so few canaries; raise --releases"
-    )
-    plural = "s" if found["trainings"] > 1 else ""
-    return [
-        f"releases    {found['trials']} canaries of unit {found['unit']} in {found['trainings']} training{plural}; "
-        f"stated epsilon {found['stated']:.3f} at delta {found['delta']:.2g}",
-        *(
-            f"found       epsilon >= {bound['epsilon']:.3f} at {CONFIDENCE:.1%} confidence by {name}"
-            for name, bound in found["bounds"].items()
-        ),
-        f"power       {seen}",
-    ]

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fedloom.runs.audit_releases import CONFIDENCE, release_lines
+from fedloom.runs.audit_releases import CONFIDENCE
 
 __all__ = ["summary"]
 
 
 def summary(found: Mapping[str, Any]) -> list[str]:
     """Return what an audit has found as lines of text."""
-    releases = release_lines(found["releases"]) if "releases" in found else []
+    releases = _releases(found["releases"]) if "releases" in found else []
     if "canaries" not in found:
         return [*_loudly(found["noise"]), *releases, f"            {_verdict(found)}"]
     bits, planted = found["exposure_bits"], found["canaries"]
@@ -19,10 +19,30 @@ def summary(found: Mapping[str, Any]) -> list[str]:
         *releases,
         f"canaries    {planted['included']} of {planted['all']} included, in {planted['clients']} clients",
         f"stated      {_stated(found['stated'])}",
-        *(_bound(name, bound) for name, bound in found["bounds"].items()),
+        *(
+            f"{_bound(name, bound)} ({bound['correct']} of {bound['guesses']} guesses right)"
+            for name, bound in found["bounds"].items()
+        ),
         f"            {_verdict(found)}",
         f"exposure    mean {bits['mean']:.2f} bits (1.44 by chance), max {bits['max']:.2f} of {bits['most']:.2f}",
         *map(_membership, found["membership"]),
+    ]
+
+
+def _releases(found: Mapping[str, Any]) -> list[str]:
+    """Return what was found in the releases as lines of text."""
+    power = found["power"]
+    seen = (
+        f"would likely have refuted a true epsilon of {power['epsilon']:.2f} or more (noise x {power['noise']:.2f})"
+        if power
+        else "none: no leak would have been told with so few canaries; raise --releases"
+    )
+    plural = "s" if found["trainings"] > 1 else ""
+    return [
+        f"releases    {found['trials']} canaries of unit {found['unit']} in {found['trainings']} training{plural}; "
+        f"stated epsilon {found['stated']:.3f} at delta {found['delta']:.2g}",
+        *(_bound(name, bound) for name, bound in found["bounds"].items()),
+        f"power       {seen}",
     ]
 
 
@@ -53,8 +73,7 @@ def _verdict(found: Mapping[str, Any]) -> str:
 
 
 def _bound(name: str, bound: Mapping[str, Any]) -> str:
-    right = f"{bound['correct']} of {bound['guesses']} guesses right"
-    return f"found       epsilon >= {bound['epsilon']:.3f} at {CONFIDENCE:.1%} confidence by {name} ({right})"
+    return f"found       epsilon >= {bound['epsilon']:.3f} at {CONFIDENCE:.1%} confidence by {name}"
 
 
 def _membership(row: Mapping[str, Any]) -> str:
