@@ -36,9 +36,7 @@ def is_fast() -> bool:
 def _is_intel() -> bool:
     """Return whether the processor is of MKL's own make; True where that cannot be told."""
     file = Path("/proc/cpuinfo")
-    if not file.is_file():
-        return "GenuineIntel" in platform.processor() or not platform.processor()
-    return "AuthenticAMD" not in file.read_text(encoding="utf-8", errors="replace")
+    return not file.is_file() or "AuthenticAMD" not in file.read_text(encoding="utf-8", errors="replace")
 
 
 def _is_exact() -> bool:

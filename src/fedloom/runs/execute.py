@@ -264,11 +264,8 @@ def _refinements(head: Mapping[str, Any], told: Told) -> list[dict[str, Any]]:
 
 def _server_lines(record: RoundRecord, stage: Stage, told: Told) -> list[dict[str, Any]]:
     """Return what refining let out of the clients: nothing, which is told."""
-    return [
-        {"round": record.round, "client": "", "what": f"nothing: the server refines ({name})", "bytes": 0}
-        | {"leg": stage.name}
-        for name, _ in told
-    ]
+    head = {"round": record.round, "client": "", "bytes": 0, "leg": stage.name}
+    return [head | {"what": f"nothing: the server refines ({name})"} for name, _ in told]
 
 
 def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str, Any]]:
