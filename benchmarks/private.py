@@ -49,7 +49,7 @@ SHAPES = {
     "cuda": replace(SHAPE, name="1B", width=2048, depth=16, inner=5632, heads=16, vocabulary=32_000, batch=16),
 }
 OURS = "fedloom with DP"
-_PRIVATE = {"name": "gaussian", "unit": "example", "clip": 1.0, "noise_multiplier": 1.0, "epsilon": 0.0}
+_PRIVATE = {"name": "gaussian", "unit": "example", "clip": 1.0, "noise_multiplier": 1.0, "epsilon": 0.0, "delta": 1e-3}
 TABLES = {OURS: {"privacy": _PRIVATE, "weighting": "uniform"}, "fedloom without DP": {}}
 
 
