@@ -39,30 +39,22 @@ def main(settings: Settings) -> list[Figure]:
     losses = {name: f"{one.record.loss.value:.6f}" for name, one in rounds.items() if one.record}
     work: dict[str, int | str] = {"clients": shape.clients, "batch": shape.batch, "fast": str(products.is_fast())}
     work |= {f"loss, {name}": value for name, value in losses.items()}
-    goals = {"torch's products": 1.35 if products.is_fast() else None, "bfloat16": 2.0}
-    what = "step of the 6.9M model: {} over {}"
+    pairs = [
+        ("torch's products over ours", "float32", "torch's products", 1.35 if products.is_fast() else None),
+        ("float32 by torch's products over bfloat16", "bfloat16", "torch's products", 2.0),
+        ("float32 by ours over bfloat16", "bfloat16", "float32", None),
+    ]
     return [
         ratio(
             "g",
-            what.format("torch's products", "ours"),
-            ours=steps["float32"],
-            other=steps["torch's products"],
-            target=_target(goals["torch's products"], settings),
+            f"step of the 6.9M model: {what}",
+            ours=steps[ours],
+            other=steps[other],
+            target=Target(">=", goal) if goal and not settings.quick else None,
             work=work,
-        ),
-        ratio(
-            "g",
-            what.format("float32 by torch's products", "bfloat16"),
-            ours=steps["bfloat16"],
-            other=steps["torch's products"],
-            target=_target(goals["bfloat16"], settings),
-            work=work,
-        ),
+        )
+        for what, ours, other, goal in pairs
     ]
-
-
-def _target(goal: float | None, settings: Settings) -> Target | None:
-    return Target(">=", goal) if goal and not settings.quick else None
 
 
 def _table(shape: Shape, folder: Path, settings: Settings, dtype: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from support.models import ARCHITECTURES
 @pytest.fixture
 def in_pieces(monkeypatch):
     """A vocabulary of 50 words counts as large, and three tokens as a piece."""
-    monkeypatch.setattr(module, "LARGE", 150)
+    monkeypatch.setattr(module, "_IN_CACHE", 150)
 
 
 def inputs(n_tokens=8, bias=False):
@@ -67,8 +67,7 @@ def test_a_model_with_a_large_vocabulary_has_the_gradients_of_the_whole_logits(a
     leaves = {n: t.requires_grad_() for n, t in tree.stack([random_params(model, k) for k in range(2)]).items()}
     parts = [examples([5, 9, 4], "large", 0), examples([7], "large", 1)]
     whole = client_gradients(replace(model, head=None), TASK, leaves, parts)
-    for home in ("fedloom.contracts.chunked_loss", "fedloom.contracts.language"):
-        monkeypatch.setattr(f"{home}.LARGE", 150)
+    monkeypatch.setattr(module, "_IN_CACHE", 150)
     calls, apply = [], ChunkedLoss.apply
     monkeypatch.setattr(ChunkedLoss, "apply", lambda *given: calls.append(1) or apply(*given))
     pieces = client_gradients(model, TASK, leaves, parts)

@@ -19,11 +19,7 @@ from support import numbers
 from support.command import fedloom
 from support.tools import tool
 
-TABLE = {
-    "plugins": ["support.numbers"],
-    "model": {"name": "line"},
-    "task": "regress",
-    "data": {"name": "points"},
+TABLE = numbers.TABLE | {
     "rounds": 8,
     "local": {"steps": 5, "batch": 4, "lr": 0.1, "schedule": "constant", "optimiser": "sgd", "clip_norm": 0.0},
     "evaluation": {"metrics": [], "resamples": 50},

@@ -1,14 +1,11 @@
 """A metric is one file of a few lines, found by its name in a run file; nobody lists it."""
 
-import subprocess
-import sys
-
 from fedloom.base.plugin import lookup
 from fedloom.contracts.evaluation import Metric
 from fedloom.contracts.examples import chat
 from fedloom.contracts.model import Prediction
 from fedloom.runs.tuning import read_run
-from support.paths import ROOT
+from support.plugins import contract_tests_passed
 
 FIRST_WORD = '''"""Share of answers that begin with the first word of the reference."""
 
@@ -30,17 +27,7 @@ class FirstWord(OfReference):
 
 def test_a_new_metric_holds_the_contract_of_all(tmp_path):
     (tmp_path / "first_word.py").write_text(FIRST_WORD, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "first_word", "-p", "no:cacheprovider", "-k", "first_word"]
-    done = subprocess.run(
-        [*command, "tests/contracts/test_metric_contracts.py"],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(tmp_path), "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0 and " failed" not in done.stdout, done.stdout
-    assert int(done.stdout.split(" passed")[0].split()[-1]) >= 10
+    assert contract_tests_passed(tmp_path, "first_word", "tests/contracts/test_metric_contracts.py") >= 10
 
 
 def test_a_new_metric_is_named_in_a_run_file(tmp_path, monkeypatch):

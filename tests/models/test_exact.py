@@ -308,7 +308,7 @@ def test_losses_in_pieces_are_used_where_they_are_those_of_whole_logits(factor, 
     model = built(config, tmp_path)
     assert (model.head is not None) == (factor == 1.0)
     (item,) = examples([30], "pieces")
-    monkeypatch.setattr("fedloom.contracts.language.LARGE", 1)
+    monkeypatch.setattr("fedloom.contracts.chunked_loss._IN_CACHE", 1)
     assert float(losses(model, [[item]]).sum()) == pytest.approx(float(loss_alone(model.module, {}, item)), rel=1e-5)
 
 

@@ -12,18 +12,10 @@ from fedloom.runs.directory import RunDirectory
 from fedloom.runs.execute import RoundDone, execute, run_files
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
+from support import numbers
 from support.resuming import logs
 
-TABLE = {
-    "plugins": ["support.numbers"],
-    "model": {"name": "line"},
-    "task": "regress",
-    "data": {"name": "points"},
-    "rounds": 4,
-    "min_clients": 2,
-    "local": {"steps": 3, "batch": 4, "lr": 0.1, "optimiser": "sgd"},
-    "evaluation": {"metrics": [], "resamples": 20},
-}
+TABLE = numbers.TABLE | {"min_clients": 2}
 EXAMPLES = {"name": "gaussian", "noise_multiplier": 0.3, "epsilon": 0.0, "delta": 0.01}
 
 

@@ -13,17 +13,9 @@ from fedloom.contracts.stages import Owner, Preparation
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support.command import fedloom
+from support.numbers import TABLE
 from support.resuming import adapters, logs
 
-TABLE = {
-    "plugins": ["support.numbers"],
-    "model": {"name": "line"},
-    "task": "regress",
-    "data": {"name": "points"},
-    "rounds": 4,
-    "local": {"steps": 3, "batch": 4, "lr": 0.1, "optimiser": "sgd"},
-    "evaluation": {"metrics": [], "resamples": 20},
-}
 PRIVATE = {"name": "gaussian", "noise_multiplier": 0.3, "epsilon": 0.0, "delta": 0.01}
 
 PLUGINS = '''"""Each point and its mirror image, and a model pulled towards zero."""

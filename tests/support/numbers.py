@@ -18,6 +18,16 @@ from fedloom.contracts.model import Batch, ForwardContext, Model, Prediction
 
 WIDTH = 3
 TRUE = (1.5, -2.0, 0.5)
+TABLE = {
+    "plugins": ["support.numbers"],
+    "model": {"name": "line"},
+    "task": "regress",
+    "data": {"name": "points"},
+    "rounds": 4,
+    "local": {"steps": 3, "batch": 4, "lr": 0.1, "optimiser": "sgd"},
+    "evaluation": {"metrics": [], "resamples": 20},
+}
+"""A short run of all of these."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 torch multiplies float32 matrices with MKL, which takes a slow path on processors of other makers than its own; oneDNN,
 which torch brings along, does not. Which one is taken follows from the make, the size and one comparison with float64,
 never from a measured time: two processes of one run, or a run that goes on, must not differ. How much it gains is
-measured by `python -m benchmarks.roofline`.
+measured by `python -m benchmarks.products`.
 
 Shapes: N rows, D input width, O output width.
 """
@@ -66,11 +66,8 @@ def linear(x: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor
 
 def frozen_linear(x: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return `linear`, differentiable by x alone: the weight is not learnt."""
-    return (
-        _Frozen.apply(x, weight_OD, bias_O)
-        if torch.is_grad_enabled() and x.requires_grad
-        else linear(x, weight_OD, bias_O)
-    )
+    wants_grad = torch.is_grad_enabled() and x.requires_grad
+    return (_Frozen.apply if wants_grad else linear)(x, weight_OD, bias_O)
 
 
 class _Frozen(torch.autograd.Function):

@@ -34,7 +34,6 @@ class Arrangement(Family):
     """Whether owners send nothing to each other, so that all that only matters between parties is left out."""
     accounted: ClassVar[bool] = False
     """Whether what is spent of privacy can be stated: one training, whose clients are the run's."""
-
     pooled: ClassVar[bool] = False
     """Whether all data lie in one place."""
 

@@ -13,10 +13,16 @@ from torch.nn import functional
 
 from fedloom.base.products import linear
 
-__all__ = ["LARGE", "ChunkedLoss", "token_loss"]
+__all__ = ["LARGE", "ChunkedLoss", "piece_size", "token_loss"]
 
-LARGE = 1 << 21
-"""Numbers of a logit matrix from which on it is worth cutting: 8 MiB in float32, which stay in the cache."""
+LARGE = 1 << 24
+"""Numbers of a logit matrix that may be held at once: 64 MiB in float32."""
+_IN_CACHE = 1 << 21
+
+
+def piece_size(device: torch.device) -> int:
+    """Return the numbers of a logit matrix from which on it is worth cutting: on a CPU what stays in the cache."""
+    return _IN_CACHE if device.type == "cpu" else LARGE
 
 
 def token_loss(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
@@ -32,7 +38,7 @@ class ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden_SD: Tensor, head_VD: Tensor, bias_V: Tensor | None, targets_S: Tensor) -> Tensor:
         """Return the losses, and keep their gradient by h."""
         wants_grad = ctx.needs_input_grad[0]
-        size = max(1, LARGE // len(head_VD))
+        size = max(1, piece_size(head_VD.device) // len(head_VD))
         losses: list[Tensor] = []
         grads: list[Tensor] = []
         for hidden, targets in zip(hidden_SD.split(size), targets_S.split(size), strict=True):

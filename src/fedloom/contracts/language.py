@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from fedloom.base.errors import ModelError
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
-from fedloom.contracts.chunked_loss import LARGE, ChunkedLoss, token_loss
+from fedloom.contracts.chunked_loss import ChunkedLoss, piece_size, token_loss
 from fedloom.contracts.examples import Turn
-from fedloom.contracts.model import Batch, Model, sums_by
+from fedloom.contracts.model import Batch, Model
 
 __all__ = ["Encoded", "LanguageModel", "PackedBatch", "Passage", "Piece", "Template", "language_model"]
 
@@ -100,9 +100,9 @@ class PackedBatch(Batch):
         """Return sums [X, ...] over the sequences of each example, of values [E, ...] by sequence."""
         if not self.items:
             return values
-        counts_X = torch.tensor(self.items, device=values.device)
-        whose_E = torch.arange(len(self.items), device=values.device).repeat_interleave(counts_X)
-        return sums_by(values, whose_E, len(self.items), dim=0)
+        if len(set(self.items)) == 1:
+            return values.unflatten(0, (len(self.items), -1)).sum(1)
+        return torch.stack([part.sum(0) for part in values.split(self.items)])
 
     @property
     def equal_parts(self) -> bool:
@@ -152,7 +152,7 @@ class LanguageModel(Model):
 
         A logit matrix that would be large is worked off in pieces where the output head is plain and frozen.
         """
-        large = self.head is not None and len(batch.asked_S) * self.head.out_features >= LARGE
+        large = self.head is not None and len(batch.asked_S) * self.head.out_features >= piece_size(self.device)
         found = [
             self.losses_in_pieces(own, inputs, asked_S, targets_S)
             if large

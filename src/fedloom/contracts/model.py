@@ -26,21 +26,19 @@ class Shard:
     items: tuple[Item, ...]
 
 
-def sums_by(values: Tensor, index_S: Tensor, n_sums: int, *, dim: int = -1) -> Tensor:
-    """Return the sums of values that have the same index along an axis, with the same bits each time.
+def sums_by(values: Tensor, index_S: Tensor, n_sums: int) -> Tensor:
+    """Return the sums [..., n_sums] of values [..., S] that have the same index, with the same bits each time.
 
-    Scattered additions of a GPU come in any order; there it is a product with zeros and ones.
+    Scattered additions of a GPU come in any order; there each sum is one over all values, the others' left out.
     """
     if values.device.type == "cuda":
-        return _sums_by_product(values, index_S, n_sums, dim)
-    shape = list(values.shape)
-    shape[dim] = n_sums
-    return values.new_zeros(shape).index_add(dim, index_S, values)
+        return _sums_of_chosen(values, index_S, n_sums)
+    return values.new_zeros(*values.shape[:-1], n_sums).index_add(-1, index_S, values)
 
 
-def _sums_by_product(values: Tensor, index_S: Tensor, n_sums: int, dim: int) -> Tensor:
-    mine_SG = index_S[:, None] == torch.arange(n_sums, device=index_S.device)
-    return (values.movedim(dim, -1) @ mine_SG.to(values.dtype)).movedim(-1, dim)
+def _sums_of_chosen(values: Tensor, index_S: Tensor, n_sums: int) -> Tensor:
+    mine_GS = index_S == torch.arange(n_sums, device=index_S.device)[:, None]
+    return values[..., None, :].where(mine_GS, 0.0).sum(-1)  # a product with zeros would let NaN through
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
 from fedloom.contracts.messages import Earlier, PrivacyBudget
 
-__all__ = ["UNITS", "ClientSide", "Mechanism", "Noise", "ServerSide", "Unit"]
+__all__ = ["UNITS", "ClientSide", "Curator", "Mechanism", "Noise", "ServerSide", "Unit"]
 
 Noise = Callable[[int], Tensor]
 """Gives that many fresh standard normal numbers, float32 on the CPU."""

@@ -193,8 +193,8 @@ def _private_gradient(
     mechanism, context, device = work.plan.mechanism, work.model.context, space.rows_KP.device
     per = work.plan.local.tokens_per_example if work.plan.local.normalise == "tokens" else None
     sum_KP = torch.zeros_like(space.rows_KP[: len(going)])
-    inside: list[tuple[int, Tensor]] = []
-    total = [0] * len(going)
+    inside, total = [0.0] * len(going), [0] * len(going)
+    told: list[tuple[int, Tensor]] = []
     for turn in range(max(len(micros) for micros in parts)):
         at = [place for place, micros in enumerate(parts) if turn < len(micros)]
         micros = [sorted(parts[place][turn], key=lambda item: -work.task.size(item)) for place in at]
@@ -208,14 +208,14 @@ def _private_gradient(
         sum_KP[at] += part_KP
         whole = (scales_LE >= 1).float().mean(0).split([len(micro) for micro in micros])
         for place, whole_E in zip(at, whole, strict=True):
-            inside.append((place, whole_E.sum()))
+            told.append((place, whole_E.sum()))
             total[place] += len(whole_E)
-    # One look at the device for all of them.
-    counts = torch.stack([count for _, count in inside]).tolist() if inside else []
+    counts = torch.stack([count for _, count in told]).tolist() if told else []  # one look at the device for all
+    for (place, _), count in zip(told, counts, strict=True):
+        inside[place] += count
     for place, client in enumerate(going):
-        unclipped = sum(count for (owner, _), count in zip(inside, counts, strict=True) if owner == place)
         sum_KP[place] = client.side.release(
-            sum_KP[place], inside=unclipped, total=total[place], n_examples=len(client.shard.items), step=step
+            sum_KP[place], inside=inside[place], total=total[place], n_examples=len(client.shard.items), step=step
         )
         if client.fit:  # noise belongs where the client has parameters
             sum_KP[place] *= client.fit.keeps_P > 0

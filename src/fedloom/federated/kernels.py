@@ -164,7 +164,7 @@ def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Ite
 def _side_by_side(model: Model, task: Task, own: Tree, parts: Parts, per: Per, *, own_dim: int | None) -> Any:
     """Return gradients and losses of each part from one pass over stacked batches, None where there is no such pass.
 
-    Control context that depends on data (routing to experts, for one) cannot run over several models at once; what has
+    Control flow that depends on data (routing to experts, for one) cannot run over several models at once; what has
     failed once is not tried again.
     """
     batches = task.alike(parts, model) if model.context.side_by_side and len(parts) > 1 else None

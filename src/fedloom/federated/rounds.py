@@ -182,8 +182,9 @@ def step(
 
 def _absent(plan: Plan, round: int, sampled: Sequence[str], came: Sequence[str]) -> list[str]:
     """Return who did not report; refuse too few reports, and any that was not asked for or is out of order."""
-    absent = [client for client in sampled if client not in set(came)]
-    if [client for client in sampled if client not in set(absent)] != list(came):
+    present = set(came)
+    absent = [client for client in sampled if client not in present]
+    if [client for client in sampled if client in present] != list(came):
         raise TrainingError(f"round {round}: {len(came)} reports for {len(sampled)} jobs, or out of order.")
     least = min(plan.min_clients or len(sampled), len(sampled))
     if len(came) < least:

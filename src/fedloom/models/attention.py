@@ -74,10 +74,11 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     """Return [E, H, T, d] of E examples, causal where there is no mask."""
     n_heads, length, width = query.shape[1:]
     scaling = width**-0.5 if scaling is None else scaling
-    # The fused kernel of a CPU is made for float32: its gradient in bfloat16 takes three to twelve times as long.
+    # The fused kernel of a CPU is made for float32: its gradient in bfloat16 takes several times as long.
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None and length <= _SHORT:
-        parts = (part.repeat_interleave(n_heads // part.shape[1], dim=1) for part in (key, value))
-        return _Short.apply(query, *parts, scaling)
+        if key.shape[1] != n_heads:
+            key, value = (part.repeat_interleave(n_heads // part.shape[1], dim=1) for part in (key, value))
+        return _Short.apply(query, key, value, scaling)
     return functional.scaled_dot_product_attention(
         query,
         key,

@@ -2,7 +2,7 @@
 
 Three files tell of it: `spending.json` is written before a round may let anything out, `ledger.jsonl` holds an account
 for each client, and `privacy.json` is their summary. A run whose `run.toml` says that it is private has all three. One
-that is missing, or contradicts another, is refused: with it gone an epsilon would come out too small. They budget
+that is missing, or contradicts another, is refused: with it gone an epsilon would come out too small. They guard
 against accidents and careless hands; somebody who forges all three alike forges the statement.
 """
 

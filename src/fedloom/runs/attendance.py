@@ -6,6 +6,7 @@ be another round. Clients that are `absent` on purpose stand for those that a de
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Carrier, Job, Plan, Report
@@ -25,6 +26,9 @@ class Attendance:
     def __init__(self, directory: RunDirectory, stage: int, plan: Plan, absent: Absent) -> None:
         self._path, self._stage, self._absent = directory.path / _FILE, stage, absent
         self._partial = plan.min_clients > 0
+        # A round that was closed and not saved is the first of a run that goes on, and of no other.
+        known = self._partial and self._path.is_file()
+        self._last: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8")) if known else {}
 
     def carrier(self, carrier: Carrier) -> Carrier:
         """Return the carrier without the jobs of those that do not come."""
@@ -40,8 +44,6 @@ class Attendance:
             write_atomic(self._path, json.dumps({"leg": self._stage, "round": round, "clients": list(came)}))
 
     def _comes(self, job: Job) -> bool:
-        if self._partial and self._path.is_file():
-            last = json.loads(self._path.read_text(encoding="utf-8"))
-            if (last["leg"], last["round"]) == (self._stage, job.round):
-                return job.client in last["clients"]
+        if self._last and (self._last["leg"], self._last["round"]) == (self._stage, job.round):
+            return job.client in self._last["clients"]
         return job.client not in self._absent.get(job.round, ())

@@ -206,10 +206,8 @@ def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
 
 
 def _of_run(work: Work, run: TuningRun) -> Work:
-    """Return the work with what preparing it without privacy has left out."""
-    clients = work.plan.clients
-    ranks = {client: run.ranks[at % len(run.ranks)] for at, client in enumerate(clients)} if run.ranks else {}
-    return replace(work, plan=replace(work.plan, mechanism=run.privacy, ranks=ranks))
+    """Return the work with the mechanism that preparing it has left out."""
+    return replace(work, plan=replace(work.plan, mechanism=run.privacy))
 
 
 def make_canaries(

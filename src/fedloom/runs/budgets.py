@@ -14,8 +14,7 @@ def budgets_of(run: TuningRun, sizes: Mapping[str, int], clients: Sequence[str] 
     """Return the budget of each client's examples, or of all clients under ""; empty where nothing is protected.
 
     `sizes` are the numbers of examples of the clients that are asked about, `clients` all of them, if they are more.
-    Which clients a round samples is a function of the seed, so the uses
-    of a client's data are counted, not bounded.
+    Which clients a round samples is a function of the seed, so the uses of a client's data are counted, not bounded.
     """
     unit, mechanism = run.privacy.covers(), run.privacy
     if not unit.private:

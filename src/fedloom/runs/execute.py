@@ -82,8 +82,8 @@ def execute(
     """Run to the end from wherever the directory stands, yielding an event for each round and evaluation.
 
     `on_report` is told of each client's report while a round is under way. `absent` clients do not report in the rounds
-    named, as far as `min_clients` allows. Every line of metrics.jsonl also goes to the
-    run's sinks (`copies`). Too little memory is refused with what to lower.
+    named, as far as `min_clients` allows. Every line of metrics.jsonl also goes to the run's sinks (`log_forwarding`).
+    Too little memory is refused with what to lower.
     """
     try:
         yield from forwarded(_execute(run, directory, on_report, absent), run, directory)

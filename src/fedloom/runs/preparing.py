@@ -69,7 +69,7 @@ class Preparing:
         made = preparation(examples, Owner(client, self.run.seed, own))
         records = [{"kind": type(one).__name__, "example": asdict(cast(Any, one))} for one in made.examples]
         table = {"of": of, "counts": dict(made.counts), "sent": dict(made.sent), "examples": records}
-        write_atomic(file, json.dumps(table | {"sha256": json_sha256(table)}, ensure_ascii=False))
+        write_atomic(file, json.dumps(table | {"sha256": json_sha256(table)}))
         return replace(made, examples=tuple(made.examples))
 
 

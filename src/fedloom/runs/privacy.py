@@ -25,9 +25,8 @@ def privacy_lines(plan: Plan, state: State, origins: Mapping[str, Origin]) -> li
     Uses are exact after a resume. With seeded noise they lie in the checkpoint, since a round that is done again sends
     the very same rows. With noise of the system it would send others: see `write_ahead`.
     """
-    found: dict[
-        tuple[PrivacyBudget, int, Origin], dict[str, Any]
-    ] = {}  # many clients are alike, and accounting takes a moment
+    # Many clients are alike, and accounting takes a moment.
+    found: dict[tuple[PrivacyBudget, int, Origin], dict[str, Any]] = {}
     lines: list[dict[str, Any]] = []
     for name, budget in plan.budgets.items():
         key = budget, state.spent.get(name, 0), origins.get(name, Origin())
@@ -105,5 +104,5 @@ def _trained_on(ready: Prepared, stage: Stage) -> list[str]:
 def _identity(directory: RunDirectory, ready: Prepared, stage: Stage) -> str:
     """Return what tells this training from all others: runs that would release the same share it."""
     private = read_spending(directory).id if stage.plan.budgets else ""
-    parts = table_of(ready.run), stage.start, sorted(ready.division.fingerprints.items()), stage.name, private
+    parts = table_of(ready.run), ready.start, sorted(ready.division.fingerprints.items()), stage.name, private
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from fedloom.base.errors import ModelError
-from fedloom.base.files import disk_errors
+from fedloom.base.files import disk_errors, file_name
 from fedloom.base.tree import Tree, flatten
 from fedloom.contracts.stages import Trained
 from fedloom.federated.rounds import State, ended
@@ -37,7 +37,7 @@ def refined(ready: Prepared, stage: Stage, state: State, directory: RunDirectory
     params = ready.layout.tree(state.params_P.to(ready.model.device))
     for at, refinement in enumerate(ready.run.refine):
         name = f"{stage.name or 'shared'}_{state.round:05d}_{at}_{refinement.name}"
-        folder = directory.path / "refined" / name.replace("/", "_")
+        folder = directory.path / "refined" / file_name(name)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         done = refinement(Trained(ready.model, ready.run.task, params, state.round, ready.run.seed, folder))

@@ -35,8 +35,6 @@ class Stage:
     """What tells it from the run's other stages; "" if there is one."""
     owner: str
     """Whose the trained model is; "" for one that all clients share, or for one each."""
-    start: str
-    """What the run starts from, a hash, where that was trained before."""
     work: Work
 
     @property
@@ -72,7 +70,7 @@ def stage_of(
         stream=f"{run.seed} from {loaded.start}" if loaded.start else run.seed,
     )
     work = Work(plan=plan, model=loaded.model, task=run.task, shards=group.shards, private=loaded.private)
-    return Stage(group.name, group.owner, loaded.start, work)
+    return Stage(group.name, group.owner, work)
 
 
 def _steps(run: TuningRun, group: Group, selections: Fraction) -> dict[str, int]:

@@ -97,12 +97,12 @@ class Gaussian(Mechanism):
                 "numbers > 0; give this owner data and steps."
             )
         rate = 1.0 if self.unit == "client_local" else min(1.0, expected / population)
-        budget = self._guard(rate, self._delta(population), uses)
+        budget = self._planned(rate, self._delta(population), uses)
         if self.clip_quantile > 0:
             self._multiplier_of_sum(budget.noise_multiplier, expected)
         return budget
 
-    def _guard(self, rate: float, delta: float, uses: int) -> PrivacyBudget:
+    def _planned(self, rate: float, delta: float, uses: int) -> PrivacyBudget:
         if self.noise_multiplier == 0:
             least = accounting.calibrate(self.accountant, self.epsilon, rate=rate, uses=uses, delta=delta)
             return PrivacyBudget(rate, least * self._reach(), delta, uses)
