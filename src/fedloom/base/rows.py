@@ -122,5 +122,5 @@ def _check_room(n_bytes: int) -> None:
     if n_bytes > free_bytes:
         raise MemoryExceededError(
             f"rows of {n_bytes:,} bytes exceed what is kept in memory (limit_bytes), and the folder for temporary "
-            f"files has {free_bytes:,} bytes left: let TMPDIR name a larger one, raise the limit or sample fewer clients."
+            f"files has {free_bytes:,} bytes left: name a larger one in TMPDIR, raise the limit or sample fewer clients."
         )
