@@ -121,6 +121,6 @@ def _check_room(n_bytes: int) -> None:
     free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
     if n_bytes > free_bytes:
         raise MemoryExceededError(
-            f"rows of {n_bytes:,} bytes exceed what is kept in memory (limit_bytes), and the folder for temporary "
-            f"files has {free_bytes:,} bytes left: name a larger one in TMPDIR, raise the limit or sample fewer clients."
+            f"rows of {n_bytes:,} bytes exceed limit_bytes, what is kept in memory, and the folder for temporary files "
+            f"has {free_bytes:,} bytes left: let TMPDIR name a larger one, raise the limit, or sample fewer clients."
         )
