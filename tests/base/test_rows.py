@@ -94,8 +94,6 @@ def test_changing_a_row_afterwards_does_not_change_the_matrix():
 def test_full_folder_is_refused_with_advice(folder, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(base_rows.shutil, "disk_usage", lambda _: usage(100, 90, 10))
-    text = (
-        r"^rows of 16,000 bytes exceed limit_bytes, .* has 10 bytes left: let TMPDIR name a larger one"
-    )
+    text = r"^rows of 16,000 bytes exceed limit_bytes, .* has 10 bytes left: let TMPDIR name a larger one"
     with pytest.raises(MemoryExceededError, match=text):
         filled(rows(1), limit_bytes=0)
