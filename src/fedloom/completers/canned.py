@@ -1,7 +1,7 @@
 """Answers that are known beforehand: for tests, and for replaying what was recorded.
 
 A file holds a JSON object a line: `prompt`, the text of the last turn or all turns as [role, text] pairs, and `text`,
-the answer; `refused` tells why there is none. A file of answers written by `answering` is one of these. The whole
+the answer; `refused` tells why there is none. A file of answers written by `answer_file` is one of these. The whole
 conversation is looked up first, then the last turn among the file's texts and `answers`, then `patterns` in order.
 """
 

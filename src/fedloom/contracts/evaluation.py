@@ -2,7 +2,7 @@
 
 Everything here is pure but an opened completer: an exam says what to ask and how to read verdicts, and never asks
 itself, so that one driver (`examining.py`) resumes and counts for all of them. Nobody asks a completer directly either:
-`answering.Asker` caches, keeps to a budget and opens it only when there is something left to ask.
+`completers.answer_file.Asker` caches, keeps to a budget and opens it only when there is something left to ask.
 """
 
 from abc import abstractmethod

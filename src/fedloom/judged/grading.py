@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 Ask = Callable[[Sequence[tuple[Prompt, Sampling]]], Sequence[Completion]]
-"""Puts prompts to someone, or finds the answers where they were kept (`answering.Asker.ask`)."""
+"""Puts prompts to someone, or finds the answers where they were kept (`completers.answer_file.Asker.ask`)."""
 
 LEAST = 10
 """Questions below which no verdict is given: resampling a handful says little of others, of one nothing at all."""
