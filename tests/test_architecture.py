@@ -106,9 +106,10 @@ def forbidden_in(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             forbidden = FORBIDDEN_CALLS - ({"print"} if module_name(path) == "fedloom.cli.main" else set())
             found += [f"{node.func.id} in line {node.lineno}"] * (node.func.id in forbidden)
-        if isinstance(node, ast.ExceptHandler) and (
+        broad = isinstance(node, ast.ExceptHandler) and (
             node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
-        ):
+        )
+        if broad and module_name(path) != "fedloom.text.tokenizer":  # tokenizers raises no narrower class
             found.append(f"broad except in line {node.lineno}")
     text = path.read_text()
     drawing = r"manual_seed|np\.random\b(?!\.Generator\b)|random\.seed|import random\b"  # naming the type draws nothing
@@ -159,18 +160,18 @@ BUDGET = {
     "benchmark": 2_700,
     "cli": 1_150,
     "completers": 950,
-    "contracts": 2_150,
+    "contracts": 2_200,
     "data": 2_750,
     "diversity": 1_100,
     "evaluation": 2_400,
     "federated": 3_150,
     "judged": 1_600,
     "lm_eval": 2_000,
-    "models": 2_600,
+    "models": 3_300,
     "results": 1_050,
     "runs": 4_200,
     "tasks": 580,
-    "text": 700,
+    "text": 830,
     "world": 1_550,
 }
 """Lines of a folder: one that grows says so here."""

@@ -214,9 +214,10 @@ def test_vectors_of_a_batch_are_those_of_each_text_alone(model):
 
 
 def test_a_vector_is_the_mean_of_the_last_hidden_states(model):
-    tokens = model.tokenizer("w3 w4 w5", return_tensors="pt")["input_ids"]
+    tokens = torch.tensor([model.tokenizer("w3 w4 w5")["input_ids"]])
     with torch.no_grad():
-        states = model.module(tokens, output_hidden_states=True).hidden_states[-1][0].double()
+        body = model.module.get_submodule(model.module.base_model_prefix)
+        states = body(tokens).last_hidden_state[0].double()
     expected = states.mean(0) / states.mean(0).norm()
     assert hidden_means(model)(["w3 w4 w5"])[0] == pytest.approx(expected.numpy(), abs=1e-6)
 

@@ -13,11 +13,10 @@ from fedloom.contracts.evaluation import Sampling
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
 from fedloom.models.causal_lm import CausalLM
+from fedloom.models.decoder import complete
 from fedloom.models.generation import (
-    complete,
     complete_tokens,
     complete_with,
-    context_size,
     draw,
     prompt_tokens,
     stop_tokens,
@@ -259,7 +258,7 @@ def test_prompts_that_leave_no_room_are_refused_after_the_others(model):
 
 
 def test_the_context_is_the_one_of_the_configuration(model):
-    assert context_size(model) == 64
+    assert model.context_size == 64
 
 
 def test_tokens_of_prompt_and_answer_are_counted(model):

@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AttentionInterface
 
 from fedloom.base import rng, tree
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import Encoded
 from fedloom.contracts.model import _sums_of_chosen, sums_by
 from fedloom.federated.kernels import client_gradients
-from fedloom.models.attention import packed_attention
+from fedloom.models.attention import packed_attention, register
 from fedloom.models.lora import lora_layers
 from fedloom.models.packing import LEAST_SLACK, least_slack, pack
 from support.clients import (
@@ -343,7 +344,7 @@ def attention_inputs(batch, n_heads=4, n_groups=2, width=8):
 def test_padding_gets_a_gradient_of_zero(case):
     batch = pack(parts_of(case), CPU, least_slack=10**9)
     states = attention_inputs(batch)
-    out, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    out = packed_attention(*states, batch)
     grads = torch.autograd.grad(out.square().sum(), states)
     assert all(float(grad[:, :, batch.padding_Q].abs().sum()) == 0 for grad in grads)
 
@@ -352,7 +353,7 @@ def test_padding_gets_a_gradient_of_zero(case):
 def test_a_gradient_at_padding_goes_nowhere(case):
     batch = pack(parts_of(case), CPU, least_slack=10**9)
     states = attention_inputs(batch)
-    out, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    out = packed_attention(*states, batch)
     grads = torch.autograd.grad(out[:, batch.padding_Q].square().sum(), states)
     assert all(float(grad.abs().sum()) == 0 for grad in grads)
 
@@ -361,10 +362,10 @@ def test_what_stands_at_padding_does_not_matter():
     batch = pack(parts_of("clients with groups"), CPU, least_slack=10**9)
     states = [state.detach() for state in attention_inputs(batch)]
     real_N = torch.ones(len(batch.tokens_N), dtype=torch.bool).index_fill(0, batch.padding_Q, 0)
-    before, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    before = packed_attention(*states, batch)
     for state in states:
         state[:, :, batch.padding_Q] = 1e3
-    after, _ = packed_attention(torch.nn.Identity(), *states, None, packed=batch)
+    after = packed_attention(*states, batch)
     assert torch.equal(before[:, real_N], after[:, real_N])
 
 
@@ -373,8 +374,11 @@ def test_what_stands_at_padding_does_not_matter():
 
 def test_attention_with_sinks_is_refused():
     batch = pack([examples([3])], CPU)
+    register()
     with pytest.raises(ModelError, match="not plain softmax"):
-        packed_attention(torch.nn.Identity(), *attention_inputs(batch), None, packed=batch, s_aux=torch.zeros(4))
+        AttentionInterface()["packed"](
+            torch.nn.Identity(), *attention_inputs(batch), None, packed=batch, s_aux=torch.zeros(4)
+        )
 
 
 def test_a_wide_model_is_spared_padding_that_a_narrow_one_bears():

@@ -375,7 +375,7 @@ def test_only_the_last_answer_of_a_dialogue_is_supervised():
 def test_a_prompt_of_200_tokens_survives_at_512():
     model = tiny()
     item = TASK.encode(preference(" ".join(["w3"] * 200), "w4", "w5"), model)
-    assert item.tokens_T.tolist().count(model.tokenizer.convert_tokens_to_ids("w3")) == 400
+    assert item.tokens_T.tolist().count(model.tokenizer.get_vocab()["w3"]) == 400
     assert not item.truncated
 
 

@@ -27,7 +27,8 @@ from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
 from fedloom.contracts.federated import ForwardContext, Prediction, Template
 from fedloom.contracts.language import LanguageModel
-from fedloom.models.generation import complete, prompt_tokens
+from fedloom.models.decoder import complete
+from fedloom.models.generation import prompt_tokens
 from fedloom.models.packing import pack
 from fedloom.tasks.sft import Sft
 from support.paths import SHARED as DATA

@@ -19,9 +19,10 @@ from torch.nn import functional
 
 from fedloom.base.rng import generator
 
-__all__ = ["frozen_linear", "is_fast", "linear"]
+__all__ = ["frozen_linear", "is_fast", "linear", "packed", "packed_linear"]
 
 _LEAST = 1 << 20  # multiplications below which starting oneDNN costs more than it gains
+_LEAST_PACKED = 1 << 17  # numbers of a weight below which a few rows are multiplied as fast by MKL
 _CLOSE = 1e-5  # of the largest number of a product; one rounded to bfloat16 would be off by 4e-3
 
 
@@ -62,6 +63,25 @@ def linear(x: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor
     out_NO = _onednn(x_ND, weight_OD, bias_O) if fast else functional.linear(x_ND, weight_OD, bias_O)
     # Where autograd sees a plain view, whoever comes next could not add to it in place.
     return torch.ops.aten._unsafe_view(out_NO, [*x.shape[:-1], len(weight_OD)])
+
+
+def packed(weight_OD: Tensor) -> Tensor | None:
+    """Return the weight as oneDNN lays it out, for `packed_linear`; None where that is not taken or gains nothing."""
+    if weight_OD.device.type != "cpu" or weight_OD.numel() < _LEAST_PACKED:
+        return None
+    fast = is_fast() if weight_OD.dtype == torch.float32 else _takes_bfloat16() and weight_OD.dtype == torch.bfloat16
+    return torch.ops.mkldnn._reorder_linear_weight(weight_OD.detach(), None) if fast else None
+
+
+@cache
+def _takes_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def packed_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x [..., D] W^T [..., O] of a weight that is `packed`; up to twice as fast for a few rows."""
+    out_NO = _onednn(x.reshape(-1, x.shape[-1]), weight, None)
+    return out_NO.view(*x.shape[:-1], -1)
 
 
 def frozen_linear(x: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:

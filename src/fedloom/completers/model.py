@@ -12,7 +12,7 @@ from fedloom.completers._identity import own_template, template_table
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.contracts.federated import ModelFamily, Template
 from fedloom.contracts.language import LanguageModel, language_model
-from fedloom.models.generation import complete_with, context_size, prompt_tokens
+from fedloom.models.generation import complete_with, prompt_tokens
 
 __all__ = ["LocalModel"]
 
@@ -44,7 +44,7 @@ class LocalModel(Completer):
     def _answers(
         self, model: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
-        room, fitting = context_size(model), list[int]()
+        room, fitting = model.context_size, list[int]()
         for place, prompt in enumerate(prompts):
             length = len(prompt_tokens(self.template, prompt, model.tokenizer))
             if room is None or length < room:

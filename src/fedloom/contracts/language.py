@@ -8,12 +8,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import PreTrainedTokenizerBase
 
 from fedloom.base.errors import ModelError
 from fedloom.base.plugin import Family
@@ -22,11 +21,46 @@ from fedloom.contracts.chunked_loss import ChunkedLoss, piece_size, token_loss
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.model import Batch, Model
 
-__all__ = ["Encoded", "LanguageModel", "PackedBatch", "Passage", "Piece", "Template", "language_model"]
+__all__ = ["Encoded", "LanguageModel", "PackedBatch", "Passage", "Piece", "Template", "Tokenizer", "language_model"]
 
 Passage = Literal["packed", "row", "alone"]
 """How a batch passes a model: as one row whose sequences its attention knows (`packed`) or finds by their positions
 (`row`), or a sequence at a time (`alone`), which is the model's own forward pass and right for every model."""
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer, by the names of `transformers`, whose tokenizers are such."""
+
+    eos_token: Any
+    eos_token_id: Any
+    bos_token_id: Any
+    unk_token_id: Any
+    all_special_tokens: Any
+    all_special_ids: Any
+    added_tokens_decoder: Any
+    backend_tokenizer: Any
+    chat_template: Any
+    is_fast: Any
+    """Whether there is a `backend_tokenizer`, the library's own."""
+
+    def __len__(self) -> int:
+        """Return the number of tokens, added ones included."""
+        ...
+
+    def __call__(self, text: Any, *, add_special_tokens: bool = True) -> Any:
+        """Return under `input_ids` the tokens of a text, or of each of several."""
+
+    def decode(self, tokens: Any, *, skip_special_tokens: bool = False, **options: Any) -> Any:
+        """Return the text of a token or of several."""
+
+    def get_chat_template(self) -> Any:
+        """Return the chat template that is meant where several have names."""
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> Any:
+        """Return a conversation as text."""
+
+    def save_pretrained(self, folder: Any) -> Any:
+        """Write its files into a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +165,17 @@ class PackedBatch(Batch):
 class LanguageModel(Model):
     """A model that predicts the next token of texts."""
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     passage: Passage
     """How a batch passes, as it was found to be exact when the model was built."""
     exact_up_to: int | None = None
     """Tokens of the longest sequence for which that holds; a batch with a longer one passes `alone`."""
     positions: int | None = None
     """Tokens of the longest sequence for which the model has positions; None where there is no such end."""
+    context_size: int | None = None
+    """Tokens that a prompt and its answer may have together; None where the configuration is silent."""
+    ends: frozenset[int] = frozenset()
+    """The tokens with which the model's own settings of generation end an answer."""
     keeps: bool = True
     """Whether the module computes logits of chosen tokens alone."""
     head: nn.Linear | None = None
@@ -170,10 +208,14 @@ class LanguageModel(Model):
         """Return the losses [S] from the body's last states and the head, without the logits of all tokens at once."""
         if self.head is None:
             raise ModelError(f"{type(self.module).__name__}: has no plain output head.")
+        hidden_ND = self.states(params, inputs)[0]
+        return ChunkedLoss.apply(hidden_ND[asked_S], self.head.weight, self.head.bias, targets_S)
+
+    def states(self, params: Tree, inputs: dict[str, Any]) -> Tensor:
+        """Return the body's last states [B, T, D]."""
         own = {name.removeprefix(self.body_prefix): tensor for name, tensor in params.items()}
         body = self.module.get_submodule(self.body_prefix[:-1])
-        hidden_ND = self._call(body, own, inputs).last_hidden_state[0]
-        return ChunkedLoss.apply(hidden_ND[asked_S], self.head.weight, self.head.bias, targets_S)
+        return self._call(body, own, inputs).last_hidden_state
 
     def _logits(self, params: Tree, inputs: dict[str, Any], asked_S: Tensor) -> Tensor:
         if not self.keeps:
@@ -233,9 +275,9 @@ class Template(Family):
     """Whether the begin token that a tokenizer puts before texts by habit stands before the first piece."""
 
     @abstractmethod
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; if the last turn is the user's, up to where the answer begins."""
 
-    def texts(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[list[Piece]]:
+    def texts(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[list[Piece]]:
         """Return what is learnt from a conversation: one text, or one for each answer where earlier ones change."""
         return [self.pieces(turns, tokenizer)]

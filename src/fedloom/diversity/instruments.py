@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.func import functional_call
-from transformers import PreTrainedModel
 
 from fedloom.base.errors import ConfigError
 from fedloom.contracts.diversity import Instruments, Vectors
@@ -125,10 +123,7 @@ def hidden_means(model: LanguageModel) -> Callable[[Sequence[str]], Vectors]:
 
 def _token_lists(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
     tokenizer: Any = model.tokenizer
-    module = model.module
-    # GPT-2's name: a table of positions ends abruptly.
-    limit = module.config.to_dict().get("n_positions") if isinstance(module, PreTrainedModel) else None
-    most = min(_MOST_TOKENS, limit or _MOST_TOKENS)
+    most = min(_MOST_TOKENS, model.positions or _MOST_TOKENS)
     return [ids[:most] for ids in tokenizer([*map(well_formed, texts)], verbose=False)["input_ids"]]
 
 
@@ -137,10 +132,9 @@ def _means(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> Vectors:
     longest = max(map(len, tokens))
     tokens_BT = torch.tensor([[*line, *[0] * (longest - len(line))] for line in tokens], device=model.device)
     mask_BT = torch.tensor([[1] * len(line) + [0] * (longest - len(line)) for line in tokens], device=model.device)
-    inputs = {"input_ids": tokens_BT, "attention_mask": mask_BT, "output_hidden_states": True, "use_cache": False}
     with torch.no_grad():
-        output: Any = functional_call(model.module, model.trainable, kwargs=inputs | {"logits_to_keep": 1})
-    states_BTD = output.hidden_states[-1].double() * mask_BT[:, :, None]
+        states = model.states(model.trainable, {"input_ids": tokens_BT, "attention_mask": mask_BT, "use_cache": False})
+    states_BTD = states.double() * mask_BT[:, :, None]
     mean_BD = states_BTD.sum(1) / mask_BT.sum(1, keepdim=True).clamp(min=1)
     return torch.nn.functional.normalize(mean_BD, dim=1).cpu().numpy()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from fedloom.base.errors import ConfigError, DataError, ModelError
 from fedloom.base.extras import require
@@ -24,7 +23,7 @@ from fedloom.contracts.evaluation import Sampling
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
-from fedloom.models.generation import complete_tokens, context_size, stop_tokens
+from fedloom.models.generation import complete_tokens, stop_tokens
 from fedloom.models.packing import least_slack, pack
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Scorer:
     @cached_property
     def context(self) -> int:
         """Tokens that the model takes at once."""
-        return context_size(self.model) or _CONTEXT
+        return self.model.context_size or _CONTEXT
 
     # -------------------------------------------------------------------------------------------------- likelihoods
 
@@ -148,12 +147,9 @@ class Scorer:
         return texts
 
     def _stop(self) -> frozenset[int]:
-        module, tokenizer = self.model.module, self.model.tokenizer
-        options: dict[str, Any] = module.generation_config.to_dict() if isinstance(module, PreTrainedModel) else {}
-        stated = options.get("eos_token_id")
-        listed: list[Any] = stated if isinstance(stated, list) else [stated]
+        tokenizer = self.model.tokenizer
         own: list[Any] = [*stop_tokens(self.template, tokenizer)] if self.template else [tokenizer.eos_token_id]
-        return frozenset(end for end in (*listed, *own) if isinstance(end, int))
+        return self.model.ends | {end for end in own if isinstance(end, int)}
 
     # ------------------------------------------------------------------------------------------------------ prompts
 

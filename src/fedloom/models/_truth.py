@@ -7,15 +7,13 @@ weight: dB = (alpha / r) dW A^T, dA = (alpha / r) B^T dW. Nothing of the adapter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from fedloom.base import rng
 from fedloom.base.errors import ModelError
@@ -23,7 +21,10 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import token_loss
 from fedloom.contracts.language import Encoded
 from fedloom.models._twin import TROUBLE, Twin
-from fedloom.models.lora import linear_layers, pattern
+from fedloom.models.lora import is_transposed, linear_layers, pattern
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["ALPHA", "RANK", "Embedding", "Truth", "example"]
 
@@ -43,7 +44,7 @@ class Embedding(TorchFunctionMode):
     `params` are tensors that take the place of the module's own.
     """
 
-    def __init__(self, module: PreTrainedModel, params: Tree) -> None:
+    def __init__(self, module: "PreTrainedModel", params: Tree) -> None:
         super().__init__()
         own = module.get_input_embeddings().get_parameter("weight")
         names = [name for name, parameter in module.named_parameters() if parameter is own]
@@ -64,7 +65,7 @@ class Truth:
     """A twin with its own attention, and the examples of two clients."""
 
     twin: Twin
-    module: PreTrainedModel
+    module: "PreTrainedModel"
     attention: str
     parts: tuple[tuple[Encoded, ...], ...]
     used: frozenset[str]
@@ -123,7 +124,7 @@ class Truth:
         layers, made = self.layers, Tree()
         for name in names:
             weight = layers[name].get_parameter("weight")
-            width_out, width_in = weight.T.shape if isinstance(layers[name], Conv1D) else weight.shape
+            width_out, width_in = weight.T.shape if is_transposed(layers[name]) else weight.shape
             for factor, shape in (("lora_A", (RANK, width_in)), ("lora_B", (width_out, RANK))):
                 draw = rng.generator("twin", client, name, factor)
                 made[f"{name}.{factor}"] = 0.1 * torch.randn(shape, generator=draw)
@@ -161,7 +162,7 @@ class Truth:
                 found[name] = by_name[name]
                 continue
             slope = by_name[f"{layer}.weight"]
-            slope_OD = slope.T if isinstance(layers[layer], Conv1D) else slope
+            slope_OD = slope.T if is_transposed(layers[layer]) else slope
             a_RD, b_OR = params[f"{layer}.lora_A"], params[f"{layer}.lora_B"]
             found[name] = _SCALE * (b_OR.T @ slope_OD if factor == "lora_A" else slope_OD @ a_RD.T)
         return losses_S.detach(), found
@@ -177,7 +178,7 @@ class Truth:
         return not torch.equal(before, after)
 
 
-def _built(twin: Twin) -> tuple[PreTrainedModel, str]:
+def _built(twin: Twin) -> "tuple[PreTrainedModel, str]":
     """Return the module with the attention that is written out, or with the fused one where there is no other."""
     try:
         return twin.build("eager"), "eager"
@@ -190,4 +191,4 @@ def _built(twin: Twin) -> tuple[PreTrainedModel, str]:
 
 def _merged(layer: nn.Module, name: str, params: Mapping[str, Tensor]) -> Tensor:
     delta_OD = _SCALE * (params[f"{name}.lora_B"] @ params[f"{name}.lora_A"])
-    return layer.get_parameter("weight") + (delta_OD.T if isinstance(layer, Conv1D) else delta_OD)
+    return layer.get_parameter("weight") + (delta_OD.T if is_transposed(layer) else delta_OD)

@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from fedloom.base import rng
 from fedloom.models.checkpoint import quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 __all__ = ["ENDS", "TROUBLE", "Twin", "twins"]
 
@@ -58,15 +60,17 @@ _STATE_HEADS = (("mamba_n_heads", "mamba_d_head"), ("n_mamba_heads", "mamba_head
 class Twin:
     """A configuration with short thresholds, and what these are in the model itself."""
 
-    config: PreTrainedConfig
+    config: "PreTrainedConfig"
     end: int
     """Tokens of the twin's positions."""
     ends: tuple[int, ...]
     """The same of the model: what its configuration calls the end of its positions, or of those trained on."""
     vocabulary: int
 
-    def build(self, attention: str) -> PreTrainedModel:
+    def build(self, attention: str) -> "PreTrainedModel":
         """Return a module in evaluation mode; its weights are the same in every call, far from their start."""
+        from transformers import AutoModelForCausalLM
+
         with quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.set_rng_state(rng.generator("twin").get_state())
             made = AutoModelForCausalLM.from_config(
@@ -78,7 +82,7 @@ class Twin:
         return made.eval().requires_grad_(False)
 
 
-def twins(config: PreTrainedConfig, *, weight_bytes: int) -> Iterator[Twin]:
+def twins(config: "PreTrainedConfig", *, weight_bytes: int) -> Iterator[Twin]:
     """Yield twins, the cheapest first; one may not be possible where sizes depend on one another."""
     large = _width(config) > _NARROW
     if large:
@@ -88,12 +92,12 @@ def twins(config: PreTrainedConfig, *, weight_bytes: int) -> Iterator[Twin]:
         yield _twin(config, narrow=False, shallow=False)
 
 
-def _width(config: PreTrainedConfig) -> int:
+def _width(config: "PreTrainedConfig") -> int:
     own = vars(config.get_text_config())
     return max((own[name] for name in ("hidden_size", "n_embd", "d_model") if type(own.get(name)) is int), default=0)
 
 
-def _twin(config: PreTrainedConfig, *, narrow: bool, shallow: bool) -> Twin:
+def _twin(config: "PreTrainedConfig", *, narrow: bool, shallow: bool) -> Twin:
     made = deepcopy(config)
     vars(made).pop("quantization_config", None)
     text = made.get_text_config()
@@ -116,7 +120,9 @@ def _twin(config: PreTrainedConfig, *, narrow: bool, shallow: bool) -> Twin:
     return Twin(made, end, tuple(ends), vocabulary if type(vocabulary) is int and vocabulary else 256)
 
 
-def _parts(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+def _parts(config: "PreTrainedConfig") -> "list[PreTrainedConfig]":
+    from transformers import PreTrainedConfig
+
     return [value for value in vars(config).values() if isinstance(value, PreTrainedConfig)]
 
 

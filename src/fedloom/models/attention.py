@@ -13,9 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import PackedBatch
@@ -29,31 +26,44 @@ _SHORT = 320  # tokens of a row; longer ones are worth the fused kernel, and the
 
 def register() -> None:
     """Make the attention known to `transformers`; doing it twice changes nothing."""
-    AttentionInterface.register(NAME, packed_attention)
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attended(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        *,
+        packed: PackedBatch | None = None,
+        **options: Any,  # transformers hands every attention function all its options
+    ) -> tuple[Tensor, None]:
+        if packed is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        if options.get("softcap") is not None or options.get("s_aux") is not None:
+            raise ModelError(
+                f"{type(module).__name__}: its attention is not plain softmax (soft cap or sinks), which packed "
+                "batches do not know."
+            )
+        chosen = {name: options.get(name) for name in ("scaling", "sliding_window")}
+        return packed_attention(query, key, value, packed, **chosen), None
+
+    AttentionInterface.register(NAME, attended)
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def packed_attention(
-    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    packed: PackedBatch,
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    packed: PackedBatch | None = None,
-    **others: Any,  # transformers hands every attention function all its options
-) -> tuple[Tensor, None]:
+) -> Tensor:
     """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads."""
-    if packed is None:
-        options: dict[str, Any] = {**others, "sliding_window": sliding_window}
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    if others.get("softcap") is not None or others.get("s_aux") is not None:
-        raise ModelError(
-            f"{type(module).__name__}: its attention is not plain softmax (soft cap or sinks), which packed batches do "
-            "not know."
-        )
     wide = [_side_by_side(part, packed) for part in (query, key, value)]
     outs: list[Tensor] = []
     start = 0
@@ -67,7 +77,7 @@ def packed_attention(
     n_heads, width = out_MHd.shape[1:]
     if not packed.even:
         out_MHd = _Move.apply(out_MHd.reshape(len(out_MHd), -1), packed.home_N, packed.place_M, packed.behind_B)
-    return out_MHd.view(1, -1, n_heads, width), None
+    return out_MHd.view(1, -1, n_heads, width)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:

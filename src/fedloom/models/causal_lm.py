@@ -10,11 +10,10 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedloom.base.config import table_of
 from fedloom.base.errors import ConfigError, ModelError, suggest
@@ -22,15 +21,19 @@ from fedloom.base.files import atomic_folder
 from fedloom.base.plugin import Fraction, Positive, Range, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import ForwardContext, Model, ModelFamily
-from fedloom.contracts.language import LanguageModel, language_model
+from fedloom.contracts.language import LanguageModel, Tokenizer, language_model
 from fedloom.contracts.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
 from fedloom.models import attention as packed
-from fedloom.models.checkpoint import EMBEDDED, Checkpoint, Dtype, quiet
+from fedloom.models.checkpoint import DTYPES, EMBEDDED, Checkpoint, Dtype, quiet
 from fedloom.models.exact import Exact, Wish, examine, keeps_logits, plain_head
 from fedloom.models.frozen import freeze
-from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, usual_layers
+from fedloom.models.llama import TARGETS, Llama, LlamaShape
+from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, targeted_layers, usual_layers
 from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.models.precision import bfloat16_gain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["CausalLM"]
 
@@ -99,12 +102,10 @@ class CausalLM(ModelFamily):
         pattern that selects nothing or a device that cannot do what is asked.
         """
         quantisation = self._quantisation(device)
-        packed.register()
         source = Checkpoint.find(self.path)
         dtype = self._dtype(source, device)
         tokenizer = source.tokenizer()
-        exact = self._exact(source)
-        module = source.module(dtype=dtype, attention=exact.attention, quantisation=quantisation, device=device)
+        module, exact = self._plain(source, dtype, device) or self._compared(source, dtype, device, quantisation)
         _check_vocabulary(source, module, tokenizer)
         context = ForwardContext()
         if self.lora_rank:
@@ -126,16 +127,32 @@ class CausalLM(ModelFamily):
             keeps=keeps_logits(module),
             head=plain_head(module, trainable) if exact.pieces else None,
             body_prefix=f"{module.base_model_prefix}.",
+            context_size=exact.positions or _context_size(module),
+            ends=source.ends,
             dropout=self.lora_dropout,
             width=module.get_input_embeddings().get_parameter("weight").shape[1],
         )
 
-    def _exact(self, source: Checkpoint) -> Exact:
-        """Return how this architecture trains exactly: compared on a small twin, before the model is loaded."""
+    def _plain(self, source: Checkpoint, dtype: Dtype, device: torch.device) -> "tuple[Llama, Exact] | None":
+        """Return a plain Llama with adapters in our own module, which is known to train exactly; None for any other."""
+        if not self.lora_rank or self.attention != "packed" or self.quantise != "none":
+            return None
+        shape = LlamaShape.read(source.folder)
+        module = shape and Llama.load(shape, source.weights, dtype=DTYPES[dtype], device=device)
+        if not module or not TARGETS.issuperset(map(pattern, targeted_layers(module, self.lora_targets))):
+            return None
+        return module, Exact("packed", "packed", targets=TARGETS, pieces=True)
+
+    def _compared(
+        self, source: Checkpoint, dtype: Dtype, device: torch.device, quantisation: Any
+    ) -> "tuple[PreTrainedModel, Exact]":
+        """Return a model of transformers, and how it trains exactly: compared on a small twin before it is loaded."""
+        packed.register()
         config = source.config()
         name = (config.architectures or [type(config).__name__])[0]
         wish = Wish(name, self.attention, self.lora_targets, whole=not self.lora_rank)
-        return examine(config, wish, weight_bytes=source.weight_bytes)
+        exact = examine(config, wish, weight_bytes=source.weight_bytes)
+        return source.module(dtype=dtype, attention=exact.attention, quantisation=quantisation, device=device), exact
 
     def _dtype(self, source: Checkpoint, device: torch.device) -> Dtype:
         """Return the type of the base weights on the device; bfloat16 where it is emulated is refused."""
@@ -280,8 +297,16 @@ class CausalLM(ModelFamily):
             tokenizer.save_pretrained(new)
 
 
-def _check_vocabulary(source: Checkpoint, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    n_embedded = module.get_input_embeddings().get_parameter("weight").shape[0]
+def _context_size(module: "PreTrainedModel | Llama") -> int | None:
+    """Return the tokens of a context as the configuration states them."""
+    if isinstance(module, Llama):
+        return module.shape.positions
+    options = module.config.get_text_config().to_dict()
+    return next((int(options[name]) for name in ("max_position_embeddings", "n_positions") if options.get(name)), None)
+
+
+def _check_vocabulary(source: Checkpoint, module: "PreTrainedModel | Llama", tokenizer: Tokenizer) -> None:
+    n_embedded = len(module.get_input_embeddings().get_parameter("weight"))
     if len(tokenizer) > n_embedded:
         raise ModelError(
             f"{source.folder}: the tokenizer has {len(tokenizer)} tokens, the model embeds {n_embedded}; "
@@ -303,16 +328,16 @@ def _merge(module: nn.Module) -> None:
 
 
 def _write_whole(model: LanguageModel, params: Tree, folder: Path) -> None:
-    module = model.module
-    if not isinstance(module, PreTrainedModel):
-        raise ModelError(f"{folder}: {type(module).__name__} is no model of transformers; nothing was written.")
+    if isinstance(model.module, Llama):
+        raise ModelError(f"{folder}: was built with adapters, and is not written whole; nothing was written.")
+    module: Any = model.module
     own = {id(parameter): name for name, parameter in module.named_parameters()}
     odd = sorted(params.keys() - set(own.values()))
     if odd:
         raise ModelError(f"'{odd[0]}' is no parameter of the model; nothing was written.")
     state: Tree = {}
     for name, tensor in module.named_parameters(remove_duplicate=False):  # both names of a tied weight get its value
-        state[name] = params.get(own[id(tensor)], tensor).detach()
+        state[name] = (params[own[id(tensor)]] if own[id(tensor)] in params else tensor).detach()
     state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
     with quiet(), atomic_folder(folder) as new:
         module.save_pretrained(new, state_dict=state)

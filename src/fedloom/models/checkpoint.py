@@ -13,31 +13,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.pretrained import load
+from fedloom.text.tokenizer import PlainTokenizer
 
-__all__ = ["EMBEDDED", "Checkpoint", "Dtype", "checked_tensors", "one_line", "quiet"]
+if TYPE_CHECKING:  # the whole tree of transformers takes longer to import than the first step of a run
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+__all__ = ["DTYPES", "EMBEDDED", "Checkpoint", "Dtype", "checked_tensors", "one_line", "quiet"]
 
 EMBEDDED = "fedloom-embedded"
 """The name of the model that ships in the package."""
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
+DTYPES: dict[str, Any] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "auto": "auto",
+}
+"""Types of base weights by the names of the run file."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _NEEDED = ["model*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
@@ -45,6 +46,8 @@ _NEEDED = ["model*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "READM
 @contextmanager
 def quiet() -> Generator[None]:
     """Keep back what transformers logs, warns of and draws as progress bars."""
+    from transformers.utils import logging
+
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -152,8 +155,20 @@ class Checkpoint:
         stated = [line.partition(":")[2].strip().strip("'\"") for line in front if line.startswith("license:")]
         return stated[0] if stated and stated[0] else "unknown: see the base model"
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that generation_config.json says end an answer, or config.json where there is no such file."""
+        own = self.folder / "generation_config.json"
+        file = own if own.is_file() else self.folder / "config.json"
+        stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        return frozenset(end for end in (stated if isinstance(stated, list) else [stated]) if isinstance(end, int))
+
+    def tokenizer(self) -> Tokenizer:
         """Return the tokenizer; a folder without a usable one raises ModelError."""
+        if (plain := PlainTokenizer.read(self.folder)) is not None:
+            return plain
+        from transformers import AutoTokenizer
+
         try:
             with quiet():
                 return load(AutoTokenizer, self.folder)
@@ -162,8 +177,10 @@ class Checkpoint:
                 f"{self.folder}: no usable tokenizer ({one_line(error)}); put tokenizer.json beside the model."
             ) from error
 
-    def config(self) -> PreTrainedConfig:
+    def config(self) -> "PreTrainedConfig":
         """Return the configuration; one of an unknown architecture, or with code of its own, raises ModelError."""
+        from transformers import AutoConfig
+
         try:
             with quiet():
                 return load(AutoConfig, self.folder)
@@ -177,17 +194,19 @@ class Checkpoint:
         attention: str | None = None,
         quantisation: Any = None,
         device: torch.device | None = None,
-    ) -> PreTrainedModel:
+    ) -> "PreTrainedModel":
         """Return the module, its weights exactly those of the folder; without an attention, with its usual one.
 
         Raises ModelError if the architecture is unknown, needs code of its own, or does not match the weights.
         """
+        from transformers import AutoModelForCausalLM
+
         try:
             with quiet():
                 loaded: Any = load(
                     AutoModelForCausalLM,
                     self.folder,
-                    dtype=_DTYPES[dtype],
+                    dtype=DTYPES[dtype],
                     attn_implementation=attention,
                     quantization_config=quantisation,
                     device_map={"": device} if quantisation else None,
@@ -217,6 +236,8 @@ class Checkpoint:
 
 
 def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
     try:
         with quiet():
             return Path(snapshot_download(name, allow_patterns=_NEEDED, ignore_patterns=["*/*"]))

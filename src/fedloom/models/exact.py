@@ -16,24 +16,27 @@ import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedloom.base.errors import ModelError
 from fedloom.base.tree import Tree, flatten, stack
-from fedloom.contracts.language import LanguageModel, PackedBatch, Passage
+from fedloom.contracts.language import LanguageModel, PackedBatch, Passage, Tokenizer
 from fedloom.contracts.model import ForwardContext
 from fedloom.models import attention as packed
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
 from fedloom.models.checkpoint import one_line, quiet
 from fedloom.models.frozen import FrozenLinear
+from fedloom.models.llama import Llama
 from fedloom.models.lora import install, pattern, targeted_layers, usual_layers
 from fedloom.models.packing import pack
 from fedloom.models.peft_files import lost_in_peft
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 __all__ = ["Exact", "examine", "keeps_logits", "plain_head"]
 
@@ -79,7 +82,7 @@ class Wish:
 _known: dict[str, Exact] = {}
 
 
-def examine(config: PreTrainedConfig, wish: Wish, *, weight_bytes: int) -> Exact:
+def examine(config: "PreTrainedConfig", wish: Wish, *, weight_bytes: int) -> Exact:
     """Return how a model of this configuration trains exactly, the wanted attention first.
 
     Raises ModelError, with what stands in the way, where even an example at a time is not what the model itself
@@ -92,7 +95,7 @@ def examine(config: PreTrainedConfig, wish: Wish, *, weight_bytes: int) -> Exact
     return _known[key]
 
 
-def _examined(config: PreTrainedConfig, wish: Wish, weight_bytes: int) -> Exact:
+def _examined(config: "PreTrainedConfig", wish: Wish, weight_bytes: int) -> Exact:
     packed.register()
     why = "its sizes depend on one another"
     for twin in twins(config, weight_bytes=weight_bytes):
@@ -184,7 +187,7 @@ def _assembled(truth: Truth, wish: Wish, targets: tuple[str, ...], attention: st
     return LanguageModel(
         module=module.eval().requires_grad_(False),
         trainable=trainable,
-        tokenizer=cast("PreTrainedTokenizerBase", None),  # nothing is written or read
+        tokenizer=cast("Tokenizer", None),  # nothing is written or read
         context=context,
         base_id="",
         stackable=not wish.whole,
@@ -293,7 +296,7 @@ def keeps_logits(module: nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(type(module).forward).parameters
 
 
-def plain_head(module: PreTrainedModel, trainable: Tree) -> nn.Linear | None:
+def plain_head(module: "PreTrainedModel | Llama", trainable: Tree) -> nn.Linear | None:
     """Return the output head if it is one frozen linear layer, whatever lies between it and the blocks."""
     head = module.get_output_embeddings()
     below = all(name.startswith(f"{module.base_model_prefix}.") for name in trainable)

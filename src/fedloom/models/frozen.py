@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedloom.base.products import frozen_linear
+from fedloom.base.products import frozen_linear, packed, packed_linear
 
-__all__ = ["FrozenLinear", "FrozenNorm", "freeze"]
+__all__ = ["FrozenLinear", "FrozenNorm", "PackedLinear", "freeze", "pack"]
 
 
 class FrozenLinear(nn.Linear):
@@ -33,6 +33,18 @@ class FrozenLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return W x + b."""
         return frozen_linear(input, self.weight, self.bias)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer without bias whose weight oneDNN has laid out: for reading alone, there are no gradients."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return W x."""
+        return packed_linear(x, self.weight)
 
 
 class FrozenNorm(nn.Module):
@@ -74,6 +86,14 @@ def freeze(module: nn.Module) -> None:
             module.set_submodule(name, FrozenLinear.of(layer))
         elif (norm := _norm_of(layer, weight)) is not None:
             module.set_submodule(name, norm)
+
+
+def pack(module: nn.Module) -> None:
+    """Let oneDNN lay out the weights of frozen linear layers, where it is fast, in a module that only reads."""
+    for name, layer in list(module.named_modules()):
+        plain = isinstance(layer, FrozenLinear) and "bias" not in dict(layer.named_parameters())
+        if plain and (weight := packed(layer.weight)) is not None:
+            module.set_submodule(name, PackedLinear(weight))
 
 
 def _norm_of(layer: nn.Module, weight: nn.Parameter) -> FrozenNorm | None:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from fedloom.base import rng
 from fedloom.base.errors import ModelError, suggest
@@ -31,6 +30,7 @@ __all__ = [
     "LoraLinear",
     "factor_names",
     "install",
+    "is_transposed",
     "linear_layers",
     "lora_layers",
     "pattern",
@@ -70,7 +70,7 @@ class LoraLinear(nn.Module):
     def delta(self) -> Tensor:
         """Return (alpha / r) B A in float32, laid out as the base weight is."""
         delta_OD = self.scaling * (self.lora_B.detach() @ self.lora_A.detach())
-        return delta_OD.T if isinstance(self.base, Conv1D) else delta_OD
+        return delta_OD.T if is_transposed(self.base) else delta_OD
 
     def _dropped(self, x: Tensor) -> Tensor:
         generators, batch = self.context.generators, self.context.batch
@@ -87,14 +87,22 @@ class LoraLinear(nn.Module):
 def _widths(base: nn.Module) -> tuple[int, int, torch.device]:
     if isinstance(base, nn.Linear):
         return base.in_features, base.out_features, base.weight.device
-    if isinstance(base, Conv1D):
-        return base.nx, base.nf, base.weight.device
+    if is_transposed(base):
+        weight_DO = base.get_parameter("weight")
+        return weight_DO.shape[0], weight_DO.shape[1], weight_DO.device
     raise ModelError(f"a low-rank layer on {type(base).__name__}: allowed are nn.Linear and Conv1D.")
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Return whether a layer is the `Conv1D` of GPT-2, a linear layer whose weight is [D, O]."""
+    kind = type(layer)
+    return f"{kind.__module__}.{kind.__name__}" == "transformers.pytorch_utils.Conv1D"
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Return all linear layers by name."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+    named = module.named_modules()
+    return {name: layer for name, layer in named if isinstance(layer, nn.Linear) or is_transposed(layer)}
 
 
 def lora_layers(module: nn.Module) -> dict[str, LoraLinear]:
@@ -170,7 +178,7 @@ def usual_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 def _is_plain(layer: nn.Module) -> bool:
     quantised = type(layer).__module__.startswith("bitsandbytes")
-    if quantised or type(layer).forward in (nn.Linear.forward, Conv1D.forward) or not isinstance(layer, nn.Linear):
+    if quantised or type(layer).forward is nn.Linear.forward or not isinstance(layer, nn.Linear):
         return True
     x_ND = torch.linspace(-1, 1, 2 * layer.in_features, device=layer.weight.device, dtype=layer.weight.dtype)
     x_ND = x_ND.view(2, layer.in_features)

@@ -17,14 +17,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
-from transformers import conversion_mapping
-from transformers.pytorch_utils import Conv1D
 
 from fedloom.base.errors import MissingFileError, ModelError
 from fedloom.base.files import atomic_folder
 from fedloom.base.tree import Tree
 from fedloom.models.checkpoint import EMBEDDED, checked_tensors, one_line
-from fedloom.models.lora import LoraLinear, factor_names, lora_layers
+from fedloom.models.lora import LoraLinear, factor_names, is_transposed, lora_layers
 
 __all__ = ["AdapterFile", "lost_in_peft", "read_adapter", "write_adapter"]
 
@@ -69,6 +67,8 @@ def lost_in_peft(model_type: str, layers: Sequence[str]) -> list[str]:
     layers and shared experts that are called so too; the table by which it goes is transformers' own. In models with
     Mamba layers it refuses `out_proj`.
     """
+    from transformers import conversion_mapping
+
     kinds: dict[str, str] = {**vars(conversion_mapping).get("_MODEL_TO_CONVERSION_PATTERN", {}), "mixtral": "mixtral"}
     lost = ("out_proj",) if model_type in _MAMBA else _EXPERTS.get(kinds.get(model_type, ""), ())
     return [name for name in layers if name.rpartition(".")[2] in lost]
@@ -173,7 +173,7 @@ def _peft_config(layers: Mapping[str, LoraLinear], module: nn.Module, base: str)
         "lora_alpha": int(first.alpha) if first.alpha.is_integer() else first.alpha,
         "lora_dropout": first.dropout,
         "target_modules": _target_modules(layers, module),
-        "fan_in_fan_out": any(isinstance(layer.base, Conv1D) for layer in layers.values()),
+        "fan_in_fan_out": any(is_transposed(layer.base) for layer in layers.values()),
         "bias": "none",
         "modules_to_save": None,
         "init_lora_weights": True,

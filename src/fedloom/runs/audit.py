@@ -29,7 +29,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from fedloom.base import rng
 from fedloom.base.errors import ConfigError, ModelError
@@ -38,7 +37,7 @@ from fedloom.base.plugin import lookup
 from fedloom.base.tree import flatten
 from fedloom.contracts.examples import Chat, Example, chat
 from fedloom.contracts.federated import Mechanism, PrivacyBudget, Work
-from fedloom.contracts.language import language_model
+from fedloom.contracts.language import Tokenizer, language_model
 from fedloom.data.clients import Division, encode_shards
 from fedloom.data.holdout import hold_out, normalised
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, held_out
@@ -210,9 +209,7 @@ def _of_run(work: Work, run: TuningRun) -> Work:
     return replace(work, plan=replace(work.plan, mechanism=run.privacy))
 
 
-def make_canaries(
-    tokenizer: PreTrainedTokenizerBase, clients: Sequence[str], count: int, seed: int
-) -> tuple[Canary, ...]:
+def make_canaries(tokenizer: Tokenizer, clients: Sequence[str], count: int, seed: int) -> tuple[Canary, ...]:
     """Return canaries for the clients in turn: random words as question and answer, each included by a fair coin."""
     words = _words(tokenizer)
     random = rng.python_random("audit", seed, "canaries")
@@ -224,7 +221,7 @@ def make_canaries(
     return tuple(canaries)
 
 
-def _words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _words(tokenizer: Tokenizer) -> list[str]:
     """Return the tokens that read as words, special ones left out."""
     special = set(tokenizer.all_special_ids)
     texts = {str(tokenizer.decode([token])).strip() for token in range(len(tokenizer)) if token not in special}

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from itertools import pairwise
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Prediction, Template
-from fedloom.contracts.language import LanguageModel
-from fedloom.models.generation import complete, prompt_tokens, stop_tokens
+from fedloom.contracts.language import LanguageModel, Tokenizer
+from fedloom.models.decoder import complete
+from fedloom.models.generation import prompt_tokens, stop_tokens
 from fedloom.tasks._losses import of_active
 
 __all__ = ["Answering", "check_room"]
@@ -42,18 +42,16 @@ class Answering:
         check_room(model, longest + max_new_tokens)
         stop = stop_tokens(self.template, model.tokenizer)
         result = [[Prediction("", 0)] * len(part) for part in parts]
-        size = max(1, self.batch // len(parts)) if parts else 1
-        for start in range(0, max(map(len, asked), default=0), size):
+        # Stacked clients are asked as many prompts each: all of them as many as the fewest, the others some more.
+        for start, end in pairwise(sorted({0, *map(len, asked)})):
             active = [k for k, mine in enumerate(asked) if len(mine) > start]
-            chosen = [asked[k][start : start + size] for k in active]
-            width = max(map(len, chosen))
-            # Stacked clients need as many prompts each: who has fewer repeats its first, and nobody reads the answer.
-            rows = [prompts[k][i] for k, mine in zip(active, chosen, strict=True) for i in _filled(mine, width)]
-            own = of_active(params, active, len(parts))
-            answers = complete(model, own, rows, stop=stop, max_new_tokens=max_new_tokens, owners=len(active))
-            for turn, (k, mine) in enumerate(zip(active, chosen, strict=True)):
-                for index, answer in zip(mine, answers[turn * width :], strict=False):
-                    result[k][index] = _prediction(answer, stop, model.tokenizer)
+            places = [(k, i) for k in active for i in asked[k][start:end]]
+            own, rows = of_active(params, active, len(parts)), [prompts[k][i] for k, i in places]
+            answers = complete(
+                model, own, rows, stop=stop, max_new_tokens=max_new_tokens, owners=len(active), slots=self.batch
+            )
+            for (k, i), answer in zip(places, answers, strict=True):
+                result[k][i] = _prediction(answer, stop, model.tokenizer)
         return result
 
     def _prompt(self, example: Example, model: LanguageModel) -> list[int]:
@@ -67,10 +65,6 @@ def _by_length(prompts: Sequence[Sequence[int]], max_length: int) -> list[int]:
     return [index for index in order if len(prompts[index]) <= max_length]
 
 
-def _filled(places: Sequence[int], width: int) -> list[int]:
-    return [*places, *[places[0]] * (width - len(places))]
-
-
 def check_room(model: LanguageModel, length: int) -> None:
     """Refuse sequences that run over the end of a table of positions."""
     limit = model.positions
@@ -81,7 +75,7 @@ def check_room(model: LanguageModel, length: int) -> None:
         )
 
 
-def _prediction(answer: Sequence[int], stop: frozenset[int], tokenizer: PreTrainedTokenizerBase) -> Prediction:
+def _prediction(answer: Sequence[int], stop: frozenset[int], tokenizer: Tokenizer) -> Prediction:
     text_ids = answer[:-1] if answer[-1] in stop else answer
     text = tokenizer.decode(list(text_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Prediction(str(text).strip(), len(answer))

@@ -13,7 +13,6 @@ from dataclasses import field
 from itertools import accumulate
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from fedloom.base.errors import DataError, ModelError
 from fedloom.base.mean import LossSum, Mean
@@ -21,7 +20,7 @@ from fedloom.base.plugin import AtLeast, lookup, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat, Document, Example
 from fedloom.contracts.federated import Prediction, Task, Template
-from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch, Piece
+from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch, Piece, Tokenizer
 from fedloom.contracts.model import sums_by
 from fedloom.models.packing import alike, least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
@@ -118,7 +117,7 @@ class Sft(Task):
         return answering.answers(model, params, parts, max_new_tokens=max_new_tokens)
 
 
-def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> str:
+def _end_of_text(tokenizer: Tokenizer) -> str:
     if tokenizer.eos_token is None:
         raise ModelError("the tokenizer has no end-of-text token, documents need one: set its eos_token.")
     return str(tokenizer.eos_token)

@@ -11,11 +11,10 @@ the model has seen the answers so.
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers import Tokenizer as Backend
 
 from fedloom.base.errors import ModelError
-from fedloom.contracts.language import Piece
+from fedloom.contracts.language import Piece, Tokenizer
 
 __all__ = ["pieces_to_tokens"]
 
@@ -25,7 +24,7 @@ _SENTINELS = ("\n", "0", "a", ".")
 
 
 def pieces_to_tokens(
-    pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerBase, *, begin: bool = True
+    pieces: Sequence[Piece], tokenizer: Tokenizer, *, begin: bool = True
 ) -> tuple[list[int], list[bool]]:
     """Return the token ids of the joined pieces, and for each whether its piece is supervised.
 
@@ -53,8 +52,8 @@ def _is_supervised(piece: Piece) -> bool:
     return piece.supervised
 
 
-def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+def _backend(tokenizer: Tokenizer) -> Backend:
+    if not tokenizer.is_fast:
         raise ModelError(
             f"tokenizer {type(tokenizer).__name__} is slow, allowed is one with a tokenizer.json: save it so."
         )
@@ -64,18 +63,18 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return backend
 
 
-def _ids(backend: Tokenizer, text: str) -> list[int]:
+def _ids(backend: Backend, text: str) -> list[int]:
     return backend.encode(text, add_special_tokens=False).ids
 
 
-def _begin_tokens(backend: Tokenizer) -> list[int]:
+def _begin_tokens(backend: Backend) -> list[int]:
     if not backend.num_special_tokens_to_add(is_pair=False):
         return []
     bare, dressed = _ids(backend, "0"), backend.encode("0").ids
     return dressed[: next(n for n in range(len(dressed)) if dressed[n : n + len(bare)] == bare)]
 
 
-def _special_end(backend: Tokenizer, before: str, tokens: Sequence[int]) -> list[str]:
+def _special_end(backend: Backend, before: str, tokens: Sequence[int]) -> list[str]:
     """Return the special token with which the text before ends, if it does."""
     if not tokens:
         return []
@@ -84,7 +83,7 @@ def _special_end(backend: Tokenizer, before: str, tokens: Sequence[int]) -> list
     return [last] if skipped and before.endswith(last) else []
 
 
-def _continuation(backend: Tokenizer, text: str, sentinels: Sequence[str], unknown: object) -> list[int]:
+def _continuation(backend: Backend, text: str, sentinels: Sequence[str], unknown: object) -> list[int]:
     for sentinel in sentinels:
         head, whole = _ids(backend, sentinel), _ids(backend, sentinel + text)
         # Neighbouring unknown characters may become one token, so an unknown sentinel proves nothing.

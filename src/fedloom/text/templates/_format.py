@@ -8,11 +8,10 @@ word that follows.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from fedloom.base.errors import ConfigError, ModelError
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.templates._special import end_of_text, is_special
 
 __all__ = ["Format"]
@@ -42,7 +41,7 @@ class Format:
             if text.count(_TEXT) != 1:
                 raise ConfigError(f"{name}: found {text!r}, allowed is a text that contains '{_TEXT}' once.")
 
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the conversation in pieces; the answers with their ends are the supervised ones."""
         return list(self._pieces(turns, self._end_token(tokenizer)))
 
@@ -58,7 +57,7 @@ class Format:
                 gap = self.separator if index else ""
                 yield Piece(f"{gap}{_fill(self.user, turn.text)}{prompt_end}", supervised=False)
 
-    def _end_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
+    def _end_token(self, tokenizer: Tokenizer) -> str:
         eos = end_of_text(tokenizer)
         if "{eos}" in self.end and eos is None:
             raise ModelError("the tokenizer has no end-of-text token, the template needs one: set its eos_token.")

@@ -10,11 +10,10 @@ sentence pair, and a further question follows the end token after an empty line.
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece, Template
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.templates._format import Format
 
 __all__ = ["Alpaca"]
@@ -34,6 +33,6 @@ _FORMAT = Format(
 class Alpaca(Template):
     """Instruction and response under headings."""
 
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; a tokenizer without an end token is refused."""
         return _FORMAT.pieces(turns, tokenizer)

@@ -6,11 +6,10 @@ base models that continue text.
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece, Template
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.templates._format import Format
 
 __all__ = ["Bare"]
@@ -22,6 +21,6 @@ _FORMAT = Format(user="{text}", assistant="{text}")
 class Bare(Template):
     """The texts of the turns and nothing between them."""
 
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; a tokenizer without an end token is refused."""
         return _FORMAT.pieces(turns, tokenizer)

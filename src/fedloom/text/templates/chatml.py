@@ -10,11 +10,10 @@ is put in where the conversation has none.
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece, Template
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.templates._format import Format
 
 __all__ = ["ChatML"]
@@ -32,6 +31,6 @@ _FORMAT = Format(
 class ChatML(Template):
     """Turns between start and end tokens."""
 
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; a tokenizer without `<|im_end|>` is refused."""
         return _FORMAT.pieces(turns, tokenizer)

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from fedloom.base.config import build, read_toml
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece, Template
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.templates._format import Format
 
 __all__ = ["File"]
@@ -40,6 +39,6 @@ class File(Template):
     def _format(self) -> Format:
         return build(Format, read_toml(self.path), str(self.path))
 
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; an end that is no special token of the tokenizer is refused."""
         return self._format.pieces(turns, tokenizer)

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from fedloom.base.errors import ModelError
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece, Template
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.templates._special import ends_with_special
 
 __all__ = ["Own"]
@@ -45,19 +45,19 @@ class Own(Template):
 
     begins: ClassVar[bool] = False
 
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; a tokenizer without a usable chat template is refused."""
         parts = _parts(turns, tokenizer)
         return _joined(parts) or _joined(parts[-1:]) or []
 
-    def texts(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[list[Piece]]:
+    def texts(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[list[Piece]]:
         """Return the whole conversation as one text; where it would be rewritten on the way, a text for each answer."""
         parts = _parts(turns, tokenizer)
         whole = _joined(parts)
         return [whole] if whole else [pieces for part in parts if part[1] and (pieces := _joined([part]))]
 
 
-def _parts(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+def _parts(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """Return the prompt for each answer and the answer with its end; of an open question the prompt alone."""
     if tokenizer.chat_template is None:
         raise ModelError(f"template 'own': the tokenizer has no chat template; {_PRESETS}.")
@@ -85,7 +85,7 @@ def _joined(parts: Sequence[tuple[str, str]]) -> list[Piece] | None:
     return pieces
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, for_answer: bool) -> str:
+def _render(tokenizer: Tokenizer, turns: Sequence[Turn], *, for_answer: bool) -> str:
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     try:
         text = tokenizer.apply_chat_template(
@@ -111,7 +111,7 @@ def _rest(begin: str, text: str) -> str:
     return text[len(begin) :]
 
 
-def _with_end(rest: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> str:
+def _with_end(rest: str, answer: str, tokenizer: Tokenizer) -> str:
     """Return the rendered answer up to its end token; the white space after that belongs to the next turn."""
     text, wanted = rest.rstrip(), answer.strip()
     if wanted not in text:

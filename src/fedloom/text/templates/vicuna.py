@@ -10,11 +10,10 @@ Deviations: none.
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece, Template
+from fedloom.contracts.language import Tokenizer
 from fedloom.text.templates._format import Format
 
 __all__ = ["Vicuna"]
@@ -34,6 +33,6 @@ _FORMAT = Format(
 class Vicuna(Template):
     """A transcript on one line, USER: and ASSISTANT: in turn."""
 
-    def pieces(self, turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; a tokenizer without an end token is refused."""
         return _FORMAT.pieces(turns, tokenizer)
