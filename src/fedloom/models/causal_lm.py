@@ -337,7 +337,8 @@ def _write_whole(model: LanguageModel, params: Tree, folder: Path) -> None:
         raise ModelError(f"'{odd[0]}' is no parameter of the model; nothing was written.")
     state: Tree = {}
     for name, tensor in module.named_parameters(remove_duplicate=False):  # both names of a tied weight get its value
-        state[name] = (params[own[id(tensor)]] if own[id(tensor)] in params else tensor).detach()
+        value: Tensor = params.get(own[id(tensor)], tensor)
+        state[name] = value.detach()
     state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
     with quiet(), atomic_folder(folder) as new:
         module.save_pretrained(new, state_dict=state)

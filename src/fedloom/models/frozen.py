@@ -91,8 +91,9 @@ def freeze(module: nn.Module) -> None:
 def pack(module: nn.Module) -> None:
     """Let oneDNN lay out the weights of frozen linear layers, where it is fast, in a module that only reads."""
     for name, layer in list(module.named_modules()):
-        plain = isinstance(layer, FrozenLinear) and "bias" not in dict(layer.named_parameters())
-        if plain and (weight := packed(layer.weight)) is not None:
+        if not isinstance(layer, FrozenLinear) or "bias" in dict(layer.named_parameters()):
+            continue
+        if (weight := packed(layer.weight)) is not None:
             module.set_submodule(name, PackedLinear(weight))
 
 
