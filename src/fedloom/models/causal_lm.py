@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedloom.base.config import table_of
 from fedloom.base.errors import ConfigError, ModelError, suggest
