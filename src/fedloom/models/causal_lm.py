@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedloom.base.config import table_of
 from fedloom.base.errors import ConfigError, ModelError, suggest
@@ -337,7 +337,7 @@ def _write_whole(model: LanguageModel, params: Tree, folder: Path) -> None:
         raise ModelError(f"'{odd[0]}' is no parameter of the model; nothing was written.")
     state: Tree = {}
     for name, tensor in module.named_parameters(remove_duplicate=False):  # both names of a tied weight get its value
-        value: Tensor = params.get(own[id(tensor)], tensor)
+        value: Any = params.get(own[id(tensor)], tensor)
         state[name] = value.detach()
     state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
     with quiet(), atomic_folder(folder) as new:
