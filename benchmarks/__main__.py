@@ -34,6 +34,7 @@ ENTRIES = {
     "startup": "f",
     "roofline": "g",
     "products": "g",
+    "generation": "h",
 }
 LIMIT_S = {"cpu": 420, "cuda": 900}
 """After so long an entry is stopped and counts as failed."""
