@@ -77,6 +77,16 @@ def test_answers_are_those_of_reading_everything_again(kind, seed, owners, width
     assert found == expected
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("owners", "slots"), [(2, 6), (3, 9), (3, 1)])
+def test_owners_answer_side_by_side_as_each_does_alone(kind, owners, slots):
+    prompts, stop = some_prompts(7, owners * 5, 0), {26, 19, 3}
+    found = complete(
+        model(kind), stacked(kind, owners), prompts, stop=stop, max_new_tokens=8, owners=owners, slots=slots
+    )
+    assert found == [read_again(kind, row // 5, prompt, 8, stop) for row, prompt in enumerate(prompts)]
+
+
 def test_prompts_may_be_the_same_and_one_the_beginning_of_all_others():
     prompts = [[*range(5, 20)], [*range(5, 20)], [*range(5, 20), 30, 31]]
     found = complete(model("slots"), owners_params("slots", 0), prompts, stop=(), max_new_tokens=5)
@@ -178,7 +188,8 @@ def test_a_copy_for_reading_scales_as_the_owner_does():
 
 def test_in_bfloat16_an_adapter_too_small_for_its_weight_still_counts():
     whole = tiny(dtype="bfloat16")
-    params = {name: 0.1 * torch.ones_like(tensor) for name, tensor in whole.trainable.items()}
+    draw = rng.generator("small")
+    params = {name: 0.1 * torch.randn(tensor.shape, generator=draw) for name, tensor in whole.trainable.items()}
     none = {n: t * (0 if n.endswith("lora_B") else 1) for n, t in params.items()}
     tokens_BT = torch.tensor(some_prompts(3, 1, 20))
     found = logits_of(merging.for_reading(whole.module, params, None), {}, tokens_BT).float()
