@@ -276,13 +276,9 @@ def _layers(suite: Suite, data: str, method: str) -> dict[str, Overlay]:
 
 def _place(message: str, layers: Mapping[str, Overlay]) -> str:
     """Return a message about a key of a run with the key's path in the suite before it."""
-    names = message.partition(":")[0].split(".")
-    holding = [where for where, layer in layers.items() if _has(layer, names)]
+    key = message.partition(":")[0]
+    holding = [where for where, layer in layers.items() if config.value_at(layer, key) is not None]
     return f"{holding[-1]}.{message}" if holding else message
-
-
-def _has(table: Any, names: Sequence[str]) -> bool:
-    return not names or (isinstance(table, Mapping) and names[0] in table and _has(table[names[0]], names[1:]))
 
 
 def merged(below: Overlay, above: Overlay) -> dict[str, Any]:
