@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 
 from fedloom.base import config
@@ -19,19 +20,14 @@ __all__ = ["load_run", "resume", "start"]
 Observer = Callable[[Report], None]
 
 
-def _ignore(_: Report) -> None:
-    """Observe nothing."""
-
-
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TuningRun:
     """Return the run of a TOML file with `key=value` overrides applied; wrong input raises a FedloomError."""
-    table = config.read_toml(Path(path))
-    for override in overrides:
-        table = config.apply_override(table, override)
-    return read_run(table)
+    return read_run(reduce(config.apply_override, overrides, config.read_toml(Path(path))))
 
 
-def start(run: TuningRun, out: str | Path, *, source: str = "", on_report: Observer = _ignore) -> Iterator[Event]:
+def start(
+    run: TuningRun, out: str | Path, *, source: str = "", on_report: Observer = lambda _: None
+) -> Iterator[Event]:
     """Make the run directory `out` and run to the end, yielding an event for each round and evaluation.
 
     `source` is kept as `source.toml`: the text of the run file and its overrides.
@@ -41,7 +37,7 @@ def start(run: TuningRun, out: str | Path, *, source: str = "", on_report: Obser
 
 
 def resume(
-    out: str | Path, *, expected: TuningRun | None = None, on_report: Observer = _ignore
+    out: str | Path, *, expected: TuningRun | None = None, on_report: Observer = lambda _: None
 ) -> tuple[TuningRun, Iterator[Event]]:
     """Return the run of a directory and the events of its remainder (none if it is complete).
 

@@ -17,7 +17,7 @@ import tomli_w
 from fedloom.base.errors import ConfigError, MissingFileError, UnknownNameError, suggest
 from fedloom.base.plugin import Family, lookup
 
-__all__ = ["apply_override", "build", "differing_keys", "dump", "parse", "read_toml", "table_of"]
+__all__ = ["apply_override", "build", "differing_keys", "dump", "parse", "read_toml", "table_of", "value_at"]
 
 RecordType = TypeVar("RecordType")
 
@@ -62,6 +62,14 @@ def _override(table: Mapping[str, Any], names: list[str], depth: int, value: Any
     if not isinstance(inner, Mapping):
         raise ConfigError(f"override '{override}': '{'.'.join(names[: depth + 1])}' is {inner!r}, no table.")
     return {**table, name: _override(inner, names, depth + 1, value, override)}
+
+
+def value_at(table: Mapping[str, Any], path: str) -> Any:
+    """Return what stands at a path of keys such as `local.lr`; None where nothing does."""
+    value: Any = table
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _override_value(text: str) -> Any:

@@ -1,11 +1,15 @@
 """Values that add up: a mean is kept as total and weight until it is printed, so grouping never changes it."""
 
 import math
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
-__all__ = ["LossSum", "Mean"]
+__all__ = ["LossSum", "Mean", "summed"]
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,14 @@ class Mean:
     def value(self) -> float:
         """Total over weight; NaN if nothing was added."""
         return self.total / self.weight if self.weight else math.nan
+
+
+def summed(parts: Iterable[tuple[Key, Mean]]) -> dict[Key, Mean]:
+    """Return the sum of the means of each key, in the order of first appearance."""
+    sums: dict[Key, Mean] = {}
+    for key, mean in parts:
+        sums[key] = sums.get(key, Mean()) + mean
+    return sums
 
 
 @dataclass(frozen=True, slots=True)

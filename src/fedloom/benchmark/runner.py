@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 import torch
@@ -121,11 +122,7 @@ def remaining_s(ended: Sequence[Ended], waiting: Sequence[Cell], *, jobs: int) -
     for one in ended:
         times.setdefault((one.cell.data, one.cell.method), []).append(one.wall_s)
     every = [one.wall_s for one in ended]
-    return sum(_mean(times.get((cell.data, cell.method), every)) for cell in waiting) / jobs
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return sum(fmean(times.get((cell.data, cell.method), every)) for cell in waiting) / jobs
 
 
 @dataclass

@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -194,7 +195,8 @@ def load_suite(path: Path, overrides: Sequence[str] = (), *, quick: bool) -> Sui
     changes = table.pop("quick", {})
     if quick and not changes:
         raise ConfigError(f"{path}: found --quick, but the file has no table [quick] that says what is quick.")
-    found = {name: _overridden(part, overrides) for name, part in ((False, table), (True, merged(table, changes)))}
+    tables = {False: table, True: merged(table, changes)}
+    found = {name: config.build(Suite, reduce(config.apply_override, overrides, one)) for name, one in tables.items()}
     for suite in found.values():
         cells = cells_of(suite)
         _check_questions(cells)
@@ -245,12 +247,6 @@ def _asked(run: TuningRun) -> dict[str, Any]:
     }
 
 
-def _overridden(table: Overlay, overrides: Sequence[str]) -> Suite:
-    for override in overrides:
-        table = config.apply_override(table, override)
-    return config.build(Suite, table)
-
-
 def cells_of(suite: Suite) -> list[Cell]:
     """Return the cells, seed by seed and data set by data set; a wrong key is refused where it stands."""
     return [
@@ -263,11 +259,8 @@ def cells_of(suite: Suite) -> list[Cell]:
 
 def _run(suite: Suite, data: str, method: str, seed: int) -> TuningRun:
     layers = _layers(suite, data, method)
-    table: dict[str, Any] = {}
-    for layer in layers.values():
-        table = merged(table, layer)
-    for key in suite.seed_keys:
-        table = config.apply_override(table, f"{key}={seed}")
+    seeded = (f"{key}={seed}" for key in suite.seed_keys)
+    table = reduce(config.apply_override, seeded, reduce(merged, layers.values(), _empty()))
     try:
         return read_run(table)
     except FedloomError as error:
@@ -283,13 +276,9 @@ def _layers(suite: Suite, data: str, method: str) -> dict[str, Overlay]:
 
 def _place(message: str, layers: Mapping[str, Overlay]) -> str:
     """Return a message about a key of a run with the key's path in the suite before it."""
-    names = message.partition(":")[0].split(".")
-    holding = [where for where, layer in layers.items() if _has(layer, names)]
+    key = message.partition(":")[0]
+    holding = [where for where, layer in layers.items() if config.value_at(layer, key) is not None]
     return f"{holding[-1]}.{message}" if holding else message
-
-
-def _has(table: Any, names: Sequence[str]) -> bool:
-    return not names or (isinstance(table, Mapping) and names[0] in table and _has(table[names[0]], names[1:]))
 
 
 def merged(below: Overlay, above: Overlay) -> dict[str, Any]:
@@ -348,11 +337,6 @@ class SuiteOutcome:
     cells: Mapping[Key, Outcome]
     """The finished cells."""
     missing: tuple[Key, ...]
-
-    @property
-    def title(self) -> str:
-        """The suite's title."""
-        return self.suite.title
 
     @property
     def data(self) -> tuple[str, ...]:

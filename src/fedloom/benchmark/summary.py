@@ -115,7 +115,7 @@ def summarise(found: SuiteOutcome) -> Summary:
     parts = [(data,) for data in found.data]
     whole = [found.data] if len(found.data) > 1 else []
     return Summary(
-        title=found.title,
+        title=found.suite.title,
         seeds=found.seeds,
         headline={data: found.suite.headline(data) for data in found.data},
         scores=tuple(score_rows(found)),

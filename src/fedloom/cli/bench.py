@@ -51,11 +51,7 @@ def bench(
     require("bench (it ends with a page)", "matplotlib")
     suite = load_suite(file, overrides or [], quick=quick)
     folder = out or Path("runs") / f"{file.stem}{'_quick' * quick}"
-    try:
-        problems = carried_out(suite, folder, jobs=jobs or suite.jobs, silent=quiet or as_json)
-    except KeyboardInterrupt:
-        _say("stopped; the same command goes on, and finished cells stay as they are.")
-        raise typer.Exit(130) from None
+    problems = carried_out(suite, folder, jobs=jobs or suite.jobs, silent=quiet or as_json)
     if problems and not any(folder.glob("*/*/report.md")):
         problems.append("no cell has ended: mend that, and the same command starts them again.")
         _end(problems, all_hold=False)
@@ -85,19 +81,23 @@ def _say(text: str) -> None:
     sys.stderr.write(f"fedloom: {' '.join(text.split())}\n")
 
 
-def carried_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool) -> list[str]:
-    """Run the cells that have not ended well, a line for each; return what went wrong."""
+def carried_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool, called: str = "cells") -> list[str]:
+    """Run the cells that have not ended well, a line for each; return what went wrong, or leave where stopped."""
     from fedloom.benchmark.runner import carry_out, opened_directory, waiting_cells
 
-    with opened_directory(suite, folder):
-        waiting = waiting_cells(suite, folder)
-        ended: list[Ended] = []
-        with contextlib.closing(carry_out(waiting, folder, jobs=jobs)) as carried:
-            for one in carried:
-                ended.append(one)
-                if not silent:
-                    _tell_data(one.cell, ended, folder)
-                    _progress(ended, waiting, jobs)
+    ended: list[Ended] = []
+    try:
+        with opened_directory(suite, folder):
+            waiting = waiting_cells(suite, folder)
+            with contextlib.closing(carry_out(waiting, folder, jobs=jobs)) as carried:
+                for one in carried:
+                    ended.append(one)
+                    if not silent:
+                        _tell_data(one.cell, ended, folder)
+                        _progress(ended, waiting, jobs)
+    except KeyboardInterrupt:
+        _say(f"stopped; the same command goes on, and finished {called} stay as they are.")
+        raise typer.Exit(130) from None
     return _told_once(ended)
 
 

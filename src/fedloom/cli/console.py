@@ -18,9 +18,9 @@ __all__ = ["Display"]
 class Display:
     """Follows a run: a bar of rounds and one of clients on a terminal, a line per round elsewhere, nothing if quiet."""
 
-    def __init__(self, run: TuningRun, *, style: str) -> None:
+    def __init__(self, run: TuningRun, *, quiet: bool) -> None:
         self._run = run
-        self._console = Console(quiet=style == "quiet")
+        self._console = Console(quiet=quiet)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -76,7 +76,7 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
     from fedloom import api
     from fedloom.cli.console import Display
 
-    display = Display(wanted, style="quiet" if quiet else "full")
+    display = Display(wanted, quiet=quiet)
     events: Iterator[Event]
     if source is None:
         _, events = api.resume(folder, on_report=display.report)
@@ -146,7 +146,7 @@ def audit(
     with (
         removed_if_refused(folder),
         directory.held(),
-        Display(wanted, style="quiet" if quiet or as_json else "full") as display,
+        Display(wanted, quiet=quiet or as_json) as display,
     ):
         for event in auditor.audit(wanted, directory, n_canaries=canaries, noise=noise, n_releases=releases):
             if isinstance(event, auditor.Audited):

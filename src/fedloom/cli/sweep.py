@@ -6,7 +6,6 @@ is. Every run says `evaluation.split = "tune"`: it never asks a question that a 
 
 import json
 import math
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,12 +52,7 @@ def sweep(
     given, points = overrides or [], points_of(grid or [])
     suite = _suite(file, given, points, seed or [], score)
     folder = out or Path("runs") / f"{file.stem}_sweep"
-    try:
-        problems = carried_out(suite, folder, jobs=jobs, silent=quiet or as_json)
-    except KeyboardInterrupt:
-        sys.stderr.write("fedloom: stopped; the same command goes on, and finished runs stay as they are.\n")
-        raise typer.Exit(130) from None
-    if problems:
+    if problems := carried_out(suite, folder, jobs=jobs, silent=quiet or as_json, called="runs"):
         raise RunError(f"{folder}: {problems[0]}; mend that, and the same command goes on.")
     rows = _rows(load_suite_directory(folder), points)
     best = _best(rows, suite.score)

@@ -6,11 +6,13 @@ between the vectors of a few fixed sentences, so that no client's data set it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fedloom.base.config import read_toml
 from fedloom.base.errors import ConfigError
 from fedloom.contracts.diversity import Instruments, Vectors
 from fedloom.contracts.examples import Example
@@ -26,21 +28,7 @@ __all__ = ["hidden_means", "instruments", "language_of"]
 _MOST_TOKENS = 256  # of a text whose vector is taken
 _BATCH = 32
 _MOST_CHARACTERS = 1000  # of a text whose language is told
-
-_SENTENCES = (
-    "What is the capital of France?",
-    "Write a short poem about the sea.",
-    "def add(a, b): return a + b",
-    "please sort these names by their first letter",
-    "How much of this medicine may a child take?",
-    "Explain why the price of bread rises.",
-    "\u00bfCu\u00e1l es la diferencia entre los dos libros?",
-    "Wie wird das Wetter morgen in den Bergen?",
-    "\u041a\u0430\u043a \u044d\u0442\u043e \u0440\u0430\u0431\u043e\u0442\u0430\u0435\u0442?",
-    "\u8bf7\u4ecb\u7ecd\u4e00\u4e0b\u4f60\u7684\u5bb6\u4e61\u3002",
-    "I feel tired today, what should I do?",
-    "17 times 23 plus 4",
-)
+_SENTENCES: Sequence[str] = read_toml(Path(__file__).with_name("sentences.toml"))["sentences"]
 
 
 def instruments(data: Mapping[str, Sequence[Example]], model: LanguageModel | None, task: Task) -> Instruments:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedloom.base.errors import DataError, TrainingError
-from fedloom.base.mean import Mean
+from fedloom.base.mean import Mean, summed
 from fedloom.base.tree import Tree, stack
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Item, Metric, Model, Prediction, Task
@@ -141,11 +141,7 @@ def _finite(scores: Mapping[str, Mean]) -> bool:
 
 def group_means(scored: Sequence[Scored], score: str, key: Callable[[Scored], str]) -> dict[str, Mean]:
     """Return the mean of a score by group, in the order of first appearance; examples without it are left out."""
-    groups: dict[str, Mean] = {}
-    for one in scored:
-        if score in one.scores:
-            groups[key(one)] = groups.get(key(one), Mean()) + one.scores[score]
-    return groups
+    return summed((key(one), one.scores[score]) for one in scored if score in one.scores)
 
 
 def score_table(scored: Sequence[Scored], score: str, cluster: str = "") -> ScoreTable:

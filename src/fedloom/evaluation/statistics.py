@@ -200,8 +200,8 @@ def _n_units(table: ScoreTable) -> int:
 
 def resampled(tables: Sequence[ScoreTable], *, resamples: int, seed: int | str = 0) -> Array:
     """Return the means [R, M] of M scores over the same R resamples of the same questions."""
-    for table in tables:
-        _check(table)
+    if any(math.isnan(table.value) for table in tables):
+        raise DataError("a score over 0 questions has no interval; evaluate at least one.")
     tables = [table.merged() for table in tables]
     first = tables[0]
     for table in tables:
@@ -219,17 +219,12 @@ def resampled(tables: Sequence[ScoreTable], *, resamples: int, seed: int | str =
     return np.concatenate(means, axis=1).T
 
 
-def _check(table: ScoreTable) -> None:
-    if math.isnan(table.value):
-        raise DataError("a score over 0 questions has no interval; evaluate at least one.")
-
-
 def _draws(
     n_rows: Sequence[int], table: ScoreTable, resamples: int, seed: int | str
 ) -> Iterator[tuple[list[Array], Array]]:
     """Yield how often each row [R, C] of each group and each column [R, N] is drawn, some resamples at a time."""
     random = rng.numpy_random("bootstrap", seed)
-    outer, about = question_units(table), _about(table)
+    outer, unit_N, about = question_units(table), unit_numbers(table), _about(table)
     across = _across(outer, about)
     within = [[columns for columns in _grouped(about, unit) if columns[0] not in across] for unit in outer]
     crossing = _grouped(about, sorted(across))
@@ -238,9 +233,7 @@ def _draws(
         count = min(block, resamples - first)
         rows = [_with_replacement(random, count, n) if n > 1 else np.ones((count, 1), dtype=np.int64) for n in n_rows]
         outer_RK = _with_replacement(random, count, len(outer))
-        column_RN = np.empty((count, len(about)))
-        for k, unit in enumerate(outer):
-            column_RN[:, unit] = outer_RK[:, k, None]
+        column_RN = outer_RK.take(unit_N, axis=1).astype(np.float64)
         for k, groups in enumerate(within):
             if len(groups) > 1:
                 even = np.full(len(groups), 1 / len(groups))
@@ -296,7 +289,7 @@ def _with_replacement(random: np.random.Generator, resamples: int, n: int) -> ND
     return np.bincount(drawn_RN.ravel(), minlength=resamples * n).reshape(resamples, n)
 
 
-def sign_flip(pairs: Sequence[tuple[ScoreTable, ScoreTable]], *, resamples: int = 9_999, seed: int = 0) -> float:
+def sign_flip(pairs: Sequence[tuple[ScoreTable, ScoreTable]], *, resamples: int = 9_999) -> float:
     """Return the two-sided p of no difference between two models, by swapping them question by question.
 
     If it does not matter which of the two answered, swapping their scores on any question changes nothing (Fisher,
@@ -310,7 +303,7 @@ def sign_flip(pairs: Sequence[tuple[ScoreTable, ScoreTable]], *, resamples: int 
     if 2**count <= resamples:
         swap_RU = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
     else:
-        swap_RU = rng.numpy_random("sign_flip", seed).integers(2, size=(resamples, count))
+        swap_RU = rng.numpy_random("sign_flip", 0).integers(2, size=(resamples, count))
     found, first = np.zeros(len(swap_RU)), 0
     for part in units:
         found += _swapped(part, swap_RU[:, first : first + part.shape[1]].astype(np.float64))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedloom.base.errors import ConfigError, DataError
-from fedloom.base.mean import Mean
+from fedloom.base.mean import Mean, summed
 from fedloom.base.plugin import AtLeast, Count, check_ranges
 from fedloom.completers.answer_file import Budget
 from fedloom.contracts.evaluation import Answered, Completer, Completion, Exam, Prompt, Question, Sampling
@@ -326,14 +326,11 @@ def _table(graded: Sequence[Graded], score: str, group: str, cluster: str) -> Sc
     In the mean over languages each language counts alike, however many questions it has.
     """
     alike = "language" if group == _OVER_LANGUAGES else ""
-    sizes: dict[str, float] = {}
-    for one in graded:
-        key = one.tags.get(alike, "")
-        sizes[key] = sizes.get(key, 0.0) + one.scores.get(score, Mean()).weight
+    sizes = summed((one.tags.get(alike, ""), one.scores.get(score, Mean())) for one in graded)
     scored: list[Scored] = []
     for one in graded:
         mean = one.scores.get(score, Mean())
-        share = 1.0 / max(sizes[one.tags.get(alike, "")], 1e-30) if alike else 1.0
+        share = 1.0 / max(sizes[one.tags.get(alike, "")].weight, 1e-30) if alike else 1.0
         about = {"about": one.tags.get(cluster, "")}
         score_of = {score: Mean(mean.total * share, mean.weight * share)}
         scored.append(Scored(one.exam, one.index, f"{one.seed:020}", about, score_of))
@@ -351,11 +348,7 @@ def unanswered(graded: Sequence[Graded]) -> dict[str, int]:
 
 
 def _counted(graded: Sequence[Graded], score: str) -> dict[str, Mean]:
-    found: dict[str, Mean] = {}
-    for one in graded:
-        if score in one.scores:
-            found[one.exam] = found.get(one.exam, Mean()) + one.scores[score]
-    return found
+    return summed((one.exam, one.scores[score]) for one in graded if score in one.scores)
 
 
 def warnings(graded: Sequence[Graded]) -> list[str]:

@@ -213,10 +213,7 @@ def _additions(table: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _entry(table: Mapping[str, Any], path: str, kind: type[Any], where: str) -> Any:
-    value: Any = None
-    for name in path.split("."):
-        value = table.get(name)
-        table = value if isinstance(value, dict) else {}
+    value = config.value_at(table, path)
     if type(value) is not kind:
         found = "it is missing" if value is None else f"found {value!r}"
         raise RunError(f"{where}: {path}: {found}, allowed is the resolved run as fedloom wrote it; restore the file.")

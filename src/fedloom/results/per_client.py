@@ -47,17 +47,10 @@ class PerClient:
     values: Mapping[str, float]
 
     @property
-    def mean(self) -> float:
-        """The mean over the clients, each counting alike."""
-        return self._measure("mean")
-
-    @property
-    def worst_decile(self) -> float:
-        """The mean of the tenth of the clients that fare worst: the highest where less is better, else the lowest."""
-        return self._measure("worst_decile")
-
-    def _measure(self, name: str) -> float:
-        return float(fairness(np.array([[*self.values.values()]]), direction(self.score) or 1)[name][0])
+    def fairness(self) -> dict[str, float]:
+        """What `fairness` tells of the clients' values."""
+        told = fairness(np.array([[*self.values.values()]]), direction(self.score) or 1)
+        return {name: float(value_R[0]) for name, value_R in told.items()}
 
 
 def fairness(values_RN: Array, sign: int) -> dict[str, Array]:

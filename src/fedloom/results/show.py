@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedloom.base.config import differing_keys
+from fedloom.base.config import differing_keys, value_at
 from fedloom.base.errors import RunError
 from fedloom.base.mean import Mean
 from fedloom.base.tables import Table
@@ -107,7 +107,7 @@ def show_table(found: Outcome) -> Table:
         rounded = (_finite(final.standard_error, ".3f"), str(_n(row)), _finite(final.effective_n, ".0f"))
         rows.append((*key, *map(cell, row.values()), *rounded))
     for per in per_client(found):
-        told = f"mean {per.mean:.3f}, worst decile {per.worst_decile:.3f}"
+        told = "mean {mean:.3f}, worst decile {worst_decile:.3f}".format_map(per.fairness)
         rows.append((f"per client ({per.questions})", per.score, "", told, "", str(len(per.values)), ""))
     header = ("questions", "score", "base", "final", "standard error", "n", "effective n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
@@ -124,7 +124,7 @@ def show_record(found: Outcome) -> dict[str, Any]:
     ]
     clients = [
         {"questions": per.questions, "score": per.score, "values": dict(per.values)}
-        | {"mean": per.mean, "worst_decile": per.worst_decile}
+        | {name: per.fairness[name] for name in ("mean", "worst_decile")}
         for per in per_client(found)
     ]
     head = {"label": found.label, "seed": found.seed, "complete": found.complete, "cost": dict(found.cost)}
@@ -237,16 +237,9 @@ def _kinds(first: Sequence[Outcome]) -> list[str]:
     for found, table in zip(first, tables, strict=True):
         alike = [other for other in tables if other["method"] == found.label]
         keys = dict.fromkeys(key for other in alike for key in differing_keys(table, other))
-        told = [f"{key}={_at(table, key)}" for key in keys]
+        told = [f"{key}={value_at(table, key)}" for key in keys]
         names.append(" ".join([found.label, *told]))
     return names
-
-
-def _at(table: Mapping[str, Any], path: str) -> Any:
-    value: Any = table
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 def _refuse_incomparable(found: Outcome) -> None:

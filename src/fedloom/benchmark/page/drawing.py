@@ -9,49 +9,24 @@ import re
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from fedloom.base.config import read_toml
 from fedloom.base.extras import library
 
 __all__ = ["DASHES", "GRID", "INK", "MARKERS", "MUTED", "PAPER", "drawn", "series", "short"]
 
-# Colours that stand for style variables of the page; matplotlib knows no variables.
+# Colours that stand for style variables of the page, here and in `drawing.toml`; matplotlib knows no variables.
 INK, MUTED, GRID, PAPER = "#000001", "#000002", "#000003", "#000004"
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"}
 _PIXELS = 92  # of the page per inch, so that texts are a little smaller than the page's
 _N_SERIES = 8  # colours that readers of all kinds tell apart; beyond them markers and dashes do
 MARKERS = "osD^vPX*<>ph"
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-
-_SETTINGS: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedloom",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.xmargin": 0.02,
-    "grid.color": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "figure.facecolor": "none",
-    "legend.frameon": False,
-    "legend.handlelength": 3.2,
-    "lines.linewidth": 1.8,
-}
+_SETTINGS = read_toml(Path(__file__).with_name("drawing.toml"))
 
 
 def series(number: int) -> str:

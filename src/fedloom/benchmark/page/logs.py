@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloom.base.mean import Mean
+from fedloom.base.mean import Mean, summed
 from fedloom.benchmark.page.words import size
+from fedloom.results.estimates import crossed
 from fedloom.results.outcome import Outcome, reading
 from fedloom.runs.directory import RunDirectory
 
@@ -33,17 +34,13 @@ def curves(found: Outcome) -> Curves:
 
     What training tells of a round, numbered from 0, stands at the round's end.
     """
-    sums: dict[str, dict[int, Mean]] = {}
     directory = RunDirectory(Path(found.path))
     with reading(directory, "metrics.jsonl"):
-        for line in directory.lines("metrics.jsonl"):
-            place = line["round"] + (line["phase"] == "train")
-            by_round = sums.setdefault(line["name"], {})
-            by_round[place] = by_round.get(place, Mean()) + Mean(line["total"], line["weight"])
-    return {
-        name: {place: mean.value for place, mean in sorted(by_round.items()) if mean.weight}
-        for name, by_round in sums.items()
-    }
+        sums = summed(
+            ((line["round"] + (line["phase"] == "train"), line["name"]), Mean(line["total"], line["weight"]))
+            for line in directory.lines("metrics.jsonl")
+        )
+        return crossed((name, place, mean.value) for (place, name), mean in sorted(sums.items()) if mean.weight)
 
 
 def sent(found: Outcome) -> list[Sent]:

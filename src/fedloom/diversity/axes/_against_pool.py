@@ -4,7 +4,6 @@ The pool holds the client itself. What chance gives is the mean distance of as m
 replacement, over named draws: it depends on the number of records alone, so clients of one size share it.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -127,11 +126,8 @@ def largest_divergence(share: float) -> float:
     >>> round(largest_divergence(0.5), 3), largest_divergence(1.0)
     (0.311, 0.0)
     """
-    return _coin((1 + share) / 2) - _coin(share) / 2
-
-
-def _coin(chance: float) -> float:
-    return -sum(p * math.log2(p) for p in (chance, 1 - chance) if p > 0)
+    mixed, own = (_entropy(np.array([chance, 1 - chance])) for chance in ((1 + share) / 2, share))
+    return float(mixed - own / 2)
 
 
 def _wasserstein(places_B: Array, counts_KB: Array, pool_B: Array) -> Array:

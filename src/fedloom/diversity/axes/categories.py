@@ -22,17 +22,21 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
+from fedloom.base.config import read_toml
 from fedloom.base.plugin import plugin
 from fedloom.contracts.diversity import Aggregate, Diversity, Found, Instruments
 from fedloom.contracts.examples import Example
 from fedloom.data.example_texts import instruction
 from fedloom.diversity.axes._against_pool import Counts, counts_of, divergence_index
-from fedloom.diversity.axes._words import FUNCTION_WORDS, QUESTION_WORDS, VERBS
 
 __all__ = ["Instruction", "Language", "verb_and_noun"]
 
+_LISTED = {kind: frozenset(text.split()) for kind, text in read_toml(Path(__file__).with_name("words.toml")).items()}
+_VERBS, _QUESTION_WORDS = _LISTED["verbs"], _LISTED["questions"]
+_FUNCTION_WORDS = _QUESTION_WORDS | _LISTED["functions"]
 _SENTENCE = re.compile(r"[.!?:;\n\u3002\uff01\uff1f]+")
 # Scripts without blanks give pairs of characters, all others words; a sign of punctuation ends a run.
 _TOKEN = re.compile(
@@ -113,8 +117,8 @@ def verb_and_noun(text: str) -> tuple[str, str]:
     """
     sentences = (part for part in _SENTENCE.split(text.casefold()) if re.search(r"\w", part))
     tokens = _TOKEN.findall(next(sentences, ""))
-    verbs = [at for at, token in enumerate(tokens[:_WITHIN]) if token in VERBS]
-    asked = [at for at, token in enumerate(tokens) if token in QUESTION_WORDS]
+    verbs = [at for at, token in enumerate(tokens[:_WITHIN]) if token in _VERBS]
+    asked = [at for at, token in enumerate(tokens) if token in _QUESTION_WORDS]
     at = (verbs or asked or [-1])[0]
     return "other" if at < 0 else tokens[at], _noun(tokens[at + 1 :])
 
@@ -122,7 +126,7 @@ def verb_and_noun(text: str) -> tuple[str, str]:
 def _noun(tokens: Sequence[str]) -> str:
     noun = ""
     for token in tokens:
-        content = token not in FUNCTION_WORDS and token[0].isalnum()
+        content = token not in _FUNCTION_WORDS and token[0].isalnum()
         if noun and not content:
             break
         noun = token if content else noun

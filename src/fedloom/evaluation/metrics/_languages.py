@@ -10,8 +10,10 @@ neighbouring words stand in the public text. Where nothing tells them apart, as 
 import re
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from fedloom.base.config import read_toml
 from fedloom.base.extras import library
 from fedloom.base.rng import seed_of
 from fedloom.contracts.examples import Document
@@ -21,22 +23,8 @@ from fedloom.world.names import every_name
 
 __all__ = ["code_of", "languages_of", "worlds_languages_of"]
 
-_NAMES = (
-    "afrikaans af, arabic ar, bulgarian bg, bengali bn, catalan ca, czech cs, welsh cy, danish da, german de, "
-    "greek el, english en, spanish es, estonian et, persian fa, finnish fi, french fr, gujarati gu, hebrew he, "
-    "hindi hi, croatian hr, hungarian hu, indonesian id, italian it, japanese ja, kannada kn, korean ko, "
-    "lithuanian lt, latvian lv, macedonian mk, malayalam ml, marathi mr, nepali ne, dutch nl, norwegian no, "
-    "punjabi pa, polish pl, portuguese pt, romanian ro, russian ru, slovak sk, slovenian sl, somali so, albanian sq, "
-    "swedish sv, swahili sw, tamil ta, telugu te, thai th, tagalog tl, turkish tr, ukrainian uk, urdu ur, "
-    "vietnamese vi, chinese zh"
-)
+_CODES = read_toml(Path(__file__).with_name("languages.toml"))
 _PUBLIC = 2000  # public examples, in which every word of the world's wordings occurs
-
-
-@cache
-def _codes() -> dict[str, str]:
-    pairs = [pair.split() for pair in _NAMES.split(", ")]
-    return {known: code for name, code in pairs for known in (name, code)}
 
 
 def code_of(language: str) -> str | None:
@@ -45,7 +33,7 @@ def code_of(language: str) -> str | None:
     >>> code_of("Standard_Arabic"), code_of("zh-cn"), code_of("Latin")
     ('ar', 'zh', None)
     """
-    known = _codes()
+    known = _CODES | {code: code for code in _CODES.values()}
     parts = re.split(r"[\W_]+", language.casefold())
     return next((known[part] for part in (parts[0], parts[-1]) if part in known), None)
 

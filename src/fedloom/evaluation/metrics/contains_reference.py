@@ -4,7 +4,7 @@ Both are compared as in `exact_match`. The reference must not lie within a longe
 which is asked of digits and of letters that have cases: other scripts may put no blanks between words.
 """
 
-from collections.abc import Iterator
+import re
 
 from fedloom.base.plugin import plugin
 from fedloom.evaluation.metrics.texts import OfReference, normalise
@@ -19,14 +19,8 @@ class ContainsReference(OfReference):
     def score(self, text: str, reference: str) -> float:
         """Return 0 or 1."""
         text, wanted = normalise(text), normalise(reference)
-        return float(any(_stands_alone(text, at, len(wanted)) for at in _places(text, wanted)))
-
-
-def _places(text: str, wanted: str) -> Iterator[int]:
-    at = text.find(wanted)
-    while at >= 0:
-        yield at
-        at = text.find(wanted, at + 1)
+        places = re.finditer(f"(?={re.escape(wanted)})", text)  # looking ahead, as places may overlap
+        return float(any(_stands_alone(text, place.start(), len(wanted)) for place in places))
 
 
 def _stands_alone(text: str, start: int, length: int) -> bool:

@@ -21,7 +21,7 @@ from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Prompt, Question, Sampling
 from fedloom.judged.exams import UNPARSED
 from fedloom.judged.exams._files import Record, Wanted, numbered
-from fedloom.judged.exams._prompts import GRADE, RUBRIC, asked, dialogue, sections
+from fedloom.judged.exams._prompts import GRADE, RUBRIC, TEXTS, asked, dialogue, sections
 from fedloom.judged.exams._verdicts import counted, grade, unparsed
 
 __all__ = ["TEMPERATURES", "WITH_REFERENCE", "MtBench"]
@@ -49,7 +49,6 @@ _REFERENCES = Wanted(
     "JSON Lines of objects with question_id and choices (the first one's turns are the reference)",
     _FETCH.format("reference_answer/gpt-4.jsonl"),
 )
-_BESIDE = "Beside it stands a reference answer; compare the two and name the mistakes of the answer before you grade."
 
 
 @plugin("mt_bench")
@@ -124,11 +123,9 @@ class MtBench(Exam):
 
 
 def _prompt(answered: Answered, turn: int) -> Prompt:
-    question = answered.question
-    task = "Grade the answer of an assistant to a question."
-    if turn == 2:
-        task = "Grade the last answer of an assistant in a dialogue, in the light of the whole dialogue."
+    question, texts = answered.question, TEXTS["mt_bench"]
+    task = f"{texts['first' if turn == 1 else 'last']} {RUBRIC}"
     if question.category not in WITH_REFERENCE:
-        return asked(f"{task} {RUBRIC}", dialogue(answered, turn), GRADE)
+        return asked(task, dialogue(answered, turn), GRADE)
     beside = sections("reference", question.references[:turn])
-    return asked(f"{task} {RUBRIC} {_BESIDE}", dialogue(answered, turn), *beside, GRADE)
+    return asked(f"{task} {texts['beside']}", dialogue(answered, turn), *beside, GRADE)

@@ -19,16 +19,11 @@ from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Prompt, Question, Sampling
 from fedloom.judged.exams import UNPARSED
-from fedloom.judged.exams._prompts import RUBRIC, asked, dialogue, section
+from fedloom.judged.exams._prompts import RUBRIC, TEXTS, asked, dialogue, section
 from fedloom.judged.exams._verdicts import choice, unparsed
 
 __all__ = ["Pairwise"]
 
-_VERDICT = (
-    "Compare the two in a few sentences first; that one stands before the other says nothing. Then write your verdict "
-    "on a line of its own, in double square brackets: [[A]] if the answers of A are better, [[B]] if those of B are, "
-    "[[C]] if neither are."
-)
 _WORTH = {"candidate": 1.0, "other": 0.0, "tie": 0.5}
 
 
@@ -83,7 +78,7 @@ def _preferred(verdict: str, *, a: str, b: str) -> str | None:
 
 
 def _prompt(one: Answered, two: Answered, turn: int) -> Prompt:
-    last = "the question" if turn == 1 else "the last question of each dialogue"
-    task = f"Two assistants, A and B, were asked the same. Say which one answers {last} better. {RUBRIC}"
+    texts = TEXTS["pairwise"]
+    task = texts["first" if turn == 1 else "last"]
     shown = (section(name, dialogue(answered, turn)) for name, answered in (("A", one), ("B", two)))
-    return asked(task, *shown, _VERDICT)
+    return asked(f"{task} {RUBRIC}", *shown, texts["verdict"])

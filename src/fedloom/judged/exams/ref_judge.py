@@ -18,6 +18,7 @@ from fedloom.base.plugin import plugin
 from fedloom.contracts.evaluation import Question
 from fedloom.judged.exams._files import LAYOUTS, instructions
 from fedloom.judged.exams._forms import GradedFile
+from fedloom.judged.exams._prompts import TEXTS
 
 __all__ = ["RefJudge"]
 
@@ -29,12 +30,7 @@ class RefJudge(GradedFile):
     layout = f"{LAYOUTS}, each with a reference"
     fetch = "fetch the Aya test set of FedLLM-Bench or write your own"
     score = "against_reference"
-    task = (
-        "Grade an assistant's answer beside a reference that a person wrote. Four rules count alike. One: the answer "
-        "is in the language of the instruction. Two: it does what the instruction asks for. Three: it can be "
-        "understood, and its facts and its meaning are right. Four: its grammar is correct and it reads fluently. An "
-        "answer may differ from the reference in wording and still be the best one possible."
-    )
+    task = TEXTS["ref_judge"]["task"]
     beside_reference = True
 
     def questions(self) -> Sequence[Question]:

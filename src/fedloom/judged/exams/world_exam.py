@@ -17,16 +17,11 @@ from fedloom.base.plugin import AtLeast, Count, lookup, plugin
 from fedloom.contracts.evaluation import Answered, Exam, GradeRequest, Metric, Question, Sampling
 from fedloom.contracts.examples import Chat, chat
 from fedloom.contracts.model import Prediction
-from fedloom.judged.exams._prompts import GRADE, asked, dialogue, sections
+from fedloom.judged.exams._prompts import GRADE, TEXTS, asked, dialogue, sections
 from fedloom.judged.exams._verdicts import graded
 from fedloom.world import World
 
 __all__ = ["WorldExam"]
-
-_TASK = (
-    "Grade the last answer of an assistant beside the reference answers. An answer that says the same as the reference "
-    "is perfect, whatever its wording; one that says something else is worthless."
-)
 
 
 @plugin("world_exam")
@@ -61,7 +56,7 @@ class WorldExam(Exam):
     def requests(self, answered: Answered, other: Answered | None) -> Sequence[GradeRequest]:
         """Return one request, put where there is a judge."""
         shown = dialogue(answered, len(answered.answers)), *sections("reference", answered.question.references)
-        return [GradeRequest("grade", asked(_TASK, *shown, GRADE))]
+        return [GradeRequest("grade", asked(TEXTS["world_exam"]["task"], *shown, GRADE))]
 
     def scores(self, answered: Answered, verdicts: Mapping[str, str]) -> Mapping[str, Mean]:
         """Return whether the last answer is right, and the grade where there is a verdict."""
