@@ -2,17 +2,17 @@
 
 import contextlib
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from dataclasses import field
 from functools import partial
 
 from fedloom.base.machine import Device, device_of
 from fedloom.base.plugin import AtLeast, lookup, plugin
 from fedloom.completers._identity import own_template, template_table
-from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
+from fedloom.contracts.evaluation import Answer, Completer
 from fedloom.contracts.federated import ModelFamily, Template
-from fedloom.contracts.language import LanguageModel, language_model
-from fedloom.models.generation import complete_with, prompt_tokens
+from fedloom.contracts.language import language_model
+from fedloom.models.generation import complete_with
 
 __all__ = ["LocalModel"]
 
@@ -39,21 +39,8 @@ class LocalModel(Completer):
     @contextlib.contextmanager
     def opened(self) -> Generator[Answer]:
         """Load the model; a prompt too long for it never has an answer, a template that does not fit is refused."""
-        yield partial(self._answers, language_model(self.model.build(seed=0, device=device_of(self.device))))
-
-    def _answers(
-        self, model: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[int, Completion]]:
-        room, fitting = model.context_size, list[int]()
-        for place, prompt in enumerate(prompts):
-            length = len(prompt_tokens(self.template, prompt, model.tokenizer))
-            if room is None or length < room:
-                fitting.append(place)
-            else:
-                yield place, Completion("", refused=f"{length} tokens, where the model takes fewer than {room}")
-        asked = [prompts[place] for place in fitting]
-        for place, found in complete_with(model, model.trainable, self.template, asked, sampling, batch=self.batch):
-            yield fitting[place], found
+        model = language_model(self.model.build(seed=0, device=device_of(self.device)))
+        yield partial(complete_with, model, model.trainable, self.template, batch=self.batch)
 
     def together(self) -> int:
         """Return several batches, so that prompts of like length share one."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedloom.base import rng
-from fedloom.base.errors import CompletionError, ModelError
+from fedloom.base.errors import ModelError
 from fedloom.base.tree import Tree
 from fedloom.contracts.evaluation import Completion, Prompt, Sampling
 from fedloom.contracts.examples import Turn
@@ -92,10 +92,14 @@ def complete_tokens(
 
     An answer ends with a token of `stop`, at the first of the texts `sampling.stop`, after `max_new_tokens`, or where
     the model's context is full. `n_tokens` counts what was generated, the end included; the text leaves the end out
-    and keeps its white space. Prompts that leave no room are told of in a CompletionError once all others are answered.
+    and keeps its white space. A prompt that leaves no room is refused for good.
     """
     room = model.context_size or max(map(len, prompts), default=0) + sampling.max_new_tokens
     stop = {*stop, *_special_stops(sampling, model.tokenizer)}
+    for place, prompt in enumerate(prompts):
+        if len(prompt) >= room:
+            refused = f"{len(prompt)} tokens, where the model takes fewer than {room}"
+            yield place, Completion("", 0, len(prompt), refused)
     fitting = [place for place, prompt in enumerate(prompts) if len(prompt) < room]
     fitting.sort(key=lambda place: len(prompts[place]))
     asked = [prompts[place] for place in fitting]
@@ -112,7 +116,6 @@ def complete_tokens(
     for row, answer in answers:
         text = _text(answer, stop, sampling, model.tokenizer)
         yield fitting[row], Completion(text, len(answer), len(asked[row]))
-    _refuse_long([len(prompt) for prompt in prompts], room)
 
 
 def complete_with(
@@ -149,15 +152,6 @@ def stop_tokens(template: Template, tokenizer: Tokenizer) -> frozenset[int]:
     end = pieces_to_tokens(pieces[: last + 1], tokenizer, begin=template.begins)[0][-1]
     eos = tokenizer.eos_token_id
     return frozenset((end, eos) if isinstance(eos, int) else (end,))
-
-
-def _refuse_long(lengths: Sequence[int], room: int) -> None:
-    long = [length for length in lengths if length >= room]
-    if long:
-        raise CompletionError(
-            f"{len(long)} of {len(lengths)} prompts are too long for the model: up to {max(long)} tokens, allowed are "
-            f"fewer than {room}; the others are answered. Shorten them or take a model with a longer context."
-        )
 
 
 def _special_stops(sampling: Sampling, tokenizer: Tokenizer) -> list[int]:
