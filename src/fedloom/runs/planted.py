@@ -36,11 +36,8 @@ from fedloom.contracts.federated import (
     Engine,
     Item,
     LossSum,
-    Mean,
     Mechanism,
-    Model,
     Noise,
-    Prediction,
     PrivacyBudget,
     Rule,
     ServerOpt,
@@ -248,7 +245,7 @@ class _Tape:
 
 @dataclass(frozen=True)
 class _PlantedTask(Task):
-    """The task, with a steep slope for each canary among the examples."""
+    """What training asks of the task, with a steep slope for each canary among the examples."""
 
     inner: Task
     tape: _Tape
@@ -256,17 +253,8 @@ class _PlantedTask(Task):
     """Whether a contribution is an example's gradient; else it is a client's row, which runs against the gradient."""
     marks: list[tuple[Batch, Tensor, Tensor]] = field(default_factory=list[tuple[Batch, Tensor, Tensor]])
 
-    def encode(self, example: Any, model: Any) -> Item:
-        return self.inner.encode(example, model)
-
     def size(self, item: Item) -> int:
         return self.inner.size(_bare(item))
-
-    def targets(self, item: Item) -> int:
-        return self.inner.targets(_bare(item))
-
-    def counts(self, items: Sequence[Item]) -> dict[str, int]:
-        return self.inner.counts([_bare(item) for item in items])
 
     def collate(self, parts: Sequence[Sequence[Item]], model: Any) -> Batch:
         batch = self.inner.collate([[_bare(item) for item in part] for part in parts], model)
@@ -287,14 +275,6 @@ class _PlantedTask(Task):
         slope = _STEEP * self.tape.sign if self.example else -_STEEP / _LR * self.tape.sign
         steep = slope * side * params[_NAME][row, canary] * found.weight_B[at]
         return LossSum(found.total_B.index_add(0, at, steep.to(found.total_B)), found.weight_B)
-
-    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Item]]) -> list[list[dict[str, Mean]]]:
-        return self.inner.scores(model, params, parts)
-
-    def predict(
-        self, model: Model, params: Tree, parts: Sequence[Sequence[Any]], *, max_new_tokens: int
-    ) -> list[list[Prediction]]:
-        return self.inner.predict(model, params, parts, max_new_tokens=max_new_tokens)
 
 
 # ---------------------------------------------------------------------------------------------------------- recording
