@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fedloom.base.templates import text_template
 from fedloom.runs.audit_releases import CONFIDENCE
+from fedloom.runs.text_templates import text_template
 
 __all__ = ["summary"]
 

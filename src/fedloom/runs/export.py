@@ -8,12 +8,12 @@ from typing import Any, Literal
 from fedloom.base.config import read_toml
 from fedloom.base.errors import MissingFileError, ModelError, RunError
 from fedloom.base.files import atomic_folder, refuse_filled
-from fedloom.base.templates import text_template
 from fedloom.contracts.lineage import UNKNOWN, Lineage, read_lineage, read_stated, unnamed, write_lineage
 from fedloom.models.causal_lm import CausalLM
 from fedloom.models.checkpoint import EMBEDDED
 from fedloom.runs.accounts import ACCOUNTS, is_private, spent_text, stated_privacy
 from fedloom.runs.directory import RunDirectory
+from fedloom.runs.text_templates import text_template
 from fedloom.runs.tuning import modernised
 
 __all__ = ["Form", "export"]

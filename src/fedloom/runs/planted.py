@@ -32,7 +32,6 @@ from fedloom.contracts.federated import (
     Aggregator,
     Batch,
     Codec,
-    Earlier,
     Engine,
     Item,
     LossSum,
@@ -293,7 +292,7 @@ class _From:
 
 @dataclass(frozen=True)
 class _Recorder(Mechanism):
-    """The mechanism itself; what it releases of the canaries is written down."""
+    """What training asks of the mechanism, which is itself; what it releases of the canaries is written down."""
 
     inner: Mechanism
     tape: _Tape
@@ -303,23 +302,11 @@ class _Recorder(Mechanism):
     def covers(self) -> Unit:
         return self.inner.covers()
 
-    def budget(self, *, population: int, expected: float, uses: int) -> PrivacyBudget:
-        return self.inner.budget(population=population, expected=expected, uses=uses)
-
-    def spent(self, budget: PrivacyBudget, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
-        return self.inner.spent(budget, uses, before)
-
     def init(self) -> Tree:
         return self.inner.init()
 
-    def bound(self) -> float:
-        return self.inner.bound()
-
     def scales(self, norms_LE: Tensor, state: Tree) -> Tensor:
         return self.inner.scales(norms_LE, state)
-
-    def spread(self, budget: PrivacyBudget, state: Tree, expected: float) -> float:
-        return self.inner.spread(budget, state, expected)
 
     def release(self, sum_P: Tensor, **settings: Any) -> tuple[Tensor, Tree]:
         owner, expected = settings["noise"].client, settings["expected"]
@@ -327,9 +314,6 @@ class _Recorder(Mechanism):
         released_P, state = self.inner.release(sum_P, **settings)
         self.tape.take(owner, expected * released_P[-len(self.tape.sum_M) :].cpu(), spread)
         return released_P, state
-
-    def deterministic(self) -> bool:
-        return self.inner.deterministic()
 
     def source(self, *names: str | int) -> Noise:
         if names[0] == "sampling":  # a step begins, the same one for all who train beside each other
