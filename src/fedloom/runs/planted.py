@@ -170,7 +170,8 @@ def _planted(work: Work, coins: Sequence[bool], unit: Unit) -> tuple[dict[str, S
     own = {client: work.shard(client).items for client in work.shards}
     items = [item for owned in own.values() for item in owned]
     short = min(items, key=work.task.size)
-    marked = [_Marked(short, index, 1) for index in range(len(coins))]
+    own_row = not unit.per_example and not unit.at_server
+    marked = [_Marked(short, index, -1 if own_row and not coin else 1) for index, coin in enumerate(coins)]
     if unit.per_example:
         clients = list(own)
         owners = [clients[index % len(clients)] for index in range(len(coins))]
@@ -179,13 +180,8 @@ def _planted(work: Work, coins: Sequence[bool], unit: Unit) -> tuple[dict[str, S
             joined[owner] += [item] * coin
         return {client: Shard(tuple(own)) for client, own in joined.items()}, owners
     owners = [f"canary {index}" for index in range(len(coins))]
-    shards: dict[str, Shard] = {}
-    for index, (owner, coin) in enumerate(zip(owners, coins, strict=True)):
-        if not unit.at_server:
-            shards[owner] = Shard((_Marked(short, index, 1 if coin else -1),))
-        elif coin:
-            shards[owner] = Shard((marked[index],))
-    return shards, owners
+    tossed = zip(owners, marked, coins, strict=True)
+    return {owner: Shard((item,)) for owner, item, coin in tossed if coin or own_row}, owners
 
 
 def _with(
