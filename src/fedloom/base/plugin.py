@@ -27,6 +27,7 @@ __all__ = [
     "Positive",
     "Range",
     "check_ranges",
+    "default",
     "lookup",
     "names",
     "plugin",
@@ -160,3 +161,8 @@ def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:
             raise UnknownNameError(f"no {family.__name__} called '{name}'. {suggest(name, known)}")
         importlib.import_module(f"{family.folder}.{_shipped(family.folder)[name]}")
     return _REGISTRY[family][name]  # pyright: ignore[reportReturnType]
+
+
+def default(family: type[FamilyType], name: str) -> Callable[[], FamilyType]:
+    """Return what makes the plug-in of that name with its defaults: the `default_factory` of a field."""
+    return lambda: lookup(family, name)()

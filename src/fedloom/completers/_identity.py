@@ -5,15 +5,9 @@ from typing import Any
 
 from fedloom.base.config import table_of
 from fedloom.base.files import file_sha256
-from fedloom.base.plugin import lookup
 from fedloom.contracts.federated import Template
 
-__all__ = ["own_template", "template_table"]
-
-
-def own_template() -> Template:
-    """Return the tokenizer's own template, which completers take where no other is named."""
-    return lookup(Template, "own")()
+__all__ = ["template_table"]
 
 
 def template_table(template: Template) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import field
 from functools import partial
 
 from fedloom.base.machine import Device, device_of
-from fedloom.base.plugin import AtLeast, lookup, plugin
-from fedloom.completers._identity import own_template, template_table
+from fedloom.base.plugin import AtLeast, default, plugin
+from fedloom.completers._identity import template_table
 from fedloom.contracts.evaluation import Answer, Completer
 from fedloom.contracts.federated import ModelFamily, Template
 from fedloom.contracts.language import language_model
@@ -17,16 +17,12 @@ from fedloom.models.generation import complete_with
 __all__ = ["LocalModel"]
 
 
-def _causal_lm() -> ModelFamily:
-    return lookup(ModelFamily, "causal_lm")()
-
-
 @plugin("model")
 class LocalModel(Completer):
     """A model by its settings; it is loaded when it is opened, and let go afterwards."""
 
-    model: ModelFamily = field(default_factory=_causal_lm)
-    template: Template = field(default_factory=own_template)
+    model: ModelFamily = field(default_factory=default(ModelFamily, "causal_lm"))
+    template: Template = field(default_factory=default(Template, "own"))
     batch: AtLeast = 16
     """Prompts answered together."""
     device: Device = "auto"

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 from fedloom.base.errors import CompletionError, ConfigError, one_line
 from fedloom.base.extras import library, require
 from fedloom.base.files import file_sha256
-from fedloom.base.plugin import AtLeast, Range, plugin
+from fedloom.base.plugin import AtLeast, Range, default, plugin
 from fedloom.base.rng import seed_of
-from fedloom.completers._identity import own_template, template_table
+from fedloom.completers._identity import template_table
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 from fedloom.contracts.federated import Template
 from fedloom.models.generation import prompt_tokens, stop_tokens
@@ -36,7 +36,7 @@ class Vllm(Completer):
     """Folder of an adapter in PEFT's format."""
     adapter_rank: AtLeast = 16
     """Rank that vLLM prepares for, at least the adapter's."""
-    template: Template = field(default_factory=own_template)
+    template: Template = field(default_factory=default(Template, "own"))
     memory: Annotated[float, Range(0, 1, low_excluded=True)] = 0.9
     """Share of the GPU's memory that vLLM takes."""
     group: AtLeast = 256

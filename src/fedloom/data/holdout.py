@@ -1,14 +1,15 @@
 """Records of each client set aside for its evaluation, so that no text in them occurs in any client's training."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.rng import python_random, seed_of
 from fedloom.contracts.examples import Example
 
-__all__ = ["HoldOut", "hold_out", "hold_out_by_text", "normalised", "question_key"]
+__all__ = ["HoldOut", "hold_out", "hold_out_by_text", "normalised", "owners", "question_key"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ def hold_out(
     if minimum < 1:
         raise ConfigError(f"held-out minimum: found {minimum}, allowed is a whole number >= 1.")
     texts = {index: normalised(examples[index]) for owned in indices.values() for index in owned}
-    shared = _shared({client: {texts[index] for index in owned} for client, owned in indices.items()})
+    n_owners = owners([texts[index] for index in owned] for owned in indices.values())
     held: dict[str, list[int]] = {}
     for client, owned in indices.items():
         target = max(minimum, round(fraction * len(owned)))
-        chosen = _choose(_groups(owned, texts, shared), min(target, len(owned) - 1), seed, client)
+        chosen = _choose(_groups(owned, texts, n_owners), min(target, len(owned) - 1), seed, client)
         held[client] = chosen if len(chosen) >= minimum else []
     return _parted(indices, held)
 
@@ -86,21 +87,16 @@ def _coin(text: str, seed: int, turn: int) -> float:
     return seed_of(seed, "hold_out", turn, text) / 2**63
 
 
-def _shared(texts_of: Mapping[str, set[str]]) -> set[str]:
-    """Return the texts that more than one client holds."""
-    seen: set[str] = set()
-    shared: set[str] = set()
-    for texts in texts_of.values():
-        shared |= seen & texts
-        seen |= texts
-    return shared
+def owners(texts: Iterable[Iterable[str]]) -> Counter[str]:
+    """Return how many clients hold each text, from the texts of each client."""
+    return Counter(text for owned in texts for text in set(owned))
 
 
-def _groups(owned: Sequence[int], texts: Mapping[int, str], shared: set[str]) -> list[list[int]]:
+def _groups(owned: Sequence[int], texts: Mapping[int, str], n_owners: Mapping[str, int]) -> list[list[int]]:
     """Return the indices of each text that only this client holds, by text, so that file order plays no part."""
     groups: dict[str, list[int]] = {}
     for index in owned:
-        if texts[index] not in shared:
+        if n_owners[texts[index]] == 1:
             groups.setdefault(texts[index], []).append(index)
     return [groups[text] for text in sorted(groups)]
 

@@ -8,7 +8,6 @@ never changes its input, and its outcome depends on the plan, the state and the 
 from a saved state equals round r of an unbroken run bit for bit.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -19,6 +18,7 @@ from torch import Tensor
 from fedloom.base import rng
 from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean
+from fedloom.base.rows import is_finite
 from fedloom.base.tree import Layout, Slots, Tree
 from fedloom.contracts.federated import Accumulator, Aggregate, Carrier, Frame, Job, Local, Plan, Report
 from fedloom.federated.client import learning_rate
@@ -272,8 +272,7 @@ class _Intake:
         if not report.layout.size:  # everything is private
             return
         row_P = self._plan.codec.decode(report.packet, report.layout.size)
-        # The sum is infinite or NaN wherever a number is, and takes a fraction of the time; it may also overflow.
-        if not math.isfinite(float(row_P.sum())) and not bool(torch.isfinite(row_P).all()):
+        if not is_finite(row_P):
             raise TrainingError(f"{where}: its row holds NaN or infinity; lower local.lr.")
         if report.weight <= 0 or (not self._unit.private and report.n_examples < 1):
             raise DataError(f"{where}: reports {report.n_examples} examples and weight {report.weight:g}.")

@@ -64,11 +64,8 @@ class _Beneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
 
 
-def _call(number: int, *arguments: object) -> int:
-    return int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments))
-
-
-def _checked(result: int, what: str) -> int:
+def _call(what: str, number: int, *arguments: object) -> int:
+    result = int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments))
     if result < 0:
         raise OSError(ctypes.get_errno(), what)
     return result
@@ -83,20 +80,18 @@ def _limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 
 def _confine_files(writable: str, readable: list[str]) -> None:
-    version = _checked(_call(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1)), "Landlock")
+    version = _call("Landlock", 444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     known = (1 << {1: 13, 2: 14}.get(version, 15)) - 1  # what later versions add is no matter of files on disk
-    rules = _checked(
-        _call(444, ctypes.byref(ctypes.c_uint64(known)), ctypes.c_size_t(8), ctypes.c_uint32(0)), "Landlock"
-    )
+    rules = _call("Landlock", 444, ctypes.byref(ctypes.c_uint64(known)), ctypes.c_size_t(8), ctypes.c_uint32(0))
     allowed = dict.fromkeys(readable, _EXECUTE | _READ | _READ_DIR) | {writable: known, "/dev/null": known}
     for path, rights in allowed.items():
         if not os.path.exists(path):
             continue
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         rule = _Beneath(rights & known & (-1 if os.path.isdir(path) else _OF_FILES), place)
-        _checked(_call(445, ctypes.c_int(rules), ctypes.c_int(1), ctypes.byref(rule), ctypes.c_uint32(0)), "Landlock")
+        _call("Landlock", 445, ctypes.c_int(rules), ctypes.c_int(1), ctypes.byref(rule), ctypes.c_uint32(0))
         os.close(place)
-    _checked(_call(446, ctypes.c_int(rules), ctypes.c_uint32(0)), "Landlock")
+    _call("Landlock", 446, ctypes.c_int(rules), ctypes.c_uint32(0))
     os.close(rules)
 
 
@@ -112,7 +107,7 @@ def _confine_calls() -> None:
     steps += [(_RETURN, 0, 0, _FAIL), (_RETURN, 0, 0, _PASS)]
     array = (_Instruction * len(steps))(*(_Instruction(*step) for step in steps))
     program = _Filter(len(steps), array)
-    _checked(_call(157, *map(ctypes.c_ulong, (22, 2)), ctypes.byref(program)), "seccomp")
+    _call("seccomp", 157, *map(ctypes.c_ulong, (22, 2)), ctypes.byref(program))
 
 
 def confine(folder: str, *, cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
@@ -123,7 +118,7 @@ def confine(folder: str, *, cpu_s: int, memory_bytes: int, file_bytes: int) -> N
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise OSError(f"{sys.platform} on {platform.machine()}")
     _limit(cpu_s, memory_bytes, file_bytes)
-    _checked(_call(157, *map(ctypes.c_ulong, (38, 1, 0, 0, 0))), "no_new_privs")
+    _call("no_new_privs", 157, *map(ctypes.c_ulong, (38, 1, 0, 0, 0)))
     _confine_files(folder, [sys.base_prefix, "/usr", "/lib", "/lib64", "/etc/ld.so.cache"])
     _confine_calls()
 

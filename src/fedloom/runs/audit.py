@@ -22,7 +22,6 @@ import json
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -39,7 +38,7 @@ from fedloom.contracts.examples import Chat, Example, chat
 from fedloom.contracts.federated import Mechanism, PrivacyBudget, Work
 from fedloom.contracts.language import Tokenizer, language_model
 from fedloom.data.clients import Division, encode_shards
-from fedloom.data.holdout import hold_out, normalised
+from fedloom.data.holdout import hold_out, normalised, owners
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, held_out
 from fedloom.federated.rounds import State, begin, train
 from fedloom.runs.accounts import SPENDING
@@ -242,8 +241,8 @@ def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, .
     indices = {client: [next(places) for _ in owned] for client, owned in division.train.items()}
     split = hold_out(indices, examples, fraction=_HELD_SHARE, minimum=1, seed=seed)
     train = {client: tuple(examples[index] for index in chosen) for client, chosen in split.train.items()}
-    owners = Counter(text for owned in division.train.values() for text in {normalised(one) for one in owned})
-    members = [one for owned in train.values() for one in owned if owners[normalised(one)] == 1]
+    n_owners = owners(map(normalised, owned) for owned in division.train.values())
+    members = [one for owned in train.values() for one in owned if n_owners[normalised(one)] == 1]
     return train, members, [examples[index] for chosen in split.held.values() for index in chosen]
 
 

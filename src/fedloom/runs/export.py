@@ -13,28 +13,13 @@ from fedloom.models.causal_lm import CausalLM
 from fedloom.models.checkpoint import EMBEDDED
 from fedloom.runs.accounts import ACCOUNTS, is_private, spent_text, stated_privacy
 from fedloom.runs.directory import RunDirectory
+from fedloom.runs.text_templates import text_template
 from fedloom.runs.tuning import modernised
 
 __all__ = ["Form", "export"]
 
 Form = Literal["adapter", "merged"]
 
-_WHAT = {"adapter": "A low-rank adapter in PEFT's format", "merged": "A whole language model"}
-_LIBRARY = {"adapter": "peft", "merged": "transformers"}
-_IMPORT = "from transformers import AutoModelForCausalLM"
-_USE = {
-    "adapter": f"""import peft
-{_IMPORT}
-
-peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)""",
-    "merged": f"""{_IMPORT}
-
-AutoModelForCausalLM.from_pretrained(FOLDER)""",
-}
-_BASE_IN_THE_PACKAGE = """import importlib.resources
-
-BASE = importlib.resources.files("fedloom") / "embedded" / "model"  # the base ships in the package fedloom
-"""
 _RUN_KEYS = ("rounds", "clients", "clients_per_round", "seed")
 _RUN_TABLES = ("protocol", "data", "partition", "task", "rule", "aggregator", "server_opt")
 
@@ -130,36 +115,14 @@ def _contradicts(folder: Path, run: Mapping[str, Any], result: Path, stated: Map
 
 def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, stated: Mapping[str, Any]) -> str:
     licence = facts.get("Licence of the base", "unknown: see the base model")
-    front = [f"library_name: {_LIBRARY[form]}", "pipeline_tag: text-generation", "tags: [fedloom]"]
-    front += [] if licence.startswith("unknown") else [f"license: {licence}"]
     training = {key: str(run[key]) for key in _RUN_KEYS if key in run}
     training |= {key: str(run[key]["name"]) for key in _RUN_TABLES if isinstance(run.get(key), Mapping)}
-    lines = ["---", *front, "---", "", f"{_WHAT[form]}, written by `fedloom export`.", ""]
-    lines += _table(dict(facts) | {"Licence of the base": licence})
-    lines += ["", "## Training", ""]
-    lines += _table(training) if training else ["Not recorded: no run.toml lay beside the adapter."]
-    lines += ["", "## Privacy", ""]
-    lines += _privacy(stated) if stated else ["Not differentially private: training data may be recoverable."]
-    use = _USE[form]
-    if form == "adapter" and facts.get("Base model") == EMBEDDED:
-        use = _BASE_IN_THE_PACKAGE + use
-    return "\n".join([*lines, "", "## Use", "", "```python", use, "```", ""])
-
-
-def _privacy(card: Mapping[str, Any]) -> list[str]:
-    if "not_private" in card:
-        return [f"{spent_text(card)}. Training data may be recoverable."]
-    facts = {f"Epsilon ({name})": f"{value:.3f}" for name, value in card["epsilon"].items()}
-    if "epsilon_of_this_run" in card:
-        facts["Epsilon covers"] = "the last run and those that trained what it started from"
-    facts |= {"Delta": f"{card['delta']:.3g}", "Protected": f"one {card['unit'].removesuffix('_local')}"}
-    facts |= {"Mechanism": card["mechanism"], "Noise multiplier": f"{card['smallest_noise_multiplier']:.3f}"}
-    noise = card.get("settings", {}).get("noise", "")
-    if noise == "seeded":
-        facts["Noise"] = "seeded, a simulation: no guarantee against anyone who knows the seed"
-    facts |= {"Uses of the data": str(card["uses"]), "Whose": "the client's who fares worst"}
-    return _table(facts | {"Not covered": "the base model, whatever it was trained on"})
-
-
-def _table(facts: Mapping[str, str]) -> list[str]:
-    return ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
+    return text_template("fedloom.runs", "model_card.md.jinja").render(
+        form=form,
+        facts=dict(facts) | {"Licence of the base": licence},
+        licence=licence,
+        training=training,
+        stated=stated,
+        spent=spent_text(stated) if stated else "",
+        in_the_package=facts.get("Base model") == EMBEDDED,
+    )

@@ -1,6 +1,7 @@
 """The scores of a state: every model it holds over every held-out set, written down before they are reported."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -110,10 +111,7 @@ def _means(scored: Sequence[Scored]) -> dict[str, Mean]:
 
 def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, Any]]:
     """Return what evaluation lets out: each client's scores on its own held-out examples."""
-    counts: dict[str, int] = {}
-    for one in scored:
-        if one.set == "validation":
-            counts[one.tags["client"]] = counts.get(one.tags["client"], 0) + 1
+    counts = Counter(one.tags["client"] for one in scored if one.set == "validation")
     return [
         {"round": round, "client": client, "what": f"{phase}: scores of its held-out examples", "examples": count}
         for client, count in counts.items()

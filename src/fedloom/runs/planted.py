@@ -32,15 +32,11 @@ from fedloom.contracts.federated import (
     Aggregator,
     Batch,
     Codec,
-    Earlier,
     Engine,
     Item,
     LossSum,
-    Mean,
     Mechanism,
-    Model,
     Noise,
-    Prediction,
     PrivacyBudget,
     Rule,
     ServerOpt,
@@ -174,7 +170,8 @@ def _planted(work: Work, coins: Sequence[bool], unit: Unit) -> tuple[dict[str, S
     own = {client: work.shard(client).items for client in work.shards}
     items = [item for owned in own.values() for item in owned]
     short = min(items, key=work.task.size)
-    marked = [_Marked(short, index, 1) for index in range(len(coins))]
+    own_row = not unit.per_example and not unit.at_server
+    marked = [_Marked(short, index, -1 if own_row and not coin else 1) for index, coin in enumerate(coins)]
     if unit.per_example:
         clients = list(own)
         owners = [clients[index % len(clients)] for index in range(len(coins))]
@@ -183,13 +180,8 @@ def _planted(work: Work, coins: Sequence[bool], unit: Unit) -> tuple[dict[str, S
             joined[owner] += [item] * coin
         return {client: Shard(tuple(own)) for client, own in joined.items()}, owners
     owners = [f"canary {index}" for index in range(len(coins))]
-    shards: dict[str, Shard] = {}
-    for index, (owner, coin) in enumerate(zip(owners, coins, strict=True)):
-        if not unit.at_server:
-            shards[owner] = Shard((_Marked(short, index, 1 if coin else -1),))
-        elif coin:
-            shards[owner] = Shard((marked[index],))
-    return shards, owners
+    tossed = zip(owners, marked, coins, strict=True)
+    return {owner: Shard((item,)) for owner, item, coin in tossed if coin or own_row}, owners
 
 
 def _with(
@@ -248,7 +240,7 @@ class _Tape:
 
 @dataclass(frozen=True)
 class _PlantedTask(Task):
-    """The task, with a steep slope for each canary among the examples."""
+    """What training asks of the task, with a steep slope for each canary among the examples."""
 
     inner: Task
     tape: _Tape
@@ -256,17 +248,8 @@ class _PlantedTask(Task):
     """Whether a contribution is an example's gradient; else it is a client's row, which runs against the gradient."""
     marks: list[tuple[Batch, Tensor, Tensor]] = field(default_factory=list[tuple[Batch, Tensor, Tensor]])
 
-    def encode(self, example: Any, model: Any) -> Item:
-        return self.inner.encode(example, model)
-
     def size(self, item: Item) -> int:
         return self.inner.size(_bare(item))
-
-    def targets(self, item: Item) -> int:
-        return self.inner.targets(_bare(item))
-
-    def counts(self, items: Sequence[Item]) -> dict[str, int]:
-        return self.inner.counts([_bare(item) for item in items])
 
     def collate(self, parts: Sequence[Sequence[Item]], model: Any) -> Batch:
         batch = self.inner.collate([[_bare(item) for item in part] for part in parts], model)
@@ -288,14 +271,6 @@ class _PlantedTask(Task):
         steep = slope * side * params[_NAME][row, canary] * found.weight_B[at]
         return LossSum(found.total_B.index_add(0, at, steep.to(found.total_B)), found.weight_B)
 
-    def scores(self, model: Model, params: Tree, parts: Sequence[Sequence[Item]]) -> list[list[dict[str, Mean]]]:
-        return self.inner.scores(model, params, parts)
-
-    def predict(
-        self, model: Model, params: Tree, parts: Sequence[Sequence[Any]], *, max_new_tokens: int
-    ) -> list[list[Prediction]]:
-        return self.inner.predict(model, params, parts, max_new_tokens=max_new_tokens)
-
 
 # ---------------------------------------------------------------------------------------------------------- recording
 
@@ -313,7 +288,7 @@ class _From:
 
 @dataclass(frozen=True)
 class _Recorder(Mechanism):
-    """The mechanism itself; what it releases of the canaries is written down."""
+    """What training asks of the mechanism, which is itself; what it releases of the canaries is written down."""
 
     inner: Mechanism
     tape: _Tape
@@ -323,23 +298,11 @@ class _Recorder(Mechanism):
     def covers(self) -> Unit:
         return self.inner.covers()
 
-    def budget(self, *, population: int, expected: float, uses: int) -> PrivacyBudget:
-        return self.inner.budget(population=population, expected=expected, uses=uses)
-
-    def spent(self, budget: PrivacyBudget, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
-        return self.inner.spent(budget, uses, before)
-
     def init(self) -> Tree:
         return self.inner.init()
 
-    def bound(self) -> float:
-        return self.inner.bound()
-
     def scales(self, norms_LE: Tensor, state: Tree) -> Tensor:
         return self.inner.scales(norms_LE, state)
-
-    def spread(self, budget: PrivacyBudget, state: Tree, expected: float) -> float:
-        return self.inner.spread(budget, state, expected)
 
     def release(self, sum_P: Tensor, **settings: Any) -> tuple[Tensor, Tree]:
         owner, expected = settings["noise"].client, settings["expected"]
@@ -347,9 +310,6 @@ class _Recorder(Mechanism):
         released_P, state = self.inner.release(sum_P, **settings)
         self.tape.take(owner, expected * released_P[-len(self.tape.sum_M) :].cpu(), spread)
         return released_P, state
-
-    def deterministic(self) -> bool:
-        return self.inner.deterministic()
 
     def source(self, *names: str | int) -> Noise:
         if names[0] == "sampling":  # a step begins, the same one for all who train beside each other

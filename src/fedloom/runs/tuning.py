@@ -5,14 +5,14 @@ All arrangements share it, so that a baseline differs from its federated run in 
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import Device
-from fedloom.base.plugin import AtLeast, Count, Family, Range, check_ranges, lookup, names
+from fedloom.base.plugin import AtLeast, Count, Range, check_ranges, default, lookup, names
 from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.federated import (
     Aggregator,
@@ -39,11 +39,6 @@ __all__ = ["EvaluationSettings", "TuningRun", "arrangement_of", "modernised", "r
 
 Holdout = Annotated[float, Range(0, 0.9)]
 _CLUSTERS = {"cluster_by": "by", "clusters": "clusters"}
-FamilyType = TypeVar("FamilyType", bound=Family)
-
-
-def _default(family: type[FamilyType], name: str) -> Callable[[], FamilyType]:
-    return lambda: lookup(family, name)()
 
 
 def _default_metrics() -> tuple[Metric, ...]:
@@ -98,7 +93,7 @@ class EvaluationSettings:
 class TuningRun:
     """One tuning of a language model over the private data of many clients."""
 
-    protocol: Arrangement = field(default_factory=_default(Arrangement, "federated"))
+    protocol: Arrangement = field(default_factory=default(Arrangement, "federated"))
     """Who trains with whom."""
     seed: Count = 0
     rounds: AtLeast = 20
@@ -128,17 +123,17 @@ class TuningRun:
     plugins: tuple[str, ...] = ()
     """Modules to import for plug-ins that fedloom does not ship."""
 
-    model: ModelFamily = field(default_factory=_default(ModelFamily, "causal_lm"))
-    task: Task = field(default_factory=_default(Task, "sft"))
-    data: Source = field(default_factory=_default(Source, "world"))
-    partition: Partition = field(default_factory=_default(Partition, "by_key"))
+    model: ModelFamily = field(default_factory=default(ModelFamily, "causal_lm"))
+    task: Task = field(default_factory=default(Task, "sft"))
+    data: Source = field(default_factory=default(Source, "world"))
+    partition: Partition = field(default_factory=default(Partition, "by_key"))
     local: LocalSettings = field(default_factory=LocalSettings)
-    rule: Rule = field(default_factory=_default(Rule, "plain"))
-    server_opt: ServerOpt = field(default_factory=_default(ServerOpt, "sgd"))
-    aggregator: Aggregator = field(default_factory=_default(Aggregator, "mean"))
-    codec: Codec = field(default_factory=_default(Codec, "float32"))
-    privacy: Mechanism = field(default_factory=_default(Mechanism, "none"))
-    engine: Engine = field(default_factory=_default(Engine, "cohort"))
+    rule: Rule = field(default_factory=default(Rule, "plain"))
+    server_opt: ServerOpt = field(default_factory=default(ServerOpt, "sgd"))
+    aggregator: Aggregator = field(default_factory=default(Aggregator, "mean"))
+    codec: Codec = field(default_factory=default(Codec, "float32"))
+    privacy: Mechanism = field(default_factory=default(Mechanism, "none"))
+    engine: Engine = field(default_factory=default(Engine, "cohort"))
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     prepare: tuple[Preparation, ...] = ()
     """What each client does with its training examples before training, one after another."""
@@ -210,4 +205,4 @@ def arrangement_of(table: Mapping[str, Any]) -> Arrangement:
 
 @dataclass(frozen=True, kw_only=True)
 class _Arranged:
-    protocol: Arrangement = field(default_factory=_default(Arrangement, "federated"))
+    protocol: Arrangement = field(default_factory=default(Arrangement, "federated"))

@@ -23,7 +23,7 @@ from torch.nn.functional import logsigmoid
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import LossSum, Mean
-from fedloom.base.plugin import AtLeast, Positive, Range, lookup, plugin
+from fedloom.base.plugin import AtLeast, Positive, Range, default, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import LARGE
 from fedloom.contracts.examples import Chat, Example, Preference, Turn
@@ -38,10 +38,6 @@ from fedloom.tasks._losses import passes, token_counts
 __all__ = ["Dpo"]
 
 _Answer = tuple[list[int], list[bool], bool]
-
-
-def _own_template() -> Template:
-    return lookup(Template, "own")()
 
 
 @plugin("dpo")
@@ -61,7 +57,7 @@ class Dpo(Task):
     """Share of pairs believed to be the wrong way round (sigmoid only); below 0.5."""
     reference: Literal["start", "base"] = "start"
     """The model that training starts from (with `model.adapter`, the tuned one), or the base with adapters off."""
-    template: Template = field(default_factory=_own_template)
+    template: Template = field(default_factory=default(Template, "own"))
     """How turns become text."""
     max_length: AtLeast = 512
     """Tokens of prompt and answer; what of an answer lies beyond is cut off and counted."""

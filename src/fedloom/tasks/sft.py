@@ -16,7 +16,7 @@ import torch
 
 from fedloom.base.errors import DataError, ModelError
 from fedloom.base.mean import LossSum, Mean
-from fedloom.base.plugin import AtLeast, lookup, plugin
+from fedloom.base.plugin import AtLeast, default, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat, Document, Example
 from fedloom.contracts.federated import Prediction, Task, Template
@@ -30,15 +30,11 @@ from fedloom.text.masks import pieces_to_tokens
 __all__ = ["Sft"]
 
 
-def _own_template() -> Template:
-    return lookup(Template, "own")()
-
-
 @plugin("sft")
 class Sft(Task):
     """Next-token prediction of answers (Chat) and of whole texts (Document)."""
 
-    template: Template = field(default_factory=_own_template)
+    template: Template = field(default_factory=default(Template, "own"))
     """How turns become text."""
     max_length: AtLeast = 512
     """Tokens per example; what lies beyond is cut off. A longer prompt has nothing to learn and is not answered."""

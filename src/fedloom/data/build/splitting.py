@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedloom.base.rng import python_random
-from fedloom.data.holdout import question_key
+from fedloom.data.holdout import owners, question_key
 
 __all__ = ["SHARE", "Entry", "Splits", "split_users"]
 
@@ -26,7 +26,7 @@ def split_users(
     records of a split keep their order.
     """
     keys = {user: [question_key(question(record)) for record, _ in entries] for user, entries in users.items()}
-    askers = Counter(key for found in keys.values() for key in set(found))
+    askers = owners(keys.values())
     splits: Splits = {"train": {}, "validation": {}, "test": {}}
     for user, entries in users.items():
         own = sorted({key for key in keys[user] if askers[key] == 1})

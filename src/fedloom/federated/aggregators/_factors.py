@@ -15,6 +15,7 @@ times w_k, it is L E W^T S.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,10 +23,10 @@ from torch import Tensor
 from fedloom.base.errors import ConfigError, ModelError
 from fedloom.base.rows import check_matrix
 from fedloom.base.tree import Layout, Tree
-from fedloom.contracts.aggregation import Aggregate, Frame
+from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame
 from fedloom.federated.aggregators.mean import mean_of
 
-__all__ = ["Core", "Truncated", "check_factors", "cores", "factors", "gap", "refactorised", "stacked"]
+__all__ = ["Core", "OfProducts", "Truncated", "check_factors", "cores", "factors", "gap", "refactorised", "stacked"]
 
 _SLOT, _A, _B = "delta", ".lora_A", ".lora_B"
 
@@ -188,3 +189,22 @@ def _check_lost(best: Truncated, tolerance: float, *, n_rows: int) -> None:
             f"rank {rank}: raise model.lora_rank to {needed}, give the clients ranks that add up to {rank}, or accept "
             "the loss with aggregator.name = 'lora_svd'."
         )
+
+
+class OfProducts(Aggregator):
+    """What aggregators of products share: rows hold both factors of every layer, and are gathered as one matrix."""
+
+    changes_basis: ClassVar[bool] = True
+    limit_bytes: int
+
+    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
+        """Return the row [P] of the adapter; ConfigError if rows do not hold both factors."""
+        return self.aggregate(rows_NP, weight_N, frame).row_P
+
+    def check_layout(self, layout: Layout) -> None:
+        """Refuse rows that do not hold both factors of every layer."""
+        check_factors(layout)
+
+    def matrix_bytes(self) -> int:
+        """Return `limit_bytes`."""
+        return self.limit_bytes

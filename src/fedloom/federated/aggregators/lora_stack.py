@@ -10,14 +10,13 @@ of a round's clients add up to no more than the adapter's, or if the layer is no
 `_factors.stacked`. Order and scale of the factors are those of `lora_svd`, and so is what is said there of optimisers.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from torch import Tensor
 
 from fedloom.base.plugin import AtLeast, Range, plugin
-from fedloom.base.tree import Layout
-from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame
-from fedloom.federated.aggregators._factors import check_factors, refactorised
+from fedloom.contracts.aggregation import Aggregate, Frame
+from fedloom.federated.aggregators._factors import OfProducts, refactorised
 
 __all__ = ["LoraStack"]
 
@@ -25,31 +24,17 @@ Small = Annotated[float, Range(0, 1e-2)]
 
 
 @plugin("lora_stack")
-class LoraStack(Aggregator):
+class LoraStack(OfProducts):
     """The adapter that has the mean product; refuses a round whose product needs a larger rank."""
 
     tolerance: Small = 1e-6
     """Share of a layer's Frobenius norm below which singular values are taken for rounding."""
-    changes_basis: ClassVar[bool] = True
-
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""
 
-    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
-        """Return the row [P] whose adapter has the mean product.
-
-        Raises ModelError, naming the rank needed, if there is none, ConfigError if rows do not hold both factors.
-        """
-        return self.aggregate(rows_NP, weight_N, frame).row_P
-
-    def check_layout(self, layout: Layout) -> None:
-        """Refuse rows that do not hold both factors of every layer."""
-        check_factors(layout)
-
     def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
-        """Return that row, and the shares `discarded` by the rank and of the `gap` that averaging factors leaves."""
-        return refactorised(rows_NP, weight_N, frame, tolerance=self.tolerance)
+        """Return the row [P] whose adapter has the mean product, and what `refactorised` measures.
 
-    def matrix_bytes(self) -> int:
-        """Return `limit_bytes`."""
-        return self.limit_bytes
+        Raises ModelError, naming the rank needed, if there is none.
+        """
+        return refactorised(rows_NP, weight_N, frame, tolerance=self.tolerance)

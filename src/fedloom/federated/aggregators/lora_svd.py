@@ -16,39 +16,23 @@ numbers of unlike meaning: sgd with rate 1 and without momentum is exact.
 """
 
 import math
-from typing import ClassVar
 
 from torch import Tensor
 
 from fedloom.base.plugin import AtLeast, plugin
-from fedloom.base.tree import Layout
-from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame
-from fedloom.federated.aggregators._factors import check_factors, refactorised
+from fedloom.contracts.aggregation import Aggregate, Frame
+from fedloom.federated.aggregators._factors import OfProducts, refactorised
 
 __all__ = ["LoraSvd"]
 
 
 @plugin("lora_svd")
-class LoraSvd(Aggregator):
+class LoraSvd(OfProducts):
     """The best adapter of rank R for the mean product; measured are the share `discarded` and the `gap`."""
-
-    changes_basis: ClassVar[bool] = True
 
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""
 
-    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
-        """Return the row [P] whose adapter has the best product; ConfigError if rows do not hold both factors."""
-        return self.aggregate(rows_NP, weight_N, frame).row_P
-
-    def check_layout(self, layout: Layout) -> None:
-        """Refuse rows that do not hold both factors of every layer."""
-        check_factors(layout)
-
     def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
-        """Return that row, and the shares `discarded` by the rank and of the `gap` that averaging factors leaves."""
+        """Return the row [P] whose adapter has the best product, and what `refactorised` measures."""
         return refactorised(rows_NP, weight_N, frame, tolerance=math.inf)
-
-    def matrix_bytes(self) -> int:
-        """Return `limit_bytes`."""
-        return self.limit_bytes

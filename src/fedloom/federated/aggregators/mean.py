@@ -13,6 +13,7 @@ chunk in the cache; NaN and infinity show in the sum, and only then are the rows
 from collections.abc import Iterator
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.plugin import plugin
 from fedloom.base.rows import check_matrix, check_row, is_finite
 from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame
-from fedloom.federated.aggregators._memory import fresh
 
 __all__ = ["CHUNK", "HELD_BYTES", "HELD_ROWS", "Mean", "RunningMean", "mean_of"]
 
@@ -65,8 +65,8 @@ class RunningMean:
         """Return the mean in the rows' dtype; raises DataError if no row was taken."""
         if not self._held:
             raise DataError("a round without rows has no mean: at least one client must report.")
-        mean_P = fresh(len(self._held[0]), self._held[0].dtype)
-        buffer_C = fresh(min(CHUNK, len(mean_P)), torch.float64)
+        mean_P = _fresh(len(self._held[0]), self._held[0].dtype)
+        buffer_C = _fresh(min(CHUNK, len(mean_P)), torch.float64)
         for start, mean_C in _chunks(mean_P):
             sum_C = buffer_C[: len(mean_C)]
             if self._total_P is None:
@@ -78,7 +78,7 @@ class RunningMean:
         return Aggregate(mean_P)
 
     def _fold(self) -> None:
-        total_P = fresh(len(self._held[0]), torch.float64) if self._total_P is None else self._total_P
+        total_P = _fresh(len(self._held[0]), torch.float64) if self._total_P is None else self._total_P
         for start, total_C in _chunks(total_P):
             if self._total_P is None:
                 total_C.zero_()
@@ -97,6 +97,15 @@ class RunningMean:
             if not is_finite(row_P):
                 raise TrainingError(f"row {index} of the round holds NaN or infinity: allowed are finite numbers.")
         raise TrainingError(f"the sum of {self._count} rows overflows: give smaller weights.")
+
+
+def _fresh(size: int, dtype: torch.dtype) -> Tensor:
+    """Return `size` numbers, not set to anything.
+
+    NumPy asks Linux for huge pages, torch does not: touching new memory for the first time is the dearest part of a
+    mean of few rows.
+    """
+    return torch.from_numpy(np.empty(size * dtype.itemsize, dtype=np.uint8)).view(dtype)
 
 
 def _chunks(numbers_P: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -4,12 +4,11 @@ A packet is numbers one after another without a header, in the byte order of the
 that torch supports: both sides know the codec and the size of the row.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from fedloom.base.errors import DataError, TrainingError
+from fedloom.base.rows import is_finite
 
 __all__ = ["as_bytes", "as_numbers", "check_packet", "check_row", "refuse_damaged"]
 
@@ -19,8 +18,7 @@ def check_row(row_P: Tensor, codec: str) -> None:
     if row_P.ndim != 1 or row_P.dtype != torch.float32 or row_P.device.type != "cpu" or not len(row_P):
         found = f"shape {tuple(row_P.shape)}, {row_P.dtype} on {row_P.device}"
         raise DataError(f"codec '{codec}': found a row of {found}: allowed is [P] with P >= 1, float32 on the CPU.")
-    # The sum is NaN or infinite if any number is; only then is it worth to look at each.
-    if not (math.isfinite(float(row_P.sum())) or bool(torch.isfinite(row_P).all())):
+    if not is_finite(row_P):
         raise TrainingError(f"codec '{codec}': the row holds NaN or infinity: allowed are finite numbers.")
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from fedloom.base.errors import ConfigError, FedloomError, RunError
-from fedloom.base.plugin import AtLeast, lookup, plugin
+from fedloom.base.plugin import AtLeast, default, plugin
 from fedloom.contracts.federated import Carrier, Engine, Job, Report, Work
 from fedloom.models import attention as packed
 
@@ -28,17 +28,13 @@ __all__ = ["Processes"]
 _PATIENCE = timedelta(hours=24)  # the longest round of a worker
 
 
-def _sequential() -> Engine:
-    return lookup(Engine, "sequential")()
-
-
 @plugin("processes")
 class Processes(Engine):
     """Trains the clients of a round in several processes."""
 
     workers: AtLeast = 2
     """Processes; on CUDA at most as many as there are GPUs."""
-    inner: Engine = field(default_factory=_sequential)
+    inner: Engine = field(default_factory=default(Engine, "sequential"))
     """What each worker runs on its share of the clients."""
 
     def check(self) -> None:

@@ -1,3 +1,3 @@
-"""Server optimisers, one per file: each a `ServerOpt`."""
+"""Server optimisers, one per file, or several that differ in a word: each a `ServerOpt`."""
 
 __all__: list[str] = []
