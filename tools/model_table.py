@@ -41,7 +41,7 @@ from fedloom.contracts.language import Encoded
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.causal_lm import CausalLM
 from fedloom.tasks.sft import Sft
-from fedloom.text.templates.bare import Bare
+from fedloom.text.templates.presets import Bare
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")

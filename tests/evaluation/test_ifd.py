@@ -12,8 +12,8 @@ from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
 from fedloom.evaluation.difficulty import Difficulty, difficulties, ifd, perplexity
 from fedloom.models.causal_lm import CausalLM
 from fedloom.tasks.sft import Sft
-from fedloom.text.templates.alpaca import Alpaca
 from fedloom.text.templates.own import Own
+from fedloom.text.templates.presets import Alpaca
 
 CPU = torch.device("cpu")
 ANSWERS = ["milk", "twice a day.", "the answer is beans.", "i cannot help with that."]
