@@ -68,7 +68,7 @@ def main(settings: Settings) -> list[Figure]:
     """Compare the ways for three sizes, with and without shared tokens."""
     if settings.device != "cpu":
         return []
-    sizes = [(TINY, 8, 4.0)] if settings.quick else [(EMBEDDED, 96, 24.0), (SMALL, 64, 24.0), (LARGE, 32, 24.0)]
+    sizes = [(TINY, 8, 4.0)] if settings.quick else [(EMBEDDED, 96, 24.0), (SMALL, 32, 24.0), (LARGE, 16, 24.0)]
     with tempfile.TemporaryDirectory() as folder:
         return [
             figure
@@ -81,7 +81,7 @@ def main(settings: Settings) -> list[Figure]:
 def _compare(shape: Shape, task: Task, folder: Path, settings: Settings) -> list[Figure]:
     source = base_folder(shape, folder)
     sides = _sides(source, task, folder)
-    seconds = alternate(sides, repeats=settings.repeats(3), settings=settings)
+    seconds = alternate(sides, repeats=settings.repeats(2), settings=settings)
     n_tokens = sum(task.lengths)
     each = {name: one.scaled(1000 / n_tokens, "ms per token") for name, one in seconds.items()}
     kind = f"{shape.name}, {len(task.shared)} shared tokens"
