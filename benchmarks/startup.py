@@ -35,7 +35,7 @@ def main(settings: Settings) -> list[Figure]:
         what="process start to the end of the first step, embedded model",
         value=ours.median,
         unit="s",
-        target=Target("<=", 3.0),
+        target=Target("<=", 2.0),
         ours=ours,
         work={"clients": 20, "steps": 1, "batch": 16},
     )
