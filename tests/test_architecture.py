@@ -19,7 +19,7 @@ LEVELS = [
     {"text", "world"},
     {"data", "models", "evaluation"},
     {"tasks", "completers", "federated"},
-    {"judged", "lm_eval"},
+    {"judged", "lm_eval", "synthesis"},
     {"runs"},
     {"results", "diversity"},
     {"api"},
@@ -171,6 +171,7 @@ BUDGET = {
     "results": 1_050,
     "runs": 4_000,
     "tasks": 580,
+    "synthesis": 1_000,
     "text": 780,
     "world": 1_550,
 }

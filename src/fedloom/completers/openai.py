@@ -36,6 +36,7 @@ _FOR_GOOD = re.compile(
     re.IGNORECASE,
 )
 """What servers say, as code, type or message, of a prompt that they will never answer; every server has its own."""
+_LOOPBACK = ("localhost", "::1")
 _SHORTEST_SECRET = 8  # characters of a key below which it is a placeholder, which may stand in any text
 
 
@@ -71,6 +72,11 @@ class OpenAIServer(Completer):
             )
         if not self.model:
             raise ConfigError("model: missing; name the model as the server calls it.")
+
+    def remote(self) -> str:
+        """Return the host of the address, unless it is this machine's own."""
+        host = urlsplit(self.url).hostname or ""
+        return "" if host in _LOOPBACK or host.startswith("127.") else host
 
     def identity(self) -> str:
         """Return address and model; whether the model behind the name has changed nobody can tell."""

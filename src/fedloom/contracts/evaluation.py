@@ -86,6 +86,10 @@ class Completer(Family):
         It is told without a model being loaded or a server reached, and never holds a secret.
         """
 
+    def remote(self) -> str:
+        """Return the host that prompts go to, where that is another machine; "" where they stay on this one."""
+        return ""
+
     def require(self) -> None:
         """Refuse what would stop every prompt and can be told at once, such as a missing library or key."""
         return

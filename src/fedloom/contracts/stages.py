@@ -45,6 +45,10 @@ class Preparation(Family):
     def __call__(self, examples: Sequence[Example], owner: Owner) -> Made:
         """Return the examples that are trained on; what is drawn depends on seed, owner and examples alone."""
 
+    def public_texts(self) -> Mapping[str, str]:
+        """Return public texts, by id, that what is made is modelled on: none of them may be measured by."""
+        return {}
+
     def brings_in(self) -> str:
         """Return the setting by which one example decides about several prepared ones; "" if there is none.
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from fedloom.base.plugin import plugin
 from fedloom.evaluation.metrics.texts import OfReference
 
-__all__ = ["NumericMatch", "last_number"]
+__all__ = ["NumericMatch", "last_number", "numbers"]
 
 _NUMBER = re.compile(r"(?:(?<![\w)])[-\u2212]\$?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+")
 
@@ -32,5 +32,11 @@ def last_number(text: str) -> Decimal | None:
     >>> last_number("3 of 1,250 make -7.50."), last_number("none")
     (Decimal('-7.50'), None)
     """
-    found = _NUMBER.findall(text)
-    return Decimal(found[-1].replace(",", "").replace("$", "").replace("\u2212", "-")) if found else None
+    found = numbers(text)
+    return found[-1] if found else None
+
+
+def numbers(text: str) -> list[Decimal]:
+    """Return the numbers of a text in their order."""
+    plain = (found.replace(",", "").replace("$", "").replace("\u2212", "-") for found in _NUMBER.findall(text))
+    return [Decimal(found) for found in plain]

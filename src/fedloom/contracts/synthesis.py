@@ -1,0 +1,114 @@
+"""The contracts of generated instruction data: pool rows, candidates, verdicts; who selects examples, who filters.
+
+A client's documents become candidates by a completer that is shown examples of the pool; a chain of filters decides
+which candidates are trained on. Pool rows are public. Documents and candidates never leave the client.
+
+Shape letters: N documents of a client, M rows of the pool.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedloom.base.plugin import Family
+
+__all__ = ["Candidate", "Filter", "PoolRow", "Selection", "Selector", "Similarities", "Verdict", "Where"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRow:
+    """A public example: a document with the pair that was written about it."""
+
+    id: str
+    document: str
+    instruction: str
+    response: str
+    domain: str = ""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Whose documents are at work, by which every draw is named."""
+
+    seed: int
+    client: str
+    documents: tuple[str, ...] = ()
+    """Hashes of the documents' texts, so that no document's draws depend on the others."""
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """Cosine similarities between documents, never between a document and an instruction."""
+
+    to_pool_NM: NDArray[np.float64]
+    within_pool_MM: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The examples that a document is shown with, the most similar last, next to the document."""
+
+    rows: tuple[int, ...]
+    fallback: bool = False
+    """Whether nothing in the pool was similar enough."""
+
+
+class Selector(Family):
+    """How examples are chosen for each document of a client."""
+
+    folder = "fedloom.synthesis.selectors"
+
+    @abstractmethod
+    def __call__(self, near: Similarities, where: Where) -> list[Selection]:
+        """Return a selection for each of the N documents; ties go to the earlier row of the pool.
+
+        Raises ConfigError where more examples are asked for than the pool has.
+        """
+
+    def brings_in(self) -> str:
+        """Return the setting by which one document decides about another's examples; "" if there is none."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A generated pair, before it is known whether it is kept."""
+
+    id: str
+    """The document, the chunk of it and the number of the draw."""
+    document: str
+    """The text that the completer was shown."""
+    instruction: str
+    response: str
+    examples: tuple[PoolRow, ...] = ()
+    """The examples that the completer was shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a filter says of a candidate."""
+
+    reason: str = ""
+    """Why it is dropped, a word from the filter's `reasons`; empty: it is kept."""
+    score: float | None = None
+    """What was measured, where a number was."""
+
+
+class Filter(Family):
+    """One step of the chain that decides which candidates are kept."""
+
+    folder = "fedloom.synthesis.filters"
+    reasons: ClassVar[tuple[str, ...]] = ()
+    """Every reason that the filter gives."""
+
+    @abstractmethod
+    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
+        """Return a verdict for each of one client's candidates, which all earlier filters have kept."""
+
+    def brings_in(self) -> str:
+        """Return the setting by which one candidate decides about another; "" if there is none."""
+        return ""

@@ -1,0 +1,215 @@
+"""Unstructured text to instruction data at each client: examples retrieved, pairs generated and filtered.
+
+FedIT-U2S (https://arxiv.org/abs/2409.07136): for each document d the completer is given a prompt Concat(I, S, d) of an
+instruction I, examples S of a public pool and the document, and writes a pair (x, y); what survives the filters is
+trained on. Documents, prompts and pairs stay at the client.
+
+Deviations: the published filters have unknown bounds and a reward model; here they are a chain with reasons, and scores
+are cut at quantiles of each client. Which data, models and bounds were used is not published.
+
+    prepared/AT_pairs/CLIENT/answers.jsonl    what the completer has answered, so that nothing is asked twice
+    prepared/AT_pairs/CLIENT/pairs.jsonl      every pair with its examples and verdicts, dropped ones too
+    prepared/AT_pairs/CLIENT/key              what fences are made with; read by its owner alone
+"""
+
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import field
+from pathlib import Path
+
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.files import disk_errors, json_sha256, write_atomic
+from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, lookup, plugin
+from fedloom.completers.answer_file import Budget, Counts, asking
+from fedloom.contracts.evaluation import Completer, Sampling
+from fedloom.contracts.examples import Document, Example, chat
+from fedloom.contracts.stages import Made, Owner, Preparation
+from fedloom.contracts.synthesis import Filter, Selector, Where
+from fedloom.synthesis.asking import Completed, Job, Prompting, completed
+from fedloom.synthesis.chain import counts
+from fedloom.synthesis.passages import Passage, divided, unreadable
+from fedloom.synthesis.pool import Pool, read_pool
+from fedloom.synthesis.prompting import prompts
+from fedloom.synthesis.record import judged_completions, lines
+from fedloom.synthesis.vectors import similarities
+
+__all__ = ["Pairs"]
+
+
+def _default_filters() -> tuple[Filter, ...]:
+    return tuple(lookup(Filter, name)() for name in ("form", "copy", "grounding", "duplicate"))
+
+
+@plugin("pairs")
+class Pairs(Preparation):
+    """Instruction data from documents, by a completer that is shown examples."""
+
+    needs = ("sklearn",)
+
+    pool: str = ""
+    """File of public examples: document, instruction and response, perhaps id and domain."""
+    completer: Completer = field(default_factory=lambda: lookup(Completer, "model")())
+    """Who writes the pairs."""
+    selector: Selector = field(default_factory=lambda: lookup(Selector, "per_datum")())
+    """Which examples a document is shown with."""
+    filters: tuple[Filter, ...] = field(default_factory=_default_filters)
+    """What a pair has to pass, one after another."""
+    per_document: AtLeast = 1
+    """Pairs drawn for each passage of a document; more than one needs a temperature."""
+    temperature: NonNegative = 0.0
+    top_p: Fraction = 1.0
+    max_new_tokens: AtLeast = 256
+    """Most tokens of a pair."""
+    passage_words: AtLeast = 512
+    """Words from which on a document is divided into passages."""
+    shared_words: Count = 64
+    """Words that neighbouring passages have in common."""
+    divide: bool = True
+    """Whether long documents are divided; if not, they are dropped, and one document is one pair at most."""
+    encoder: str = ""
+    """Folder of a sentence encoder by which examples are retrieved; empty takes TF-IDF fitted on the pool."""
+    allow_remote: bool = False
+    """Whether prompts, which hold the documents, may go to another machine."""
+    max_requests: Count = 0
+    """Most requests to the completer for one client; 0: no limit."""
+    max_tokens: Count = 0
+    """Most tokens of prompts and completions for one client; 0: no limit."""
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other, and private text for another machine."""
+        if not self.pool:
+            raise ConfigError("pool: missing; name the file of public examples.")
+        if self.per_document > 1 and not self.temperature:
+            raise ConfigError(
+                f"per_document: found {self.per_document} with temperature 0, which draws the same pair each time; set "
+                "a temperature above 0."
+            )
+        if self.shared_words >= self.passage_words:
+            raise ConfigError(
+                f"shared_words: found {self.shared_words}, allowed are fewer than passage_words = {self.passage_words}."
+            )
+        if (host := self.completer.remote()) and not self.allow_remote:
+            raise ConfigError(
+                f"completer: '{self.completer.name}' answers on {host}, and its prompts hold private documents; take a "
+                "completer on this machine, or set allow_remote = true, by which every prompt is in the ledger."
+            )
+
+    def brings_in(self) -> str:
+        """Return what lets one document decide about several pairs; "" where each is one pair at most."""
+        if self.divide or self.per_document > 1:
+            return "prepare: 'pairs', which makes several pairs of a document (divide, per_document),"
+        steps = (self.selector, *self.filters)
+        return next((f"prepare: 'pairs', whose {found}" for step in steps if (found := step.brings_in())), "")
+
+    def public_texts(self) -> dict[str, str]:
+        """Return the texts of the pool by id, none of which may be measured by."""
+        return read_pool(self.pool).texts
+
+    def __call__(self, examples: Sequence[Example], owner: Owner) -> Made:
+        """Return the pairs that survive as Chats, each with the tags of its document."""
+        odd = next((one for one in examples if not isinstance(one, Document)), None)
+        if odd is not None:
+            raise DataError(
+                f"prepare 'pairs': client '{owner.name}' has a {type(odd).__name__}, allowed are documents: read the "
+                "data with form = 'text'."
+            )
+        with ExitStack() as stack:
+            folder = owner.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            return self._made([one for one in examples if isinstance(one, Document)], owner, folder)
+
+    def _made(self, documents: Sequence[Document], owner: Owner, folder: Path) -> Made:
+        pool, start_s = read_pool(self.pool), time.monotonic()
+        passages, lost = self._passages(documents)
+        jobs = self._jobs(passages, pool, owner)
+        budget = Budget(max_requests=self.max_requests or None, max_tokens=self.max_tokens or None)
+        with asking(self.completer, folder / "answers.jsonl", budget) as asker:
+            written = completed(jobs, self._prompting(pool, owner, folder), asker, divide=self.divide)
+        written = sorted([*lost, *written], key=_place)
+        found = judged_completions(written, self.filters, pool.rows)
+        facts = {"client": owner.name, "generator": self.completer.identity(), "seed": owner.seed}
+        write_atomic(folder / "pairs.jsonl", lines(written, found, pool.rows, facts))
+        _write_cost(folder / "cost.json", asker.counts, time.monotonic() - start_s)
+        kept = [
+            (documents[one.job.passage.document], step.candidate)
+            for one, step in zip(written, found, strict=True)
+            if not step.reason
+        ]
+        chats = [chat(pair.instruction, pair.response, **document.tags) for document, pair in kept]
+        return Made(chats, {"documents": len(documents)} | counts(found), self._sent(folder))
+
+    def _passages(self, documents: Sequence[Document]) -> tuple[list[Passage], list[Completed]]:
+        """Return the passages to write about, and the documents that are none, each with its reason."""
+        found: list[Passage] = []
+        lost: list[Completed] = []
+        for at, document in enumerate(documents):
+            whole = Passage(at, 0, len(document.text), document.text)
+            parts = divided(whole, most=self.passage_words, shared=self.shared_words)
+            reason = unreadable(document.text) or ("" if self.divide or len(parts) == 1 else "too_long")
+            if reason:
+                lost.append(Completed(Job(whole, (), (), fallback=False), "", "", reason))
+            else:
+                found += parts
+        return found, lost
+
+    def _jobs(self, passages: Sequence[Passage], pool: Pool, owner: Owner) -> list[Job]:
+        """Return a job for each draw of each passage, with the examples that the selector chooses."""
+        if not passages:
+            return []
+        near = similarities(
+            [passage.text for passage in passages], [row.document for row in pool.rows], encoder=self.encoder
+        )
+        keys = tuple(json_sha256(passage.text) for passage in passages)
+        chosen = self.selector(near, Where(owner.seed, owner.name, keys))
+        return [
+            Job(
+                passage,
+                selection.rows,
+                tuple(near.to_pool_NM[at, list(selection.rows)].tolist()),
+                fallback=selection.fallback,
+                draw=draw,
+            )
+            for at, (passage, selection) in enumerate(zip(passages, chosen, strict=True))
+            for draw in range(self.per_document)
+        ]
+
+    def _prompting(self, pool: Pool, owner: Owner, folder: Path) -> Prompting:
+        sampling = Sampling(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            stop=prompts().stop,
+        )
+        return Prompting(prompts(), pool.rows, sampling, owner.seed, _key(folder / "key"))
+
+    def _sent(self, folder: Path) -> dict[str, int]:
+        """Return the bytes of all prompts that went to another machine."""
+        host = self.completer.remote()
+        if not host:
+            return {}
+        asked = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        return {f"prompts to {host}": sum(len(text.encode()) for one in asked for _, text in one["prompt"])}
+
+
+def _place(one: Completed) -> tuple[int, int, int]:
+    """Return what completions are ordered by: document, passage, draw."""
+    return one.job.passage.document, one.job.passage.start, one.job.draw
+
+
+def _key(path: Path) -> bytes:
+    """Return the key that fences are made with: 32 random bytes, drawn once for a folder and its owner's alone."""
+    if not path.is_file():
+        with disk_errors(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_hex(32).encode())
+    return path.read_bytes()
+
+
+def _write_cost(path: Path, counts: Counts, wall_s: float) -> None:
+    """Write what the pairs have cost in this process; in a file of its own, as no two processes take as long."""
+    write_atomic(path, json.dumps({"wall_s": round(wall_s, 3), **vars(counts)}, indent=2) + "\n")

@@ -1,0 +1,52 @@
+"""Candidates through a chain of filters, with a verdict of each for the record: accepted + rejected = generated."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+
+__all__ = ["Judged", "counts", "judged"]
+
+
+@dataclass
+class Judged:
+    """A candidate with the verdicts on it, in the order of the chain."""
+
+    candidate: Candidate
+    verdicts: dict[str, Verdict] = field(default_factory=dict[str, Verdict])
+
+    @property
+    def reason(self) -> str:
+        """Why it was dropped; "" for one that is kept."""
+        return next((one.reason for one in self.verdicts.values() if one.reason), "")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The verdicts by filter, for a line of JSON."""
+        return {name: {"reason": one.reason, "score": one.score} for name, one in self.verdicts.items()}
+
+
+def judged(
+    candidates: Sequence[Candidate], lost: Mapping[str, str], filters: Sequence[Filter], pool: Sequence[PoolRow]
+) -> list[Judged]:
+    """Return one client's candidates with their verdicts; each filter sees what all before it have kept.
+
+    `lost` are candidates, by id, of which there is no text to judge, with the reason.
+    """
+    found = [Judged(one, {"generation": Verdict(lost[one.id])} if one.id in lost else {}) for one in candidates]
+    for step in filters:
+        left = [one for one in found if not one.reason]
+        if not left:
+            break
+        for one, verdict in zip(left, step([one.candidate for one in left], pool), strict=True):
+            one.verdicts[step.name] = verdict
+    return found
+
+
+def counts(found: Sequence[Judged]) -> dict[str, int]:
+    """Return how many candidates were generated, how many are kept, and how many were dropped for each reason."""
+    reasons = Counter(one.reason for one in found if one.reason)
+    kept = len(found) - reasons.total()
+    return {"generated": len(found), "accepted": kept} | {f"rejected_{name}": reasons[name] for name in sorted(reasons)}

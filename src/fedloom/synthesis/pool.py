@@ -1,0 +1,92 @@
+"""The pool of public examples: read from a file, described by a card, kept apart from what is tested."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedloom.base.errors import DataError
+from fedloom.contracts.synthesis import PoolRow
+from fedloom.data.forms import check_text
+from fedloom.data.records import Record, find_files, read_records
+from fedloom.synthesis.vectors import tfidf
+from fedloom.text.words import words
+
+__all__ = ["NEAR", "Pool", "read_pool", "refuse_overlap"]
+
+NEAR = 0.6
+"""Cosine of TF-IDF above which two texts are near-duplicates."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Public examples."""
+
+    rows: tuple[PoolRow, ...]
+    sha256: str
+    """Of the file's bytes."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Rows, rows of each domain, and the hash."""
+        domains = Counter(row.domain or "unnamed" for row in self.rows)
+        return {"rows": len(self.rows), "domains": dict(sorted(domains.items())), "sha256": self.sha256}
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """All that each row says, by its id."""
+        return {row.id: "\n".join((row.document, row.instruction, row.response)) for row in self.rows}
+
+
+def read_pool(path: str) -> Pool:
+    """Return the pool in a file of records with document, instruction and response, perhaps id and domain.
+
+    An empty pool, a row without one of the three and an id twice are refused with DataError.
+    """
+    files = list(find_files(path).values())
+    rows = [_row(record, number) for file in files for number, record in enumerate(read_records(file, "auto"), 1)]
+    twice = [name for name, n_rows in Counter(row.id for row in rows).items() if n_rows > 1]
+    if not rows or twice:
+        what = f"id '{twice[0]}' stands twice" if twice else "holds no rows"
+        raise DataError(f"{path}: {what}, allowed are rows with an id each; correct the pool.")
+    digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+    return Pool(tuple(rows), f"sha256:{digest}")
+
+
+def _row(record: Record, number: int) -> PoolRow:
+    texts = {name: _text(record, name) for name in ("document", "instruction", "response")}
+    others = {name: str(record.values.get(name) or "") for name in ("id", "domain")}
+    return PoolRow(**texts, id=others["id"] or str(number), domain=others["domain"])
+
+
+def _text(record: Record, name: str) -> str:
+    where = f"{record.where}, column '{name}'"
+    text = check_text(record.values.get(name), where)
+    if not text.strip():
+        raise DataError(f"{where}: is empty, allowed is text; a row of the pool needs all three.")
+    return text
+
+
+def refuse_overlap(ours: Mapping[str, str], theirs: Mapping[str, str], whose: str) -> None:
+    """Refuse texts of the pool, by id, that texts by which is measured repeat, wholly or nearly."""
+    if not ours or not theirs:
+        return
+    exact = {tuple(words(text)): name for name, text in theirs.items()}
+    for name, text in ours.items():
+        if (other := exact.get(tuple(words(text)))) is not None:
+            _refuse(name, other, whose, "the same text")
+    mine, others = (tfidf([*texts.values()], fitted_on=[*ours.values()]) for texts in (ours, theirs))
+    cosines = mine @ others.T
+    row, column = np.unravel_index(int(cosines.argmax()), cosines.shape)
+    if cosines[row, column] > NEAR:
+        _refuse([*ours][row], [*theirs][column], whose, f"nearly the same (cosine {cosines[row, column]:.2f})")
+
+
+def _refuse(name: str, other: str, whose: str, how: str) -> None:
+    raise DataError(
+        f"pool row '{name}' and {whose} '{other}' are {how}: what is measured must be unknown to the pool; remove one."
+    )
