@@ -170,8 +170,14 @@ def test_examples_prepared_from_others_are_refused(own, tmp_path):
         prepare(run_of(prepare=["mirrored"], data={"name": "points", "records": 13}), tmp_path)
 
 
-def test_a_client_left_without_examples_is_refused_by_name(own, tmp_path):
-    with pytest.raises(DataError, match="client 'c0': 'mirrored' made no example of its 11"):
+def test_a_client_left_without_examples_takes_no_part_and_is_named(own, tmp_path):
+    ready = prepare(run_of(prepare=[{"name": "mirrored", "keeps": 0.04}]))  # one of the smallest client's is none
+    assert ready.division.card["left_out"] == sorted({"c0", "c1", "c2", "c3"} - set(ready.shards)) != []
+    assert ready.shards
+
+
+def test_examples_for_nobody_are_refused(own, tmp_path):
+    with pytest.raises(DataError, match="prepare: 'mirrored' made no example for any client"):
         prepare(run_of(prepare=[{"name": "mirrored", "keeps": 0.0}]))
 
 

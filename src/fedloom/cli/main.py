@@ -13,6 +13,7 @@ from fedloom.cli.data import data
 from fedloom.cli.evaluate import evaluate
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
 from fedloom.cli.sweep import sweep
+from fedloom.cli.synthesise import synthesise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,6 +216,7 @@ def sample(
 
 app.command()(bench)
 app.command()(sweep)
+app.command()(synthesise)
 
 
 @app.command()

@@ -68,7 +68,7 @@ def analogous(example: str, instruction: str, response: str, document: str) -> t
 
 
 def _sum(tokens: Sequence[str], response: str, mapped: Mapping[str, str]) -> str | None:
-    """Return the sum that takes the place of a number which is one of two numbers of its document; None for any other."""
+    """Return the sum in place of a response that is one of two numbers of its document; None for any other."""
     if not response.isdecimal() or response in tokens:
         return None
     numbers = [token for token in dict.fromkeys(tokens) if token.isdecimal()]

@@ -45,6 +45,10 @@ class Preparation(Family):
     def __call__(self, examples: Sequence[Example], owner: Owner) -> Made:
         """Return the examples that are trained on; what is drawn depends on seed, owner and examples alone."""
 
+    def identity(self) -> str:
+        """Return what the examples made depend on besides settings and examples, such as the content of a file."""
+        return ""
+
     def public_texts(self) -> Mapping[str, str]:
         """Return public texts, by id, that what is made is modelled on: none of them may be measured by."""
         return {}

@@ -23,6 +23,7 @@ from fedloom.runs.origins import Origin, origin_of
 from fedloom.runs.preparing import Preparing
 from fedloom.runs.stage import Loaded, Stage, stage_of
 from fedloom.runs.tuning import TuningRun
+from fedloom.synthesis.pool import refuse_overlap
 
 __all__ = ["Prepared", "prepare", "prepare_client", "refuse_dropout"]
 
@@ -153,8 +154,20 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     """Return the division with what the clients' preparations made of their examples."""
     if not run.prepare:
         return division
+    _refuse_known_questions(run, division)
     train, told = Preparing(run, folder).prepared(division.train)
-    return replace(division, train=train, card={**division.card, "prepared": told})
+    left_out = sorted(division.train.keys() - train.keys())
+    return replace(division, train=train, card={**division.card, "prepared": told, "left_out": left_out})
+
+
+def _refuse_known_questions(run: TuningRun, division: Division) -> None:
+    """Refuse public texts of preparations that what is measured repeats."""
+    owned = {f"{client} {at}": one for client, part in division.validation.items() for at, one in enumerate(part)}
+    asked = {str(at): one for at, one in enumerate(division.test)} | owned
+    texts = {name: one.text for name, one in asked.items()}
+    for preparation in run.prepare:
+        if public := preparation.public_texts():
+            refuse_overlap(public, texts, "held-out example")
 
 
 def _held(run: TuningRun, division: Division, model: Model) -> tuple[tuple[HeldOut, ...], dict[str, Mapping[str, int]]]:

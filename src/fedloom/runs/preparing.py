@@ -38,7 +38,7 @@ class Preparing:
         """Return each client's examples after all preparations, and for each client and preparation what was told.
 
         What was told is the `client`, the name of the `stage` and its place `at`, `counts`, and bytes `sent`. A client
-        that is left without examples is refused with DataError.
+        that is left without examples takes no part: it is not among those returned. Raises DataError if all are.
         """
         examples = {client: tuple(owned) for client, owned in train.items()}
         told: list[dict[str, Any]] = []
@@ -46,13 +46,13 @@ class Preparing:
             for client, owned in examples.items():
                 made = self._made(preparation, f"{at}_{preparation.name}", owned, client)
                 examples[client] = tuple(made.examples)
-                if not examples[client]:
-                    raise DataError(
-                        f"client '{client}': '{preparation.name}' made no example of its {len(owned)}; change its "
-                        "settings, or leave the client out."
-                    )
                 stage = {"client": client, "at": at, "stage": preparation.name}
                 told.append(stage | {"counts": dict(made.counts), "sent": dict(made.sent)})
+            examples = {client: owned for client, owned in examples.items() if owned}
+            if not examples:
+                raise DataError(
+                    f"prepare: '{preparation.name}' made no example for any client; change its settings, or the data."
+                )
         return examples, told
 
     def _made(self, preparation: Preparation, stage: str, examples: Sequence[Example], client: str) -> Made:
@@ -61,7 +61,8 @@ class Preparing:
             return preparation(examples, Owner(client, self.run.seed, None))
         home = self.folder / "prepared" / stage
         file, own = home / f"{file_name(client)}.json", home / file_name(client)
-        of = json_sha256([config.table_of(preparation), self.run.seed, client, _sha256(examples)])
+        settings = config.table_of(preparation), preparation.identity()
+        of = json_sha256([settings, self.run.seed, client, _sha256(examples)])
         if file.is_file():
             return _read(file, of, (*self.run.task.learns, *map(type, examples)))
         with disk_errors(own):

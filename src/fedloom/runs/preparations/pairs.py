@@ -24,10 +24,10 @@ from pathlib import Path
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import disk_errors, json_sha256, write_atomic
-from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, lookup, plugin
+from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, default, lookup, plugin
 from fedloom.completers.answer_file import Budget, Counts, asking
 from fedloom.contracts.evaluation import Completer, Sampling
-from fedloom.contracts.examples import Document, Example, chat
+from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.contracts.synthesis import Filter, Selector, Where
 from fedloom.synthesis.asking import Completed, Job, Prompting, completed
@@ -53,9 +53,9 @@ class Pairs(Preparation):
 
     pool: str = ""
     """File of public examples: document, instruction and response, perhaps id and domain."""
-    completer: Completer = field(default_factory=lambda: lookup(Completer, "model")())
+    completer: Completer = field(default_factory=default(Completer, "model"))
     """Who writes the pairs."""
-    selector: Selector = field(default_factory=lambda: lookup(Selector, "per_datum")())
+    selector: Selector = field(default_factory=default(Selector, "per_datum"))
     """Which examples a document is shown with."""
     filters: tuple[Filter, ...] = field(default_factory=_default_filters)
     """What a pair has to pass, one after another."""
@@ -106,6 +106,10 @@ class Pairs(Preparation):
         steps = (self.selector, *self.filters)
         return next((f"prepare: 'pairs', whose {found}" for step in steps if (found := step.brings_in())), "")
 
+    def identity(self) -> str:
+        """Return the hashes of pool, prompts and completer."""
+        return json.dumps([read_pool(self.pool).sha256, prompts().sha256, self.completer.identity()])
+
     def public_texts(self) -> dict[str, str]:
         """Return the texts of the pool by id, none of which may be measured by."""
         return read_pool(self.pool).texts
@@ -139,7 +143,10 @@ class Pairs(Preparation):
             for one, step in zip(written, found, strict=True)
             if not step.reason
         ]
-        chats = [chat(pair.instruction, pair.response, **document.tags) for document, pair in kept]
+        chats = [
+            Chat((Turn("user", pair.instruction), Turn("assistant", pair.response)), document.tags)
+            for document, pair in kept
+        ]
         return Made(chats, {"documents": len(documents)} | counts(found), self._sent(folder))
 
     def _passages(self, documents: Sequence[Document]) -> tuple[list[Passage], list[Completed]]:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedloom.base.machine import Device, device_of
-from fedloom.base.plugin import Fraction, lookup, plugin
+from fedloom.base.plugin import Fraction, default, lookup, plugin
 from fedloom.contracts.examples import chat
 from fedloom.contracts.federated import ModelFamily, Task
 from fedloom.contracts.language import language_model
@@ -32,7 +32,7 @@ class Quality(Filter):
 
     drop: Fraction = 0.25
     """Share of the pairs that is dropped."""
-    model: ModelFamily = field(default_factory=lambda: lookup(ModelFamily, "causal_lm")())
+    model: ModelFamily = field(default_factory=default(ModelFamily, "causal_lm"))
     """The model whose losses are taken."""
     device: Device = "auto"
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ def most_similar(similarity_M: NDArray[np.float64], k: int) -> tuple[int, ...]:
     return tuple(int(row) for row in order[::-1])
 
 
+@dataclass(frozen=True, kw_only=True)
 class Retrieval(Selector):
     """Examples whose documents resemble the client's."""
 
