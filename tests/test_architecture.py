@@ -158,9 +158,9 @@ BUDGET = {
     "api": 100,
     "base": 1_350,
     "benchmark": 2_700,
-    "cli": 1_120,
-    "completers": 900,
-    "contracts": 2_200,
+    "cli": 1_200,
+    "completers": 1_020,
+    "contracts": 2_320,
     "data": 2_750,
     "diversity": 1_100,
     "evaluation": 2_350,
@@ -169,9 +169,9 @@ BUDGET = {
     "lm_eval": 2_000,
     "models": 3_300,
     "results": 1_050,
-    "runs": 4_000,
+    "runs": 4_250,
     "tasks": 580,
-    "synthesis": 1_000,
+    "synthesis": 1_150,
     "text": 780,
     "world": 1_550,
 }
@@ -227,11 +227,11 @@ def test_nothing_outside_their_families_compares_arrangements_or_units_of_privac
 
 def families():
     from fedloom.base.plugin import Family
-    from fedloom.contracts import arrangement, diversity, evaluation, federated, stages
+    from fedloom.contracts import arrangement, diversity, evaluation, federated, stages, synthesis
 
     public = {
         name: value
-        for one in (arrangement, diversity, evaluation, federated, stages)
+        for one in (arrangement, diversity, evaluation, federated, stages, synthesis)
         for name, value in vars(one).items()
     }
     return [value for value in public.values() if isinstance(value, type) and Family in value.__bases__]

@@ -106,7 +106,7 @@ def test_documents_become_pairs_become_an_adapter(files, tmp_path):
     told = {one["client"]: one["counts"] for one in card["prepared"]}
     whole = {"documents": 3, "generated": 3, "accepted": 3}
     assert told == {"c0": whole, "c1": whole, "c2": whole | {"accepted": 1, "rejected_duplicate": 2}}
-    line = "prepare pairs: 3 clients, 9 documents, 9 generated, 7 accepted, 2 rejected_duplicate, 0 bytes sent"
+    line = "prepare pairs: 3 clients, 9 documents, 9 generated, 7 accepted, 0 bytes sent, 2 rejected_duplicate"
     assert line in (folder / "report.md").read_text()
 
 
