@@ -106,3 +106,12 @@ def test_shipped_run_file_runs_two_rounds(file, tmp_path, monkeypatch):
     for _ in api.start(run, tmp_path / "run"):
         pass
     assert (tmp_path / "run" / "report.md").exists()
+
+
+def test_a_chain_of_stages_by_hand_makes_pairs_and_moves_the_adapter(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import chain_by_hand as example
+
+    found = example.chain(tmp_path)
+    assert "anna: What does Mira sell? -> figs\n" in capsys.readouterr().out
+    assert any(bool(value.any()) for name, value in found.items() if name.endswith("lora_B"))

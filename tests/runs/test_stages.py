@@ -10,6 +10,7 @@ from fedloom import api
 from fedloom.base.errors import ConfigError, DataError, ModelError, RunError
 from fedloom.base.plugin import lookup
 from fedloom.contracts.stages import Owner, Preparation
+from fedloom.federated.rounds import begin, step
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support.command import fedloom
@@ -269,3 +270,23 @@ def test_a_run_refused_after_it_was_prepared_keeps_what_was_prepared(own, tmp_pa
             run_of(prepare=["mirrored"], refine=[{"name": "shrunk", "spoils": "numbers"}], rounds=1), tmp_path / "run"
         )
     assert len(list((tmp_path / "run" / "prepared" / "0_mirrored").glob("*.json"))) == 4
+
+
+@pytest.mark.parametrize("most", [0, 1, 12, 10**6])
+def test_a_client_counts_by_no_more_than_the_most(most):
+    """However many examples a preparation makes for one client, it does not decide alone."""
+    ready = prepare(read_run(TABLE | {"max_weight": most}))
+    work = ready.stages[0].work
+    reports = []
+    carrier = ready.run.engine.resolved(work, n_clients=4).start(work)
+
+    def seen(jobs):
+        for report in carrier(jobs):
+            reports.append(report)
+            yield report
+
+    step(work.plan, begin(work.plan, ready.layout.row({"": ready.shared})), seen)
+    sizes = {client: len(shard.items) for client, shard in ready.shards.items()}
+    assert {report.client: report.weight for report in reports} == {
+        client: min(size, most or size) for client, size in sizes.items()
+    }

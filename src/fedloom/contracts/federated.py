@@ -253,6 +253,8 @@ class Plan:
     mechanism: Mechanism
     local: LocalSettings
     weighting: Weighting
+    max_weight: int = 0
+    """The most that a client counts by; 0: whatever `weighting` says."""
     clients: tuple[str, ...]
     clients_per_round: int
     rounds: int

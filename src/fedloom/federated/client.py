@@ -299,10 +299,10 @@ def _sent(plan: Plan, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
 
 
 def _weight(work: Work, shard: Shard, seen: int) -> float:
-    used = min(seen, len(shard.items))
-    if work.plan.weighting == "tokens":
-        return float(sum(map(work.task.targets, shard.items)))
-    return float({"samples": len(shard.items), "used_samples": used, "uniform": 1}[work.plan.weighting])
+    counts = {"samples": len(shard.items), "used_samples": min(seen, len(shard.items)), "uniform": 1}
+    tokens = work.plan.weighting == "tokens"
+    found = float(sum(map(work.task.targets, shard.items)) if tokens else counts[work.plan.weighting])
+    return min(found, work.plan.max_weight or found)
 
 
 def _own_memory(work: Work, client: _Client, space: Workspace, place: int) -> Slots:

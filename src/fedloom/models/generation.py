@@ -26,6 +26,7 @@ from fedloom.models.decoder import Ended, Pick, decode
 from fedloom.text.masks import pieces_to_tokens
 
 __all__ = [
+    "answer_text",
     "complete_tokens",
     "complete_with",
     "draw",
@@ -114,7 +115,7 @@ def complete_tokens(
         ended=_end([room - len(prompt) for prompt in asked], sampling, model.tokenizer),
     )
     for row, answer in answers:
-        text = _text(answer, stop, sampling, model.tokenizer)
+        text = answer_text(answer, stop, sampling, model.tokenizer)
         yield fitting[row], Completion(text, len(answer), len(asked[row]))
 
 
@@ -173,7 +174,8 @@ def _end(limits: Sequence[int], sampling: Sampling, tokenizer: Tokenizer) -> End
     return ended
 
 
-def _text(answer: Sequence[int], stop: Collection[int], sampling: Sampling, tokenizer: Tokenizer) -> str:
+def answer_text(answer: Sequence[int], stop: Collection[int], sampling: Sampling, tokenizer: Tokenizer) -> str:
+    """Return the text of new tokens: without the one of `stop` that ends them, up to the first stop text."""
     text = _decode(answer[:-1] if answer[-1] in stop else answer, tokenizer)
     cut = _cut(text, sampling)
     return text if cut is None else text[:cut]

@@ -57,6 +57,7 @@ def stage_of(
         mechanism=run.privacy,
         local=replace(run.local, steps=group.steps),
         weighting=run.weighting,
+        max_weight=run.max_weight,
         clients=clients,
         clients_per_round=per_round,
         min_clients=run.min_clients,

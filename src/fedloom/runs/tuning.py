@@ -105,6 +105,8 @@ class TuningRun:
     """Reports that a round needs, the rest being taken for absent; 0: those of all clients sampled."""
     weighting: Weighting = "samples"
     """What a client's row counts by in the mean."""
+    max_weight: Count = 0
+    """The most that it counts by, so that who has far more examples than others does not decide; 0: no limit."""
     device: Device = "auto"
     threads: AtLeast = 1
     """Threads of the numerical library on the CPU; more help wide models on idle cores and harm on shared ones."""

@@ -3,18 +3,21 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedloom.base.errors import DataError
+from fedloom.base.files import json_sha256
 from fedloom.contracts.synthesis import PoolRow
 from fedloom.data.forms import check_text
 from fedloom.data.records import Record, find_files, read_records
 from fedloom.synthesis.vectors import tfidf
 from fedloom.text.words import words
+from fedloom.world import World
 
 __all__ = ["NEAR", "Pool", "read_pool", "refuse_overlap"]
 
@@ -28,7 +31,7 @@ class Pool:
 
     rows: tuple[PoolRow, ...]
     sha256: str
-    """Of the file's bytes."""
+    """Of the file's bytes, or of the rows where there is no file."""
 
     @property
     def card(self) -> dict[str, Any]:
@@ -45,8 +48,11 @@ class Pool:
 def read_pool(path: str) -> Pool:
     """Return the pool in a file of records with document, instruction and response, perhaps id and domain.
 
-    An empty pool, a row without one of the three and an id twice are refused with DataError.
+    `world` is no file but 200 public notes of the controlled world. An empty pool, a row without one of the three and
+    an id twice are refused with DataError.
     """
+    if path == "world":
+        return _of_world()
     files = list(find_files(path).values())
     rows = [_row(record, number) for file in files for number, record in enumerate(read_records(file, "auto"), 1)]
     twice = [name for name, n_rows in Counter(row.id for row in rows).items() if n_rows > 1]
@@ -55,6 +61,21 @@ def read_pool(path: str) -> Pool:
         raise DataError(f"{path}: {what}, allowed are rows with an id each; correct the pool.")
     digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
     return Pool(tuple(rows), f"sha256:{digest}")
+
+
+@cache
+def _of_world() -> Pool:
+    rows = tuple(
+        PoolRow(
+            id=f"w{at}",
+            document=document.text,
+            instruction=asked.prompt[-1].text,
+            response=asked.reference,
+            domain=asked.tags["domain"],
+        )
+        for at, (document, asked) in enumerate(World(0).examples(200))
+    )
+    return Pool(rows, f"sha256:{json_sha256([asdict(row) for row in rows])}")
 
 
 def _row(record: Record, number: int) -> PoolRow:

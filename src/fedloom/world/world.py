@@ -14,7 +14,7 @@ from fedloom.world.domains import DOMAINS, FINISHING_WEIGHTS, TASKS, WEIGHTS
 from fedloom.world.facts import Fact, private_facts, public_facts, question_of
 from fedloom.world.languages import LANGUAGES
 from fedloom.world.names import Kind, Pool, pool
-from fedloom.world.passages import article
+from fedloom.world.passages import article, note
 from fedloom.world.preferences import Taste, preference
 from fedloom.world.talk import follow_ups, joined, with_system
 from fedloom.world.wording import STYLES, Split, phrase
@@ -132,6 +132,17 @@ class World:
         """Return public passages; clients have private ones in `Client.notes`."""
         random = python_random("world", self.seed, "passages")
         return tuple(article(random.choice(_by_name(public_facts())), random) for _ in range(count))
+
+    def examples(self, count: int) -> tuple[tuple[Document, Chat], ...]:
+        """Return public notes, each with a question about a fact that it tells: the same in every world."""
+        random = python_random("world", "examples")
+        found: list[tuple[Document, Chat]] = []
+        for _ in range(count):
+            facts = random.choice(_by_name(public_facts()))
+            told = random.sample(facts, random.randint(1, len(facts)))
+            document = note(told, random, client="public")
+            found.append((document, phrase(question_of(random.choice(told)), random, split="train")))
+        return tuple(found)
 
     def multi_turn(self, count: int, *, split: Split = "train") -> tuple[Chat, ...]:
         """Return public conversations: half follow up on one name, half are separate questions in a row."""

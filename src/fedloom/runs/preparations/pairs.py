@@ -52,7 +52,8 @@ class Pairs(Preparation):
     needs = ("sklearn",)
 
     pool: str = ""
-    """File of public examples: document, instruction and response, perhaps id and domain."""
+    """File of public examples: document, instruction and response, perhaps id and domain; `world` takes public notes
+    of the controlled world."""
     completer: Completer = field(default_factory=default(Completer, "model"))
     """Who writes the pairs."""
     selector: Selector = field(default_factory=default(Selector, "per_datum"))
