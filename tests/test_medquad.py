@@ -1,0 +1,43 @@
+"""tools/medquad.py: no disease in two parts, and pairs that belong to their documents."""
+
+import json
+
+from support.tools import tool
+
+
+def some_rows():
+    return [
+        {
+            "source": f"S{at % 3}",
+            "collection": "c",
+            "focus": f"disease {at // 2}",
+            "qtype": "information",
+            "question": f"What is disease {at // 2}, part {at}?",
+            "answer": f"It is number {at}. It is mild.\n It  is rare. It ends.",
+        }
+        for at in range(120)
+    ]
+
+
+def test_parts_share_no_disease_and_documents_hold_their_answers(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some_rows()))
+    words = [str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--documents", "4"]
+    assert tool("medquad").main(words) == 0
+    found = {
+        name: [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("pool", "documents", "gold", "questions")
+    }
+    assert len(found["documents"]) == len(found["gold"]) == 12
+    asked = {name: {row["instruction"].split(",")[0] for row in found[name]} for name in ("pool", "gold", "questions")}
+    assert not asked["pool"] & asked["gold"] and not asked["pool"] & asked["questions"]
+    assert not asked["gold"] & asked["questions"]
+    for document, pair in zip(found["documents"], found["gold"], strict=True):
+        assert document["client"] == pair["client"]
+        assert document["text"].startswith(pair["output"])
+        assert document["text"].count(".") == 3 and "\n" not in document["text"]
+
+
+def test_another_seed_deals_other_diseases(tmp_path):
+    rows = some_rows()
+    first, again, other = (tool("medquad").dealt(rows, seed) for seed in (0, 0, 1))
+    assert first == again != other

@@ -1,0 +1,87 @@
+"""Real documents with known pairs: answers of MedQuAD as the notes of its seven sources.
+
+    python tools/medquad.py ../shared/data/medicine-medquad/medquad-dev.jsonl --out runs/medquad [--documents 20] [--seed 0]
+
+Writes pool.jsonl (rows of diseases that no document and no question is about), documents.jsonl (the first three
+sentences of answers, owned by their sources), gold.jsonl (the questions that these answers were written to, with the
+first two sentences) and questions.jsonl (held-out ones, of other diseases again). Diseases are dealt by seed.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedloom.base import rng
+from fedloom.base.files import write_atomic
+from fedloom.data.records import read_records
+
+Row = Mapping[str, str]
+
+
+def sentences(text: str, count: int) -> str:
+    """Return the first sentences of a text on one line."""
+    return " ".join(re.split(r"(?<=[.!?])\s+", " ".join(text.split()))[:count])
+
+
+def dealt(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
+    """Return rows by part, no disease in two of them: a fifth of the diseases for the pool, one for questions."""
+    diseases = sorted({row["focus"].casefold() for row in rows})
+    order = rng.numpy_random(seed, "medquad", "diseases").permutation(len(diseases))
+    fifth = len(diseases) // 5
+    part_of = {
+        diseases[at]: "pool" if place < fifth else "questions" if place < 2 * fifth else "documents"
+        for place, at in enumerate(order)
+    }
+    parts: dict[str, list[Row]] = {"pool": [], "questions": [], "documents": []}
+    shuffled = rng.numpy_random(seed, "medquad", "rows").permutation(len(rows))
+    for at in shuffled:
+        parts[part_of[rows[at]["focus"].casefold()]].append(rows[at])
+    return parts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the four files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--documents", type=int, default=20, help="of each source")
+    parser.add_argument("--pool", type=int, default=60)
+    parser.add_argument("--questions", type=int, default=70)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    parts = dealt([dict(record.values) for record in read_records(given.file)], given.seed)
+    owned: list[Row] = []
+    for source in sorted({row["source"] for row in parts["documents"]}):
+        owned += [row for row in parts["documents"] if row["source"] == source][: given.documents]
+    pool = [
+        {
+            "id": f"m{at}",
+            "domain": row["qtype"],
+            "document": sentences(row["answer"], 3),
+            "instruction": row["question"],
+            "response": sentences(row["answer"], 2),
+        }
+        for at, row in enumerate(parts["pool"][: given.pool])
+    ]
+    files = {
+        "pool": pool,
+        "documents": [{"text": sentences(row["answer"], 3), "client": row["source"]} for row in owned],
+        "gold": [_pair(row) for row in owned],
+        "questions": [_pair(row) for row in parts["questions"][: given.questions]],
+    }
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in files.items():
+        write_atomic(given.out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    sys.stdout.write(", ".join(f"{name} {len(rows)}" for name, rows in files.items()) + f", in {given.out}\n")
+    return 0
+
+
+def _pair(row: Row) -> dict[str, str]:
+    return {"instruction": row["question"], "output": sentences(row["answer"], 2), "client": row["source"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
