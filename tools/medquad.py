@@ -1,6 +1,6 @@
 """Real documents with known pairs: answers of MedQuAD as the notes of its seven sources.
 
-    python tools/medquad.py ../shared/data/medicine-medquad/medquad-dev.jsonl --out runs/medquad [--documents 20] [--seed 0]
+    python tools/medquad.py ../shared/data/medicine-medquad/medquad-dev.jsonl --out runs/medquad [--documents 20]
 
 Writes pool.jsonl (rows of diseases that no document and no question is about), documents.jsonl (the first three
 sentences of answers, owned by their sources), gold.jsonl (the questions that these answers were written to, with the

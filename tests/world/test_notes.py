@@ -52,4 +52,4 @@ def test_retrieved_examples_make_right_pairs_and_others_do_not(results):
         assert one["per_datum"].share - one["client_shortlist"].share > 0.3
         assert one["client_shortlist"].precision > one["random"].precision
         assert one["worst"].precision <= 0.05
-        assert one["shuffled"].precision < 0.35
+        assert one["shuffled"].precision < one["per_datum"].precision - 0.4
