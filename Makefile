@@ -6,6 +6,7 @@
 # make tune         the rate of each of them, picked on validation questions of other seeds
 # make coverage     how often the intervals hold the truth and the verdicts err, by simulation; 10 minutes
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
+# make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 4 minutes
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -19,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment bench clean
+.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -80,6 +81,11 @@ coverage: install
 alignment: install-report
 	@[ -e runs/alignment/start/report.md ] || $(FEDLOOM) run experiments/alignment_start.toml --quiet --out runs/alignment/start
 	$(FEDLOOM) bench experiments/suites/alignment.toml --out runs/alignment/suite
+
+u2s:
+	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
+	$(VENV)/bin/python tools/u2s.py
+	$(FEDLOOM) bench experiments/suites/u2s.toml --out runs/u2s
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.
