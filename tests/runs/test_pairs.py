@@ -217,10 +217,11 @@ def test_a_prompt_without_room_loses_examples_and_then_half_of_its_document(file
 
     def narrow(prompts, _):
         for place, prompt in enumerate(prompts):
-            shown.append(prompt[-1].text.count("<document"))
-            n_words = len(prompt[-1].text.split())
+            text = " ".join(turn.text for turn in prompt)
+            shown.append(text.count("<document"))
+            n_words = len(text.split())
             refused = f"{n_words} tokens, where the model takes fewer than 200" if n_words >= 200 else ""
-            yield place, Completion("" if refused else " What is it?\nResponse: figs", refused=refused)
+            yield place, Completion("" if refused else "What is it?\nResponse: figs", refused=refused)
 
     monkeypatch.setattr(analogical, "_answers", narrow)
     text = " ".join([TEXT] * 30)

@@ -78,11 +78,17 @@ def test_texts_of_any_script_are_documents():
 
 
 def test_a_prompt_shows_examples_and_ends_with_the_document():
-    (turn,) = prompts().prompt("Mira sells figs.", [ROW], KEY)
+    first, answer, last = prompts().prompt("Mira sells figs.", [ROW], KEY)
     own, others = fence("Mira sells figs.", KEY), fence(ROW.document, KEY)
-    assert turn.text.endswith(f"<document {own}>\nMira sells figs.\n</document {own}>\nInstruction:")
-    assert f"</document {others}>\nInstruction: What does Oren sell?\nResponse: Plums.\n" in turn.text
-    assert turn.text.index(others) < turn.text.index(own)
+    assert first.text.startswith("You write training data.")
+    assert first.text.endswith(f"\n\n<document {others}>\nOren sells plums.\n</document {others}>")
+    assert (answer.role, answer.text) == ("assistant", "Instruction: What does Oren sell?\nResponse: Plums.")
+    assert last.text == f"<document {own}>\nMira sells figs.\n</document {own}>"
+
+
+def test_a_prompt_without_examples_is_one_message():
+    (turn,) = prompts().prompt("Mira sells figs.", [], KEY)
+    assert turn.text.startswith("You write") and "Mira sells figs." in turn.text
 
 
 def test_a_fence_follows_from_document_and_key_alone():

@@ -1,4 +1,4 @@
-"""Pairs by analogy, without a model: the last example of a prompt with its words replaced by the document's.
+"""Pairs by analogy, without a model: the last example of a conversation with its words replaced by the document's.
 
 For tests, claims and machines without a model that follows examples. It isolates what examples are worth, as it knows
 nothing but them: each word of the example's document that the new document does not have is mapped to the word of the
@@ -18,11 +18,8 @@ from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, 
 
 __all__ = ["Analogical", "analogous", "mapping"]
 
-_DOCUMENT = r"<document (?P<mark>\w+)>\n(?P<document>.*?)\n</document (?P=mark)>\n"
-_EXAMPLE = re.compile(
-    _DOCUMENT + r"Instruction: (?P<instruction>.*?)\nResponse: (?P<response>.*?)(?=\n<document |\Z)", re.S
-)
-_LAST = re.compile(_DOCUMENT + r"Instruction:\Z", re.S)
+_DOCUMENT = re.compile(r"<document (?P<mark>\w+)>\n(?P<text>.*)\n</document (?P=mark)>\Z", re.DOTALL)
+_ANSWER = re.compile(r"Instruction: (?P<instruction>.*?)\nResponse: (?P<response>.*)", re.DOTALL)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _NEIGHBOURS = (-2, -1, 1, 2)
 
@@ -43,16 +40,18 @@ class Analogical(Completer):
 
 def _answers(prompts: Sequence[Prompt], _: Sampling) -> Iterator[tuple[int, Completion]]:
     for place, prompt in enumerate(prompts):
-        yield place, Completion(_completion(prompt[-1].text))
+        yield place, Completion(_completion(prompt))
 
 
-def _completion(prompt: str) -> str:
-    examples, last = list(_EXAMPLE.finditer(prompt)), _LAST.search(prompt)
-    if not examples or last is None:
+def _completion(prompt: Prompt) -> str:
+    texts = [turn.text for turn in prompt[-3:]]
+    if len(texts) < 3:
         return ""
-    shown = examples[-1]
-    found = analogous(shown["document"], shown["instruction"], shown["response"], last["document"])
-    return "" if found is None else f" {found[0]}\nResponse: {found[1]}"
+    example, answer, document = _DOCUMENT.search(texts[0]), _ANSWER.fullmatch(texts[1]), _DOCUMENT.search(texts[2])
+    if not example or not answer or not document:
+        return ""
+    found = analogous(example["text"], answer["instruction"], answer["response"], document["text"])
+    return "" if found is None else f"Instruction: {found[0]}\nResponse: {found[1]}"
 
 
 def analogous(example: str, instruction: str, response: str, document: str) -> tuple[str, str] | None:

@@ -21,7 +21,7 @@ from fedloom.contracts.synthesis import PoolRow
 
 __all__ = ["Prompts", "fence", "parsed", "prompts"]
 
-_PARTS = re.compile(r"\s*(?:Instruction:)?\s*(?P<instruction>.*?)\s*^[ \t]*Response:\s*(?P<response>.*)", re.S | re.M)
+_PARTS = re.compile(r"\s*(?:Instructions?:)?\s*(?P<instruction>.*?)\s*^[ \t]*Response:\s*(?P<response>.*)", re.S | re.M)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Prompts:
 
     version: int
     intro: str
-    example: str
-    ending: str
+    document: str
+    answer: str
     stop: tuple[str, ...]
 
     @property
@@ -40,18 +40,16 @@ class Prompts:
         return f"sha256:{json_sha256(vars(self))}"
 
     def prompt(self, document: str, examples: Sequence[PoolRow], key: bytes) -> Prompt:
-        """Return what a completer is asked: instruction, examples, document."""
-        shown = [
-            self.example.format(
-                fence=fence(row.document, key),
-                document=row.document,
-                instruction=row.instruction,
-                response=row.response,
-            )
-            for row in examples
-        ]
-        ending = self.ending.format(fence=fence(document, key), document=document)
-        return (Turn("user", "\n".join([self.intro.strip(), *shown, ending])),)
+        """Return the conversation that a completer is asked to go on with: examples, then the document."""
+        turns: list[Turn] = []
+        for row in examples:
+            answer = self.answer.format(instruction=row.instruction, response=row.response)
+            turns += [Turn("user", self._fenced(row.document, key)), Turn("assistant", answer.strip())]
+        first, *others = [*turns, Turn("user", self._fenced(document, key))]
+        return (Turn("user", f"{self.intro.strip()}\n\n{first.text}"), *others)
+
+    def _fenced(self, document: str, key: bytes) -> str:
+        return self.document.format(fence=fence(document, key), document=document).strip()
 
 
 @cache
@@ -76,7 +74,7 @@ def parsed(text: str) -> tuple[str, str] | None:
     True
     """
     found = _PARTS.fullmatch(text)
-    if found is None or re.search(r"^[ \t]*(?:Instruction|Response):", found["response"], re.M):
+    if found is None or re.search(r"^[ \t]*(?:Instructions?|Response):", found["response"], re.M):
         return None
     instruction, response = found["instruction"].strip(), found["response"].strip()
     return (instruction, response) if instruction and response else None
