@@ -36,7 +36,7 @@ ENTRIES = {
     "products": "g",
     "generation": "h",
 }
-LIMIT_S = {"cpu": 420, "cuda": 900}
+LIMIT_S = {"cpu": 600, "cuda": 900}
 """After so long an entry is stopped and counts as failed."""
 
 

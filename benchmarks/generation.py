@@ -68,7 +68,7 @@ def main(settings: Settings) -> list[Figure]:
     """Compare the ways for three sizes, with and without shared tokens."""
     if settings.device != "cpu":
         return []
-    sizes = [(TINY, 8, 4.0)] if settings.quick else [(EMBEDDED, 96, 24.0), (SMALL, 32, 24.0), (LARGE, 16, 24.0)]
+    sizes = [(TINY, 8, 4.0)] if settings.quick else [(EMBEDDED, 96, 24.0), (SMALL, 32, 24.0), (LARGE, 32, 24.0)]
     with tempfile.TemporaryDirectory() as folder:
         return [
             figure
@@ -80,7 +80,7 @@ def main(settings: Settings) -> list[Figure]:
 
 def _compare(shape: Shape, task: Task, folder: Path, settings: Settings) -> list[Figure]:
     source = base_folder(shape, folder)
-    sides = _sides(source, task, folder)
+    sides = _sides(source, task, folder, brief=shape == LARGE)
     seconds = alternate(sides, repeats=settings.repeats(2), settings=settings)
     n_tokens = sum(task.lengths)
     each = {name: one.scaled(1000 / n_tokens, "ms per token") for name, one in seconds.items()}
@@ -102,7 +102,9 @@ def _compare(shape: Shape, task: Task, folder: Path, settings: Settings) -> list
     ]
 
 
-def _sides(source: Path, task: Task, folder: Path) -> dict[str, Side]:
+def _sides(source: Path, task: Task, folder: Path, *, brief: bool) -> dict[str, Side]:
+    """Return the ways by name; `brief` leaves out those that no target is about."""
+
     def built(attention: str) -> LanguageModel:
         family: Any = CausalLM(path=str(source), dtype="float32", attention=attention)  # type: ignore[arg-type]
         return family.build(seed=0, device=torch.device("cpu"))
@@ -112,9 +114,11 @@ def _sides(source: Path, task: Task, folder: Path) -> dict[str, Side]:
     sides: dict[str, Side] = {
         "slots": partial(_decoded, ours, task),
         "transformers' cache in batches": partial(_decoded, theirs, task),
-        "transformers.generate": partial(_generated, Checkpoint("", source).module(dtype="float32").eval(), task),
     }
-    for kind in ("float32", "int8"):
+    if not brief:
+        module = Checkpoint("", source).module(dtype="float32").eval()
+        sides["transformers.generate"] = partial(_generated, module, task)
+    for kind in ("float32",) if brief else ("float32", "int8"):
         sides[f"CTranslate2, {kind}"] = partial(_translated, *_converted(source, folder, kind), task)
     return sides
 

@@ -11,6 +11,7 @@ import pytest
 from fedloom import api
 from fedloom.base.errors import CompletionError, ConfigError, DataError, RunError
 from fedloom.base.plugin import lookup
+from fedloom.completers.analogical import Analogical
 from fedloom.contracts.examples import Document, chat
 from fedloom.contracts.stages import Owner, Preparation
 from fedloom.runs.prepared import prepare
@@ -270,6 +271,46 @@ def test_a_generator_that_dies_keeps_what_it_answered(files, tmp_path, monkeypat
     assert (cost["calls"], cost["cached"]) == (1, 1)
 
 
+THREE = [TEXT, TEXT.replace("figs", "salt"), "The nurse Odo gives 30 drops of lumin to patients each evening."]
+
+
+def served(server, **fields):
+    return {"name": "openai", "url": server.url, "model": "judge", "retries": 0, "parallel": 1} | fields
+
+
+def test_a_server_on_this_machine_writes_the_same_pairs(files, openai_server):
+    server = openai_server(Analogical())
+    found = made(files, THREE, completer=served(server))
+    assert found.examples == made(files, THREE).examples
+    assert len(server.bodies) == 3 and found.examples and found.sent == {}
+
+
+@pytest.mark.parametrize("failure", ["closed", "hang", "garbage", "empty"])
+def test_a_server_that_fails_in_between_is_asked_for_the_rest_alone(files, tmp_path, openai_server, failure):
+    server = openai_server(Analogical(), failures={2: failure})
+    with pytest.raises(CompletionError):
+        made(files, THREE, tmp_path, completer=served(server, timeout_s=0.5))
+    kept = len((tmp_path / "answers.jsonl").read_text().splitlines())
+    found = made(files, THREE, tmp_path, completer=served(server, timeout_s=0.5))
+    assert found.examples == made(files, THREE).examples
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert (cost["calls"], cost["cached"]) == (3 - kept, kept) and kept >= 1
+
+
+def test_a_server_that_calls_a_prompt_too_long_gets_a_shorter_one(files, tmp_path, openai_server):
+    server = openai_server(Analogical(), failures={1: "too_long"})
+    made(files, [TEXT], tmp_path, selector={"name": "per_datum", "k": 2}, completer=served(server))
+    assert [len(body["messages"]) for body in server.bodies] == [5, 3]
+    (found,) = lines(tmp_path)
+    assert (found["examples"], found["reason"]) == (["trade"], "")
+
+
+def test_a_server_out_of_reach_is_told_of(files):
+    gone = {"name": "openai", "url": "http://127.0.0.1:9/v1", "model": "judge", "retries": 0, "timeout_s": 2}
+    with pytest.raises(CompletionError):
+        made(files, [TEXT], completer=gone)
+
+
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
@@ -295,8 +336,6 @@ def test_a_server_on_this_machine_is_not_remote(files):
 
 
 def test_prompts_to_a_remote_server_are_in_the_ledger(files, tmp_path, monkeypatch):
-    from fedloom.completers.analogical import Analogical
-
     monkeypatch.setattr(Analogical, "remote", lambda self: "api.example.com")
     run_to_the_end(run_of(files, prepare=[pairs(files, allow_remote=True)]), tmp_path / "run")
     sent = [one for one in logs(tmp_path / "run")["ledger.jsonl"] if "prompts to api.example.com" in one["what"]]
