@@ -274,7 +274,8 @@ class Llama(nn.Module):
         wanted = {name: one.shape for name, one in made.named_parameters() if not name.endswith(left_out)}
         if {name: tensor.shape for name, tensor in found.items()} != wanted:
             return None
-        return made.filled({name: tensor.to(device, dtype) for name, tensor in found.items()})
+        # One tensor after another, so that a large model does not lie in memory in two types.
+        return made.filled({name: found.pop(name).to(device, dtype) for name in list(found)})
 
     def forward(self, input_ids: Tensor, *, logits_to_keep: Kept = 0, **inputs: Any) -> Out:
         """Return the logits [B, T, V], or those that are to be kept; `inputs` as the body takes them."""
