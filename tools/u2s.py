@@ -24,7 +24,7 @@ from fedloom.base.plugin import lookup
 from fedloom.completers.analogical import analogous
 from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Selection, Selector, Similarities, Where
 from fedloom.synthesis.vectors import similarities
-from fedloom.world.notes import Note, notes
+from fedloom.world.notes import notes
 
 Choose = Callable[[Similarities, Where], Sequence[Selection]]
 
@@ -53,13 +53,10 @@ def _worst(near: Similarities, _: Where) -> list[Selection]:
 def measured(seed: int, *, noise: float, documents: int) -> dict[str, Result]:
     """Return what each way gives over the documents of all clients of one world."""
     world = notes(seed, documents=documents, noise=noise)
-    pool = [
-        PoolRow(id=str(at), document=one.document, instruction=one.instruction, response=one.response)
-        for at, one in enumerate(world.pool)
-    ]
+    pool = world.pool
     keys = [row.document for row in pool]
     dealt = [keys[at] for at in rng.numpy_random(seed, "shuffled keys").permutation(len(keys))]
-    found: dict[str, list[tuple[Note, tuple[str, str] | None]]] = {}
+    found: dict[str, list[tuple[PoolRow, tuple[str, str] | None]]] = {}
     for client, owned in world.clients.items():
         texts = [one.document for one in owned]
         where = Where(seed, client, tuple(map(json_sha256, texts)))
@@ -72,7 +69,7 @@ def measured(seed: int, *, noise: float, documents: int) -> dict[str, Result]:
     return {name: _result(pairs) for name, pairs in found.items()}
 
 
-def _made(row: PoolRow, one: Note) -> tuple[str, str] | None:
+def _made(row: PoolRow, one: PoolRow) -> tuple[str, str] | None:
     pair = analogous(row.document, row.instruction, row.response, one.document)
     if pair is None:
         return None
@@ -81,7 +78,7 @@ def _made(row: PoolRow, one: Note) -> tuple[str, str] | None:
     return None if verdict.reason else pair
 
 
-def _result(pairs: Sequence[tuple[Note, tuple[str, str] | None]]) -> Result:
+def _result(pairs: Sequence[tuple[PoolRow, tuple[str, str] | None]]) -> Result:
     kept = [(one, pair) for one, pair in pairs if pair is not None]
     right = sum((one.instruction, one.response) == pair for one, pair in kept)
     return Result(len(kept) / len(pairs), right / len(kept) if kept else 0.0)

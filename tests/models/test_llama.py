@@ -165,3 +165,11 @@ def test_the_first_step_of_the_embedded_model_imports_no_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(ROOT))
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]"])
+def test_damaged_settings_of_generation_are_refused_in_a_line(damage, tmp_path):
+    folder = model_folder(tmp_path)
+    (folder / "generation_config.json").write_text(damage)
+    with pytest.raises(ModelError, match=r"generation_config\.json: no JSON object .*; fetch it again\.$"):
+        CausalLM(path=str(folder)).build(seed=0, device=CPU)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fedloom import api
 from fedloom.base.errors import CompletionError, ConfigError, DataError, RunError
 from fedloom.base.plugin import lookup
 from fedloom.completers.analogical import Analogical
@@ -426,8 +425,3 @@ def test_wrong_words_end_in_one_line_and_exit_code_2(files, tmp_path, monkeypatc
     assert fedloom(monkeypatch, *given) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1 and why in told[0]
-
-
-def test_a_started_run_is_gone_on_with_by_its_directory(files, tmp_path):
-    run_to_the_end(run_of(files), tmp_path / "run")
-    assert not list(api.resume(tmp_path / "run")[1]) or adapters(tmp_path / "run")

@@ -80,7 +80,9 @@ class CTranslate2(Completer):
                 str(folder), compute_type=self.compute, inter_threads=1, intra_threads=self.threads
             )
             words = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-            yield _Session(self, translate, generator, source.tokenizer(), words, source.ends).answers
+            tokenizer = source.tokenizer()
+            stop = stop_tokens(self.template, tokenizer) | source.ends
+            yield _Session(self, translate, generator, tokenizer, words, stop).answers
 
     def _convert(self, source: Checkpoint, folder: Path) -> None:
         converters = library("ctranslate2.converters", "completer 'ctranslate2'")
@@ -106,7 +108,8 @@ class _Session:
     generator: Any
     tokenizer: Tokenizer
     words: Sequence[str]
-    ends: frozenset[int]
+    stop: frozenset[int]
+    """The tokens that end an answer."""
 
     def answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """Give the place of each prompt and its answer, prompts of like length together."""
@@ -117,11 +120,8 @@ class _Session:
             places = order[start : start + size]
             found = self._written([tokens[place] for place in places], sampling)
             for place, ids in zip(places, found, strict=True):
-                text = answer_text(ids, self._stop(), sampling, self.tokenizer)
+                text = answer_text(ids, self.stop, sampling, self.tokenizer)
                 yield place, Completion(text.strip(), len(ids), len(tokens[place]))
-
-    def _stop(self) -> frozenset[int]:
-        return stop_tokens(self.owner.template, self.tokenizer) | self.ends
 
     def _written(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
         if sampling.temperature:
@@ -130,7 +130,7 @@ class _Session:
         try:
             found = self.generator.generate_batch(
                 [[self.words[token] for token in prompt] for prompt in prompts],
-                end_token=[self.words[token] for token in sorted(self._stop())],
+                end_token=[self.words[token] for token in sorted(self.stop)],
                 return_end_token=True,
                 max_length=sampling.max_new_tokens,
                 include_prompt_in_result=False,

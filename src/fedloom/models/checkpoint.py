@@ -160,7 +160,10 @@ class Checkpoint:
         """The tokens that generation_config.json says end an answer, or config.json where there is no such file."""
         own = self.folder / "generation_config.json"
         file = own if own.is_file() else self.folder / "config.json"
-        stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        try:
+            stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise ModelError(f"{file}: no JSON object ({one_line(error)}); fetch it again.") from error
         return frozenset(end for end in (stated if isinstance(stated, list) else [stated]) if isinstance(end, int))
 
     def tokenizer(self) -> Tokenizer:

@@ -15,7 +15,7 @@ from fedloom.base.files import json_sha256
 from fedloom.contracts.synthesis import PoolRow
 from fedloom.data.forms import check_text
 from fedloom.data.records import Record, find_files, read_records
-from fedloom.synthesis.vectors import tfidf
+from fedloom.synthesis.vectors import tfidf_cosines
 from fedloom.text.words import words
 from fedloom.world import World
 
@@ -100,8 +100,7 @@ def refuse_overlap(ours: Mapping[str, str], theirs: Mapping[str, str], whose: st
     for name, text in ours.items():
         if (other := exact.get(tuple(words(text)))) is not None:
             _refuse(name, other, whose, "the same text")
-    mine, others = (tfidf([*texts.values()], fitted_on=[*ours.values()]) for texts in (ours, theirs))
-    cosines = mine @ others.T
+    cosines = tfidf_cosines([*theirs.values()], [*ours.values()]).T
     row, column = np.unravel_index(int(cosines.argmax()), cosines.shape)
     if cosines[row, column] > NEAR:
         _refuse([*ours][row], [*theirs][column], whose, f"nearly the same (cosine {cosines[row, column]:.2f})")

@@ -11,9 +11,7 @@ from fedloom.contracts.synthesis import Similarities
 from fedloom.text.embedding import embedded
 from fedloom.text.words import words
 
-__all__ = ["similarities", "tfidf"]
-
-Vectors = NDArray[np.float64]
+__all__ = ["similarities", "tfidf_cosines"]
 
 
 def similarities(documents: Sequence[str], pool: Sequence[str], *, encoder: str = "") -> Similarities:
@@ -21,18 +19,20 @@ def similarities(documents: Sequence[str], pool: Sequence[str], *, encoder: str 
 
     `encoder` is the folder of a sentence encoder; without one, TF-IDF is fitted on the pool (extra `text`).
     """
+    texts = [*documents, *pool]
     if encoder:
-        vectors = embedded([*documents, *pool], encoder).double().numpy()
-        own, others = vectors[: len(documents)], vectors[len(documents) :]
+        vectors = embedded(texts, encoder).double().numpy()
+        cosines = vectors @ vectors[len(documents) :].T
     else:
-        own, others = tfidf(documents, fitted_on=pool), tfidf(pool, fitted_on=pool)
-    return Similarities(own @ others.T, others @ others.T)
+        cosines = tfidf_cosines(texts, pool)
+    return Similarities(cosines[: len(documents)], cosines[len(documents) :])
 
 
-def tfidf(texts: Sequence[str], *, fitted_on: Sequence[str]) -> Vectors:
-    """Return unit vectors [N, W] of the words and pairs of words that the other texts have; zeros where none is."""
+def tfidf_cosines(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+    """Return the cosines [N, M] by TF-IDF of the words and pairs of words that the M others have, fitted on those."""
     vectoriser = library("sklearn.feature_extraction.text").TfidfVectorizer(analyzer=_terms)
-    return vectoriser.fit(fitted_on).transform(texts).toarray()
+    theirs = vectoriser.fit_transform(others)
+    return (vectoriser.transform(texts) @ theirs.T).toarray()
 
 
 def _terms(text: str) -> list[str]:

@@ -12,31 +12,23 @@ from random import Random
 from typing import Any
 
 from fedloom.base import rng
+from fedloom.base.files import json_sha256
+from fedloom.contracts.synthesis import PoolRow
 from fedloom.world.words import table
 
-__all__ = ["Note", "Notes", "notes"]
+__all__ = ["Notes", "notes"]
 
 _HOME = 0.9
 _SWAPPED = 0.3
 _SLOTS = "abc"
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A document and its true pair."""
-
-    domain: str
-    document: str
-    instruction: str
-    response: str
-
-
 @dataclass(frozen=True)
 class Notes:
     """A public pool, and the documents of each client."""
 
-    pool: tuple[Note, ...]
-    clients: dict[str, tuple[Note, ...]]
+    pool: tuple[PoolRow, ...]
+    clients: dict[str, tuple[PoolRow, ...]]
 
 
 def notes(seed: int, *, clients: int = 10, documents: int = 60, per_template: int = 2, noise: float = 0.0) -> Notes:
@@ -49,7 +41,7 @@ def notes(seed: int, *, clients: int = 10, documents: int = 60, per_template: in
         for template in domain["templates"]
         for _ in range(per_template)
     )
-    owned: dict[str, tuple[Note, ...]] = {}
+    owned: dict[str, tuple[PoolRow, ...]] = {}
     for number in range(clients):
         random = rng.python_random(seed, "notes", number)
         home = domains[number % len(domains)]
@@ -58,7 +50,7 @@ def notes(seed: int, *, clients: int = 10, documents: int = 60, per_template: in
     return Notes(pool, owned)
 
 
-def _note(random: Random, domain: dict[str, Any], template: dict[str, str], noise: float) -> Note:
+def _note(random: Random, domain: dict[str, Any], template: dict[str, str], noise: float) -> PoolRow:
     names = dict(zip(_SLOTS, _unlike_words(random, len(_SLOTS)), strict=True))
     n, m = random.sample(range(3, 90), 2)
     values = {**names, "n": str(n), "m": str(m)}
@@ -68,7 +60,14 @@ def _note(random: Random, domain: dict[str, Any], template: dict[str, str], nois
     if random.random() < _SWAPPED:
         sentences[0], sentences[1] = sentences[1], sentences[0]
     answer = str(n + m) if template["answer"] == "+" else template["answer"].format_map(values)
-    return Note(domain["name"], " ".join(sentences), template["question"].format_map(values), answer)
+    document = " ".join(sentences)
+    return PoolRow(
+        id=json_sha256(document)[:12],
+        domain=domain["name"],
+        document=document,
+        instruction=template["question"].format_map(values),
+        response=answer,
+    )
 
 
 def _unlike_words(random: Random, count: int) -> list[str]:
