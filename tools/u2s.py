@@ -22,7 +22,7 @@ from fedloom.base import rng
 from fedloom.base.files import json_sha256
 from fedloom.base.plugin import lookup
 from fedloom.completers.analogical import analogous
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Selection, Selector, Similarities, Where
+from fedloom.contracts.synthesis import Around, Candidate, Filter, PoolRow, Selection, Selector, Similarities, Where
 from fedloom.synthesis.vectors import similarities
 from fedloom.world.notes import notes
 
@@ -74,7 +74,7 @@ def _made(row: PoolRow, one: PoolRow) -> tuple[str, str] | None:
     if pair is None:
         return None
     candidate = Candidate(id="", document=one.document, instruction=pair[0], response=pair[1], examples=(row,))
-    (verdict,) = lookup(Filter, "form")()([candidate], [])
+    (verdict,) = lookup(Filter, "form")()([candidate], Around())
     return None if verdict.reason else pair
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedloom.base.plugin import lookup, names
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow
+from fedloom.contracts.synthesis import Around, Candidate, Filter, PoolRow
 from fedloom.synthesis.chain import counts, judged
 
 ROW = PoolRow(
@@ -21,7 +21,7 @@ def candidate(instruction=GOOD[0], response=GOOD[1], name="d0", document=DOCUMEN
 
 
 def verdicts(name, *candidates, **settings):
-    return lookup(Filter, name)(**settings)([*candidates], [ROW])
+    return lookup(Filter, name)(**settings)([*candidates], Around([ROW]))
 
 
 def reason(name, *args, **settings):
@@ -110,7 +110,7 @@ def test_a_chain_stops_at_the_first_reason_and_counts_add_up():
         candidate(name="again"),
     ]
     steps = [lookup(Filter, name)() for name in ("form", "grounding", "duplicate")]
-    found = judged(candidates, {"lost": "too_long"}, steps, [ROW])
+    found = judged(candidates, {"lost": "too_long"}, steps, Around([ROW]))
     assert [one.reason for one in found] == ["", "too_long", "no_pair", "ungrounded", "duplicate"]
     assert [list(one.verdicts) for one in found][1:4] == [["generation"], ["form"], ["form", "grounding"]]
     told = counts(found)
@@ -120,7 +120,7 @@ def test_a_chain_stops_at_the_first_reason_and_counts_add_up():
 
 
 def test_an_empty_chain_keeps_everything():
-    assert counts(judged([candidate()], {}, [], [ROW])) == {"generated": 1, "accepted": 1}
+    assert counts(judged([candidate()], {}, [], Around([ROW]))) == {"generated": 1, "accepted": 1}
 
 
 @pytest.mark.parametrize("name", names(Filter))
@@ -128,6 +128,6 @@ def test_filters_that_look_at_other_candidates_say_so(name):
     step = lookup(Filter, name)(**({"drop": 0.7} if name == "quality" else {}))
     pairs = [GOOD, GOOD, ("Where does the nurse Mira work?", "In Lodz."), ("Who gives zolin to patients?", "Mira.")]
     candidates = [candidate(*pair, name=str(at)) for at, pair in enumerate(pairs)]
-    alone = [step([one], [ROW])[0].reason for one in candidates]
-    together = [one.reason for one in step(candidates, [ROW])]
+    alone = [step([one], Around([ROW]))[0].reason for one in candidates]
+    together = [one.reason for one in step(candidates, Around([ROW]))]
     assert (alone == together) == (not step.brings_in())

@@ -9,6 +9,7 @@ Shape letters: N documents of a client, M rows of the pool.
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedloom.base.plugin import Family
 
-__all__ = ["Candidate", "Filter", "PoolRow", "Selection", "Selector", "Similarities", "Verdict", "Where"]
+__all__ = ["Around", "Candidate", "Filter", "PoolRow", "Selection", "Selector", "Similarities", "Verdict", "Where"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,8 @@ class Candidate:
     response: str
     examples: tuple[PoolRow, ...] = ()
     """The examples that the completer was shown."""
+    others: tuple[str, ...] = ()
+    """Further responses to the same instruction, drawn to see whether they agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,15 @@ class Verdict:
     """What was measured, where a number was."""
 
 
+@dataclass(frozen=True)
+class Around:
+    """What a filter may look at besides the candidates."""
+
+    pool: Sequence[PoolRow] = ()
+    answers: Path | None = None
+    """The file that keeps what a filter asks a completer; None: a file that goes with the call."""
+
+
 class Filter(Family):
     """One step of the chain that decides which candidates are kept."""
 
@@ -106,8 +118,8 @@ class Filter(Family):
     """Every reason that the filter gives."""
 
     @abstractmethod
-    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
-        """Return a verdict for each of one client's candidates, which all earlier filters have kept."""
+    def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
+        """Return a verdict for each of one owner's candidates, which all earlier filters have kept."""
 
     def brings_in(self) -> str:
         """Return the setting by which one candidate decides about another; "" if there is none."""

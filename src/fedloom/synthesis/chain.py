@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 
 __all__ = ["Judged", "counts", "judged"]
 
@@ -29,7 +29,7 @@ class Judged:
 
 
 def judged(
-    candidates: Sequence[Candidate], lost: Mapping[str, str], filters: Sequence[Filter], pool: Sequence[PoolRow]
+    candidates: Sequence[Candidate], lost: Mapping[str, str], filters: Sequence[Filter], around: Around
 ) -> list[Judged]:
     """Return one client's candidates with their verdicts; each filter sees what all before it have kept.
 
@@ -40,7 +40,7 @@ def judged(
         left = [one for one in found if not one.reason]
         if not left:
             break
-        for one, verdict in zip(left, step([one.candidate for one in left], pool), strict=True):
+        for one, verdict in zip(left, step([one.candidate for one in left], around), strict=True):
             one.verdicts[step.name] = verdict
     return found
 

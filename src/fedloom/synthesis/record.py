@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow
+from fedloom.contracts.synthesis import Around, Candidate, Filter, PoolRow
 from fedloom.synthesis.asking import Completed
 from fedloom.synthesis.chain import Judged, judged
 from fedloom.synthesis.prompting import parsed
@@ -17,13 +17,11 @@ from fedloom.synthesis.prompting import parsed
 __all__ = ["judged_completions", "lines"]
 
 
-def judged_completions(
-    written: Sequence[Completed], filters: Sequence[Filter], pool: Sequence[PoolRow]
-) -> list[Judged]:
+def judged_completions(written: Sequence[Completed], filters: Sequence[Filter], around: Around) -> list[Judged]:
     """Return each completion as a candidate with its verdicts; one without a text is dropped for the reason it has."""
-    candidates = [_candidate(one, pool) for one in written]
+    candidates = [_candidate(one, around.pool) for one in written]
     lost = {one.job.id: one.refused for one in written if one.refused}
-    return judged(candidates, lost, filters, pool)
+    return judged(candidates, lost, filters, around)
 
 
 def _candidate(one: Completed, pool: Sequence[PoolRow]) -> Candidate:

@@ -9,6 +9,7 @@ are cut at quantiles of each client. Which data, models and bounds were used is 
 
     prepared/AT_pairs/CLIENT/answers.jsonl    what the completer has answered, so that nothing is asked twice
     prepared/AT_pairs/CLIENT/pairs.jsonl      every pair with its examples and verdicts, dropped ones too
+    prepared/AT_pairs/CLIENT/verdicts.jsonl   what completers that filters ask have answered
     prepared/AT_pairs/CLIENT/key              what fences are made with; read by its owner alone
 """
 
@@ -29,7 +30,7 @@ from fedloom.completers.answer_file import Budget, Counts, asking
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.stages import Made, Owner, Preparation
-from fedloom.contracts.synthesis import Filter, Selector, Where
+from fedloom.contracts.synthesis import Around, Filter, Selector, Where
 from fedloom.synthesis.asking import Completed, Job, Prompting, completed
 from fedloom.synthesis.chain import counts
 from fedloom.synthesis.passages import Passage, divided, unreadable
@@ -135,7 +136,7 @@ class Pairs(Preparation):
         with asking(self.completer, folder / "answers.jsonl", budget) as asker:
             written = completed(jobs, self._prompting(pool, owner, folder), asker, divide=self.divide)
         written = sorted([*lost, *written], key=_place)
-        found = judged_completions(written, self.filters, pool.rows)
+        found = judged_completions(written, self.filters, Around(pool.rows, folder / "verdicts.jsonl"))
         facts = {"client": owner.name, "generator": self.completer.identity(), "seed": owner.seed}
         write_atomic(folder / "pairs.jsonl", lines(written, found, pool.rows, facts))
         _write_cost(folder / "cost.json", asker.counts, time.monotonic() - start_s)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fedloom.base.plugin import Fraction, plugin
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 from fedloom.synthesis.filters._overlap import overlaps
 from fedloom.text.words import words
 
@@ -21,9 +21,9 @@ class Copy(Filter):
     overlap: Fraction = 0.9
     """ROUGE-L with the instruction of a shown example from which on a candidate's counts as a copy."""
 
-    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
+    def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict for each candidate by itself."""
-        known = {tuple(words(row.instruction)) for row in pool}
+        known = {tuple(words(row.instruction)) for row in around.pool}
         return [Verdict(self._reason(one, known)) for one in candidates]
 
     def _reason(self, one: Candidate, known: set[tuple[str, ...]]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fedloom.base.plugin import Fraction, plugin
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 from fedloom.synthesis.filters._overlap import overlaps
 from fedloom.text.words import words
 
@@ -26,7 +26,7 @@ class Duplicate(Filter):
     overlap: Fraction = 0.7
     """ROUGE-L of two instructions from which on they are one."""
 
-    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
+    def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict for each candidate beside those kept before it."""
         kept: list[str] = []
         pairs: set[tuple[str, ...]] = set()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fedloom.base.plugin import AtLeast, plugin
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 from fedloom.text.words import words
 
 __all__ = ["Form"]
@@ -23,7 +23,7 @@ class Form(Filter):
     response_words: tuple[AtLeast, AtLeast] = (1, 1024)
     """Fewest and most words of a response."""
 
-    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
+    def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict for each candidate by itself."""
         return [Verdict(self._reason(one)) for one in candidates]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fedloom.base.plugin import Fraction, plugin
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 from fedloom.evaluation.metrics.numeric_match import numbers
 from fedloom.text.words import words
 
@@ -28,7 +28,7 @@ class Grounding(Filter):
     sums: bool = False
     """Whether a number may also be the sum, difference or product of two numbers of the document, as in mathematics."""
 
-    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
+    def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict and the share of grounded words for each candidate by itself."""
         return [self._verdict(one) for one in candidates]
 

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from typing import ClassVar
 
 from fedloom.base.plugin import Count, plugin
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 from fedloom.text.words import words
 
 __all__ = ["Leakage", "longest_shared"]
@@ -35,7 +35,7 @@ class Leakage(Filter):
     personal: bool = False
     """Whether pairs with mail addresses, telephone or insurance numbers are dropped."""
 
-    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
+    def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict and the longest run for each candidate by itself."""
         return [self._verdict(one) for one in candidates]
 

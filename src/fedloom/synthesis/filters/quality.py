@@ -18,7 +18,7 @@ from fedloom.base.plugin import Fraction, default, lookup, plugin
 from fedloom.contracts.examples import chat
 from fedloom.contracts.federated import ModelFamily, Task
 from fedloom.contracts.language import language_model
-from fedloom.contracts.synthesis import Candidate, Filter, PoolRow, Verdict
+from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 from fedloom.evaluation.difficulty import difficulties
 
 __all__ = ["Quality"]
@@ -36,7 +36,7 @@ class Quality(Filter):
     """The model whose losses are taken."""
     device: Device = "auto"
 
-    def __call__(self, candidates: Sequence[Candidate], pool: Sequence[PoolRow]) -> list[Verdict]:
+    def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict and the IRA, in nats a token, for each candidate beside the client's others."""
         model = language_model(self.model.build(seed=0, device=device_of(self.device)))
         task = lookup(Task, "sft")()
