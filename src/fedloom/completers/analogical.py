@@ -38,7 +38,7 @@ class Analogical(Completer):
         yield _answers
 
 
-def _answers(prompts: Sequence[Prompt], _: Sampling) -> Iterator[tuple[int, Completion]]:
+def _answers(prompts: Sequence[Prompt], _: Sampling, __: Sequence[int] = ()) -> Iterator[tuple[int, Completion]]:
     for place, prompt in enumerate(prompts):
         yield place, Completion(_completion(prompt))
 

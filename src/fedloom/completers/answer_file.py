@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -91,25 +91,25 @@ class Asker:
         keys = [_key(_record(self._identity, prompt, sampling)) for prompt, sampling in requests]
         left = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._known}
         self.counts.cached += len(keys) - len(left)
-        by_sampling: dict[Sampling, list[tuple[str, Prompt]]] = {}
-        for key, (prompt, sampling) in left.items():
-            by_sampling.setdefault(sampling, []).append((key, prompt))
-        for sampling, wanted in by_sampling.items():
+        together: dict[Sampling, list[tuple[str, Request]]] = {}
+        for key, request in left.items():
+            together.setdefault(replace(request[1], seed=0), []).append((key, request))
+        for wanted in together.values():
             while wanted:
-                group = self._within_budget(wanted[: self._completer.together()], sampling)
-                self._ask_group(group, sampling)
+                group = self._within_budget(wanted[: self._completer.together()])
+                self._ask_group(group)
                 wanted = wanted[len(group) :]
         return [self._known[key] for key in keys]
 
-    def _within_budget(self, group: list[tuple[str, Prompt]], sampling: Sampling) -> list[tuple[str, Prompt]]:
+    def _within_budget(self, group: list[tuple[str, Request]]) -> list[tuple[str, Request]]:
         """Return the first prompts of a group that surely fit into the budget; if there is none, refuse."""
         requests, tokens = self._budget.max_requests, self._budget.max_tokens
         if requests is not None:
             group = group[: max(0, requests - self._asked)]
         if tokens is not None:
             total, fitting = self._spent, 0
-            for _, prompt in group:
-                total += _most_tokens([turn.text for turn in prompt], sampling.max_new_tokens)
+            for _, request in group:
+                total += _most_of(request)
                 fitting += total <= tokens
             group = group[:fitting]
         if not group:
@@ -122,16 +122,19 @@ class Asker:
             )
         return group
 
-    def _ask_group(self, group: Sequence[tuple[str, Prompt]], sampling: Sampling) -> None:
+    def _ask_group(self, group: Sequence[tuple[str, Request]]) -> None:
         if self._answer is None:
             self._answer = self._stack.enter_context(self._completer.opened())
         missing = set(range(len(group)))
-        for place, completion in self._answer([prompt for _, prompt in group], sampling):
-            key, prompt = group[place]
+        prompts, samplings = zip(*(request for _, request in group), strict=True)
+        seeds = [one.seed for one in samplings]
+        own = (seeds,) if len(set(seeds)) > 1 else ()
+        for place, completion in self._answer(prompts, samplings[0], *own):
+            key, request = group[place]
             told = {name: value for name, value in asdict(completion).items() if name != "refused" or value}
-            self._write({"key": key, **_record(self._identity, prompt, sampling), **told})
+            self._write({"key": key, **_record(self._identity, *request), **told})
             self._known[key] = completion
-            self._count(_most_tokens([turn.text for turn in prompt], sampling.max_new_tokens), completion)
+            self._count(_most_of(request), completion)
             missing.remove(place)
         if missing:
             raise CompletionError(f"{self._path}: no answer came to {len(missing)} of {len(group)} prompts; ask again.")
@@ -152,6 +155,11 @@ class Asker:
 def _most_tokens(texts: Iterable[str], max_new_tokens: int) -> int:
     """Return what a request may cost at most: a token has a byte at least."""
     return sum(len(text.encode(errors="replace")) for text in texts) + _MARKUP_TOKENS + max_new_tokens
+
+
+def _most_of(request: Request) -> int:
+    prompt, sampling = request
+    return _most_tokens([turn.text for turn in prompt], sampling.max_new_tokens)
 
 
 def _cost(most: int, completion: Completion) -> int:

@@ -92,6 +92,7 @@ def _answers(
     patterns: Sequence[tuple[re.Pattern[str], str]],
     prompts: Sequence[Prompt],
     _: Sampling,
+    __: Sequence[int] = (),
 ) -> Iterator[tuple[int, Completion]]:
     for place, prompt in enumerate(prompts):
         asked = prompt[-1].text

@@ -111,14 +111,17 @@ class _Session:
     stop: frozenset[int]
     """The tokens that end an answer."""
 
-    def answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+    def answers(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Completion]]:
         """Give the place of each prompt and its answer, prompts of like length together."""
         tokens = [prompt_tokens(self.owner.template, prompt, self.tokenizer) for prompt in prompts]
         order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
         size = 1 if sampling.temperature else self.owner.batch
         for start in range(0, len(order), size):
             places = order[start : start + size]
-            found = self._written([tokens[place] for place in places], sampling)
+            drawn = replace(sampling, seed=seeds[places[0]]) if seeds else sampling  # who draws is asked alone
+            found = self._written([tokens[place] for place in places], drawn)
             for place, ids in zip(places, found, strict=True):
                 text = answer_text(ids, self.stop, sampling, self.tokenizer)
                 yield place, Completion(text.strip(), len(ids), len(tokens[place]))

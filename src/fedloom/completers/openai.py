@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -128,11 +128,12 @@ class OpenAIServer(Completer):
         return key
 
     def _answers(
-        self, server: "_Server", prompts: Sequence[Prompt], sampling: Sampling
+        self, server: "_Server", prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int] = ()
     ) -> Iterator[tuple[int, Completion]]:
         failed: BaseException | None = None
         with ThreadPoolExecutor(self.parallel) as pool:
-            futures = {pool.submit(server.answer, prompt, sampling): place for place, prompt in enumerate(prompts)}
+            each = [replace(sampling, seed=seed) for seed in seeds] or [sampling] * len(prompts)
+            futures = {pool.submit(server.answer, *one): at for at, one in enumerate(zip(prompts, each, strict=True))}
             for future in as_completed(futures):
                 if future.cancelled():
                     continue

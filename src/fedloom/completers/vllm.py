@@ -9,7 +9,7 @@ to rounding.
 import contextlib
 import json
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,10 +71,14 @@ class Vllm(Completer):
         )
         request = lora.LoRARequest("adapter", 1, self.adapter) if self.adapter else None
 
-        def answer(prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        def answer(
+            prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int] = ()
+        ) -> Iterator[tuple[int, Completion]]:
             tokens = [prompt_tokens(self.template, prompt, engine.get_tokenizer()) for prompt in prompts]
             stop = sorted(stop_tokens(self.template, engine.get_tokenizer()))
-            drawn = [vllm.SamplingParams(**_options(prompt, sampling, stop)) for prompt in tokens]
+            each = [replace(sampling, seed=seed) for seed in seeds] or [sampling] * len(tokens)
+            options = [_options(prompt, own, stop) for prompt, own in zip(tokens, each, strict=True)]
+            drawn = [vllm.SamplingParams(**one) for one in options]
             asked = [{"prompt_token_ids": prompt} for prompt in tokens]
             try:
                 outputs = engine.generate(asked, drawn, lora_request=request, use_tqdm=False)

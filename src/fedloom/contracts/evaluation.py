@@ -6,10 +6,10 @@ itself, so that one driver (`examining.py`) resumes and counts for all of them. 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.mean import Mean
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Prompt = tuple[Turn, ...]
-"""A conversation that ends with a user's turn."""
+"""A conversation that ends with a user's turn; an empty one asks a model of ours for the question that begins one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +65,20 @@ class Completion:
     """Why this prompt has no answer and never will, such as its length; the text is blank then."""
 
 
-Answer = Callable[[Sequence[Prompt], Sampling], Iterator[tuple[int, Completion]]]
-"""Gives the place of each prompt with its answer, as soon as it is there and in any order.
+class Answer(Protocol):
+    """What an opened completer answers by."""
 
-With equal sampling an answer depends on its prompt alone, not on what is asked beside it, as far as the completer
-controls that. A prompt that can never be answered gets a Completion with `refused`. Where one gets no answer for
-another reason, which time or other settings may mend, the others' are given first, then CompletionError is raised.
-"""
+    def __call__(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int] = (), /
+    ) -> Iterator[tuple[int, Completion]]:
+        """Give the place of each prompt with its answer, as soon as it is there and in any order.
+
+        `seeds`, one for each prompt, take the place of `sampling.seed`. With equal sampling and seed an answer depends
+        on its prompt alone, not on what is asked beside it, as far as the completer controls that. A prompt that can
+        never be answered gets a Completion with `refused`. Where one gets no answer for another reason, which time or
+        other settings may mend, the others' are given first, then CompletionError is raised.
+        """
+        ...
 
 
 class Completer(Family):

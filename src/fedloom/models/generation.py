@@ -9,6 +9,7 @@ answer depends on prompt, sampling and seed alone. Who stands beside it enters t
 as in greedy answers: a neighbour's length moves them in the last bits, which changes a token about once in 10^6.
 """
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.evaluation import Completion, Prompt, Sampling
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
-from fedloom.contracts.language import LanguageModel, Tokenizer
+from fedloom.contracts.language import LanguageModel, Piece, Tokenizer
 from fedloom.models.decoder import Ended, Pick, decode
 from fedloom.text.masks import pieces_to_tokens
 
@@ -30,6 +31,7 @@ __all__ = [
     "complete_tokens",
     "complete_with",
     "draw",
+    "opening",
     "prompt_tokens",
     "stop_tokens",
     "template_tokens",
@@ -58,12 +60,12 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, *, temperature: float, top_p: flo
     return torch.searchsorted(sums_BV, wanted_B1, right=True)[:, 0]
 
 
-def _picker(prompts: Sequence[Sequence[int]], sampling: Sampling) -> Pick:
+def _picker(prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> Pick:
     generators: dict[int, torch.Generator] = {}
 
     def uniform(row: int) -> Tensor:
         if row not in generators:
-            generators[row] = rng.generator("answer", sampling.seed, " ".join(map(str, prompts[row])))
+            generators[row] = rng.generator("answer", seeds[row], " ".join(map(str, prompts[row])))
         return torch.rand((), generator=generators[row], dtype=torch.float64)
 
     def pick(logits_BV: Tensor, rows: Sequence[int]) -> Tensor:
@@ -88,6 +90,7 @@ def complete_tokens(
     *,
     stop: Collection[int],
     batch: int,
+    seeds: Sequence[int] = (),
 ) -> Iterator[tuple[int, Completion]]:
     """Give the place of each prompt of tokens and its answer, `batch` of them at a time, short prompts first.
 
@@ -111,7 +114,7 @@ def complete_tokens(
         stop=stop,
         max_new_tokens=sampling.max_new_tokens,
         slots=batch,
-        pick=_picker(asked, sampling),
+        pick=_picker(asked, sampling, [seeds[place] if seeds else sampling.seed for place in fitting]),
         ended=_end([room - len(prompt) for prompt in asked], sampling, model.tokenizer),
     )
     for row, answer in answers:
@@ -125,19 +128,50 @@ def complete_with(
     template: Template,
     prompts: Sequence[Prompt],
     sampling: Sampling,
+    seeds: Sequence[int] = (),
     *,
     batch: int = 16,
 ) -> Iterator[tuple[int, Completion]]:
-    """Give the place of each prompt and its answer without outer white space, as `complete_tokens` does."""
-    tokens = [prompt_tokens(template, prompt, model.tokenizer) for prompt in prompts]
+    """Give the place of each prompt and its answer without outer white space, as `complete_tokens` does.
+
+    An empty prompt is answered by the question that begins a conversation.
+    """
     stop = stop_tokens(template, model.tokenizer)
-    for place, answer in complete_tokens(model, params, tokens, sampling, stop=stop, batch=batch):
-        yield place, replace(answer, text=answer.text.strip())
+    places = [place for place, prompt in enumerate(prompts) if prompt]
+    tokens = [prompt_tokens(template, prompts[place], model.tokenizer) for place in places]
+    parts = [(places, tokens, sampling)]
+    if opened := [place for place, prompt in enumerate(prompts) if not prompt]:
+        begun, behind = opening(template, model.tokenizer)
+        parts.append((opened, [begun] * len(opened), replace(sampling, stop=(*sampling.stop, behind))))
+    for places, tokens, drawn in parts:
+        own = [seeds[place] for place in places] if seeds else ()
+        for at, answer in complete_tokens(model, params, tokens, drawn, stop=stop, batch=batch, seeds=own):
+            yield places[at], replace(answer, text=answer.text.strip())
 
 
 def prompt_tokens(template: Template, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[int]:
     """Return a conversation as tokens up to where the answer to its last question begins."""
     return template_tokens(template, turns, tokenizer)[0]
+
+
+def opening(template: Template, tokenizer: Tokenizer) -> tuple[list[int], str]:
+    """Return the tokens before a conversation's first question, and a text that ends any question: what follows it.
+
+    Raises ModelError for a template that does not write a question as it stands.
+    """
+    probe = "0a1b2c"
+    pieces = template.pieces((Turn("user", probe), Turn("assistant", probe)), tokenizer)
+    asked = "".join(piece.text for piece in itertools.takewhile(lambda piece: not piece.supervised, pieces))
+    before, found, behind = asked.partition(probe)
+    special = next((text for text in tokenizer.all_special_tokens if behind.lstrip().startswith(text)), "")
+    end = special or behind.rstrip()
+    tokens, _ = pieces_to_tokens([Piece(before, supervised=False)], tokenizer, begin=template.begins)
+    if not found or not end or not tokens:
+        raise ModelError(
+            f"template '{template.name}': nothing tells where a question begins and ends, so no model can write one; "
+            "take another template."
+        )
+    return tokens, end
 
 
 def template_tokens(template: Template, turns: Sequence[Turn], tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
