@@ -97,8 +97,12 @@ def test_unchanged_stages_are_no_stages(tmp_path):
     staged = ended(read_run(TABLE | {"prepare": ["unchanged"], "refine": ["unchanged"]}), tmp_path / "staged")
     assert adapters(plain) == adapters(staged) != {}
     both = [logs(folder) for folder in (plain, staged)]
-    assert both[0]["results.jsonl"] == both[1]["results.jsonl"]
-    assert both[0]["metrics.jsonl"] == [one for one in both[1]["metrics.jsonl"] if one["phase"] != "refine"]
+    for name in ("results.jsonl", "metrics.jsonl"):
+        assert both[0][name] == [one for one in both[1][name] if one["phase"] not in ("refine", "tuned")]
+    tuned, last = (
+        [one | {"phase": ""} for one in both[1]["results.jsonl"] if one["phase"] == p] for p in ("tuned", "final")
+    )
+    assert tuned == last != []
 
 
 def test_both_stages_are_in_ledger_report_and_show(tmp_path, monkeypatch, capsys):

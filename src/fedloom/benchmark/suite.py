@@ -1,7 +1,7 @@
 """Suites: a matrix of data sets, methods and seeds, each cell an ordinary run, and what is claimed of them all.
 
 A cell's run file is `common`, over it `data.<data>`, over it `methods.<method>`, over it `methods.<method>.on.<data>`,
-over it the seed. Tables are merged key by key; one that names another plug-in replaces the table below it whole, since
+over it the seed, which also stands for {seed} in its texts. Tables are merged key by key; one that names another plug-in replaces the table below it whole, since
 the keys of one plug-in mean nothing to another. Keys of a table without a name are for whichever is named above.
 """
 
@@ -260,11 +260,20 @@ def cells_of(suite: Suite) -> list[Cell]:
 def _run(suite: Suite, data: str, method: str, seed: int) -> TuningRun:
     layers = _layers(suite, data, method)
     seeded = (f"{key}={seed}" for key in suite.seed_keys)
-    table = reduce(config.apply_override, seeded, reduce(merged, layers.values(), _empty()))
+    table = reduce(config.apply_override, seeded, _with_seed(reduce(merged, layers.values(), _empty()), seed))
     try:
         return read_run(table)
     except FedloomError as error:
         raise type(error)(f"{_place(str(error), layers)} (cell {data}/{method}, seed {seed})") from error
+
+
+def _with_seed(value: Any, seed: int) -> Any:
+    """Return a table with the seed in place of {seed} in its texts, as where each seed has a file of its own."""
+    if isinstance(value, Mapping):
+        return {key: _with_seed(one, seed) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_seed(one, seed) for one in value]
+    return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
 
 
 def _layers(suite: Suite, data: str, method: str) -> dict[str, Overlay]:

@@ -20,7 +20,7 @@ from fedloom.base.files import disk_errors, held, json_sha256
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
-__all__ = ["Asker", "Budget", "Counts", "Request", "asking"]
+__all__ = ["Asker", "Budget", "Counts", "Request", "asking", "bytes_asked"]
 
 Request = tuple[Prompt, Sampling]
 
@@ -169,6 +169,12 @@ def _cost(most: int, completion: Completion) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------- the file
+
+
+def bytes_asked(path: Path) -> int:
+    """Return the bytes of all prompts that a file of answers tells of."""
+    asked = [json.loads(line)["prompt"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return sum(len(text.encode()) for prompt in asked for _, text in prompt)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.mean import Mean
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Example
@@ -85,6 +86,10 @@ class Refined:
     """The same names and shapes."""
     counts: Mapping[str, float] = field(default_factory=dict[str, float])
     """What was done, by name: numbers for the metrics."""
+    sent: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Bytes that left the server for others than the clients, by what they were; empty: nothing did."""
+    scores: Mapping[str, Mean] = field(default_factory=dict[str, Mean])
+    """What was measured, by name: averages, which no cycle adds up."""
 
 
 class Refinement(Family):
@@ -98,3 +103,11 @@ class Refinement(Family):
     @abstractmethod
     def __call__(self, trained: Trained) -> Refined:
         """Return the refined parameters; made again from the same state they are the same, bit for bit."""
+
+    def identity(self) -> str:
+        """Return what the refined parameters depend on besides settings and state, such as the content of a file."""
+        return ""
+
+    def public_texts(self) -> Mapping[str, str]:
+        """Return public texts, by id, that are learnt from or shown: none of them may be measured by."""
+        return {}

@@ -1,4 +1,4 @@
-"""The contracts of generated instruction data: pool rows, candidates, verdicts; who selects examples, who filters.
+"""The contracts of generated instruction data: pool rows, candidates, verdicts; who selects, who asks, who filters.
 
 A client's documents become candidates by a completer that is shown examples of the pool; a chain of filters decides
 which candidates are trained on. Pool rows are public. Documents and candidates never leave the client.
@@ -16,8 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.plugin import Family
+from fedloom.contracts.evaluation import Prompt
 
-__all__ = ["Around", "Candidate", "Filter", "PoolRow", "Selection", "Selector", "Similarities", "Verdict", "Where"]
+__all__ = [
+    "Around",
+    "Ask",
+    "Candidate",
+    "Filter",
+    "PoolRow",
+    "Questioner",
+    "Selection",
+    "Selector",
+    "Similarities",
+    "Verdict",
+    "Where",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,39 @@ class Selector(Family):
     def brings_in(self) -> str:
         """Return the setting by which one document decides about another's examples; "" if there is none."""
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a model is asked to write one new question by."""
+
+    prompt: Prompt
+    """Empty: the model begins a conversation."""
+    examples: tuple[PoolRow, ...] = ()
+    """The public examples that the prompt shows."""
+    text: str = ""
+    """What is taken as it stands, without a model being asked."""
+
+
+class Questioner(Family):
+    """How a model is brought to write new questions."""
+
+    folder = "fedloom.synthesis.questioners"
+    drafts: ClassVar[bool] = False
+    """Whether a response is written beside each question."""
+
+    @property
+    def shows(self) -> int:
+        """Public seeds that it needs at least."""
+        return 0
+
+    @abstractmethod
+    def asks(self, seeds: Sequence[PoolRow], count: int, seed: int) -> list[Ask]:
+        """Return what to ask for as many questions; what is drawn is drawn by the seed."""
+
+    @abstractmethod
+    def read(self, text: str) -> tuple[str, str]:
+        """Return the question and the response that a completion holds; ("", "") for none, a blank response too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

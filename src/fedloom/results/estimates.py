@@ -21,7 +21,7 @@ __all__ = ["FACTS", "TEST", "Estimate", "Phase", "Runs", "Where", "contrast", "c
 Runs = Sequence[Mapping[int, Outcome]]
 """Runs of one kind, by data set and by seed."""
 
-Phase = Literal["base", "final"]
+Phase = Literal["base", "tuned", "final"]
 Row = TypeVar("Row", bound=Hashable)
 Column = TypeVar("Column", bound=Hashable)
 Value = TypeVar("Value")

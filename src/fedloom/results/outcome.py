@@ -49,7 +49,7 @@ class Outcome:
     """Resamples of an interval."""
     complete: bool
     results: Mapping[str, tuple[Scored, ...]]
-    """Scored examples by phase: `base`, `final`."""
+    """Scored examples by phase: `base`, `final`, and `tuned`, which is before the last refinement."""
     cost: Mapping[str, float]
     privacy: Mapping[str, Any]
     """What was spent of the clients' privacy; empty where nothing protects it."""
@@ -256,17 +256,18 @@ def _corpus(directory: RunDirectory, table: Mapping[str, Any]) -> dict[str, dict
     found: dict[str, dict[str, Mean]] = {name: {} for name in names}
     for line in _numbers(directory, "metrics.jsonl", (), ("total", "weight")) if names else ():
         told, phase = str(line.get("name", "")).removeprefix("test/"), line.get("phase")
-        if told in found and phase in ("base", "final"):
+        if told in found and phase in ("base", "tuned", "final"):
             found[told][phase] = found[told].get(phase, Mean()) + Mean(line["total"], line["weight"])
     return found
 
 
 def _refined(directory: RunDirectory, table: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for line in _numbers(directory, "metrics.jsonl", (), ("total",)) if table.get("refine") else ():
+    found: dict[str, Mean] = {}
+    for line in _numbers(directory, "metrics.jsonl", (), ("total", "weight")) if table.get("refine") else ():
         if line.get("phase") == "refine":
-            found[line["name"]] = found.get(line["name"], 0.0) + line["total"]
-    return found
+            told = Mean(line["total"], line["weight"] if line.get("mean") else 0.0)
+            found[line["name"]] = found.get(line["name"], Mean()) + told
+    return {name: told.value if told.weight else told.total for name, told in found.items()}
 
 
 def _cost(directory: RunDirectory) -> dict[str, float]:

@@ -71,15 +71,30 @@ def _shown(found: Outcome) -> Cells:
     scored = found.results.get("final") or found.results.get("base", ())
     per_token = found.settings.get("task", {}).get("name") == "sft"  # a loss of a pair is no loss of a token
     shown: Cells = {}
-    for (place, score), row in _cells({"final": {found.seed: found}}, _places(scored), score_names(scored)).items():
+    places = _places(scored)
+    for (place, score), cells in _cells({"final": {found.seed: found}}, places, score_names(scored)).items():
+        row = _with_tuned(found, places[place], score, cells)
         shown[place, score] = row
         if score == "loss" and per_token:
             shown[place, "perplexity"] = {phase: _perplexity(loss) for phase, loss in row.items()}
     for name, means in found.corpus.items():
         # No mean over answers is such a score, so it has no interval.
         row = {phase: Interval(one.value, math.nan, math.nan, int(one.weight)) for phase, one in means.items()}
-        shown["test, all together", name] = {phase: row.get(phase) for phase in ("base", "final")}
+        shown["test, all together", name] = {phase: row.get(phase) for phase in _phases(found)}
     return {key: row for key, row in shown.items() if any(row.values())}
+
+
+def _phases(found: Outcome) -> dict[str, str]:
+    """Return when the run was scored, with the words for it."""
+    words = {"base": "base", "tuned": "before refining", "final": "final"}
+    return {phase: word for phase, word in words.items() if phase != "tuned" or phase in found.results}
+
+
+def _with_tuned(
+    found: Outcome, where: Where, score: str, row: dict[str, Interval | None]
+) -> dict[str, Interval | None]:
+    tuned = estimate([{found.seed: found}], where, score, phase="tuned") if "tuned" in found.results else None
+    return {phase: row.get(phase, tuned) for phase in _phases(found)}
 
 
 def _perplexity(loss: Interval | None) -> Interval | None:
@@ -108,8 +123,9 @@ def show_table(found: Outcome) -> Table:
         rows.append((*key, *map(cell, row.values()), *rounded))
     for per in per_client(found):
         told = "mean {mean:.3f}, worst decile {worst_decile:.3f}".format_map(per.fairness)
-        rows.append((f"per client ({per.questions})", per.score, "", told, "", str(len(per.values)), ""))
-    header = ("questions", "score", "base", "final", "standard error", "n", "effective n")
+        blank = [""] * (len(_phases(found)) - 1)
+        rows.append((f"per client ({per.questions})", per.score, *blank, told, "", str(len(per.values)), ""))
+    header = ("questions", "score", *_phases(found).values(), "standard error", "n", "effective n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
 
 

@@ -175,6 +175,8 @@ def _train(
         directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
         directory.append("ledger.jsonl", _ledger(record, stage, state))
         if is_due(ready, stage, state):
+            if ended(plan, state):  # what the last refinement is worth is told beside what it started from
+                yield measure(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)
             state, told = refined(ready, stage, state, directory)
             head = {"round": record.round, "wall_s": clock.wall_s, "leg": stage.name, "phase": "refine"}
             directory.append("metrics.jsonl", _refinements(head, told))
@@ -258,14 +260,25 @@ def _save(directory: RunDirectory, ready: Prepared, stage: int, state: State, cl
 
 
 def _refinements(head: Mapping[str, Any], told: Told) -> list[dict[str, Any]]:
-    counts = [(f"{name}/{key}", value) for name, numbers in told for key, value in ({"done": 1.0, **numbers}).items()]
-    return [{**head, "name": name, "total": float(value), "weight": 1.0} for name, value in counts]
+    lines: list[dict[str, Any]] = []
+    for name, done in told:
+        counts = {"done": 1.0, **done.counts}
+        lines += [{**head, "name": f"{name}/{key}", "total": float(n), "weight": 1.0} for key, n in counts.items()]
+        told_of = [(f"{name}/{key}", score) for key, score in done.scores.items()]
+        lines += [{**head, "name": key, "total": one.total, "weight": one.weight, "mean": True} for key, one in told_of]
+    return lines
 
 
 def _server_lines(record: RoundRecord, stage: Stage, told: Told) -> list[dict[str, Any]]:
-    """Return what refining let out of the clients: nothing, which is told."""
-    head = {"round": record.round, "client": "", "bytes": 0, "leg": stage.name}
-    return [head | {"what": f"nothing: the server refines ({name})"} for name, _ in told]
+    """Return what refining let out of the clients, nothing, and of the server: parameters back to them, questions."""
+    head = {"round": record.round, "client": "", "leg": stage.name}
+    lines: list[dict[str, Any]] = []
+    for name, done in told:
+        back = sum(tensor.nbytes for tensor in done.params.values())
+        what = f"nothing: the server refines ({name})"
+        lines.append(head | {"what": what, "bytes": 0, "download_bytes": back * stage.plan.clients_per_round})
+        lines += [head | {"what": f"server, {name}: {what}", "bytes": n} for what, n in done.sent.items()]
+    return lines
 
 
 def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def models_of(ready: Prepared, state: State, stage: Stage) -> list[tuple[str, Tr
 def measure(
     ready: Prepared, directory: RunDirectory, state: State, stage: Stage, *, phase: str, wall_s: float
 ) -> Evaluated:
-    """Evaluate every model of the state; write metrics, samples and, before and after training, every result."""
+    """Evaluate every model of the state; write metrics, samples and, but for phases that are rounds, every result."""
     settings = ready.run.evaluation
     models = models_of(ready, state, stage)
     together = _TOGETHER if ready.model.stackable else 1
@@ -63,7 +63,7 @@ def measure(
     head = {"round": state.round, "wall_s": wall_s, "leg": stage.name, "phase": phase}
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
     directory.append("metrics.jsonl", lines)
-    if phase in ("base", "final"):
+    if not phase.startswith("round"):
         told = _without_private_texts(scored, settings.cluster)
         directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
     directory.append("ledger.jsonl", _ledger(scored, state.round, phase))

@@ -1,14 +1,18 @@
 """The trained model through the run's refinements, at the server, between rounds."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from fedloom.base.errors import ModelError
-from fedloom.base.files import disk_errors, file_name
+from fedloom.base import config
+from fedloom.base.errors import ModelError, RunError
+from fedloom.base.files import disk_errors, file_name, json_sha256, write_atomic
 from fedloom.base.tree import Tree, flatten
-from fedloom.contracts.stages import Trained
+from fedloom.contracts.stages import Refined, Refinement, Trained
 from fedloom.federated.rounds import State, ended
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.prepared import Prepared
@@ -16,8 +20,8 @@ from fedloom.runs.stage import Stage
 
 __all__ = ["Told", "is_due", "refined"]
 
-Told = Sequence[tuple[str, Mapping[str, float]]]
-"""By refinement what it told of itself."""
+Told = Sequence[tuple[str, Refined]]
+"""What each refinement did, by its name."""
 
 
 def is_due(ready: Prepared, stage: Stage, state: State) -> bool:
@@ -29,22 +33,38 @@ def is_due(ready: Prepared, stage: Stage, state: State) -> bool:
 
 
 def refined(ready: Prepared, stage: Stage, state: State, directory: RunDirectory) -> tuple[State, Told]:
-    """Return the state with the refined parameters, and by refinement what it told of itself.
+    """Return the state with the refined parameters, and what each refinement did.
 
-    Raises ModelError for parameters of other names or shapes, or that are not finite.
+    Raises ModelError for parameters of other names or shapes, or that are not finite, and RunError where what a stopped
+    refinement left was made of something else.
     """
-    told: list[tuple[str, Mapping[str, float]]] = []
+    told: list[tuple[str, Refined]] = []
     params = ready.layout.tree(state.params_P.to(ready.model.device))
     for at, refinement in enumerate(ready.run.refine):
         name = f"{stage.name or 'shared'}_{state.round:05d}_{at}_{refinement.name}"
         folder = directory.path / "refined" / file_name(name)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        _pin(folder, refinement, params, ready.run.seed)
         done = refinement(Trained(ready.model, ready.run.task, params, state.round, ready.run.seed, folder))
         _check(refinement.name, params, done.params)
         params = {key: done.params[key] for key in params}
-        told.append((refinement.name, done.counts))
+        told.append((refinement.name, done))
     return replace(state, params_P=flatten(params).cpu()), told
+
+
+def _pin(folder: Path, refinement: Refinement, params: Tree, seed: int) -> None:
+    """Write down what a refinement starts from; another start than that of what lies there is refused."""
+    state = hashlib.sha256(flatten(params).cpu().numpy().tobytes()).hexdigest()
+    of = json_sha256([config.table_of(refinement), refinement.identity(), seed, state])
+    file = folder / "of.json"
+    if not file.is_file():
+        write_atomic(file, json.dumps({"of": of}))
+    elif file.read_text(encoding="utf-8") != json.dumps({"of": of}):
+        raise RunError(
+            f"{folder}: what lies here was made of another model, or by other files or prompts; restore them, or "
+            "delete the folder to have it made again."
+        )
 
 
 def _check(name: str, before: Tree, after: Tree) -> None:

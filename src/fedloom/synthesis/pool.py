@@ -45,16 +45,18 @@ class Pool:
         return {row.id: "\n".join((row.document, row.instruction, row.response)) for row in self.rows}
 
 
-def read_pool(path: str) -> Pool:
+def read_pool(path: str, *, documents: bool = True) -> Pool:
     """Return the pool in a file of records with document, instruction and response, perhaps id and domain.
 
-    `world` is no file but 200 public notes of the controlled world. An empty pool, a row without one of the three and
-    an id twice are refused with DataError.
+    Without `documents` a row is an instruction with its response. `world` is no file but 200 public notes of the
+    controlled world. An empty pool, a row without one of the three and an id twice are refused with DataError.
     """
     if path == "world":
         return _of_world()
     files = list(find_files(path).values())
-    rows = [_row(record, number) for file in files for number, record in enumerate(read_records(file, "auto"), 1)]
+    rows = [
+        _row(record, number, documents) for file in files for number, record in enumerate(read_records(file, "auto"), 1)
+    ]
     twice = [name for name, n_rows in Counter(row.id for row in rows).items() if n_rows > 1]
     if not rows or twice:
         what = f"id '{twice[0]}' stands twice" if twice else "holds no rows"
@@ -78,10 +80,10 @@ def _of_world() -> Pool:
     return Pool(rows, f"sha256:{json_sha256([asdict(row) for row in rows])}")
 
 
-def _row(record: Record, number: int) -> PoolRow:
-    texts = {name: _text(record, name) for name in ("document", "instruction", "response")}
+def _row(record: Record, number: int, documents: bool) -> PoolRow:
+    texts = {name: _text(record, name) for name in ("document", "instruction", "response")[not documents :]}
     others = {name: str(record.values.get(name) or "") for name in ("id", "domain")}
-    return PoolRow(**texts, id=others["id"] or str(number), domain=others["domain"])
+    return PoolRow(**{"document": "", **texts}, id=others["id"] or str(number), domain=others["domain"])
 
 
 def _text(record: Record, name: str) -> str:

@@ -9,8 +9,9 @@ tokenizers; several assistant turns are all learnt; raw documents are learnt in 
 """
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from itertools import accumulate
+from typing import Literal
 
 import torch
 
@@ -36,6 +37,8 @@ class Sft(Task):
 
     template: Template = field(default_factory=default(Template, "own"))
     """How turns become text."""
+    learn: Literal["answers", "all"] = "answers"
+    """What of a conversation is learnt: its answers, or every turn, so that the model can ask such questions, too."""
     max_length: AtLeast = 512
     """Tokens per example; what lies beyond is cut off. A longer prompt has nothing to learn and is not answered."""
     batch: AtLeast = 128
@@ -46,6 +49,8 @@ class Sft(Task):
         match example:
             case Chat(turns=turns):
                 texts, begin = self.template.texts(turns, model.tokenizer), self.template.begins
+                if self.learn == "all":
+                    texts = [[replace(piece, supervised=True) for piece in pieces] for pieces in texts]
                 blank = any(turn.role == "assistant" and not turn.text.strip() for turn in turns)
             case Document(text=text):
                 texts, begin = [[Piece(text + _end_of_text(model.tokenizer), supervised=True)]], True

@@ -26,7 +26,7 @@ from pathlib import Path
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import disk_errors, json_sha256, write_atomic
 from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, default, lookup, plugin
-from fedloom.completers.answer_file import Budget, Counts, asking
+from fedloom.completers.answer_file import Budget, Counts, asking, bytes_asked
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.stages import Made, Owner, Preparation
@@ -198,10 +198,7 @@ class Pairs(Preparation):
     def _sent(self, folder: Path) -> dict[str, int]:
         """Return the bytes of all prompts that went to another machine."""
         host = self.completer.remote()
-        if not host:
-            return {}
-        asked = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-        return {f"prompts to {host}": sum(len(text.encode()) for one in asked for _, text in one["prompt"])}
+        return {f"prompts to {host}": bytes_asked(folder / "answers.jsonl")} if host else {}
 
 
 def _place(one: Completed) -> tuple[int, int, int]:

@@ -1,0 +1,220 @@
+"""Distillation at the server: the trained model asks, a professional model answers, the trained model learns.
+
+KnowledgeSG (https://arxiv.org/abs/2410.05725, section 3): an adapter that was tuned under differential privacy writes
+questions such as its owners ask; filters judge them; a professional model answers; the adapter is tuned on what is
+left and goes back. With `refine_every` the cycle repeats, over as many clients as the run has. What the server does
+with what a mechanism let out is processing after it: epsilon stays that of the training.
+
+Deviations: published is one client and one cycle. No private record is shown to any model at the server: what a prompt
+shows are public seeds. The quality filter of the paper is not in its code: filters here are a chain with reasons.
+Published answers are taken on trust; `samples` with the filter `agreement` asks more than once.
+
+    refined/AT/questions.jsonl    what the generator has answered, so that nothing is asked twice
+    refined/AT/answers.jsonl      what the professional has answered
+    refined/AT/verdicts.jsonl     what completers that filters ask have answered
+    refined/AT/pairs.jsonl        every question with its answer and the verdicts, dropped ones too
+    refined/AT/cost.json          calls, tokens and seconds of the last process
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Literal
+
+from fedloom.base import rng
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.files import write_atomic
+from fedloom.base.mean import Mean
+from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, default, plugin
+from fedloom.completers.answer_file import Budget, Counts, asking, bytes_asked
+from fedloom.completers.candidates import BuiltModel
+from fedloom.contracts.evaluation import Completer, Sampling
+from fedloom.contracts.examples import Chat, chat
+from fedloom.contracts.language import language_model
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.contracts.stages import Refined, Refinement, Trained
+from fedloom.contracts.synthesis import Around, Filter, PoolRow, Questioner
+from fedloom.evaluation.difficulty import difficulties
+from fedloom.runs.refinements._tuning import check_trained, tuned
+from fedloom.synthesis.distilling import Answering, Asking, Distilled, answered, asked, chosen
+from fedloom.synthesis.filters.duplicate import Duplicate
+from fedloom.synthesis.filters.form import Form
+from fedloom.synthesis.pool import Pool, read_pool
+from fedloom.synthesis.questioning import questioning, shown, teaching
+
+__all__ = ["Knowledge"]
+
+
+def _question_filters() -> tuple[Filter, ...]:
+    return Form(response_words=(0, 1024)), Duplicate()
+
+
+def _filters() -> tuple[Filter, ...]:
+    return (Form(),)
+
+
+@plugin("knowledge")
+class Knowledge(Refinement):
+    """Questions of the trained model, answers of a professional one, and a tuning on both."""
+
+    questioner: Questioner = field(default_factory=default(Questioner, "free"))
+    """How the generator is brought to ask."""
+    seeds: str = ""
+    """File of public instructions with responses, which some questioners show; `world` takes public ones."""
+    generator: Literal["trained", "base"] = "trained"
+    """Who asks: the model as it was trained, or as it was before, for comparison."""
+    questions: AtLeast = 1000
+    """Questions that are written."""
+    keep: Count = 500
+    """Most of them that are answered, drawn from those that pass; 0: all."""
+    answers: Literal["teacher", "generator", "draft"] = "teacher"
+    """Who answers: the professional; the generator, for comparison; or what the generator wrote beside the question."""
+    teacher: Completer = field(default_factory=default(Completer, "model"))
+    """The professional model."""
+    teaching: str = "plain"
+    """How a question is put to it: `plain`, `medicine`, `finance`, or a TOML file with `question`, perhaps `system`."""
+    shown: Count = 0
+    """Public seeds with responses that each question is put after."""
+    samples: AtLeast = 1
+    """Answers drawn for each question, of which the first is learnt; more need a temperature."""
+    question_filters: tuple[Filter, ...] = field(default_factory=_question_filters)
+    """What a question has to pass before it is answered."""
+    filters: tuple[Filter, ...] = field(default_factory=_filters)
+    """What a pair has to pass."""
+    temperature: NonNegative = 1.0
+    """Of questions; 0 asks the same again and again."""
+    top_p: Fraction = 1.0
+    max_question_tokens: AtLeast = 128
+    answer_temperature: NonNegative = 0.0
+    max_answer_tokens: AtLeast = 256
+    local: LocalSettings = field(default_factory=LocalSettings)
+    """How the model is tuned on the pairs, as clients are tuned on theirs."""
+    rounds: AtLeast = 1
+    """Times that `local.steps` are taken, over which the learning rate falls."""
+    batch: AtLeast = 16
+    """Questions that the generator writes together."""
+    allow_remote: bool = False
+    """Whether questions may go to another machine."""
+    max_requests: Count = 0
+    """Most requests to the professional in a cycle; 0: no limit."""
+    max_tokens: Count = 0
+    """Most tokens of its prompts and answers in a cycle; 0: no limit."""
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.samples > 1 and not self.answer_temperature:
+            raise ConfigError(
+                f"samples: found {self.samples} with answer_temperature 0, which draws the same answer each time; set "
+                "a temperature above 0."
+            )
+        if self.keep > self.questions:
+            raise ConfigError(f"keep: found {self.keep}, allowed are at most questions = {self.questions}.")
+        needed = max(self.questioner.shows, self.shown)
+        if needed and not self.seeds:
+            raise ConfigError(
+                f"seeds: missing; '{self.questioner.name}' with shown = {self.shown} takes {needed} public examples."
+            )
+        if self.answers == "draft" and not self.questioner.drafts:
+            raise ConfigError(
+                f"answers: found 'draft', which questioner '{self.questioner.name}' does not write; take another."
+            )
+        if (host := self.teacher.remote()) and self.answers == "teacher" and not self.allow_remote:
+            raise ConfigError(
+                f"teacher: '{self.teacher.name}' answers on {host}, and its prompts hold what a model that was trained "
+                "on private data wrote; take a completer on this machine, or set allow_remote = true, by which their "
+                "bytes are in the ledger."
+            )
+        teaching(self.teaching)
+
+    def identity(self) -> str:
+        """Return the hashes of seeds, prompts and professional."""
+        professional = self.teacher.identity() if self.answers == "teacher" else ""
+        seeds = self._seeds().sha256 if self.seeds else ""
+        return json.dumps([seeds, questioning().sha256, teaching(self.teaching).sha256, professional])
+
+    def public_texts(self) -> dict[str, str]:
+        """Return the texts of the seeds by id."""
+        return self._seeds().texts if self.seeds else {}
+
+    def _seeds(self) -> Pool:
+        pool = read_pool(self.seeds, documents=False)
+        needed = max(self.questioner.shows, self.shown)
+        if len(pool.rows) < needed:
+            raise DataError(f"{self.seeds}: has {len(pool.rows)} rows, {needed} are shown; add rows, or show fewer.")
+        return pool
+
+    def __call__(self, trained: Trained) -> Refined:
+        """Return the parameters tuned on the pairs that are left; none left is refused with DataError."""
+        check_trained(trained, self.name)
+        if Chat not in trained.task.learns:
+            raise ConfigError(f"refine: 'knowledge' makes conversations, task '{trained.task.name}' learns none.")
+        start_s, seed = time.monotonic(), rng.seed_of(trained.seed, "knowledge", trained.round) % 2**31
+        generator = self._generator(trained)
+        made, calls = self._distilled(trained, generator, seed)
+        facts = {"generator": generator.identity(), "seed": seed, "identity": self.identity()}
+        write_atomic(trained.folder / "pairs.jsonl", made.lines(facts))
+        if not made.pairs:
+            dropped = ", ".join(f"{name} {n}" for name, n in made.counts.items() if "rejected" in name)
+            raise DataError(
+                f"refine: 'knowledge' is left without a pair ({dropped}); see {trained.folder / 'pairs.jsonl'}, then "
+                "change filters or questioner."
+            )
+        examples = [chat(pair.instruction, pair.response) for pair in made.pairs]
+        params, losses = tuned(trained, examples, self.local, rounds=self.rounds, seed=seed)
+        cost = {"wall_s": round(time.monotonic() - start_s, 3), **vars(calls)}
+        write_atomic(trained.folder / "cost.json", json.dumps(cost, indent=2) + "\n")
+        scores = {"first_loss": losses[0], "last_loss": losses[-1], **self._ifd(trained, examples)}
+        return Refined(params, made.counts, self._sent(trained.folder), scores)
+
+    def _generator(self, trained: Trained) -> BuiltModel:
+        model = language_model(trained.model)
+        params = trained.params if self.generator == "trained" else model.trainable
+        return BuiltModel(model=model, params=params, template=trained.task.template, batch=self.batch)
+
+    def _distilled(self, trained: Trained, generator: BuiltModel, seed: int) -> tuple[Distilled, Counts]:
+        seeds = self._seeds().rows if self.seeds else ()
+        around = Around(seeds, trained.folder / "verdicts.jsonl")
+        writing = Asking(
+            questioner=self.questioner,
+            seeds=seeds,
+            sampling=self._sampling(self.max_question_tokens, self.temperature),
+            filters=self.question_filters,
+            seed=seed,
+        )
+        with asking(generator, trained.folder / "questions.jsonl") as asker:
+            questions = asked(writing, self.questions, asker, around)
+        places = chosen(questions, self.keep, seed)
+        candidates = [questions[at].judged.candidate for at in places]
+        budget = Budget(max_requests=self.max_requests or None, max_tokens=self.max_tokens or None)
+        answerer = self.teacher if self.answers == "teacher" else generator
+        with asking(answerer, trained.folder / "answers.jsonl", budget) as asker:
+            found, tokens = answered(candidates, self._answering(seeds, seed), asker, around)
+        return Distilled(questions, dict(zip(places, found, strict=True)), tokens), asker.counts
+
+    def _answering(self, seeds: Sequence[PoolRow], seed: int) -> Answering:
+        (examples,) = shown(seeds, self.shown, 1, seed)
+        return Answering(
+            teaching=teaching(self.teaching),
+            sampling=self._sampling(self.max_answer_tokens, self.answer_temperature),
+            samples=0 if self.answers == "draft" else self.samples,
+            filters=self.filters,
+            seed=seed,
+            shown=examples,
+        )
+
+    def _sampling(self, most: int, temperature: float) -> Sampling:
+        return Sampling(max_new_tokens=most, temperature=temperature, top_p=self.top_p)
+
+    def _sent(self, folder: Path) -> dict[str, int]:
+        """Return the bytes of all prompts that went to another machine."""
+        host = self.teacher.remote() if self.answers == "teacher" else ""
+        return {f"prompts to {host}": bytes_asked(folder / "answers.jsonl")} if host else {}
+
+    def _ifd(self, trained: Trained, examples: Sequence[Chat]) -> dict[str, Mean]:
+        """Return how much the questions help the untuned model to say the answers, and the share that is not told."""
+        found = difficulties(language_model(trained.model), trained.task, trained.model.trainable, examples)
+        ratios = [one.scores["ifd"] for one in found]
+        dropped = Mean(sum(ratio.weight == 0 for ratio in ratios), len(ratios))
+        return {"ifd": sum(ratios, Mean()), "ifd_dropped": dropped}

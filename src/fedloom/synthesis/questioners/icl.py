@@ -1,0 +1,51 @@
+"""A new example in the form of three public ones: instruction and response at once.
+
+The in-context generation of KnowledgeSG's baselines (https://arxiv.org/abs/2410.05725, section 4.1): three examples as
+blocks, of which one more is asked for; what lacks a field, or holds a header in one, is no example.
+
+Deviations: examples are public seeds, never private records: what is shown to the server has left its owner. An example
+too like one of those shown is dropped by the filter `demonstration`.
+"""
+
+from collections.abc import Sequence
+
+from fedloom.base.plugin import AtLeast, plugin
+from fedloom.contracts.examples import Turn
+from fedloom.contracts.synthesis import Ask, PoolRow, Questioner
+from fedloom.synthesis.questioning import questioning, shown
+
+__all__ = ["Icl"]
+
+
+@plugin("icl")
+class Icl(Questioner):
+    """Asks for one more example."""
+
+    drafts = True
+
+    examples: AtLeast = 3
+    """Seeds that each request shows."""
+
+    @property
+    def shows(self) -> int:
+        """Seeds that it needs at least."""
+        return self.examples
+
+    def asks(self, seeds: Sequence[PoolRow], count: int, seed: int) -> list[Ask]:
+        """Return as many requests, each with seeds of its own."""
+        form = questioning().icl
+        found: list[Ask] = []
+        for rows in shown(seeds, self.examples, count, seed):
+            blocks = [form.example.format(instruction=row.instruction, response=row.response).strip() for row in rows]
+            found.append(Ask((Turn("user", form.ask.format(examples="\n".join(blocks)).strip()),), rows))
+        return found
+
+    def read(self, text: str) -> tuple[str, str]:
+        """Return instruction and response; blanks where a field is missing, or holds a header."""
+        form = questioning().icl
+        text = text.strip()
+        for header in form.headers[:2]:  # a model may begin the block anew
+            text = text.removeprefix(header).strip()
+        instruction, found, response = (part.strip() for part in text.partition(form.output))
+        leaked = any(header in part for header in form.headers for part in (instruction, response))
+        return (instruction, response) if found and instruction and response and not leaked else ("", "")
