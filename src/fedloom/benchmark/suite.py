@@ -1,8 +1,9 @@
 """Suites: a matrix of data sets, methods and seeds, each cell an ordinary run, and what is claimed of them all.
 
 A cell's run file is `common`, over it `data.<data>`, over it `methods.<method>`, over it `methods.<method>.on.<data>`,
-over it the seed, which also stands for {seed} in its texts. Tables are merged key by key; one that names another plug-in replaces the table below it whole, since
-the keys of one plug-in mean nothing to another. Keys of a table without a name are for whichever is named above.
+over it the seed, which also stands for {seed} in texts. Tables are merged key by key; one that names another plug-in
+replaces the table below it whole, since the keys of one plug-in mean nothing to another. Keys of a table without a name
+are for whichever is named above.
 """
 
 import itertools
