@@ -54,7 +54,7 @@ def resume(
 def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Event]:
     """Yield the events of a new run; one that is refused before its first round leaves no directory behind.
 
-    The command as it is meant to be then finds its place free. What clients prepared may have cost hours, and is kept.
+    The command as it is meant to be then finds its place free. What stages asked of models may have cost hours: kept.
     """
     begun = False
     try:
@@ -64,7 +64,8 @@ def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Ev
     except RunError:  # the disk, or the directory itself: mended, `resume` goes on
         raise
     except FedloomError:
-        if not (begun or has_spent(directory) or (directory.path / "prepared").exists()):
+        kept = any((directory.path / name).exists() for name in ("prepared", "refined"))
+        if not (begun or kept or has_spent(directory)):
             shutil.rmtree(directory.path)
         raise
 

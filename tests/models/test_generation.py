@@ -1,6 +1,7 @@
 """Generation: drawing against the definition and against transformers, independence of neighbours, how answers end."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from fedloom.models.generation import (
     complete_tokens,
     complete_with,
     draw,
+    opening,
     prompt_tokens,
     stop_tokens,
 )
@@ -282,3 +284,44 @@ def test_a_prompt_in_a_template_gives_the_answer_to_its_tokens(model):
 
 def test_the_end_of_the_template_ends_an_answer(model):
     assert stop_tokens(vicuna(), model.tokenizer) == {model.tokenizer.eos_token_id}
+
+
+# ----------------------------------------------------------------------------------------------------------- questions
+
+
+def embedded():
+    return CausalLM().build(seed=0, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["own", "alpaca", "vicuna"])
+def test_a_question_begins_where_the_template_puts_one(name):
+    model, template = embedded(), lookup(Template, name)()
+    begun, end = opening(template, model.tokenizer)
+    asked = prompt_tokens(template, (Turn("user", "what is sold?"),), model.tokenizer)
+    whole, start = model.tokenizer.decode(asked), model.tokenizer.decode(begun)
+    assert begun and whole.startswith(start) and end.strip() in whole.removeprefix(start)
+
+
+def test_an_empty_prompt_is_answered_by_a_question_of_its_own_seed():
+    model, own = embedded(), lookup(Template, "own")()
+    drawn = Sampling(max_new_tokens=24, temperature=1.0)
+    prompts, seeds = [(), (Turn("user", "what is 2 plus 3?"),), ()], [7, 8, 9]
+    together = dict(complete_with(model, model.trainable, own, prompts, drawn, seeds))
+    alone = [
+        dict(complete_with(model, model.trainable, own, [p], drawn, [s]))[0]
+        for p, s in zip(prompts, seeds, strict=True)
+    ]
+    assert [together[place] for place in range(3)] == alone
+    questions = {together[0].text, together[2].text}
+    assert len(questions) == 2 and "" not in questions and not any("<|" in text for text in questions)
+    seeded = Sampling(max_new_tokens=24, temperature=1.0, seed=9)
+    assert dict(complete_with(model, model.trainable, own, [()], seeded))[0] == together[2]
+
+
+def test_a_template_that_rewrites_questions_opens_none():
+    class Shouting(type(lookup(Template, "own")())):
+        def pieces(self, turns, tokenizer):
+            return [replace(piece, text=piece.text.upper()) for piece in super().pieces(turns, tokenizer)]
+
+    with pytest.raises(ModelError, match="nothing tells where a question begins"):
+        opening(Shouting(), embedded().tokenizer)

@@ -27,6 +27,7 @@ from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
 from fedloom.contracts.federated import ForwardContext, Prediction, Template
 from fedloom.contracts.language import LanguageModel
+from fedloom.models.causal_lm import CausalLM
 from fedloom.models.decoder import complete
 from fedloom.models.generation import prompt_tokens
 from fedloom.models.packing import pack
@@ -518,3 +519,13 @@ def test_answers_beyond_the_position_table_are_refused():
     model = replace(_model(architecture="gpt2"), positions=256)
     with pytest.raises(ConfigError, match=r"tokens, the model has 256 positions: lower task\.max_length"):
         _task().predict(model, model.trainable, [[DIALOGUE]], max_new_tokens=250)
+
+
+def test_whole_conversations_are_learnt_where_that_is_asked_for():
+    model = CausalLM().build(seed=0, device=torch.device("cpu"))
+    answers, everything = (Sft(learn=what).encode(DIALOGUE, model) for what in ("answers", "all"))
+    assert torch.equal(answers.tokens_T, everything.tokens_T)
+    assert bool(everything.supervised_T[1:].all()) and not bool(answers.supervised_T.all())
+    batch = Sft().collate([[everything]], model)
+    loss = Sft().loss(model, model.trainable, batch)
+    assert int(loss.weight_B.sum()) == len(everything.tokens_T) - 1  # the first token has nothing before it

@@ -152,22 +152,24 @@ def _loaded(run: TuningRun) -> Loaded:
 
 def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     """Return the division with what the clients' preparations made of their examples."""
+    _refuse_known_questions(run, division)
     if not run.prepare:
         return division
-    _refuse_known_questions(run, division)
     train, told = Preparing(run, folder).prepared(division.train)
     left_out = sorted(division.train.keys() - train.keys())
     return replace(division, train=train, card={**division.card, "prepared": told, "left_out": left_out})
 
 
 def _refuse_known_questions(run: TuningRun, division: Division) -> None:
-    """Refuse public texts of preparations that what is measured repeats."""
+    """Refuse public texts of stages that what is measured repeats."""
+    stages = [public for one in (*run.prepare, *run.refine) if (public := one.public_texts())]
+    if not stages:
+        return
     owned = {f"{client} {at}": one for client, part in division.validation.items() for at, one in enumerate(part)}
     asked = {str(at): one for at, one in enumerate(division.test)} | owned
     texts = {name: one.text for name, one in asked.items()}
-    for preparation in run.prepare:
-        if public := preparation.public_texts():
-            refuse_overlap(public, texts, "held-out example")
+    for public in stages:
+        refuse_overlap(public, texts, "held-out example")
 
 
 def _held(run: TuningRun, division: Division, model: Model) -> tuple[tuple[HeldOut, ...], dict[str, Mapping[str, int]]]:
