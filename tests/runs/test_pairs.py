@@ -11,8 +11,10 @@ import pytest
 from fedloom.base.errors import CompletionError, ConfigError, DataError, RunError
 from fedloom.base.plugin import lookup
 from fedloom.completers.analogical import Analogical
+from fedloom.completers.canned import Canned
 from fedloom.contracts.examples import Document, chat
 from fedloom.contracts.stages import Owner, Preparation
+from fedloom.contracts.synthesis import Filter
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support.command import fedloom
@@ -339,6 +341,24 @@ def test_prompts_to_a_remote_server_are_in_the_ledger(files, tmp_path, monkeypat
     run_to_the_end(run_of(files, prepare=[pairs(files, allow_remote=True)]), tmp_path / "run")
     sent = [one for one in logs(tmp_path / "run")["ledger.jsonl"] if "prompts to api.example.com" in one["what"]]
     assert len(sent) == 3 and all(one["bytes"] > 500 for one in sent)
+
+
+def test_prompts_of_a_remote_judge_are_in_the_ledger(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(Canned, "remote", lambda self: "judge.example.com")
+    judge = {"name": "judge", "completer": {"name": "canned", "patterns": {"": "[[9]]"}}}
+    with pytest.raises(ConfigError, match=r"'canned' answers on judge\.example\.com"):
+        made(files, [TEXT], filters=[judge])
+    found = made(files, [TEXT], tmp_path, filters=[judge | {"allow_remote": True}])
+    asked = [json.loads(line)["prompt"] for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
+    assert found.sent == {"prompts to judge.example.com": sum(len(text) for ((_, text),) in asked)} and len(asked) == 1
+
+
+def test_another_judge_makes_other_pairs_of_a_run(files):
+    def identity(*filters):
+        return lookup(Preparation, "pairs")(pool=files["pool"], completer=Analogical(), filters=filters).identity()
+
+    judges = [lookup(Filter, "judge")(completer=Canned(patterns={"": said})) for said in ("[[9]]", "[[1]]")]
+    assert len({identity(), *map(identity, judges)}) == 3 and len(json.loads(identity())) == 3
 
 
 def test_chats_are_no_documents(files):

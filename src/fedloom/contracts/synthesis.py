@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.plugin import Family
+from fedloom.contracts.evaluation import Completer
 
 __all__ = ["Around", "Candidate", "Filter", "PoolRow", "Selection", "Selector", "Similarities", "Verdict", "Where"]
 
@@ -120,6 +121,14 @@ class Filter(Family):
     @abstractmethod
     def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict for each of one owner's candidates, which all earlier filters have kept."""
+
+    def identity(self) -> str:
+        """Return what verdicts depend on besides settings and candidates, such as a model's weights; "" if nothing."""
+        return ""
+
+    def asks(self) -> Completer | None:
+        """Return the completer that candidates are shown to; None where nobody is."""
+        return None
 
     def brings_in(self) -> str:
         """Return the setting by which one candidate decides about another; "" if there is none."""

@@ -18,6 +18,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import field
@@ -109,8 +110,9 @@ class Pairs(Preparation):
         return next((f"prepare: 'pairs', whose {found}" for step in steps if (found := step.brings_in())), "")
 
     def identity(self) -> str:
-        """Return the hashes of pool, prompts and completer."""
-        return json.dumps([read_pool(self.pool).sha256, prompts().sha256, self.completer.identity()])
+        """Return the hashes of pool, prompts and completer, and of whoever filters ask."""
+        own = read_pool(self.pool).sha256, prompts().sha256, self.completer.identity()
+        return json.dumps([*own, *filter(None, (step.identity() for step in self.filters))])
 
     def public_texts(self) -> dict[str, str]:
         """Return the texts of the pool by id, none of which may be measured by."""
@@ -196,12 +198,21 @@ class Pairs(Preparation):
         return Prompting(prompts(), pool.rows, sampling, owner.seed, _key(folder / "key"))
 
     def _sent(self, folder: Path) -> dict[str, int]:
-        """Return the bytes of all prompts that went to another machine."""
-        host = self.completer.remote()
-        if not host:
-            return {}
-        asked = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-        return {f"prompts to {host}": sum(len(text.encode()) for one in asked for _, text in one["prompt"])}
+        """Return the bytes of all prompts that went to other machines, those of filters too."""
+        judges = {judge.identity(): judge for step in self.filters if (judge := step.asks())}
+        asked = [(self.completer, "answers.jsonl"), *((judge, "verdicts.jsonl") for judge in judges.values())]
+        sent: Counter[str] = Counter()
+        for completer, name in asked:
+            if host := completer.remote():
+                sent[f"prompts to {host}"] += _asked_of(completer, folder / name)
+        return dict(sent)
+
+
+def _asked_of(completer: Completer, file: Path) -> int:
+    """Return the bytes of the prompts in a file of answers that a completer has answered."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    prompts_of = (one["prompt"] for one in map(json.loads, lines) if one["identity"] == completer.identity())
+    return sum(len(text.encode(errors="replace")) for prompt in prompts_of for _, text in prompt)
 
 
 def _place(one: Completed) -> tuple[int, int, int]:
