@@ -163,7 +163,7 @@ BUDGET = {
     "contracts": 2_370,
     "data": 2_750,
     "diversity": 1_100,
-    "evaluation": 2_350,
+    "evaluation": 2_450,
     "federated": 3_000,
     "judged": 1_600,
     "lm_eval": 2_000,
