@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedloom.base import config
 from fedloom.base.errors import CompletionError, ConfigError, DataError, RunError
 from fedloom.base.plugin import lookup
 from fedloom.completers.analogical import Analogical
@@ -86,8 +87,6 @@ def run_of(files, **changes):
 
 def made(files, texts, folder=None, **changes):
     preparation = lookup(Preparation, "pairs")
-    from fedloom.base import config
-
     settings = {key: value for key, value in pairs(files, **changes).items() if key != "name"}
     return config.build(preparation, settings)([Document(text) for text in texts], Owner("c0", 0, folder))
 
@@ -211,6 +210,35 @@ def test_several_pairs_of_a_document_are_drawn_and_duplicates_go(files):
     assert (found.counts["generated"], found.counts["accepted"], reasons(found)) == (3, 1, {"duplicate": 2})
 
 
+@pytest.mark.parametrize(("total", "asked"), [(2, [1, 1, 0]), (3, [1, 1, 1]), (7, [3, 2, 2])])
+def test_a_total_is_dealt_over_the_documents_and_what_was_asked_is_counted(files, tmp_path, total, asked):
+    found = made(files, THREE, tmp_path, total=total, temperature=1.0)
+    told = [one["document"] for one in lines(tmp_path)]
+    assert [told.count(at) for at in range(3)] == asked
+    assert (found.counts["asked"], found.counts["generated"]) == (total, total)
+    assert found.counts["accepted"] == len(found.examples) <= total
+
+
+def test_a_total_is_a_bound_where_nothing_is_drawn(files, tmp_path):
+    found = made(files, [*THREE, "\x00"], tmp_path, total=100)
+    assert (found.counts["documents"], found.counts["asked"], found.counts["generated"]) == (4, 3, 4)
+
+
+def test_a_rare_kind_of_document_gets_more_of_the_total(files, tmp_path):
+    documents = [Document(text, {"domain": "care" if "nurse" in text else "trade"}) for text in THREE]
+    settings = {"total": 5, "temperature": 1.0, "deal_by": "domain", "allocator": "water_filling"}
+    table = {key: value for key, value in pairs(files, **settings).items() if key != "name"}
+    config.build(lookup(Preparation, "pairs"), table)(documents, Owner("c0", 0, tmp_path))
+    told = [one["document"] for one in lines(tmp_path)]
+    assert [told.count(at) for at in range(3)] == [1, 1, 3]
+
+
+def test_a_total_lets_documents_decide_about_each_other(files):
+    alone = {"divide": False, "filters": ["form", "copy", "grounding"]}
+    step = config.build(lookup(Preparation, "pairs"), {"pool": files["pool"], **alone, "total": 3})
+    assert "deals a total" in step.brings_in()
+
+
 def test_a_prompt_without_room_loses_examples_and_then_half_of_its_document(files, tmp_path, monkeypatch):
     from fedloom.completers import analogical
     from fedloom.contracts.evaluation import Completion
@@ -320,6 +348,8 @@ def test_a_server_out_of_reach_is_told_of(files):
     [
         ({"pool": ""}, "pool: missing"),
         ({"per_document": 2}, "per_document: found 2 with temperature 0"),
+        ({"total": 4, "per_document": 2, "temperature": 1.0}, "total: found 4 with per_document = 2"),
+        ({"deal_by": "domain"}, "total: found 0 with per_document = 1 and deal_by = 'domain'"),
         ({"shared_words": 512}, "shared_words: found 512, allowed are fewer than passage_words = 512"),
         ({"selector": "nearest"}, "selector"),
         ({"filters": ["form", "beauty"]}, "filters"),

@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 from fedloom.base.plugin import Family
 from fedloom.contracts.evaluation import Completer
 
-__all__ = ["Around", "Candidate", "Filter", "PoolRow", "Selection", "Selector", "Similarities", "Verdict", "Where"]
+__all__ = [
+    "Allocator",
+    "Around",
+    "Candidate",
+    "Filter",
+    "PoolRow",
+    "Selection",
+    "Selector",
+    "Similarities",
+    "Verdict",
+    "Where",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,3 +144,16 @@ class Filter(Family):
     def brings_in(self) -> str:
         """Return the setting by which one candidate decides about another; "" if there is none."""
         return ""
+
+
+class Allocator(Family):
+    """How a total, of samples, calls or tokens, is dealt to parts such as clients, classes or documents."""
+
+    folder = "fedloom.synthesis.allocators"
+
+    @abstractmethod
+    def __call__(self, total: int, has: Sequence[int]) -> list[int]:
+        """Return how much each part gets beside what it `has`: whole numbers, none negative, that sum to the total.
+
+        Ties go to the earlier part; without parts the list is empty.
+        """

@@ -31,7 +31,8 @@ from fedloom.completers.answer_file import Budget, Counts, asking
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.stages import Made, Owner, Preparation
-from fedloom.contracts.synthesis import Around, Filter, Selector, Where
+from fedloom.contracts.synthesis import Allocator, Around, Filter, Selector, Where
+from fedloom.synthesis.allocation import apportioned, dealt_by_kind
 from fedloom.synthesis.asking import Completed, Job, Prompting, completed
 from fedloom.synthesis.chain import counts
 from fedloom.synthesis.passages import Passage, divided, unreadable
@@ -82,6 +83,12 @@ class Pairs(Preparation):
     """Most requests to the completer for one client; 0: no limit."""
     max_tokens: Count = 0
     """Most tokens of prompts and completions for one client; 0: no limit."""
+    total: Count = 0
+    """Most pairs to ask for of one client, dealt over its documents; 0: `per_document` for each of their passages."""
+    allocator: Allocator = field(default_factory=default(Allocator, "equal"))
+    """How the total is dealt."""
+    deal_by: str = ""
+    """Tag whose values share the total by how many documents they have; empty: each document is one of its own."""
 
     def check(self) -> None:
         """Refuse settings that contradict each other, and private text for another machine."""
@@ -91,6 +98,11 @@ class Pairs(Preparation):
             raise ConfigError(
                 f"per_document: found {self.per_document} with temperature 0, which draws the same pair each time; set "
                 "a temperature above 0."
+            )
+        if (self.total and self.per_document > 1) or (self.deal_by and not self.total):
+            raise ConfigError(
+                f"total: found {self.total} with per_document = {self.per_document} and deal_by = '{self.deal_by}', "
+                "allowed is a total with per_document = 1, or no total and no deal_by; set one of the two."
             )
         if self.shared_words >= self.passage_words:
             raise ConfigError(
@@ -104,6 +116,8 @@ class Pairs(Preparation):
 
     def brings_in(self) -> str:
         """Return what lets one document decide about several pairs; "" where each is one pair at most."""
+        if self.total:
+            return "prepare: 'pairs', which deals a total over documents (total),"
         if self.divide or self.per_document > 1:
             return "prepare: 'pairs', which makes several pairs of a document (divide, per_document),"
         steps = (self.selector, *self.filters)
@@ -133,7 +147,7 @@ class Pairs(Preparation):
     def _made(self, documents: Sequence[Document], owner: Owner, folder: Path) -> Made:
         pool, start_s = read_pool(self.pool), time.monotonic()
         passages, lost = self._passages(documents)
-        jobs = self._jobs(passages, pool, owner)
+        jobs = self._jobs(passages, self._draws(passages, documents), pool, owner)
         budget = Budget(max_requests=self.max_requests or None, max_tokens=self.max_tokens or None)
         with asking(self.completer, folder / "answers.jsonl", budget) as asker:
             written = completed(jobs, self._prompting(pool, owner, folder), asker, divide=self.divide)
@@ -151,7 +165,8 @@ class Pairs(Preparation):
             Chat((Turn("user", pair.instruction), Turn("assistant", pair.response)), document.tags)
             for document, pair in kept
         ]
-        return Made(chats, {"documents": len(documents)} | counts(found), self._sent(folder))
+        asked = {"asked": len(jobs)} if self.total else {}
+        return Made(chats, {"documents": len(documents)} | asked | counts(found), self._sent(folder))
 
     def _passages(self, documents: Sequence[Document]) -> tuple[list[Passage], list[Completed]]:
         """Return the passages to write about, and the documents that are none, each with its reason."""
@@ -167,7 +182,17 @@ class Pairs(Preparation):
                 found += parts
         return found, lost
 
-    def _jobs(self, passages: Sequence[Passage], pool: Pool, owner: Owner) -> list[Job]:
+    def _draws(self, passages: Sequence[Passage], documents: Sequence[Document]) -> list[int]:
+        """Return how many pairs each passage is asked for; without a temperature one at most, as all would be alike."""
+        if not self.total:
+            return [self.per_document] * len(passages)
+        n_parts = Counter(passage.document for passage in passages)
+        kinds = [documents[at].tags.get(self.deal_by, "") if self.deal_by else str(at) for at in n_parts]
+        dealt = zip(n_parts.items(), dealt_by_kind(self.total, kinds, self.allocator), strict=True)
+        draws = [n_draws for (_, n_passages), part in dealt for n_draws in apportioned(part, [1] * n_passages)]
+        return draws if self.temperature else [min(n_draws, 1) for n_draws in draws]
+
+    def _jobs(self, passages: Sequence[Passage], draws: Sequence[int], pool: Pool, owner: Owner) -> list[Job]:
         """Return a job for each draw of each passage, with the examples that the selector chooses."""
         if not passages:
             return []
@@ -185,7 +210,7 @@ class Pairs(Preparation):
                 draw=draw,
             )
             for at, (passage, selection) in enumerate(zip(passages, chosen, strict=True))
-            for draw in range(self.per_document)
+            for draw in range(draws[at])
         ]
 
     def _prompting(self, pool: Pool, owner: Owner, folder: Path) -> Prompting:
