@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedloom.base import config
@@ -18,6 +19,7 @@ from fedloom.contracts.stages import Owner, Preparation
 from fedloom.contracts.synthesis import Filter
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
+from fedloom.synthesis.vectors import tfidf_cosines
 from support.command import fedloom
 from support.resuming import adapters, kill_and_resume, logs, run_to_the_end
 
@@ -231,6 +233,22 @@ def test_a_rare_kind_of_document_gets_more_of_the_total(files, tmp_path):
     config.build(lookup(Preparation, "pairs"), table)(documents, Owner("c0", 0, tmp_path))
     told = [one["document"] for one in lines(tmp_path)]
     assert [told.count(at) for at in range(3)] == [1, 1, 3]
+
+
+def test_quality_is_how_like_their_passages_the_kept_pairs_are(files):
+    texts = [TEXT, THREE[2]]
+    found = made(files, texts)
+    said = [f"{one.prompt[-1].text}\n{one.reference}" for one in found.examples]
+    assert len(said) == 2
+    assert found.quality == pytest.approx(np.mean(np.diagonal(tfidf_cosines(said, texts))))
+    assert 0 < found.quality < 1
+
+
+def test_pairs_that_say_nothing_of_their_passage_still_count_a_little(files):
+    completer = {"name": "canned", "patterns": {".": "Submarines?\nResponse: Oceans."}}
+    found = made(files, [TEXT], completer=completer, filters=[])
+    assert len(found.examples) == 1 and 0 < found.quality < 1e-3
+    assert made(files, [], completer=completer).quality == 1.0
 
 
 def test_a_total_lets_documents_decide_about_each_other(files):

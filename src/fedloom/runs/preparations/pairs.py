@@ -31,7 +31,7 @@ from fedloom.completers.answer_file import Budget, Counts, asking
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.stages import Made, Owner, Preparation
-from fedloom.contracts.synthesis import Allocator, Around, Filter, Selector, Where
+from fedloom.contracts.synthesis import Allocator, Around, Candidate, Filter, Selector, Where
 from fedloom.synthesis.allocation import apportioned, dealt_by_kind
 from fedloom.synthesis.asking import Completed, Job, Prompting, completed
 from fedloom.synthesis.chain import counts
@@ -39,9 +39,11 @@ from fedloom.synthesis.passages import Passage, divided, unreadable
 from fedloom.synthesis.pool import Pool, read_pool
 from fedloom.synthesis.prompting import prompts
 from fedloom.synthesis.record import judged_completions, lines
-from fedloom.synthesis.vectors import similarities
+from fedloom.synthesis.vectors import similarities, tfidf_cosines
 
 __all__ = ["Pairs"]
+
+_LEAST_QUALITY = 1e-6  # who trains counts, be it a little
 
 
 def _default_filters() -> tuple[Filter, ...]:
@@ -156,17 +158,14 @@ class Pairs(Preparation):
         facts = {"client": owner.name, "generator": self.completer.identity(), "seed": owner.seed}
         write_atomic(folder / "pairs.jsonl", lines(written, found, pool.rows, facts))
         _write_cost(folder / "cost.json", asker.counts, time.monotonic() - start_s)
-        kept = [
-            (documents[one.job.passage.document], step.candidate)
-            for one, step in zip(written, found, strict=True)
-            if not step.reason
-        ]
+        kept = [(one.job.passage, step.candidate) for one, step in zip(written, found, strict=True) if not step.reason]
         chats = [
-            Chat((Turn("user", pair.instruction), Turn("assistant", pair.response)), document.tags)
-            for document, pair in kept
+            Chat((Turn("user", pair.instruction), Turn("assistant", pair.response)), documents[passage.document].tags)
+            for passage, pair in kept
         ]
         asked = {"asked": len(jobs)} if self.total else {}
-        return Made(chats, {"documents": len(documents)} | asked | counts(found), self._sent(folder))
+        told = {"documents": len(documents)} | asked | counts(found)
+        return Made(chats, told, self._sent(folder), _likeness(kept))
 
     def _passages(self, documents: Sequence[Document]) -> tuple[list[Passage], list[Completed]]:
         """Return the passages to write about, and the documents that are none, each with its reason."""
@@ -231,6 +230,17 @@ class Pairs(Preparation):
             if host := completer.remote():
                 sent[f"prompts to {host}"] += _asked_of(completer, folder / name)
         return dict(sent)
+
+
+def _likeness(kept: Sequence[tuple[Passage, Candidate]]) -> float:
+    """Return the mean cosine of pairs and their passages by TF-IDF fitted on these; 1 where there is no pair."""
+    if not kept:
+        return 1.0
+    passages = {passage.id: passage.text for passage, _ in kept}
+    places = {name: at for at, name in enumerate(passages)}
+    cosines = tfidf_cosines([f"{pair.instruction}\n{pair.response}" for _, pair in kept], [*passages.values()])
+    mean = sum(float(cosines[at, places[passage.id]]) for at, (passage, _) in enumerate(kept)) / len(kept)
+    return min(max(mean, _LEAST_QUALITY), 1.0)
 
 
 def _asked_of(completer: Completer, file: Path) -> int:
