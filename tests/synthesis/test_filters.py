@@ -309,6 +309,14 @@ def test_a_demonstration_counts_only_for_who_was_shown_it():
     assert [one.reason for one in verdicts("demonstration", like, unshown)] == ["like_demonstration", ""]
 
 
+def test_any_of_the_demonstrations_may_be_too_like():
+    other = PoolRow(id="p2", document="A nurse.", instruction="Who nurses patients at night?", response="Mira.")
+    for examples in ((ROW, other), (other, ROW)):
+        like = Candidate(id="d", document="", instruction=ROW.instruction, response="Plums.", examples=examples)
+        (found,) = lookup(Filter, "demonstration")()([like], Around([ROW, other]))
+        assert (found.reason, found.score) == ("like_demonstration", pytest.approx(1.0))
+
+
 def test_the_cosine_to_a_demonstration_is_that_of_the_corpus_and_not_of_two_texts():
     like = candidate("What does the baker Oren sell abroad at noon today?")
     (alone,) = verdicts("demonstration", like)
