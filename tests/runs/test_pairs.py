@@ -407,6 +407,8 @@ def test_another_judge_makes_other_pairs_of_a_run(files):
 
     judges = [lookup(Filter, "judge")(completer=Canned(patterns={"": said})) for said in ("[[9]]", "[[1]]")]
     assert len({identity(), *map(identity, judges)}) == 3 and len(json.loads(identity())) == 3
+    scoring = lookup(Filter, "quality")()
+    assert identity(scoring) == json.dumps([*json.loads(identity()), scoring.model.identity()])
 
 
 def test_chats_are_no_documents(files):
