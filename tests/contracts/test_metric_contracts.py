@@ -23,7 +23,7 @@ NO_REFERENCE_ASKED = ("answer_length", "empty_answer", "harmless_published", "ha
 GRADES_BY_REFERENCE = [name for name in METRICS if name not in (*NO_REFERENCE_ASKED, "length_ratio")]
 OF_PREDICTIONS_ALONE = ("compression_ratio", "distinct_1", "distinct_2", "self_bleu")
 COMPARING = [name for name in CORPUS if name not in OF_PREDICTIONS_ALONE]
-DEAR = ("mauve_style",)  # a second each time: in no test of many draws
+DEAR = ("fid", "mauve_style")  # a second each time: in no test of many draws
 REFUSAL = "I'm sorry, I can't help with that."
 SCRIPTS = [
     "",
@@ -192,7 +192,7 @@ def test_a_corpus_metric_gives_the_same_twice(corpus_metric):
     assert _value(corpus_metric, pairs) == _value(corpus_metric, pairs)
 
 
-@pytest.mark.parametrize("name", [name for name in CORPUS if name not in ("mauve_style", "compression_ratio")])
+@pytest.mark.parametrize("name", [name for name in CORPUS if name not in (*DEAR, "compression_ratio")])
 def test_the_order_of_the_pairs_does_not_matter(name):
     metric = lookup(CorpusMetric, name)()
     pairs = [("positive news", "positive"), ("bad", "negative"), ("neutral", "neutral"), ("a b a", "negative a b")]

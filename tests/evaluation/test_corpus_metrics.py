@@ -11,7 +11,9 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.linalg import sqrtm
 from scipy.spatial.distance import jensenshannon
+from sklearn.covariance import LedoitWolf
 from sklearn.metrics import f1_score
 
 from fedloom.base import config
@@ -19,6 +21,7 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import lookup
 from fedloom.contracts.federated import CorpusMetric
 from fedloom.evaluation.corpus_metrics._frontier import SCALE, area, histograms
+from fedloom.evaluation.corpus_metrics.frechet import distance, squared_distance
 from fedloom.evaluation.held_out import Scored
 from fedloom.results.show import outcome, show_record, show_table
 from fedloom.runs.corpus import corpus_means
@@ -255,6 +258,70 @@ def test_vectors_can_come_from_an_encoder(tmp_path):
     path = encoder_folder(tmp_path)
     cats, mats = ["cat sat"] * 250 + ["cat"] * 250, ["mat sat mat"] * 250 + ["mat"] * 250
     assert _score("mauve_style", cats, mats, path=path) < 0.02 < 0.99 < _score("mauve_style", cats, cats, path=path)
+
+
+# ------------------------------------------------------------------------------------------------------------- frechet
+
+
+def _normal(seed, count, width=6, **moved):
+    draw = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(width, width))
+    return draw.normal(size=(count, width)) @ mixing * moved.get("times", 1.0) + moved.get("plus", 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_frechet_distance_equals_scipys_root_of_a_matrix(seed):
+    first, second = _normal(seed, 300), _normal(seed + 100, 300, times=1.3, plus=0.4)
+    (mean, spread), (other, other_spread) = (
+        (one.mean(0), LedoitWolf().fit(one).covariance_) for one in (first, second)
+    )
+    root = sqrtm(spread @ other_spread).real
+    wanted = ((mean - other) ** 2).sum() + np.trace(spread + other_spread - 2 * root)
+    assert squared_distance(mean, spread, other, other_spread) == pytest.approx(wanted, rel=1e-9)
+    assert distance(first, second).raw == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_frechet_distance_of_normals_on_a_line_is_by_hand():
+    one, two = np.eye(1), 4 * np.eye(1)
+    assert squared_distance(np.array([1.0]), one, np.array([3.0]), two) == pytest.approx(2**2 + (1 - 2) ** 2)
+
+
+def test_two_halves_of_one_set_score_within_the_interval_of_chance():
+    """At 95 % a few of 40 halves may lie outside; the bound is what 40 coins exceed once in 1,000 times."""
+    draws = [np.random.default_rng(seed).permutation(_normal(7, 1000)) for seed in range(40)]
+    found = [distance(one[:500], one[500:]) for one in draws]
+    assert sum(not one.low <= one.raw <= one.high for one in found) <= 7
+    assert all(one.chance > 0 and one.excess < one.chance * 2 for one in found)
+
+
+@pytest.mark.parametrize("moved", [{"plus": 0.3}, {"times": 1.2}], ids=["another mean", "another spread"])
+def test_sets_of_two_origins_lie_beyond_chance(moved):
+    found = distance(_normal(1, 500), _normal(2, 500, **moved))
+    assert found.raw > found.high > found.chance > found.low > 0
+
+
+def test_the_excess_does_not_grow_as_texts_become_fewer():
+    """What the raw distance of one origin does: over ten draws of each size, means and not extremes."""
+    raw, excess = {}, {}
+    for count in (250, 1000):
+        found = [distance(_normal(seed, count), _normal(seed + 50, count)) for seed in range(10)]
+        raw[count], excess[count] = (np.mean([getattr(one, what) for one in found]) for what in ("raw", "excess"))
+    assert raw[250] > 2 * raw[1000] and excess[250] < raw[250] / 3
+
+
+def test_two_halves_of_one_set_of_texts_are_nearer_than_texts_of_two_kinds():
+    same, halves = _texts("lorem", 1000), np.random.default_rng(0).permutation(1000)
+    first, second = ([same[at] for at in part] for part in np.split(halves, 2))
+    near, far = _score("fid", first, second), _score("fid", _texts("lorem"), _texts("quick"))
+    between = _score("fid", _texts("lorem", 250) + _texts("quick", 250), _texts("lorem"))
+    assert near < 0.01 < between < far <= 4
+    assert _score("fid", first, first[::-1]) == 0
+
+
+def test_vectors_of_the_frechet_distance_can_come_from_an_encoder(tmp_path):
+    path = encoder_folder(tmp_path)
+    cats, mats = ["cat sat"] * 250 + ["cat"] * 250, ["mat sat mat"] * 250 + ["mat"] * 250
+    assert _score("fid", cats, cats, path=path) == 0 < _score("fid", cats, mats, path=path)
 
 
 # --------------------------------------------------------------------------------------------------------------- a run

@@ -124,7 +124,7 @@ def test_a_round_is_the_weighted_mean_of_clients_trained_by_hand(folder):
         torch.testing.assert_close(value, sum(parts), rtol=2e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize("weighting", ["samples", "used_samples", "tokens", "uniform"])
+@pytest.mark.parametrize("weighting", ["samples", "used_samples", "tokens", "quality", "uniform"])
 def test_weights_follow_the_weighting(folder, weighting):
     ready = prepare(small_run(folder, weighting=weighting))
     _, records = train(ready.run, ready=ready, rounds=1)
@@ -132,6 +132,7 @@ def test_weights_follow_the_weighting(folder, weighting):
         "samples": {c: len(s.items) for c, s in ready.shards.items()},
         "used_samples": {c: min(6, len(s.items)) for c, s in ready.shards.items()},
         "tokens": {c: sum(int(i.supervised_T.sum()) for i in s.items) for c, s in ready.shards.items()},
+        "quality": {c: len(s.items) for c, s in ready.shards.items()},  # of what nobody rated
         "uniform": dict.fromkeys(ready.shards, 1),
     }[weighting]
     assert {record.client: record.weight for record in records[0].clients} == wanted

@@ -6,15 +6,20 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fedloom.base import config
 from fedloom.base.errors import CompletionError, ConfigError, DataError, RunError
 from fedloom.base.plugin import lookup
 from fedloom.completers.analogical import Analogical
+from fedloom.completers.canned import Canned
 from fedloom.contracts.examples import Document, chat
 from fedloom.contracts.stages import Owner, Preparation
+from fedloom.contracts.synthesis import Filter
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
+from fedloom.synthesis.vectors import tfidf_cosines
 from support.command import fedloom
 from support.resuming import adapters, kill_and_resume, logs, run_to_the_end
 
@@ -84,8 +89,6 @@ def run_of(files, **changes):
 
 def made(files, texts, folder=None, **changes):
     preparation = lookup(Preparation, "pairs")
-    from fedloom.base import config
-
     settings = {key: value for key, value in pairs(files, **changes).items() if key != "name"}
     return config.build(preparation, settings)([Document(text) for text in texts], Owner("c0", 0, folder))
 
@@ -209,6 +212,51 @@ def test_several_pairs_of_a_document_are_drawn_and_duplicates_go(files):
     assert (found.counts["generated"], found.counts["accepted"], reasons(found)) == (3, 1, {"duplicate": 2})
 
 
+@pytest.mark.parametrize(("total", "asked"), [(2, [1, 1, 0]), (3, [1, 1, 1]), (7, [3, 2, 2])])
+def test_a_total_is_dealt_over_the_documents_and_what_was_asked_is_counted(files, tmp_path, total, asked):
+    found = made(files, THREE, tmp_path, total=total, temperature=1.0)
+    told = [one["document"] for one in lines(tmp_path)]
+    assert [told.count(at) for at in range(3)] == asked
+    assert (found.counts["asked"], found.counts["generated"]) == (total, total)
+    assert found.counts["accepted"] == len(found.examples) <= total
+
+
+def test_a_total_is_a_bound_where_nothing_is_drawn(files, tmp_path):
+    found = made(files, [*THREE, "\x00"], tmp_path, total=100)
+    assert (found.counts["documents"], found.counts["asked"], found.counts["generated"]) == (4, 3, 4)
+
+
+def test_a_rare_kind_of_document_gets_more_of_the_total(files, tmp_path):
+    documents = [Document(text, {"domain": "care" if "nurse" in text else "trade"}) for text in THREE]
+    settings = {"total": 5, "temperature": 1.0, "deal_by": "domain", "allocator": "water_filling"}
+    table = {key: value for key, value in pairs(files, **settings).items() if key != "name"}
+    config.build(lookup(Preparation, "pairs"), table)(documents, Owner("c0", 0, tmp_path))
+    told = [one["document"] for one in lines(tmp_path)]
+    assert [told.count(at) for at in range(3)] == [1, 1, 3]
+
+
+def test_quality_is_how_like_their_passages_the_kept_pairs_are(files):
+    texts = [TEXT, THREE[2]]
+    found = made(files, texts)
+    said = [f"{one.prompt[-1].text}\n{one.reference}" for one in found.examples]
+    assert len(said) == 2
+    assert found.quality == pytest.approx(np.mean(np.diagonal(tfidf_cosines(said, texts))))
+    assert 0 < found.quality < 1
+
+
+def test_pairs_that_say_nothing_of_their_passage_still_count_a_little(files):
+    completer = {"name": "canned", "patterns": {".": "Submarines?\nResponse: Oceans."}}
+    found = made(files, [TEXT], completer=completer, filters=[])
+    assert len(found.examples) == 1 and 0 < found.quality < 1e-3
+    assert made(files, [], completer=completer).quality == 1.0
+
+
+def test_a_total_lets_documents_decide_about_each_other(files):
+    alone = {"divide": False, "filters": ["form", "copy", "grounding"]}
+    step = config.build(lookup(Preparation, "pairs"), {"pool": files["pool"], **alone, "total": 3})
+    assert "deals a total" in step.brings_in()
+
+
 def test_a_prompt_without_room_loses_examples_and_then_half_of_its_document(files, tmp_path, monkeypatch):
     from fedloom.completers import analogical
     from fedloom.contracts.evaluation import Completion
@@ -318,6 +366,8 @@ def test_a_server_out_of_reach_is_told_of(files):
     [
         ({"pool": ""}, "pool: missing"),
         ({"per_document": 2}, "per_document: found 2 with temperature 0"),
+        ({"total": 4, "per_document": 2, "temperature": 1.0}, "total: found 4 with per_document = 2"),
+        ({"deal_by": "domain"}, "total: found 0 with per_document = 1 and deal_by = 'domain'"),
         ({"shared_words": 512}, "shared_words: found 512, allowed are fewer than passage_words = 512"),
         ({"selector": "nearest"}, "selector"),
         ({"filters": ["form", "beauty"]}, "filters"),
@@ -339,6 +389,26 @@ def test_prompts_to_a_remote_server_are_in_the_ledger(files, tmp_path, monkeypat
     run_to_the_end(run_of(files, prepare=[pairs(files, allow_remote=True)]), tmp_path / "run")
     sent = [one for one in logs(tmp_path / "run")["ledger.jsonl"] if "prompts to api.example.com" in one["what"]]
     assert len(sent) == 3 and all(one["bytes"] > 500 for one in sent)
+
+
+def test_prompts_of_a_remote_judge_are_in_the_ledger(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(Canned, "remote", lambda self: "judge.example.com")
+    judge = {"name": "judge", "completer": {"name": "canned", "patterns": {"": "[[9]]"}}}
+    with pytest.raises(ConfigError, match=r"'canned' answers on judge\.example\.com"):
+        made(files, [TEXT], filters=[judge])
+    found = made(files, [TEXT], tmp_path, filters=[judge | {"allow_remote": True}])
+    asked = [json.loads(line)["prompt"] for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
+    assert found.sent == {"prompts to judge.example.com": sum(len(text) for ((_, text),) in asked)} and len(asked) == 1
+
+
+def test_another_judge_makes_other_pairs_of_a_run(files):
+    def identity(*filters):
+        return lookup(Preparation, "pairs")(pool=files["pool"], completer=Analogical(), filters=filters).identity()
+
+    judges = [lookup(Filter, "judge")(completer=Canned(patterns={"": said})) for said in ("[[9]]", "[[1]]")]
+    assert len({identity(), *map(identity, judges)}) == 3 and len(json.loads(identity())) == 3
+    scoring = lookup(Filter, "quality")()
+    assert identity(scoring) == json.dumps([*json.loads(identity()), scoring.model.identity()])
 
 
 def test_chats_are_no_documents(files):

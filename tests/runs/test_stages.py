@@ -8,10 +8,11 @@ from safetensors.torch import load_file
 
 from fedloom import api
 from fedloom.base.errors import ConfigError, DataError, ModelError, RunError
+from fedloom.base.files import json_sha256
 from fedloom.base.plugin import lookup
-from fedloom.contracts.stages import Owner, Preparation
+from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.federated.rounds import begin, step
-from fedloom.runs.prepared import prepare
+from fedloom.runs.prepared import prepare, prepare_client
 from fedloom.runs.tuning import read_run
 from support.command import fedloom
 from support.numbers import TABLE
@@ -23,7 +24,7 @@ PLUGINS = '''"""Each point and its mirror image, and a model pulled towards zero
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import field, replace
 
 from fedloom.base.plugin import plugin
 from fedloom.contracts.stages import Made, Preparation, Refined, Refinement
@@ -46,6 +47,17 @@ class Mirrored(Preparation):
         other = [replace(one, inputs=tuple(-x for x in one.inputs), target=-one.target) for one in examples]
         made = [*examples, *other][: int(self.keeps * 2 * len(examples))]
         return Made(made, {"examples": len(examples), "made": len(other)}, {"prompts to a model": 7})
+
+
+@plugin("rated")
+class Rated(Preparation):
+    """Points as they are, and what they are worth."""
+
+    by: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, examples, owner):
+        CALLS.append(owner.name)
+        return Made(examples, quality=self.by.get(owner.name, 1.0))
 
 
 @plugin("shrunk")
@@ -274,6 +286,99 @@ def test_a_run_refused_after_it_was_prepared_keeps_what_was_prepared(own, tmp_pa
             run_of(prepare=["mirrored"], refine=[{"name": "shrunk", "spoils": "numbers"}], rounds=1), tmp_path / "run"
         )
     assert len(list((tmp_path / "run" / "prepared" / "0_mirrored").glob("*.json"))) == 4
+
+
+# -------------------------------------------------------------------------------------------------------------- quality
+
+WORTH = {"c0": 0.25, "c1": 1.5, "c2": 0.5}
+
+
+def rated(by=WORTH, **changes):
+    return run_of(prepare=[{"name": "rated", "by": by}], weighting="quality", **changes)
+
+
+def first_round(ready):
+    """The reports of a first round and the parameters after it."""
+    work, reports = ready.stages[0].work, []
+    carrier = ready.run.engine.resolved(work, n_clients=work.plan.clients_per_round).start(work)
+
+    def seen(jobs):
+        for report in carrier(jobs):
+            reports.append(report)
+            yield report
+
+    start_P = ready.layout.row({"": ready.shared})
+    state, _ = step(work.plan, begin(work.plan, start_P.clone()), seen)
+    return reports, state.params_P - start_P
+
+
+@pytest.mark.parametrize("per_round", [2, 4])
+def test_rows_count_by_number_times_quality_normalised_over_who_was_sampled(own, per_round):
+    ready = prepare(rated(clients_per_round=per_round))
+    reports, moved_P = first_round(ready)
+    sizes = {client: len(shard.items) for client, shard in ready.shards.items()}
+    assert len(reports) == per_round
+    assert {one.client: one.weight for one in reports} == {
+        one.client: sizes[one.client] * WORTH.get(one.client, 1.0) for one in reports
+    }
+    shares = [one.weight / sum(other.weight for other in reports) for one in reports]
+    assert sum(shares) == pytest.approx(1, abs=1e-12)
+    codec = ready.stages[0].plan.codec
+    rows = [codec.decode(one.packet, len(moved_P)).double() for one in reports]
+    mean_P = sum(share * row_P for share, row_P in zip(shares, rows, strict=True))
+    torch.testing.assert_close(moved_P.double(), mean_P, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("worth", [1.0, 0.5, 0.0625])
+def test_of_equal_quality_it_is_fedavg_bit_for_bit(own, tmp_path, worth):
+    """Powers of two: any other factor rounds anew in the sum, in bits that the rows' own precision does not have."""
+    plain = ended(read_run(TABLE | {"clients_per_round": 2}), tmp_path / "plain")
+    by = dict.fromkeys(("c0", "c1", "c2", "c3"), worth)
+    equal = ended(rated(by, clients_per_round=2), tmp_path / "equal")
+    assert adapters(equal) == adapters(plain) != {}
+    other = ended(rated(dict.fromkeys(by, 0.37), clients_per_round=2), tmp_path / "other")
+    for name, tensor in final(plain).items():
+        torch.testing.assert_close(final(other)[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+def test_qualities_of_several_preparations_multiply_and_are_kept_over_a_stop(own, tmp_path):
+    steps = [{"name": "rated", "by": {"c0": 0.5}}, "unchanged", {"name": "rated", "by": {"c0": 0.5, "c1": 3.0}}]
+    for _ in range(2):
+        ready = prepare(run_of(prepare=steps), tmp_path)
+        assert {client: shard.quality for client, shard in ready.shards.items()} == {
+            "c0": 0.25,
+            "c1": 3.0,
+            "c2": 1.0,
+            "c3": 1.0,
+        }
+        assert ready.stages[0].work.shard("c0").quality == 0.25
+    assert own == ["c0", "c1", "c2", "c3"] * 2
+
+
+def test_a_client_that_prepares_itself_counts_as_in_a_run_of_one_place(own, tmp_path):
+    run = run_of(prepare=[{"name": "rated", "by": WORTH}], evaluation=TABLE["evaluation"] | {"holdout": 0.0})
+    assert prepare_client(run, "c1", ["c0", "c1"]).shards["c1"].quality == 1.5
+
+
+def test_a_prepared_file_of_before_reads_as_of_quality_one(own, tmp_path):
+    prepare(run_of(prepare=["mirrored"]), tmp_path)
+    file = tmp_path / "prepared" / "0_mirrored" / "c0.json"
+    table = json.loads(file.read_text())
+    del table["sha256"], table["quality"]
+    file.write_text(json.dumps(table | {"sha256": json_sha256(table)}))
+    assert prepare(run_of(prepare=["mirrored"]), tmp_path).shards["c0"].quality == 1.0
+    assert own == ["c0", "c1", "c2", "c3"]
+
+
+@pytest.mark.parametrize("quality", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_quality_that_no_mean_can_be_weighted_by_is_refused(quality):
+    with pytest.raises(DataError, match=r"quality: found .* allowed is a finite number above 0"):
+        Made([], quality=quality)
+
+
+def test_privacy_refuses_weights_by_quality(own):
+    with pytest.raises(ConfigError, match=r"weighting: found 'quality' with privacy"):
+        run_of(prepare=["unchanged"], privacy=PRIVATE, weighting="quality")
 
 
 @pytest.mark.parametrize("most", [0, 1, 12, 10**6])

@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, str] = {
     "accelerate": "fetch",
     "ctranslate2": "ctranslate2",
     "datasets": "datasets",
+    "datasketch": "minhash",
     "dp_accounting": "privacy",
     "gguf": "fetch",
     "langdetect": "text",

@@ -20,7 +20,7 @@ from fedloom.base.files import disk_errors, held, json_sha256
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
-__all__ = ["Asker", "Budget", "Counts", "Request", "asking", "bytes_asked"]
+__all__ = ["Asker", "Budget", "Counts", "Request", "asking", "bytes_sent"]
 
 Request = tuple[Prompt, Sampling]
 
@@ -171,10 +171,20 @@ def _cost(most: int, completion: Completion) -> int:
 # ---------------------------------------------------------------------------------------------------------- the file
 
 
-def bytes_asked(path: Path) -> int:
-    """Return the bytes of all prompts that a file of answers tells of."""
-    asked = [json.loads(line)["prompt"] for line in path.read_text(encoding="utf-8").splitlines()]
-    return sum(len(text.encode()) for prompt in asked for _, text in prompt)
+def bytes_sent(asked: Sequence[tuple[Completer, Path]]) -> dict[str, int]:
+    """Return the bytes of the prompts that files tell of and completers on other machines have answered, by host."""
+    sent: dict[str, int] = {}
+    for completer, path in asked:
+        if host := completer.remote():
+            what = f"prompts to {host}"
+            sent[what] = sent.get(what, 0) + _bytes_asked(path, completer.identity())
+    return sent
+
+
+def _bytes_asked(path: Path, identity: str) -> int:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    prompts = [one["prompt"] for one in map(json.loads, lines) if one["identity"] == identity]
+    return sum(len(text.encode(errors="replace")) for prompt in prompts for _, text in prompt)
 
 
 @dataclass(frozen=True)

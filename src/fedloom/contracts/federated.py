@@ -10,7 +10,7 @@ and its fields are its settings. What must be kept between rounds lives in `Slot
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -239,7 +239,7 @@ class Task(Family):
 # ------------------------------------------------------------------------------------------------------------ engines
 
 
-Weighting = Literal["samples", "used_samples", "tokens", "uniform"]
+Weighting = Literal["samples", "used_samples", "tokens", "quality", "uniform"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +295,8 @@ class Work:
         It is one pass over the client's items whoever asked and when, so that a run that goes on has the same numbers.
         """
         if client not in self._ready:
-            self._ready[client] = Shard(tuple(self.task.prepared(self.shards[client].items, self.model)))
+            shard = self.shards[client]
+            self._ready[client] = replace(shard, items=tuple(self.task.prepared(shard.items, self.model)))
         return self._ready[client]
 
 

@@ -24,6 +24,8 @@ class Shard:
     """A client's training data, encoded once for the whole run."""
 
     items: tuple[Item, ...]
+    quality: float = 1.0
+    """By what the items count beside their number under `weighting = "quality"`."""
 
 
 def sums_by(values: Tensor, index_S: Tensor, n_sums: int) -> Tensor:

@@ -1,11 +1,13 @@
 """The contracts of what lies before and after training: each client's own data prepared, the trained model refined."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedloom.base.errors import DataError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
@@ -35,6 +37,16 @@ class Made:
     """What became of them, by name: made, dropped and why. It is told to the server."""
     sent: Mapping[str, int] = field(default_factory=dict[str, int])
     """Bytes that left the owner meanwhile, by what they were; empty: nothing did."""
+    quality: float = 1.0
+    """By what the owner's examples count beside their number under `weighting = "quality"`; several preparations' are
+    multiplied. It leaves the owner only so."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quality < math.inf:
+            raise DataError(
+                f"quality: found {self.quality} of what a preparation made, allowed is a finite number above 0; what "
+                "is not to count is left out of the examples."
+            )
 
 
 class Preparation(Family):

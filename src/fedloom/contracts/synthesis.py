@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.plugin import Family
-from fedloom.contracts.evaluation import Prompt
+from fedloom.contracts.evaluation import Completer, Prompt
 
 __all__ = [
+    "Allocator",
     "Around",
     "Ask",
     "Candidate",
@@ -167,6 +168,27 @@ class Filter(Family):
     def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict for each of one owner's candidates, which all earlier filters have kept."""
 
+    def identity(self) -> str:
+        """Return what verdicts depend on besides settings and candidates, such as a model's weights; "" if nothing."""
+        return ""
+
+    def asks(self) -> Completer | None:
+        """Return the completer that candidates are shown to; None where nobody is."""
+        return None
+
     def brings_in(self) -> str:
         """Return the setting by which one candidate decides about another; "" if there is none."""
         return ""
+
+
+class Allocator(Family):
+    """How a total, of samples, calls or tokens, is dealt to parts such as clients, classes or documents."""
+
+    folder = "fedloom.synthesis.allocators"
+
+    @abstractmethod
+    def __call__(self, total: int, has: Sequence[int]) -> list[int]:
+        """Return how much each part gets beside what it `has`: whole numbers, none negative, that sum to the total.
+
+        Ties go to the earlier part; without parts the list is empty.
+        """

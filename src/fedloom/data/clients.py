@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ class Division:
     card: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     """SHA-256 of each client's own training examples, by which a lineage knows them again, whatever is made of them."""
+    quality: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By what each client's examples count beside their number; of one that is not named 1."""
 
 
 class AllToOne(Partition):
@@ -137,7 +139,7 @@ def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[st
                 f"client '{client}': none of its {len(items)} examples has a supervised token; raise max_length."
             )
         counts[client] = task.counts(items)
-    return {client: Shard(tuple(items)) for client, items in kept.items()}, counts
+    return {client: Shard(tuple(items), division.quality.get(client, 1.0)) for client, items in kept.items()}, counts
 
 
 def _refuse_other_kinds(client: str, examples: Sequence[Example], task: Task) -> None:

@@ -299,7 +299,8 @@ def _sent(plan: Plan, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
 
 
 def _weight(work: Work, shard: Shard, seen: int) -> float:
-    counts = {"samples": len(shard.items), "used_samples": min(seen, len(shard.items)), "uniform": 1}
+    n_items = len(shard.items)
+    counts = {"samples": n_items, "used_samples": min(seen, n_items), "quality": n_items * shard.quality, "uniform": 1}
     tokens = work.plan.weighting == "tokens"
     found = float(sum(map(work.task.targets, shard.items)) if tokens else counts[work.plan.weighting])
     return min(found, work.plan.max_weight or found)

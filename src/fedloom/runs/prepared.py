@@ -155,9 +155,10 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     _refuse_known_questions(run, division)
     if not run.prepare:
         return division
-    train, told = Preparing(run, folder).prepared(division.train)
+    train, told, quality = Preparing(run, folder).prepared(division.train)
     left_out = sorted(division.train.keys() - train.keys())
-    return replace(division, train=train, card={**division.card, "prepared": told, "left_out": left_out})
+    card = {**division.card, "prepared": told, "left_out": left_out}
+    return replace(division, train=train, card=card, quality=quality)
 
 
 def _refuse_known_questions(run: TuningRun, division: Division) -> None:

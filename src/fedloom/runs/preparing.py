@@ -34,18 +34,21 @@ class Preparing:
 
     def prepared(
         self, train: Mapping[str, Sequence[Example]]
-    ) -> tuple[dict[str, tuple[Example, ...]], list[dict[str, Any]]]:
-        """Return each client's examples after all preparations, and for each client and preparation what was told.
+    ) -> tuple[dict[str, tuple[Example, ...]], list[dict[str, Any]], dict[str, float]]:
+        """Return each client's examples after all preparations, what was told of each, and each client's quality.
 
-        What was told is the `client`, the name of the `stage` and its place `at`, `counts`, and bytes `sent`. A client
-        that is left without examples takes no part: it is not among those returned. Raises DataError if all are.
+        What was told is the `client`, the name of the `stage` and its place `at`, `counts`, and bytes `sent`, for each
+        client and preparation. A client that is left without examples takes no part: it is not among those returned.
+        Raises DataError if all are.
         """
         examples = {client: tuple(owned) for client, owned in train.items()}
         told: list[dict[str, Any]] = []
+        quality = dict.fromkeys(train, 1.0)
         for at, preparation in enumerate(self.run.prepare):
             for client, owned in examples.items():
                 made = self._made(preparation, f"{at}_{preparation.name}", owned, client)
                 examples[client] = tuple(made.examples)
+                quality[client] *= made.quality
                 stage = {"client": client, "at": at, "stage": preparation.name}
                 told.append(stage | {"counts": dict(made.counts), "sent": dict(made.sent)})
             examples = {client: owned for client, owned in examples.items() if owned}
@@ -53,7 +56,7 @@ class Preparing:
                 raise DataError(
                     f"prepare: '{preparation.name}' made no example for any client; change its settings, or the data."
                 )
-        return examples, told
+        return examples, told, quality
 
     def _made(self, preparation: Preparation, stage: str, examples: Sequence[Example], client: str) -> Made:
         """Return what a preparation makes of a client's examples, or what it has made of the very same before."""
@@ -69,7 +72,8 @@ class Preparing:
             own.mkdir(parents=True, exist_ok=True)
         made = preparation(examples, Owner(client, self.run.seed, own))
         records = [{"kind": type(one).__name__, "example": asdict(cast(Any, one))} for one in made.examples]
-        table = {"of": of, "counts": dict(made.counts), "sent": dict(made.sent), "examples": records}
+        told = {"counts": dict(made.counts), "sent": dict(made.sent), "quality": made.quality}
+        table = {"of": of, **told, "examples": records}
         write_atomic(file, json.dumps(table | {"sha256": json_sha256(table)}))
         return replace(made, examples=tuple(made.examples))
 
@@ -91,4 +95,4 @@ def _read(file: Path, of: str, kinds: Sequence[type[Any]]) -> Made:
         raise RunError(f"{file}: cannot be read ({error}); delete it to have it made again.") from error
     if table["of"] != of:
         raise RunError(f"{file}: was made of other examples or settings; restore them or start a new run.")
-    return Made(found, table["counts"], table["sent"])
+    return Made(found, table["counts"], table["sent"], table.get("quality", 1.0))  # files of before have none

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedloom.contracts.evaluation import Completer
 from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 
-__all__ = ["Judged", "counts", "judged"]
+__all__ = ["Judged", "counts", "judged", "judges"]
 
 
 @dataclass
@@ -36,13 +37,28 @@ def judged(
     `lost` are candidates, by id, of which there is no text to judge, with the reason.
     """
     found = [Judged(one, {"generation": Verdict(lost[one.id])} if one.id in lost else {}) for one in candidates]
-    for step in filters:
+    for name, step in zip(_names(filters), filters, strict=True):
         left = [one for one in found if not one.reason]
         if not left:
             break
         for one, verdict in zip(left, step([one.candidate for one in left], around), strict=True):
-            one.verdicts[step.name] = verdict
+            one.verdicts[name] = verdict
     return found
+
+
+def _names(filters: Sequence[Filter]) -> list[str]:
+    """Return what each step is called in records: by its name, and from the second one of a name on by a number."""
+    seen: Counter[str] = Counter()
+    names: list[str] = []
+    for step in filters:
+        seen[step.name] += 1
+        names.append(step.name if seen[step.name] == 1 else f"{step.name}_{seen[step.name]}")
+    return names
+
+
+def judges(filters: Sequence[Filter]) -> list[Completer]:
+    """Return whom filters show candidates to, each once."""
+    return list({judge.identity(): judge for step in filters if (judge := step.asks())}.values())
 
 
 def counts(found: Sequence[Judged]) -> dict[str, int]:

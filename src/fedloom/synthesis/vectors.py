@@ -11,7 +11,7 @@ from fedloom.contracts.synthesis import Similarities
 from fedloom.text.embedding import embedded
 from fedloom.text.words import words
 
-__all__ = ["similarities", "tfidf_cosines"]
+__all__ = ["similarities", "terms", "tfidf_cosines"]
 
 
 def similarities(documents: Sequence[str], pool: Sequence[str], *, encoder: str = "") -> Similarities:
@@ -30,11 +30,14 @@ def similarities(documents: Sequence[str], pool: Sequence[str], *, encoder: str 
 
 def tfidf_cosines(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
     """Return the cosines [N, M] by TF-IDF of the words and pairs of words that the M others have, fitted on those."""
-    vectoriser = library("sklearn.feature_extraction.text").TfidfVectorizer(analyzer=_terms)
+    if not any(map(words, others)):  # the library refuses a corpus without a word
+        return np.zeros((len(texts), len(others)))
+    vectoriser = library("sklearn.feature_extraction.text").TfidfVectorizer(analyzer=terms)
     theirs = vectoriser.fit_transform(others)
     return (vectoriser.transform(texts) @ theirs.T).toarray()
 
 
-def _terms(text: str) -> list[str]:
+def terms(text: str) -> list[str]:
+    """Return the words of a text and its pairs of neighbouring words."""
     single = words(text)
     return single + [f"{first} {second}" for first, second in pairwise(single)]

@@ -2,7 +2,7 @@
 
 Real languages are told by the library `langdetect` (extra `text`; Shuyo, 2010) with a fixed seed, whose tags may be
 codes or English names; the invented languages of the controlled world by their vocabulary and order of words (the rule
-stands in `_languages`).
+stands in `languages`).
 
 The weight is 0 where the rule cannot tell: where it does not know the language, or does not find it in the reference
 itself, as in a bare number or a single name.
@@ -12,7 +12,7 @@ from fedloom.base.mean import Mean
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics._languages import code_of, languages_of, worlds_languages_of
+from fedloom.evaluation.metrics.languages import code_of, languages_of, worlds_languages_of
 from fedloom.evaluation.metrics.texts import reference_of
 from fedloom.world.languages import LANGUAGES
 

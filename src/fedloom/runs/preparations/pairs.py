@@ -18,6 +18,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import field
@@ -26,20 +27,23 @@ from pathlib import Path
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import disk_errors, json_sha256, write_atomic
 from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, default, lookup, plugin
-from fedloom.completers.answer_file import Budget, Counts, asking, bytes_asked
+from fedloom.completers.answer_file import Budget, Counts, asking, bytes_sent
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.stages import Made, Owner, Preparation
-from fedloom.contracts.synthesis import Around, Filter, Selector, Where
+from fedloom.contracts.synthesis import Allocator, Around, Candidate, Filter, Selector, Where
+from fedloom.synthesis.allocation import apportioned, dealt_by_kind
 from fedloom.synthesis.asking import Completed, Job, Prompting, completed
-from fedloom.synthesis.chain import counts
+from fedloom.synthesis.chain import counts, judges
 from fedloom.synthesis.passages import Passage, divided, unreadable
 from fedloom.synthesis.pool import Pool, read_pool
 from fedloom.synthesis.prompting import prompts
 from fedloom.synthesis.record import judged_completions, lines
-from fedloom.synthesis.vectors import similarities
+from fedloom.synthesis.vectors import similarities, tfidf_cosines
 
 __all__ = ["Pairs"]
+
+_LEAST_QUALITY = 1e-6  # who trains counts, be it a little
 
 
 def _default_filters() -> tuple[Filter, ...]:
@@ -81,6 +85,12 @@ class Pairs(Preparation):
     """Most requests to the completer for one client; 0: no limit."""
     max_tokens: Count = 0
     """Most tokens of prompts and completions for one client; 0: no limit."""
+    total: Count = 0
+    """Most pairs to ask for of one client, dealt over its documents; 0: `per_document` for each of their passages."""
+    allocator: Allocator = field(default_factory=default(Allocator, "equal"))
+    """How the total is dealt."""
+    deal_by: str = ""
+    """Tag whose values share the total by how many documents they have; empty: each document is one of its own."""
 
     def check(self) -> None:
         """Refuse settings that contradict each other, and private text for another machine."""
@@ -90,6 +100,11 @@ class Pairs(Preparation):
             raise ConfigError(
                 f"per_document: found {self.per_document} with temperature 0, which draws the same pair each time; set "
                 "a temperature above 0."
+            )
+        if (self.total and self.per_document > 1) or (self.deal_by and not self.total):
+            raise ConfigError(
+                f"total: found {self.total} with per_document = {self.per_document} and deal_by = '{self.deal_by}', "
+                "allowed is a total with per_document = 1, or no total and no deal_by; set one of the two."
             )
         if self.shared_words >= self.passage_words:
             raise ConfigError(
@@ -103,14 +118,17 @@ class Pairs(Preparation):
 
     def brings_in(self) -> str:
         """Return what lets one document decide about several pairs; "" where each is one pair at most."""
+        if self.total:
+            return "prepare: 'pairs', which deals a total over documents (total),"
         if self.divide or self.per_document > 1:
             return "prepare: 'pairs', which makes several pairs of a document (divide, per_document),"
         steps = (self.selector, *self.filters)
         return next((f"prepare: 'pairs', whose {found}" for step in steps if (found := step.brings_in())), "")
 
     def identity(self) -> str:
-        """Return the hashes of pool, prompts and completer."""
-        return json.dumps([read_pool(self.pool).sha256, prompts().sha256, self.completer.identity()])
+        """Return the hashes of pool, prompts and completer, and of whoever filters ask."""
+        own = read_pool(self.pool).sha256, prompts().sha256, self.completer.identity()
+        return json.dumps([*own, *filter(None, (step.identity() for step in self.filters))])
 
     def public_texts(self) -> dict[str, str]:
         """Return the texts of the pool by id, none of which may be measured by."""
@@ -131,7 +149,7 @@ class Pairs(Preparation):
     def _made(self, documents: Sequence[Document], owner: Owner, folder: Path) -> Made:
         pool, start_s = read_pool(self.pool), time.monotonic()
         passages, lost = self._passages(documents)
-        jobs = self._jobs(passages, pool, owner)
+        jobs = self._jobs(passages, self._draws(passages, documents), pool, owner)
         budget = Budget(max_requests=self.max_requests or None, max_tokens=self.max_tokens or None)
         with asking(self.completer, folder / "answers.jsonl", budget) as asker:
             written = completed(jobs, self._prompting(pool, owner, folder), asker, divide=self.divide)
@@ -140,16 +158,14 @@ class Pairs(Preparation):
         facts = {"client": owner.name, "generator": self.completer.identity(), "seed": owner.seed}
         write_atomic(folder / "pairs.jsonl", lines(written, found, pool.rows, facts))
         _write_cost(folder / "cost.json", asker.counts, time.monotonic() - start_s)
-        kept = [
-            (documents[one.job.passage.document], step.candidate)
-            for one, step in zip(written, found, strict=True)
-            if not step.reason
-        ]
+        kept = [(one.job.passage, step.candidate) for one, step in zip(written, found, strict=True) if not step.reason]
         chats = [
-            Chat((Turn("user", pair.instruction), Turn("assistant", pair.response)), document.tags)
-            for document, pair in kept
+            Chat((Turn("user", pair.instruction), Turn("assistant", pair.response)), documents[passage.document].tags)
+            for passage, pair in kept
         ]
-        return Made(chats, {"documents": len(documents)} | counts(found), self._sent(folder))
+        asked = {"asked": len(jobs)} if self.total else {}
+        told = {"documents": len(documents)} | asked | counts(found)
+        return Made(chats, told, self._sent(folder), _likeness(kept))
 
     def _passages(self, documents: Sequence[Document]) -> tuple[list[Passage], list[Completed]]:
         """Return the passages to write about, and the documents that are none, each with its reason."""
@@ -165,7 +181,17 @@ class Pairs(Preparation):
                 found += parts
         return found, lost
 
-    def _jobs(self, passages: Sequence[Passage], pool: Pool, owner: Owner) -> list[Job]:
+    def _draws(self, passages: Sequence[Passage], documents: Sequence[Document]) -> list[int]:
+        """Return how many pairs each passage is asked for; without a temperature one at most, as all would be alike."""
+        if not self.total:
+            return [self.per_document] * len(passages)
+        n_parts = Counter(passage.document for passage in passages)
+        kinds = [documents[at].tags.get(self.deal_by, "") if self.deal_by else str(at) for at in n_parts]
+        dealt = zip(n_parts.items(), dealt_by_kind(self.total, kinds, self.allocator), strict=True)
+        draws = [n_draws for (_, n_passages), part in dealt for n_draws in apportioned(part, [1] * n_passages)]
+        return draws if self.temperature else [min(n_draws, 1) for n_draws in draws]
+
+    def _jobs(self, passages: Sequence[Passage], draws: Sequence[int], pool: Pool, owner: Owner) -> list[Job]:
         """Return a job for each draw of each passage, with the examples that the selector chooses."""
         if not passages:
             return []
@@ -183,7 +209,7 @@ class Pairs(Preparation):
                 draw=draw,
             )
             for at, (passage, selection) in enumerate(zip(passages, chosen, strict=True))
-            for draw in range(self.per_document)
+            for draw in range(draws[at])
         ]
 
     def _prompting(self, pool: Pool, owner: Owner, folder: Path) -> Prompting:
@@ -196,9 +222,20 @@ class Pairs(Preparation):
         return Prompting(prompts(), pool.rows, sampling, owner.seed, _key(folder / "key"))
 
     def _sent(self, folder: Path) -> dict[str, int]:
-        """Return the bytes of all prompts that went to another machine."""
-        host = self.completer.remote()
-        return {f"prompts to {host}": bytes_asked(folder / "answers.jsonl")} if host else {}
+        """Return the bytes of all prompts that went to other machines, those of filters too."""
+        asked = [(self.completer, folder / "answers.jsonl")]
+        return bytes_sent([*asked, *((judge, folder / "verdicts.jsonl") for judge in judges(self.filters))])
+
+
+def _likeness(kept: Sequence[tuple[Passage, Candidate]]) -> float:
+    """Return the mean cosine of pairs and their passages by TF-IDF fitted on these; 1 where there is no pair."""
+    if not kept:
+        return 1.0
+    passages = {passage.id: passage.text for passage, _ in kept}
+    places = {name: at for at, name in enumerate(passages)}
+    cosines = tfidf_cosines([f"{pair.instruction}\n{pair.response}" for _, pair in kept], [*passages.values()])
+    mean = sum(float(cosines[at, places[passage.id]]) for at, (passage, _) in enumerate(kept)) / len(kept)
+    return min(max(mean, _LEAST_QUALITY), 1.0)
 
 
 def _place(one: Completed) -> tuple[int, int, int]:

@@ -28,7 +28,7 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import write_atomic
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, default, plugin
-from fedloom.completers.answer_file import Budget, Counts, asking, bytes_asked
+from fedloom.completers.answer_file import Budget, Counts, asking, bytes_sent
 from fedloom.completers.candidates import BuiltModel
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, chat
@@ -38,6 +38,7 @@ from fedloom.contracts.stages import Refined, Refinement, Trained
 from fedloom.contracts.synthesis import Around, Filter, PoolRow, Questioner
 from fedloom.evaluation.difficulty import difficulties
 from fedloom.runs.refinements._tuning import check_trained, tuned
+from fedloom.synthesis.chain import judges
 from fedloom.synthesis.distilling import Answering, Asking, Distilled, answered, asked, chosen
 from fedloom.synthesis.filters.duplicate import Duplicate
 from fedloom.synthesis.filters.form import Form
@@ -132,7 +133,8 @@ class Knowledge(Refinement):
         """Return the hashes of seeds, prompts and professional."""
         professional = self.teacher.identity() if self.answers == "teacher" else ""
         seeds = self._seeds().sha256 if self.seeds else ""
-        return json.dumps([seeds, questioning().sha256, teaching(self.teaching).sha256, professional])
+        steps = [step.identity() for step in (*self.question_filters, *self.filters)]
+        return json.dumps([seeds, questioning().sha256, teaching(self.teaching).sha256, professional, steps])
 
     def public_texts(self) -> dict[str, str]:
         """Return the texts of the seeds by id."""
@@ -208,9 +210,10 @@ class Knowledge(Refinement):
         return Sampling(max_new_tokens=most, temperature=temperature, top_p=self.top_p)
 
     def _sent(self, folder: Path) -> dict[str, int]:
-        """Return the bytes of all prompts that went to another machine."""
-        host = self.teacher.remote() if self.answers == "teacher" else ""
-        return {f"prompts to {host}": bytes_asked(folder / "answers.jsonl")} if host else {}
+        """Return the bytes of all prompts that went to other machines, those of filters too."""
+        asked = [(self.teacher, folder / "answers.jsonl")] if self.answers == "teacher" else []
+        steps = (*self.question_filters, *self.filters)
+        return bytes_sent([*asked, *((judge, folder / "verdicts.jsonl") for judge in judges(steps))])
 
     def _ifd(self, trained: Trained, examples: Sequence[Chat]) -> dict[str, Mean]:
         """Return how much the questions help the untuned model to say the answers, and the share that is not told."""

@@ -52,6 +52,10 @@ class Quality(Filter):
             return Verdict("not_scored")
         return Verdict("low_quality" if score < least else "", score)
 
+    def identity(self) -> str:
+        """Return the hash of the model."""
+        return self.model.identity()
+
     def brings_in(self) -> str:
         """A candidate is kept or dropped beside the others."""
         return "filters: 'quality'"
