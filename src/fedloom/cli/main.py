@@ -11,6 +11,7 @@ from fedloom.base.errors import FedloomError, UnknownNameError, suggest
 from fedloom.cli.bench import bench
 from fedloom.cli.data import data
 from fedloom.cli.evaluate import evaluate
+from fedloom.cli.leakage import leakage
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
@@ -158,6 +159,9 @@ def audit(
                 tell(event.record, texts=texts, as_json=as_json, quiet=quiet)
             else:
                 display.event(event)
+
+
+app.command()(leakage)
 
 
 @app.command()
