@@ -47,8 +47,8 @@ class Found:
     scores: Mapping[str, tuple[Array, Array]]
     """Of members and of others, by attack."""
     overlaps: Sequence[int]
-    ledger: Sequence[Mapping[str, Any]]
-    privacy: Mapping[str, Any] | None
+    ledger: Sequence[Mapping[str, Any]] = ()
+    privacy: Mapping[str, Any] | None = None
 
 
 def of_seeds(found: Sequence[Found], resamples: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     leakage.json            what was found, over all seeds
     audited.toml            the run, by a name under which none resumes
-    seed_0/                 of each seed: ledger.jsonl, secrets.jsonl, and what preparations and refinements keep
+    ledger.jsonl            what left each client, by seed
+    seed_0/                 of each seed: secrets.jsonl, and what preparations and refinements keep
 
 Every seed is a run of its own, with its own secrets, kept-out examples and noise; secrets and examples of all seeds are
 pooled, and in intervals seeds are drawn before what they hold. A report is not resumed. Its numbers come from clients'
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.errors import ConfigError
-from fedloom.base.files import plain, write_atomic
+from fedloom.base.files import disk_errors, plain, write_atomic
 from fedloom.base.tree import flatten
 from fedloom.contracts.examples import Chat, Example
 from fedloom.data.holdout import normalised
@@ -89,9 +90,12 @@ def leakage(run: TuningRun, directory: RunDirectory, asked: Asked) -> Iterator[R
     check_leakage(run, asked)
     found: list[Found] = []
     for seed in range(run.seed, run.seed + asked.seeds):
-        home = RunDirectory.create(directory.path / f"seed_{seed}", {})
+        home = RunDirectory(directory.path / f"seed_{seed}")
+        with disk_errors(home.path):
+            home.path.mkdir()
         for event in _attacked(replace(run, seed=seed), home, asked):
             if isinstance(event, Found):
+                directory.append("ledger.jsonl", [{"seed": seed, **line} for line in event.ledger])
                 found.append(event)
             else:
                 yield event
@@ -105,15 +109,16 @@ def _attacked(run: TuningRun, home: RunDirectory, asked: Asked) -> Iterator[Roun
     ready = prepare(run, home.path, planting)
     stage = ready.stages[0]
     state = first = begin(stage.plan, flatten(ready.shared).cpu())
-    home.append("ledger.jsonl", division_lines(ready))
+    ledger = division_lines(ready)
     for done, event, told in trained(ready, stage, home):
         state = done
-        lines = round_lines(event.record, stage, state)
-        home.append("ledger.jsonl", lines + (server_lines(event.record, stage, told) if told else []))
+        ledger += round_lines(event.record, stage, state)
+        ledger += server_lines(event.record, stage, told) if told else []
         yield event
     accounts = privacy_lines(stage.plan, state, ready.origins) if stage.plan.budgets else []
-    home.append("ledger.jsonl", accounts)
-    yield _found(ready, planting, home, asked.shadows, (first, state), accounts)
+    stated = worst_account(stage.plan, accounts) if accounts else None
+    found = _found(ready, planting, home, asked.shadows, (first, state))
+    yield replace(found, ledger=[*ledger, *accounts], privacy=stated)
 
 
 def _found(
@@ -122,7 +127,6 @@ def _found(
     home: RunDirectory,
     n_shadows: int,
     states: tuple[State, State],
-    accounts: list[dict[str, Any]],
 ) -> Found:
     base, final = (Looking.at(ready, state) for state in states)
     canaries = planting.secrets.canaries
@@ -143,8 +147,6 @@ def _found(
         reconstructed=_reconstructed(base, final, planting),
         scores=_scores(base, final, planting, n_shadows, home),
         overlaps=overlaps(home.path, planting.given),
-        ledger=home.lines("ledger.jsonl"),
-        privacy=worst_account(ready.stages[0].plan, accounts) if accounts else None,
     )
 
 
