@@ -91,10 +91,11 @@ def of_seeds(found: Sequence[Found], resamples: int) -> dict[str, Any]:
 
 def _mean(values: Mapping[int, Sequence[float]], resamples: int) -> dict[str, Any]:
     """Return the mean of all seeds' values with its interval; seeds are drawn first where there are several."""
-    told = [value for own in values.values() for value in own]
+    all_N = [value for own in values.values() for value in own]
     seeds = tuple(str(seed) for seed, own in values.items() for _ in own)
-    table = ScoreTable(np.array([told], dtype=np.float64), np.ones((1, len(told))), seeds)
-    return bootstrap(table, resamples=resamples).record("value", "low", "high", "n")
+    table = ScoreTable(np.array([all_N], dtype=np.float64), np.ones((1, len(all_N))), seeds)
+    told = bootstrap(table, resamples=resamples).record("value", "low", "high", "n")
+    return told | {"low": max(told["low"], 0.0)}  # nothing here is below 0 but by rounding
 
 
 def _both_sides(found: Sequence[Found], name: str) -> tuple[Array, Array]:

@@ -99,7 +99,9 @@ def leakage(run: TuningRun, directory: RunDirectory, asked: Asked) -> Iterator[R
                 found.append(event)
             else:
                 yield event
-    record = plain({"seeds": [one.seed for one in found], **asdict(asked)} | of_seeds(found, run.evaluation.resamples))
+    of_examples = run.privacy.covers().per_example
+    head = {**asdict(asked), "seeds": [one.seed for one in found], "examples_are_protected": of_examples}
+    record = plain(head | of_seeds(found, run.evaluation.resamples))
     write_atomic(directory.path / "leakage.json", json.dumps(record, indent=1))
     yield Reported(record)
 
