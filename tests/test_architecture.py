@@ -169,7 +169,7 @@ BUDGET = {
     "lm_eval": 2_000,
     "models": 3_420,
     "results": 1_050,
-    "runs": 5_000,
+    "runs": 5_150,
     "tasks": 580,
     "synthesis": 1_150,
     "text": 780,

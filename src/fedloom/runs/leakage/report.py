@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom.base import rng
 from fedloom.base.errors import ConfigError
 from fedloom.base.files import disk_errors, plain, write_atomic
 from fedloom.base.tree import flatten
@@ -164,7 +165,12 @@ def _verbatim(final: Looking, planting: Planting) -> dict[str, list[float]]:
     for one in planting.secrets.canaries:
         parts.setdefault(f"canaries planted {one.repeats} times", []).append(planting.probe(one))
     parts |= {"training examples": planting.members, "examples kept out": planting.others}
-    return {name: final.verbatim(part[:_MOST_ANSWERS]) for name, part in parts.items()}
+    seed = final.ready.run.seed
+    return {name: final.verbatim(_some(part, "leakage", seed, "answers", name)) for name, part in parts.items()}
+
+
+def _some(examples: list[Example], *names: str | int) -> list[Example]:
+    return rng.python_random(*names).sample(examples, min(_MOST_ANSWERS, len(examples)))
 
 
 def _reconstructed(base: Looking, final: Looking, planting: Planting) -> list[Reconstructed]:
