@@ -10,7 +10,8 @@ import pytest
 from fedloom import api
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError
 from fedloom.cli import main as cli
-from fedloom.runs.audit import Audited, audit, audit_files, check_audit, make_canaries
+from fedloom.runs.attacked import attacked_files
+from fedloom.runs.audit import Audited, audit, check_audit, make_canaries
 from fedloom.runs.audit_summary import summary
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.prepared import prepare
@@ -37,7 +38,7 @@ def private_run(folder, **changes):
 
 
 def audited(run, folder, **choices):
-    directory = RunDirectory.create(folder, audit_files(run, ""))
+    directory = RunDirectory.create(folder, attacked_files(run, ""))
     *_, last = audit(run, directory, n_canaries=CANARIES, **{"n_releases": 0} | choices)
     assert isinstance(last, Audited)
     return last.record
@@ -258,7 +259,7 @@ def test_file_of_an_audit_of_clients_holds_what_was_found(folder, releases):
             {},
             r"protocol is 'local_only', allowed is 'federated'",
         ),
-        ({"share": "lora_B"}, {}, r"share is 'lora_B', the audit reads one shared model"),
+        ({"share": "lora_B"}, {}, r"share is 'lora_B', one shared model is read"),
         ({}, {"n_canaries": 15}, r"found 15 canaries, allowed are 16 or more; raise --canaries"),
         ({"privacy": {"name": "none"}}, {"noise": "removed"}, r"no noise that --no-noise could remove"),
     ],

@@ -11,6 +11,7 @@ from fedloom.base.errors import FedloomError, UnknownNameError, suggest
 from fedloom.cli.bench import bench
 from fedloom.cli.data import data
 from fedloom.cli.evaluate import evaluate
+from fedloom.cli.leakage import leakage
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
@@ -139,13 +140,14 @@ def audit(
     from fedloom.base.files import removed_if_refused
     from fedloom.cli.console import Display
     from fedloom.runs import audit as auditor
+    from fedloom.runs.attacked import attacked_files
     from fedloom.runs.audit_summary import summary
     from fedloom.runs.directory import RunDirectory
 
     (wanted, folder, source), noise = _asked(file, overrides or [], out), "removed" if no_noise else "kept"
     auditor.check_audit(wanted, n_canaries=canaries, noise=noise)
     folder = out or folder.with_name(f"{folder.name}_audit{'_no_noise' * no_noise}")
-    directory = RunDirectory.create(folder, auditor.audit_files(wanted, source))
+    directory = RunDirectory.create(folder, attacked_files(wanted, source))
     with (
         removed_if_refused(folder),
         directory.held(),
@@ -157,6 +159,9 @@ def audit(
                 tell(event.record, texts=texts, as_json=as_json, quiet=quiet)
             else:
                 display.event(event)
+
+
+app.command()(leakage)
 
 
 @app.command()

@@ -21,7 +21,6 @@ An audit is not resumed: it keeps no checkpoint, and begins anew in a new direct
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -30,30 +29,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base import rng
-from fedloom.base.errors import ConfigError, ModelError
+from fedloom.base.errors import ConfigError
 from fedloom.base.files import write_atomic
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import flatten
-from fedloom.contracts.examples import Chat, Example, chat
+from fedloom.contracts.examples import Chat
 from fedloom.contracts.federated import Mechanism, PrivacyBudget, Work
 from fedloom.contracts.language import Tokenizer, language_model
-from fedloom.data.clients import Division, encode_shards
-from fedloom.data.holdout import hold_out, normalised, owners
+from fedloom.data.clients import encode_shards
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, held_out
-from fedloom.federated.rounds import State, begin, train
-from fedloom.runs.accounts import SPENDING
+from fedloom.federated.rounds import State, begin
+from fedloom.runs.attacked import kept_out, random_chat, refuse_cut, refuse_several_models, trained, vocabulary
 from fedloom.runs.audit_bounds import exposure, guess_counts, loss_scores, membership, one_run_bound, reference_scores
 from fedloom.runs.audit_releases import CONFIDENCE, audit_releases
 from fedloom.runs.budgets import budgets_of
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.execute import RoundDone, run_files
+from fedloom.runs.execute import RoundDone
 from fedloom.runs.planted import Target
 from fedloom.runs.prepared import Prepared, prepare, refuse_dropout
 from fedloom.runs.privacy import privacy_lines, worst_account
 from fedloom.runs.stage import Stage
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["RELEASES", "Audited", "Canary", "audit", "audit_files", "check_audit", "make_canaries"]
+__all__ = ["RELEASES", "Audited", "Canary", "audit", "check_audit", "make_canaries"]
 
 NoiseChoice = Literal["kept", "removed"]
 Losses = NDArray[np.float64]
@@ -62,8 +60,6 @@ RELEASES = 2000
 """Canaries in gradient space that an audit plants by default."""
 
 _FEWEST = 16  # canaries: with fewer, no bound can pass 1.2
-_WORDS = 6  # of a canary's question, and of its answer
-_HELD_SHARE = 0.2  # of each client's own examples
 _DELTA = 1e-5  # of the bound where no delta is stated
 
 
@@ -98,20 +94,11 @@ class _Setup:
 
 def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
     """Refuse, before anything is loaded, what cannot be audited."""
-    if not run.protocol.accounted:
-        raise ConfigError(f"audit: protocol is '{run.protocol.name}', allowed is 'federated'; override it.")
-    if run.share != ".*":
-        raise ConfigError(f"audit: share is '{run.share}', the audit reads one shared model; allowed is '.*'.")
+    refuse_several_models(run, "audit")
     if n_canaries < _FEWEST:
         raise ConfigError(f"audit: found {n_canaries} canaries, allowed are {_FEWEST} or more; raise --canaries.")
     if noise == "removed" and not run.privacy.covers().private:
         raise ConfigError("audit: the run has no noise that --no-noise could remove; leave it out.")
-
-
-def audit_files(run: TuningRun, source: str) -> dict[str, str]:
-    """Return the files that an audit's directory starts with; without `run.toml`, so that no run resumes in it."""
-    files = {name: text for name, text in run_files(run, source).items() if name != SPENDING}
-    return {"audited.toml" if name == "run.toml" else name: text for name, text in files.items()}
 
 
 def audit(
@@ -140,7 +127,7 @@ def audit(
     setup = _planted(run, n_canaries, noise)
     state = begin(setup.stage.plan, flatten(setup.ready.shared).cpu())
     base = _losses(setup, state)
-    for done, event in _trained(setup, state):
+    for done, event, _ in trained(setup.ready, setup.stage, directory):
         state = done
         yield event
     final = _losses(setup, state)
@@ -184,12 +171,8 @@ def _planted(run: TuningRun, n_canaries: int, noise: NoiseChoice) -> _Setup:
     bare = prepare(replace(run, privacy=lookup(Mechanism, "none")()))  # budgets follow when n is known
     refuse_dropout(bare.model, run.privacy)
     canaries = make_canaries(language_model(bare.model).tokenizer, tuple(bare.shards), n_canaries, run.seed)
-    cut = sum(not run.task.targets(run.task.encode(canary.example, bare.model)) for canary in canaries)
-    if cut:
-        raise ConfigError(
-            f"task.max_length: {cut} of {n_canaries} canaries of {2 * _WORDS} words do not fit; raise it."
-        )
-    train, members, others = _kept_out(bare.division, run.seed)
+    refuse_cut([canary.example for canary in canaries], run.task, bare.model)
+    train, members, others = kept_out(bare.division.train, run.seed)
     for canary in canaries:
         if canary.included:
             train[canary.client] = (*train[canary.client], canary.example)
@@ -210,50 +193,16 @@ def _of_run(work: Work, run: TuningRun) -> Work:
 
 def make_canaries(tokenizer: Tokenizer, clients: Sequence[str], count: int, seed: int) -> tuple[Canary, ...]:
     """Return canaries for the clients in turn: random words as question and answer, each included by a fair coin."""
-    words = _words(tokenizer)
+    words = vocabulary(tokenizer)
     random = rng.python_random("audit", seed, "canaries")
     canaries: list[Canary] = []
     for index in range(count):
-        question, answer = (" ".join(random.choices(words, k=_WORDS)) for _ in range(2))
-        client, included = clients[index % len(clients)], random.random() < 0.5
-        canaries.append(Canary(chat(question, answer, client=client), client, included))
+        client = clients[index % len(clients)]
+        canaries.append(Canary(random_chat(words, random, client), client, random.random() < 0.5))
     return tuple(canaries)
 
 
-def _words(tokenizer: Tokenizer) -> list[str]:
-    """Return the tokens that read as words, special ones left out."""
-    special = set(tokenizer.all_special_ids)
-    texts = {str(tokenizer.decode([token])).strip() for token in range(len(tokenizer)) if token not in special}
-    words = sorted(text for text in texts if text.isascii() and text.isalnum())
-    if len(words) < 2:
-        raise ModelError(f"audit: {len(words)} tokens of the tokenizer are words, allowed is 2 or more for canaries.")
-    return words
-
-
-def _kept_out(division: Division, seed: int) -> tuple[dict[str, tuple[Example, ...]], list[Example], list[Example]]:
-    """Return the clients' examples without a fifth of each; those of them that might have been kept out; that fifth.
-
-    No text is on both sides, so a text that several clients hold is never kept out; such texts are left out of the
-    comparison, which would else be between two kinds of text.
-    """
-    examples = [example for owned in division.train.values() for example in owned]
-    places = iter(range(len(examples)))
-    indices = {client: [next(places) for _ in owned] for client, owned in division.train.items()}
-    split = hold_out(indices, examples, fraction=_HELD_SHARE, minimum=1, seed=seed)
-    train = {client: tuple(examples[index] for index in chosen) for client, chosen in split.train.items()}
-    n_owners = owners(map(normalised, owned) for owned in division.train.values())
-    members = [one for owned in train.values() for one in owned if n_owners[normalised(one)] == 1]
-    return train, members, [examples[index] for chosen in split.held.values() for index in chosen]
-
-
 # --------------------------------------------------------------------------------------------------- training, scores
-
-
-def _trained(setup: _Setup, state: State) -> Iterator[tuple[State, RoundDone]]:
-    stage, start_s = setup.stage, time.monotonic()
-    engine = setup.ready.run.engine.resolved(stage.work, n_clients=stage.plan.clients_per_round)
-    for done, record in train(stage.plan, state, engine.start(stage.work)):
-        yield done, RoundDone(0, 1, record, round(time.monotonic() - start_s, 3))
 
 
 def _losses(setup: _Setup, state: State) -> dict[str, Losses]:

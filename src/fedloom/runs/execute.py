@@ -18,9 +18,10 @@ from fedloom.base.files import file_name, file_sha256, write_atomic
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
-from fedloom.federated.rounds import ClientRecord, RoundRecord, State, begin, ended, step
+from fedloom.federated.rounds import RoundRecord, State, begin, ended, step
 from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
 from fedloom.runs.attendance import Absent, Attendance
+from fedloom.runs.departures import division_lines, round_lines, server_lines
 from fedloom.runs.directory import Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
 from fedloom.runs.log_forwarding import forwarded
@@ -121,7 +122,7 @@ def _execute(
     yield from map(Note, ready.notes)
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
-        directory.append("ledger.jsonl", _division_ledger(ready))
+        directory.append("ledger.jsonl", division_lines(ready))
         plan = ready.stages[0].plan
         clock, first, state = _Clock(0.0), 0, begin(plan, initial_P)
         _account(directory, ready, plan, state)
@@ -146,17 +147,6 @@ def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint
         raise RunError(f"{directory.path}: the data have changed since the run began; restore them or start a new run.")
 
 
-def _division_ledger(ready: Prepared) -> list[dict[str, Any]]:
-    """Return what the partition card tells of each client."""
-    what = "number, lengths and tags of its examples (partition.json)"
-    lines: list[dict[str, Any]] = [{"round": 0, "client": client, "what": what} for client in ready.shards]
-    for one in ready.division.card.get("prepared", ()):
-        head = {"round": 0, "client": one["client"]}
-        lines.append(head | {"what": f"prepare {one['stage']}: counts (partition.json)", "bytes": 0})
-        lines += [head | {"what": f"prepare {one['stage']}: {what}", "bytes": n} for what, n in one["sent"].items()]
-    return lines
-
-
 def _train(
     ready: Prepared,
     directory: RunDirectory,
@@ -173,14 +163,14 @@ def _train(
         write_ahead(directory, plan, state)
         state, record = step(plan, state, carrier, closed=partial(attendance.close, state.round))
         directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
-        directory.append("ledger.jsonl", _ledger(record, stage, state))
+        directory.append("ledger.jsonl", round_lines(record, stage, state))
         if is_due(ready, stage, state):
             if ended(plan, state):  # what the last refinement is worth is told beside what it started from
                 yield measure(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)
             state, told = refined(ready, stage, state, directory)
             head = {"round": record.round, "wall_s": clock.wall_s, "leg": stage.name, "phase": "refine"}
             directory.append("metrics.jsonl", _refinements(head, told))
-            directory.append("ledger.jsonl", _server_lines(record, stage, told))
+            directory.append("ledger.jsonl", server_lines(record, stage, told))
         last = ended(plan, state)
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
@@ -269,69 +259,9 @@ def _refinements(head: Mapping[str, Any], told: Told) -> list[dict[str, Any]]:
     return lines
 
 
-def _server_lines(record: RoundRecord, stage: Stage, told: Told) -> list[dict[str, Any]]:
-    """Return what refining let out of the clients, nothing, and of the server: parameters back to them, questions."""
-    head = {"round": record.round, "client": "", "leg": stage.name}
-    lines: list[dict[str, Any]] = []
-    for name, done in told:
-        back = sum(tensor.nbytes for tensor in done.params.values())
-        what = f"nothing: the server refines ({name})"
-        lines.append(head | {"what": what, "bytes": 0, "download_bytes": back * stage.plan.clients_per_round})
-        lines += [head | {"what": f"server, {name}: {what}", "bytes": n} for what, n in done.sent.items()]
-    return lines
-
-
 def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str, Any]]:
     head = {"round": record.round, "wall_s": wall_s, "leg": stage.name, "phase": "train"}
     plain = {"lr": record.lr, "server_gain": record.gain, "delta_norm": record.delta_norm}
     plain |= {f"aggregator_{name}": value for name, value in record.measures.items()}
     lines = [head | {"name": name, "total": value, "weight": 1.0} for name, value in plain.items()]
     return [*lines, head | {"name": "train_loss", "total": record.loss.total, "weight": record.loss.weight}]
-
-
-def _ledger(record: RoundRecord, stage: Stage, state: State) -> list[dict[str, Any]]:
-    """Return all that left each client in the round, and what has been spent of its privacy."""
-    missing = [
-        {"round": record.round, "client": client, "what": "nothing: it did not report", "bytes": 0, "leg": stage.name}
-        for client in record.absent
-    ]
-    if stage.plan.budgets:
-        return [_private_line(one, record, stage.plan, state) for one in record.clients] + missing
-    return missing + [
-        {
-            "round": record.round,
-            "client": client.client,
-            "what": "row (" + ", ".join(client.slots) + "), weight, training loss",
-            "bytes": client.upload_bytes,
-            "download_bytes": record.download_bytes,
-            "weight": client.weight,
-            "train_loss": client.loss.value,
-            "examples": client.n_examples,
-            "samples_seen": client.samples_seen,
-            "epochs": client.samples_seen / client.n_examples,
-            "leg": stage.name,
-        }
-        for client in record.clients
-    ]
-
-
-def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: State) -> dict[str, Any]:
-    """Return a ledger line that says of a protected client nothing but what the mechanism lets out."""
-    name = plan.budget_of(client.client)
-    budget = plan.budgets[name]
-    return {
-        "round": record.round,
-        "client": client.client,
-        "what": "row ("
-        + ", ".join(client.slots)
-        + f") under {plan.mechanism.name}, unit {plan.mechanism.covers().name}",
-        "bytes": client.upload_bytes,
-        "download_bytes": record.download_bytes,
-        "weight": client.weight,
-        "sampling_rate": budget.rate,
-        "noise_multiplier": budget.noise_multiplier,
-        "delta": budget.delta,
-        "uses": state.spent.get(name, 0),
-        "uses_allowed": budget.max_uses,
-        "leg": "",
-    }

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -25,7 +26,7 @@ from fedloom.runs.stage import Loaded, Stage, stage_of
 from fedloom.runs.tuning import TuningRun
 from fedloom.synthesis.pool import refuse_overlap
 
-__all__ = ["Prepared", "prepare", "prepare_client", "refuse_dropout"]
+__all__ = ["Change", "Prepared", "prepare", "prepare_client", "refuse_dropout"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +59,32 @@ class Prepared(Loaded):
         }
 
 
-def prepare(run: TuningRun, folder: Path | None = None) -> Prepared:
+class Change(Protocol):
+    """What a measurement changes of the clients' training examples; budgets follow."""
+
+    def before(self, division: Division, model: Model) -> Division:
+        """Return what the clients' preparations are given."""
+        ...
+
+    def after(self, division: Division, model: Model) -> Division:
+        """Return what is trained on."""
+        ...
+
+
+def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = None) -> Prepared:
     """Return a run with its model and data loaded, all of it checked before the first step.
 
-    What clients' preparations make is kept in `folder`, the run directory, and taken from there.
+    What clients' preparations make is kept in `folder`, the run directory, and taken from there. A `change` is made
+    before and after them.
     """
     division = _divided(run)
     sizes = {client: len(examples) for client, examples in division.train.items()}
     budgets = budgets_of(run, sizes)  # refuses before a model is loaded
     loaded = _loaded(run)
     division = _identified(division, loaded.model)
+    division = change.before(division, loaded.model) if change else division
     division = _made(run, division, folder)
+    division = change.after(division, loaded.model) if change else division
     if not run.privacy.covers().private:
         division = _knowing(division, run.evaluation.cluster)
     shards, counts = encode_shards(division, run.task, loaded.model)
