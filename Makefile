@@ -7,6 +7,7 @@
 # make coverage     how often the intervals hold the truth and the verdicts err, by simulation; 10 minutes
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 4 minutes
+# make knowledge    private tuning alone and with distillation behind it at equal epsilon, and what the models give away; 30 minutes
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -20,7 +21,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s bench clean
+.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s knowledge bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -86,6 +87,13 @@ u2s:
 	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
 	$(VENV)/bin/python tools/u2s.py
 	$(FEDLOOM) bench experiments/suites/u2s.toml --out runs/u2s
+
+# A professional for each world; what attacks find in a model tuned without privacy, with it, and after distillation.
+knowledge:
+	@VENV=$(VENV) EXTRAS=report,privacy,text tools/install.sh
+	@for seed in 0 1 2 3 4; do out=runs/professional_$$seed; [ -e $$out/report.md ] || { rm -rf $$out; \
+	$(FEDLOOM) run experiments/professional.toml data.seed=$$seed seed=$$seed --quiet --out $$out; } || exit 2; done
+	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.

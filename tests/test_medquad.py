@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from support.tools import tool
 
 
@@ -41,3 +43,20 @@ def test_another_seed_deals_other_diseases(tmp_path):
     rows = some_rows()
     first, again, other = (tool("medquad").dealt(rows, seed) for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_sources_of_the_textbook_own_and_ask_nothing(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some_rows()))
+    words = [str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--textbook", "S1"]
+    assert tool("medquad").main(words) == 0
+    names = ("documents", "gold", "questions", "textbook")
+    found = {
+        name: [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
+        for name in names
+    }
+    owners = {name: {row["client"] for row in rows} for name, rows in found.items()}
+    assert owners == {"documents": {"S0", "S2"}, "gold": {"S0", "S2"}, "questions": {"S0", "S2"}, "textbook": {"S1"}}
+    taught, asked = ({row["instruction"].split(",")[0] for row in found[name]} for name in ("textbook", "questions"))
+    assert not taught & asked
+    with pytest.raises(SystemExit):
+        tool("medquad").main([*words[:-1], "S9"])

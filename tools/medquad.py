@@ -1,10 +1,12 @@
 """Real documents with known pairs: answers of MedQuAD as the notes of its seven sources.
 
-    python tools/medquad.py ../shared/data/medicine-medquad/medquad-dev.jsonl --out runs/medquad [--documents 20]
+    python tools/medquad.py ../shared/data/medicine-medquad/medquad-dev.jsonl --out runs/medquad [--documents 20] \
+        [--textbook GHR,NIDDK]
 
 Writes pool.jsonl (rows of diseases that no document and no question is about), documents.jsonl (the first three
 sentences of answers, owned by their sources), gold.jsonl (the questions that these answers were written to, with the
-first two sentences) and questions.jsonl (held-out ones, of other diseases again). Diseases are dealt by seed.
+first two sentences) and questions.jsonl (held-out ones, of other diseases again). Diseases are dealt by seed. Sources
+of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl.
 """
 
 import argparse
@@ -51,8 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pool", type=int, default=60)
     parser.add_argument("--questions", type=int, default=70)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--textbook", default="", help="sources that no client owns, with commas between them")
     given = parser.parse_args(arguments)
+    public = set(filter(None, given.textbook.split(",")))
     parts = dealt([dict(record.values) for record in read_records(given.file)], given.seed)
+    unknown = sorted(public - {row["source"] for row in parts["documents"]})
+    if unknown:
+        parser.error(f"--textbook: no source {', '.join(unknown)}")
+    textbook = [row for row in parts["documents"] if row["source"] in public]
+    parts = {name: [row for row in rows if row["source"] not in public] for name, rows in parts.items()}
     owned: list[Row] = []
     for source in sorted({row["source"] for row in parts["documents"]}):
         owned += [row for row in parts["documents"] if row["source"] == source][: given.documents]
@@ -71,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "documents": [{"text": sentences(row["answer"], 3), "client": row["source"]} for row in owned],
         "gold": [_pair(row) for row in owned],
         "questions": [_pair(row) for row in parts["questions"][: given.questions]],
-    }
+    } | ({"textbook": [_pair(row) for row in textbook]} if public else {})
     given.out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         write_atomic(given.out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

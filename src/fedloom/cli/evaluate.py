@@ -1,6 +1,7 @@
 """`fedloom evaluate`: a model takes open-ended examinations (`exam`) or closed-ended tasks through lm-eval (`tasks`).
 
-`compare` sets two models that were asked equal tasks against each other.
+`compare` sets two models that were asked equal tasks against each other; `generated` sets a run's generated pairs
+against the private examples that they stand for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,30 @@ def exam(
     silent = quiet or as_json
     result = sit(model, examination, out, against=against, report=lambda line: lines([] if silent else [line]))
     tell(result.record, result.tables, [*result.record["warnings"], str(out)], as_json=as_json, quiet=quiet)
+
+
+@evaluate.command("generated")
+def generated(
+    folder: Annotated[Path, typer.Argument(help="A run that made pairs: prepare 'pairs', refine 'knowledge'.")],
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="Corpus metrics with references; left out: fid, mauve_style.")
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="Folder of a sentence encoder; left out: n-grams of characters.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """How like generated pairs are to all clients' private examples: for simulations, which have both."""
+    from fedloom.base import config
+    from fedloom.base.plugin import lookup
+    from fedloom.contracts.federated import CorpusMetric
+    from fedloom.results.generated import likeness
+
+    kinds = [lookup(CorpusMetric, name) for name in metrics or ("fid", "mauve_style")]
+    paths = {"path": encoder} if encoder else {}
+    built = [config.build(kind, paths if "path" in vars(kind()) else {}) for kind in kinds]
+    found = likeness(folder, built)
+    header = ("score", "generated and private", "n", "halves of the private", "n")
+    rows = [(one.score, f"{one.pairs:.4f}", str(one.n_pairs), f"{one.halves:.4f}", str(one.n_halves)) for one in found]
+    tell([vars(one) for one in found], [Table("likeness", header, tuple(rows))], as_json=as_json)
 
 
 @evaluate.command("tasks")

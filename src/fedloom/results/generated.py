@@ -1,0 +1,79 @@
+"""How like a run's generated pairs are to the private examples that they stand for: a measure for simulations.
+
+Whoever holds neither all clients' examples nor leave to read them cannot take it: in a deployment nobody can. Pairs are
+those that were kept, of the last distillation at the server or of all clients' documents. A score says little without
+what it is by chance, so the private examples are measured against each other, too: one half against the other.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedloom.base import config, rng
+from fedloom.base.errors import DataError
+from fedloom.contracts.examples import Chat, Example
+from fedloom.contracts.federated import CorpusMetric
+from fedloom.data.clients import divide
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.tuning import TuningRun, read_run
+
+__all__ = ["Likeness", "likeness"]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """A score of generated pairs against private examples."""
+
+    score: str
+    pairs: float
+    """Generated pairs against as many private examples."""
+    halves: float
+    """One half of the private examples against the other."""
+    n_pairs: int
+    n_halves: int
+
+
+def likeness(folder: Path, metrics: Sequence[CorpusMetric], seed: int = 0) -> list[Likeness]:
+    """Return each score of a run's generated pairs; too few texts for a score are refused with DataError."""
+    directory = RunDirectory.open(folder)
+    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")))
+    made = _pairs(directory.path)
+    if not made:
+        raise DataError(f"{folder}: holds no generated pairs (refined/ or prepared/); give a run that makes some.")
+    owned = rng.python_random(seed, "likeness").sample(texts := _private(run), len(texts))
+    n_pairs, n_halves = min(len(made), len(owned)), len(owned) // 2
+    return [
+        Likeness(
+            metric.name,
+            metric(made[:n_pairs], owned[:n_pairs]),
+            metric(owned[:n_halves], owned[n_halves : 2 * n_halves]),
+            n_pairs,
+            n_halves,
+        )
+        for metric in metrics
+    ]
+
+
+def _pairs(folder: Path) -> list[str]:
+    """Return the kept pairs of the last distillation, or of all clients' documents."""
+    cycles = sorted(folder.glob("refined/*/pairs.jsonl"))
+    files = cycles[-1:] or sorted(folder.glob("prepared/*/*/pairs.jsonl"))
+    lines = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [f"{line['instruction']}\n{line['response']}" for line in lines if not line["reason"]]
+
+
+def _private(run: TuningRun) -> list[str]:
+    division = divide(
+        run.data,
+        run.partition,
+        n_clients=run.clients,
+        holdout=run.evaluation.holdout,
+        seed=run.seed,
+        by_text=run.evaluation.by_text(private=run.privacy.covers().private),
+    )
+    return [_text(example) for owned in division.train.values() for example in owned]
+
+
+def _text(example: Example) -> str:
+    return f"{example.prompt[-1].text}\n{example.reference}" if isinstance(example, Chat) else example.text
