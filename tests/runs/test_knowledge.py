@@ -371,3 +371,30 @@ def test_nothing_to_learn_from_is_refused(tmp_path):
     trained = Trained(model, Sft(max_length=3), model.trainable, 1, 0, tmp_path)
     with pytest.raises(DataError, match=r"raise task\.max_length"):
         tuned(trained, [chat("a long question that fills it all", "x")], LocalSettings(), rounds=1, seed=0)
+
+
+# ------------------------------------------------------------------------------------------------- examples before
+
+
+def test_answers_are_written_after_public_examples_and_losses_are_of_the_question_alone(tmp_path, seeds):
+    plain, shown = (
+        ended(
+            run_of({"refine": [], "evaluation": TABLE["evaluation"] | {"limit": 20} | changes}),
+            tmp_path / str(len(changes)),
+        )
+        for changes in ({}, {"shown": 3, "shown_from": seeds})
+    )
+    results = [logs(folder)["results.jsonl"] for folder in (plain, shown)]
+    assert [one["prompt"] for one in results[0]] == [one["prompt"] for one in results[1]]
+    losses = [[one["scores"]["loss"] for one in found] for found in results]
+    assert losses[0] == losses[1]
+    assert [one["prediction"] for one in results[0]] != [one["prediction"] for one in results[1]]
+    ready = prepare(run_of({"refine": [], "evaluation": TABLE["evaluation"] | {"shown": 3, "shown_from": seeds}}))
+    assert [turn.role for turn in ready.shown] == ["user", "assistant"] * 3
+
+
+def test_examples_that_are_not_there_are_refused(tmp_path, seeds):
+    with pytest.raises(ConfigError, match="allowed are both or none"):
+        run_of({"evaluation": TABLE["evaluation"] | {"shown": 2}})
+    with pytest.raises(ConfigError, match=r"found 9, .* has 4 rows"):
+        prepare(run_of({"evaluation": TABLE["evaluation"] | {"shown": 9, "shown_from": seeds}}))

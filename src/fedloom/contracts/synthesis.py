@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedloom.base.plugin import Family
 from fedloom.contracts.evaluation import Completer, Prompt
+from fedloom.contracts.examples import Turn
 
 __all__ = [
     "Allocator",
@@ -43,6 +44,11 @@ class PoolRow:
     instruction: str
     response: str
     domain: str = ""
+
+    @property
+    def turns(self) -> tuple[Turn, Turn]:
+        """The pair as a conversation."""
+        return Turn("user", self.instruction), Turn("assistant", self.response)
 
 
 @dataclass(frozen=True)

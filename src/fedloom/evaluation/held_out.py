@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean, summed
 from fedloom.base.tree import Tree, stack
-from fedloom.contracts.examples import Example
+from fedloom.contracts.examples import Chat, Example, Turn
 from fedloom.contracts.federated import Item, Metric, Model, Prediction, Task
 from fedloom.evaluation.statistics import ScoreTable
 
@@ -86,10 +86,17 @@ class Examinee:
 
 
 def evaluate(
-    model: Model, task: Task, examinees: Sequence[Examinee], *, metrics: Mapping[str, Metric], max_new_tokens: int
+    model: Model,
+    task: Task,
+    examinees: Sequence[Examinee],
+    *,
+    metrics: Mapping[str, Metric],
+    max_new_tokens: int,
+    shown: Sequence[Turn] = (),
 ) -> list[list[Scored]]:
     """Return the scores of every example of each examinee: what the task tells, and each metric on the greedy answer.
 
+    Answers are written after the turns `shown`, which have no part in what the task tells.
     Several examinees pass the model together and need a model whose trained tensors may be stacked. Their numbers are
     those of one by one up to the rounding of sums.
     """
@@ -102,9 +109,19 @@ def evaluate(
             _check_finite(one, scores)
         written: list[list[Prediction]] = [[] for _ in examinees]
         if metrics:
-            asked = [one.held.examples for one in examinees]
+            asked = [_after(shown, one.held.examples) for one in examinees]
             written = task.predict(model, params, asked, max_new_tokens=max_new_tokens)
     return [_scored(*words, metrics) for words in zip(examinees, told, written, strict=True)]
+
+
+def _after(shown: Sequence[Turn], examples: Sequence[Example]) -> Sequence[Example]:
+    """Return conversations with turns before them."""
+    if not shown:
+        return examples
+    chats = [one for one in examples if isinstance(one, Chat)]
+    if len(chats) < len(examples):
+        raise DataError("evaluation.shown: examples are shown before conversations alone; set it to 0.")
+    return [replace(one, turns=(*shown, *one.turns)) for one in chats]
 
 
 def _check_finite(one: Examinee, told: Sequence[Mapping[str, Mean]]) -> None:

@@ -83,7 +83,14 @@ def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], stage: Stage) -
     for held in ready.held:
         asked = [Examinee(owner, params, _asked_of(held, owner, ready, stage)) for owner, params in models]
         new = [one for one in asked if any(id(example) not in known[one.owner] for example in one.held.examples)]
-        found = evaluate(ready.model, ready.run.task, new, metrics=metrics, max_new_tokens=settings.max_new_tokens)
+        found = evaluate(
+            ready.model,
+            ready.run.task,
+            new,
+            metrics=metrics,
+            max_new_tokens=settings.max_new_tokens,
+            shown=ready.shown,
+        )
         for one, scores in zip(new, found, strict=True):
             known[one.owner] |= {id(example): told for example, told in zip(one.held.examples, scores, strict=True)}
         for one in asked:

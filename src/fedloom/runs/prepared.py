@@ -13,8 +13,10 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
 from fedloom.base.tree import Layout
 from fedloom.contracts.arrangement import Group
+from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Mechanism, Model, Shard, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
+from fedloom.contracts.synthesis import PoolRow
 from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
@@ -24,7 +26,8 @@ from fedloom.runs.origins import Origin, origin_of
 from fedloom.runs.preparing import Preparing
 from fedloom.runs.stage import Loaded, Stage, stage_of
 from fedloom.runs.tuning import TuningRun
-from fedloom.synthesis.pool import refuse_overlap
+from fedloom.synthesis.pool import read_pool, refuse_overlap
+from fedloom.synthesis.questioning import shown
 
 __all__ = ["Change", "Prepared", "prepare", "prepare_client", "refuse_dropout"]
 
@@ -38,6 +41,8 @@ class Prepared(Loaded):
     shards: Mapping[str, Shard]
     counts: Mapping[str, Mapping[str, int]]
     held: tuple[HeldOut, ...]
+    shown: tuple[Turn, ...] = ()
+    """Public examples that answers are written after."""
     stages: tuple[Stage, ...]
 
     @property
@@ -96,7 +101,14 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
     stages = tuple(stage_of(own, group, loaded, budgets) for group in groups)
     return Prepared(
-        **vars(loaded), run=run, division=division, shards=shards, counts=counts | told, held=held, stages=stages
+        **vars(loaded),
+        run=run,
+        division=division,
+        shards=shards,
+        counts=counts | told,
+        held=held,
+        shown=tuple(turn for row in _shown(run) for turn in row.turns),
+        stages=stages,
     )
 
 
@@ -180,6 +192,7 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
 def _refuse_known_questions(run: TuningRun, division: Division) -> None:
     """Refuse public texts of stages that what is measured repeats."""
     stages = [public for one in (*run.prepare, *run.refine) if (public := one.public_texts())]
+    stages += [{row.id: f"{row.instruction}\n{row.response}" for row in rows}] if (rows := _shown(run)) else []
     if not stages:
         return
     owned = {f"{client} {at}": one for client, part in division.validation.items() for at, one in enumerate(part)}
@@ -187,6 +200,17 @@ def _refuse_known_questions(run: TuningRun, division: Division) -> None:
     texts = {name: one.text for name, one in asked.items()}
     for public in stages:
         refuse_overlap(public, texts, "held-out example")
+
+
+def _shown(run: TuningRun) -> Sequence[PoolRow]:
+    """Return the public examples that answers are written after."""
+    asked = run.evaluation
+    if not asked.shown:
+        return ()
+    rows = read_pool(asked.shown_from, documents=False).rows
+    if asked.shown > len(rows):
+        raise ConfigError(f"evaluation.shown: found {asked.shown}, {asked.shown_from} has {len(rows)} rows.")
+    return next(shown(rows, asked.shown, 1, run.seed))
 
 
 def _held(run: TuningRun, division: Division, model: Model) -> tuple[tuple[HeldOut, ...], dict[str, Mapping[str, int]]]:

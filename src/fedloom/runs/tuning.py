@@ -67,6 +67,11 @@ class EvaluationSettings:
     """Tag of the questions that stand or fall together, as wordings of one fact do; intervals draw them as one."""
     limit: Count = 0
     """Test examples used, the first ones; 0 uses all."""
+    shown: Count = 0
+    """Public examples, drawn by the seed, that answers are written after, as earlier turns; losses are of the question
+    alone."""
+    shown_from: str = ""
+    """File of those examples: instruction and response; `world` takes public ones of the controlled world."""
     samples: Count = 8
     """Questions and answers written to `samples/` per evaluation."""
     resamples: AtLeast = 2000
@@ -78,6 +83,10 @@ class EvaluationSettings:
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ConfigError(f"metrics: found '{twice[0]}' twice, allowed is each once: scores are kept by name.")
+        if bool(self.shown) != bool(self.shown_from):
+            raise ConfigError(
+                f"evaluation.shown: found {self.shown} with shown_from = '{self.shown_from}'; allowed are both or none."
+            )
         if self.corpus_metrics and not self.metrics:
             raise ConfigError(
                 f"corpus_metrics: found '{self.corpus_metrics[0].name}' with an empty metrics list, which writes no "
