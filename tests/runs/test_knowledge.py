@@ -162,6 +162,13 @@ def test_drafts_and_answers_of_the_generator_ask_no_teacher(tmp_path, seeds, mon
     assert all("##output" in line["response"] for line in lines(found))
 
 
+def test_a_teachers_probabilities_are_learnt_besides_its_words(tmp_path):
+    teacher = {"name": "model", "model": {"name": "causal_lm"}}
+    hard, soft = (ended(run_of(teacher=teacher, soft=share), tmp_path / str(share)) for share in (0.0, 0.5))
+    assert lines(hard) == lines(soft) and adapters(hard) != adapters(soft)
+    assert told(soft)["knowledge/last_loss"]["total"] < told(hard)["knowledge/last_loss"]["total"]
+
+
 def test_seeds_are_asked_as_they_stand(tmp_path, seeds):
     found = ended(run_of(questioner="seeds", seeds=seeds, questions=3, keep=3), tmp_path / "run")
     asked = {line["instruction"] for line in lines(found)}
@@ -278,6 +285,7 @@ BAD = {
     "questioner": ({"questioner": "guesses"}, "Known: free, icl"),
     "filter": ({"filters": ["guesses"]}, "no Filter called 'guesses'"),
     "questions": ({"questions": 0}, "questions"),
+    "soft": ({"soft": 0.5}, "allowed is 0, or the teacher 'model'"),
 }
 
 
@@ -353,9 +361,10 @@ def test_tuning_on_pairs_is_plain_gradient_descent(tmp_path):
     examples = [chat("what is sold in tavik?", "plums"), chat("and in lodz?", "red figs")]
     local = LocalSettings(lr=0.1, steps=1, batch=2, optimiser="sgd", clip_norm=0.0)
     trained = Trained(model, task, model.trainable, 1, 0, tmp_path)
-    found, losses = tuned(trained, examples, local, rounds=1, seed=0)
+    items = [task.encode(one, model) for one in examples]
+    found, losses = tuned(trained, task, items, local, rounds=1, seed=0)
     own = {name: value.clone().requires_grad_() for name, value in model.trainable.items()}
-    batch = task.collate([[task.encode(one, model) for one in examples]], model)
+    batch = task.collate([items], model)
     model.context.batch = batch
     loss = task.loss(model, own, batch)
     mean = loss.total_B.sum() / loss.weight_B.sum()
@@ -369,8 +378,9 @@ def test_tuning_on_pairs_is_plain_gradient_descent(tmp_path):
 def test_nothing_to_learn_from_is_refused(tmp_path):
     model = CausalLM(lora_rank=2).build(seed=0, device=torch.device("cpu"))
     trained = Trained(model, Sft(max_length=3), model.trainable, 1, 0, tmp_path)
+    items = [trained.task.encode(chat("a long question that fills it all", "x"), model)]
     with pytest.raises(DataError, match=r"raise task\.max_length"):
-        tuned(trained, [chat("a long question that fills it all", "x")], LocalSettings(), rounds=1, seed=0)
+        tuned(trained, trained.task, items, LocalSettings(), rounds=1, seed=0)
 
 
 # ------------------------------------------------------------------------------------------------- examples before

@@ -526,6 +526,8 @@ def test_whole_conversations_are_learnt_where_that_is_asked_for():
     answers, everything = (Sft(learn=what).encode(DIALOGUE, model) for what in ("answers", "all"))
     assert torch.equal(answers.tokens_T, everything.tokens_T)
     assert bool(everything.supervised_T[1:].all()) and not bool(answers.supervised_T.all())
+    examined = Sft(learn="all").examining().encode(DIALOGUE, model)
+    assert torch.equal(examined.supervised_T, answers.supervised_T)
     batch = Sft().collate([[everything]], model)
     loss = Sft().loss(model, model.trainable, batch)
     assert int(loss.weight_B.sum()) == len(everything.tokens_T) - 1  # the first token has nothing before it

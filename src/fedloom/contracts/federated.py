@@ -194,6 +194,10 @@ class Task(Family):
     def encode(self, example: Any, model: Any) -> Item:
         """Return the example as the model takes it; called once per example and run."""
 
+    def examining(self) -> "Task":
+        """Return the task by which held-out examples are scored, the same for all that is learnt from an example."""
+        return self
+
     @abstractmethod
     def size(self, item: Any) -> int:
         """Return how many numbers of an item pass the model, tokens of a text: batches and memory go by it."""

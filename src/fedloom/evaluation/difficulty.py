@@ -13,8 +13,7 @@ was cut off, or whose answer is empty, is not told at all rather than told of a 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
 
 import torch
 
@@ -70,8 +69,7 @@ def difficulties(model: LanguageModel, task: Task, params: Tree, examples: Seque
     `task` learns the next token of answers. Of a Preference the chosen answer is taken; a Document, which has no
     instruction, raises DataError.
     """
-    if vars(task).get("learn") == "all":  # the question would count as a part of the answer
-        task = replace(cast(Any, task), learn="answers")
+    task = task.examining()
     items = [task.encode(_as_chat(example), model) for example in examples]
     told = [index for index, item in enumerate(items) if not _is_cut(item)]
     pairs = [_given_and_alone(items[index], model.tokenizer.bos_token_id) for index in told]

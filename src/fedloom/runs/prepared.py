@@ -220,7 +220,7 @@ def _held(run: TuningRun, division: Division, model: Model) -> tuple[tuple[HeldO
     # Without a test split all clients' held-out examples together are the questions that every model is asked.
     test = division.test or tuple(validation if asked.split == "report" else ())
     parts = {"test": test[: asked.limit or None], "validation": validation}
-    sets = {name: held_out(name, part, run.task, model) for name, part in parts.items() if part}
+    sets = {name: held_out(name, part, run.task.examining(), model) for name, part in parts.items() if part}
     held = tuple(part for part, _ in sets.values())
     refuse_few_texts(asked.corpus_metrics, held)
     return held, {f"({name})": run.task.counts(items) for name, (_, items) in sets.items()}

@@ -4,12 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedloom.base.mean import Mean
+import torch
+from torch import Tensor
+
+from fedloom.base.mean import LossSum, Mean
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Task
-from fedloom.contracts.language import Encoded, LanguageModel
+from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
+from fedloom.contracts.model import sums_by
 
-__all__ = ["Pass", "losses", "of_active", "passes", "token_counts"]
+__all__ = ["Pass", "losses", "of_active", "passes", "summed_losses", "token_counts"]
 
 _BATCH_TOKENS = 8192  # tokens of a forward pass, padding included
 
@@ -70,6 +74,16 @@ def losses(task: Task, model: LanguageModel, params: Tree, parts: Sequence[Seque
         for (part, place), (total, weight) in zip(one.flat, pairs, strict=True):
             result[part][place] = Mean(total, weight)
     return result
+
+
+def summed_losses(batch: PackedBatch, losses_S: Tensor) -> LossSum:
+    """Return the losses of single tokens summed by example, with the tokens of each as its weight."""
+    sums = torch.stack((losses_S, torch.ones_like(losses_S)))
+    n_examples = len(batch.client_E)
+    # One column more than there are examples: nobody's tokens fall into it.
+    sums_2E = sums_by(sums, batch.example_S, n_examples + 1)[:, :n_examples]
+    total_X, weight_X = batch.by_example(sums_2E.T).T
+    return LossSum(total_X, weight_X)
 
 
 def token_counts(items: Sequence[Encoded]) -> dict[str, int]:

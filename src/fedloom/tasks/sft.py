@@ -22,10 +22,9 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat, Document, Example
 from fedloom.contracts.federated import Prediction, Task, Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch, Piece, Tokenizer
-from fedloom.contracts.model import sums_by
 from fedloom.models.packing import alike, least_slack, pack
 from fedloom.tasks._answers import Answering, check_room
-from fedloom.tasks._losses import losses, token_counts
+from fedloom.tasks._losses import losses, summed_losses, token_counts
 from fedloom.text.masks import pieces_to_tokens
 
 __all__ = ["Sft"]
@@ -38,7 +37,8 @@ class Sft(Task):
     template: Template = field(default_factory=default(Template, "own"))
     """How turns become text."""
     learn: Literal["answers", "all"] = "answers"
-    """What of a conversation is learnt: its answers, or every turn, so that the model can ask such questions, too."""
+    """What of a conversation is learnt: its answers, or every turn, so that the model can ask such questions, too. The
+    losses of held-out examples are of answers either way."""
     max_length: AtLeast = 512
     """Tokens per example; what lies beyond is cut off. A longer prompt has nothing to learn and is not answered."""
     batch: AtLeast = 128
@@ -74,6 +74,10 @@ class Sft(Task):
             cuts=tuple(accumulate(len(tokens) for tokens, _ in parts[:-1])),
         )
 
+    def examining(self) -> "Sft":
+        """Return the task of answers alone: questions are no part of what a model is examined in."""
+        return replace(self, learn="answers")
+
     def size(self, item: Encoded) -> int:
         """Return the tokens."""
         return len(item.tokens_T)
@@ -96,13 +100,7 @@ class Sft(Task):
 
     def loss(self, model: LanguageModel, params: Tree, batch: PackedBatch) -> LossSum:
         """Return the summed cross-entropy of the supervised tokens of each example, in float32 or better."""
-        losses_S = model.token_losses(params, batch)
-        sums = torch.stack((losses_S, torch.ones_like(losses_S)))
-        n_examples = len(batch.client_E)
-        # One column more than there are examples: nobody's tokens fall into it.
-        sums_2E = sums_by(sums, batch.example_S, n_examples + 1)[:, :n_examples]
-        total_X, weight_X = batch.by_example(sums_2E.T).T
-        return LossSum(total_X, weight_X)
+        return summed_losses(batch, model.token_losses(params, batch))
 
     def scores(
         self, model: LanguageModel, params: Tree, parts: Sequence[Sequence[Encoded]]

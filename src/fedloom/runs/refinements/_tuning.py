@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout, Tree, flatten
-from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import (
     Aggregator,
     Codec,
@@ -18,6 +18,7 @@ from fedloom.contracts.federated import (
     Rule,
     ServerOpt,
     Shard,
+    Task,
     Work,
 )
 from fedloom.contracts.local_settings import LocalSettings
@@ -38,18 +39,17 @@ def check_trained(trained: Trained, who: str) -> None:
 
 
 def tuned(
-    trained: Trained, examples: Sequence[Example], local: LocalSettings, *, rounds: int, seed: int
+    trained: Trained, task: Task, items: Sequence[Any], local: LocalSettings, *, rounds: int, seed: int
 ) -> tuple[Tree, list[Mean]]:
-    """Return the parameters after so many rounds of local steps on the examples, and the training loss of each.
+    """Return the parameters after so many rounds of local steps on the task's items, and the training loss of each.
 
-    Raises DataError where none of the examples can be learnt from.
+    Raises DataError where none of the items can be learnt from.
     """
-    items = [trained.task.encode(example, trained.model) for example in examples]
-    kept = tuple(item for item in items if trained.task.targets(item))
+    kept = tuple(item for item in items if task.targets(item))
     if not kept:
         raise DataError("refine: none of the pairs that are left can be learnt from; raise task.max_length.")
     plan = _plan(trained, replace(local, steps=_steps(local, len(kept), rounds), epochs=0.0), rounds, seed)
-    work = Work(plan=plan, model=trained.model, task=trained.task, shards={_OWNER: Shard(kept)}, private={})
+    work = Work(plan=plan, model=trained.model, task=task, shards={_OWNER: Shard(kept)}, private={})
     carrier = lookup(Engine, "sequential")().start(work)
     state, losses = begin(plan, flatten(trained.params).cpu()), list[Mean]()
     for done, record in train(plan, state, carrier):

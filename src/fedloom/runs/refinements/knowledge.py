@@ -21,17 +21,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fedloom.base import rng
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import write_atomic
 from fedloom.base.mean import Mean
-from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, default, plugin
+from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, Positive, default, plugin
 from fedloom.completers.answer_file import Budget, Counts, asking, bytes_sent
 from fedloom.completers.candidates import BuiltModel
+from fedloom.completers.model import LocalModel
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, chat
+from fedloom.contracts.federated import Task
 from fedloom.contracts.language import language_model
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.stages import Refined, Refinement, Trained
@@ -44,6 +46,7 @@ from fedloom.synthesis.filters.duplicate import Duplicate
 from fedloom.synthesis.filters.form import Form
 from fedloom.synthesis.pool import Pool, read_pool
 from fedloom.synthesis.questioning import questioning, shown, teaching
+from fedloom.tasks.soft import Softened, soft_items
 
 __all__ = ["Knowledge"]
 
@@ -94,6 +97,12 @@ class Knowledge(Refinement):
     """How the model is tuned on the pairs, as clients are tuned on theirs."""
     rounds: AtLeast = 1
     """Times that `local.steps` are taken, over which the learning rate falls."""
+    soft: Fraction = 0.0
+    """Share of the loss that comes from the professional's probabilities of each token, besides its words; 0: none."""
+    soft_temperature: Positive = 1.0
+    """What logits are divided by before they are compared."""
+    soft_tokens: AtLeast = 64
+    """The likeliest tokens that are kept of its probabilities; all others count as one."""
     batch: AtLeast = 16
     """Questions that the generator writes together."""
     allow_remote: bool = False
@@ -126,6 +135,11 @@ class Knowledge(Refinement):
                 f"teacher: '{self.teacher.name}' answers on {host}, and its prompts hold what a model that was trained "
                 "on private data wrote; take a completer on this machine, or set allow_remote = true, by which their "
                 "bytes are in the ledger."
+            )
+        if self.soft and not (self.answers == "teacher" and isinstance(self.teacher, LocalModel)):
+            raise ConfigError(
+                f"soft: found {self.soft:g} with answers = '{self.answers}' and teacher '{self.teacher.name}'; allowed "
+                "is 0, or the teacher 'model', whose probabilities are at hand."
             )
         teaching(self.teaching)
 
@@ -164,11 +178,23 @@ class Knowledge(Refinement):
                 "change filters or questioner."
             )
         examples = [chat(pair.instruction, pair.response) for pair in made.pairs]
-        params, losses = tuned(trained, examples, self.local, rounds=self.rounds, seed=seed)
+        params, losses = tuned(trained, *self._learnt(trained, examples), self.local, rounds=self.rounds, seed=seed)
         cost = {"wall_s": round(time.monotonic() - start_s, 3), **vars(calls)}
         write_atomic(trained.folder / "cost.json", json.dumps(cost, indent=2) + "\n")
         scores = {"first_loss": losses[0], "last_loss": losses[-1], **self._ifd(trained, examples)}
         return Refined(params, made.counts, self._sent(trained.folder), scores)
+
+    def _learnt(self, trained: Trained, examples: Sequence[Chat]) -> tuple[Task, Sequence[Any]]:
+        """Return what is learnt, and from which items: the answers, and with `soft` what the professional thinks."""
+        model = language_model(trained.model)
+        if not self.soft:
+            return trained.task, [trained.task.encode(example, model) for example in examples]
+        if not isinstance(self.teacher, LocalModel):  # refused before, but a field is no proof
+            raise ConfigError("soft: needs a teacher on this machine whose probabilities are known: completer 'model'.")
+        teacher = language_model(self.teacher.model.build(seed=0, device=model.device))
+        most, temperature = self.soft_tokens, self.soft_temperature
+        items = soft_items(trained.task, model, teacher, examples, most=most, temperature=temperature)
+        return Softened(trained.task, self.soft, temperature), items
 
     def _generator(self, trained: Trained) -> BuiltModel:
         model = language_model(trained.model)
