@@ -40,6 +40,7 @@ from fedloom.runs.refining import Told, is_due, refined
 from fedloom.runs.schedule import keep_schedule, participation
 from fedloom.runs.stage import Stage
 from fedloom.runs.states import load_state, save_state
+from fedloom.runs.truth import write_truth
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["Event", "Note", "RoundDone", "execute", "run_files"]
@@ -121,6 +122,7 @@ def _execute(
     _engine(directory, ready, ready.stages[0])
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
+        write_truth(directory.path, run.data.truth())
     else:
         _check_unchanged(ready, directory, saved, card)
     keep_schedule(directory, ready.stages)
