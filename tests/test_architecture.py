@@ -158,7 +158,7 @@ BUDGET = {
     "api": 100,
     "base": 1_350,
     "benchmark": 2_700,
-    "cli": 1_280,
+    "cli": 1_300,
     "completers": 1_190,
     "contracts": 2_470,
     "data": 2_750,
@@ -168,8 +168,8 @@ BUDGET = {
     "judged": 1_600,
     "lm_eval": 2_000,
     "models": 3_440,
-    "results": 1_050,
-    "runs": 5_560,
+    "results": 1_150,
+    "runs": 5_800,
     "tasks": 590,
     "synthesis": 2_000,
     "text": 780,
@@ -223,6 +223,24 @@ def test_nothing_outside_their_families_compares_arrangements_or_units_of_privac
                     yield told
 
     assert not where(lambda path: list(compared(path)))
+
+
+MEASURING = {"results", "benchmark", "cli"}
+"""Rooms that may read the truth of a simulation, beside tools and tests."""
+
+
+def test_the_truth_of_a_simulation_is_written_once_and_read_by_those_who_measure_alone():
+    """No aggregator, filter, generator, selector, preparation or refinement gets at what it is measured by."""
+    written, read, asked, named = [], [], [], []
+    for path in FILES:
+        tree, name = ast.parse(path.read_text()), module_name(path)
+        taken = set(targets(path))
+        written += [name] * ("fedloom.runs.truth.write_truth" in taken)
+        read += [name] * any(one.startswith("fedloom.results.truth") for one in taken)
+        asked += [name for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "truth"]
+        named += [name for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "truth.json"]
+    assert (written, asked, named) == (["fedloom.runs.execute"], ["fedloom.runs.execute"], ["fedloom.runs.truth"])
+    assert {name.split(".")[1] for name in read} <= MEASURING
 
 
 def families():

@@ -42,6 +42,10 @@ class Aggregate:
     """What it found out about the rows, by name: numbers for the round's record."""
     state: Tree = field(default_factory=dict[str, Tensor])
     """What it keeps for the next round."""
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    """What it found out about single rows, such as what a probe said: by client and name, for the audit log."""
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Clients whose rows are no part of it, each with the reason."""
 
 
 class Accumulator(Protocol):

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 from fedloom.base.plugin import Family
 from fedloom.contracts.examples import Example
@@ -22,6 +23,13 @@ class Source(Family):
     @abstractmethod
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the examples of each split, in a fixed order."""
+
+    def truth(self) -> Mapping[str, Any]:
+        """Return what a simulation knows of its data and no component may, as a table for truth.json; else nothing.
+
+        By kind and client, of records by `text_id`: which answers are wrong, say. It is in no record's tags.
+        """
+        return {}
 
     def brings_in(self) -> str:
         """Return the setting by which a record that leaves lets others in, such as a limit; "" if there is none.

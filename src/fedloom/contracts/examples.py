@@ -6,13 +6,14 @@ package asks of an example is in `Example`, so that a new kind (a picture, a row
 these members and nothing else has to know of it but its source and its task.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from fedloom.base.errors import DataError
 
-__all__ = ["Chat", "Document", "Example", "Preference", "Role", "Turn", "chat", "tagged"]
+__all__ = ["Chat", "Document", "Example", "Preference", "Role", "Turn", "chat", "tagged", "text_id"]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -162,6 +163,11 @@ def chat(instruction: str, response: str, **tags: str) -> Chat:
     'hi'
     """
     return Chat((Turn("user", instruction), Turn("assistant", response)), tags)
+
+
+def text_id(example: Example) -> str:
+    """Return a hash of all that is said in an example, by which a record is known whatever its place."""
+    return hashlib.sha256(example.text.encode()).hexdigest()[:16]
 
 
 AnExample = TypeVar("AnExample", bound=Example)

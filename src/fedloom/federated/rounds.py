@@ -84,6 +84,10 @@ class RoundRecord:
     """What the aggregator found out about the rows, by name."""
     absent: tuple[str, ...] = ()
     """Clients that were asked and did not report."""
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    """What the aggregator found out about single rows, by client and name."""
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Clients whose rows the aggregator did not merge, each with the reason."""
 
     @property
     def loss(self) -> Mean:
@@ -175,9 +179,8 @@ def step(
     done = State(state.round + 1, params[""], shared, opt, memory, spent, taken.privacy, taken.history)
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
-    return done, RoundRecord(
-        state.round, lr, gain, delta_norm, download_bytes, tuple(records), taken.measures, tuple(absent)
-    )
+    head = state.round, lr, gain, delta_norm, download_bytes, tuple(records)
+    return done, RoundRecord(*head, taken.measures, tuple(absent), taken.scores, taken.left_out)
 
 
 def _absent(plan: Plan, round: int, sampled: Sequence[str], came: Sequence[str]) -> list[str]:
@@ -245,6 +248,8 @@ class _Taken:
         self.privacy = state.privacy
         self.history = state.history
         self.measures: Mapping[str, float] = {}
+        self.scores: Mapping[str, Mapping[str, float]] = {}
+        self.left_out: Mapping[str, str] = {}
 
 
 class _Intake:
@@ -312,7 +317,8 @@ class _Intake:
         taken.history = {name: one.state for name, one in done.items() if one.state}
         # What a mechanism at the server does not cover, it cannot let out.
         if done and not self._unit.at_server:
-            taken.measures = done["weighted"].measures
+            told = done["weighted"]
+            taken.measures, taken.scores, taken.left_out = told.measures, told.scores, told.left_out
         return taken
 
     def _whole(self, done: Mapping[str, Aggregate], size: int) -> Tensor:

@@ -12,7 +12,7 @@ from fedloom.contracts.language import Tokenizer
 from fedloom.data.holdout import hold_out, normalised, owners
 from fedloom.federated.rounds import State, begin, ended, step
 from fedloom.runs.accounts import SPENDING
-from fedloom.runs.directory import RunDirectory
+from fedloom.runs.directory import AUDIT_LOG, RunDirectory
 from fedloom.runs.execute import RoundDone, run_files
 from fedloom.runs.prepared import Prepared
 from fedloom.runs.refining import Told, is_due, refined
@@ -43,7 +43,8 @@ def refuse_several_models(run: TuningRun, command: str) -> None:
 
 def attacked_files(run: TuningRun, source: str) -> dict[str, str]:
     """Return the files that an attack's directory starts with; without `run.toml`, so that no run resumes in it."""
-    files = {name: text for name, text in run_files(run, source).items() if name != SPENDING}
+    unused = (SPENDING, AUDIT_LOG)
+    files = {name: text for name, text in run_files(run, source).items() if name not in unused}
     return {"audited.toml" if name == "run.toml" else name: text for name, text in files.items()}
 
 

@@ -28,11 +28,22 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
             f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
             "are exact codecs."
         )
+    if run.audit_log and (hidden := _unseen_rows(run, unit)):
+        yield f"audit_log: found true with {hidden}; leave audit_log out."
     if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
         yield (
             "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
             "out train and share, and take rule 'plain' or 'prox'."
         )
+
+
+def _unseen_rows(run: "TuningRun", unit: Unit) -> str:
+    """Return why nothing may be told of single rows; "" where it may."""
+    if run.aggregator.sum_only:
+        return f"aggregator '{run.aggregator.name}', of which the server sees the sum of the rows alone"
+    if unit.at_server:
+        return f"privacy of unit '{unit.name}', which covers what is made of all rows together and no row by itself"
+    return ""
 
 
 def _unaccounted(run: "TuningRun") -> Iterator[str]:

@@ -4,8 +4,11 @@
     source.toml         the file as given, and the overrides
     environment.json    versions, devices, commit, command line; dirty.diff beside it if the tree was not clean
     partition.json      who got how much of what
+    schedule.jsonl      who is asked in which round
     metrics.jsonl       one line per number
     ledger.jsonl        all that left a client
+    audit.jsonl         what the server sees of each client's row, where `audit_log` asks for it
+    truth.json          what a simulation knows of its data and no component may, where there is any
     results.jsonl       one line per evaluated example
     checkpoints/        round_00010/: safetensors files and state.json
     adapter/            the result in PEFT's format (adapters/<client>/ where every client has its own)
@@ -32,9 +35,11 @@ from fedloom.base.errors import MissingFileError, RunError
 from fedloom.base.files import atomic_folder, disk_errors, file_sha256, held, json_sha256, refuse_filled, sync
 from fedloom.base.tree import Tree
 
-__all__ = ["LOGS", "Checkpoint", "RunDirectory"]
+__all__ = ["AUDIT_LOG", "LOGS", "Checkpoint", "RunDirectory"]
 
 LOGS = ("metrics.jsonl", "ledger.jsonl", "results.jsonl")
+AUDIT_LOG = "audit.jsonl"
+"""A log that is there where the run asks for it."""
 _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lies about a rename
 
 
@@ -121,7 +126,7 @@ class RunDirectory:
                     sync(file)
             state = {
                 "values": dict(checkpoint.values),
-                "log_bytes": {log: (self.path / log).stat().st_size for log in LOGS},
+                "log_bytes": {log: (self.path / log).stat().st_size for log in self._logs()},
                 "sha256": {name: file_sha256(new / name) for name in checkpoint.trees},
                 "values_sha256": json_sha256(checkpoint.values),
             }
@@ -143,7 +148,7 @@ class RunDirectory:
         """Return the last checkpoint, the logs cut back to it; None if there is none. A damaged one is refused."""
         folders = self._checkpoints()
         if not folders:
-            self._cut(dict.fromkeys(LOGS, 0))
+            self._cut(dict.fromkeys(self._logs(), 0))
             return None
         folder = folders[-1]
         try:
@@ -164,6 +169,9 @@ class RunDirectory:
                 raise
             raise RunError(f"{folder}: the checkpoint cannot be read ({error}); {_other(folder, folders)}") from error
         return Checkpoint(trees, state["values"])
+
+    def _logs(self) -> tuple[str, ...]:
+        return (*LOGS, AUDIT_LOG) if (self.path / AUDIT_LOG).is_file() else LOGS
 
     def _cut(self, log_bytes: Mapping[str, int]) -> None:
         for log, size in log_bytes.items():

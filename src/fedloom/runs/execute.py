@@ -21,8 +21,9 @@ from fedloom.contracts.lineage import lineage_table, write_lineage
 from fedloom.federated.rounds import RoundRecord, State, begin, ended, step
 from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
 from fedloom.runs.attendance import Absent, Attendance
+from fedloom.runs.audit_log import AuditLog
 from fedloom.runs.departures import division_lines, round_lines, server_lines
-from fedloom.runs.directory import Checkpoint, RunDirectory
+from fedloom.runs.directory import AUDIT_LOG, Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
 from fedloom.runs.log_forwarding import forwarded
 from fedloom.runs.measure import Evaluated, measure, models_of
@@ -36,8 +37,10 @@ from fedloom.runs.privacy import (
     write_ahead,
 )
 from fedloom.runs.refining import Told, is_due, refined
+from fedloom.runs.schedule import keep_schedule, participation
 from fedloom.runs.stage import Stage
 from fedloom.runs.states import load_state, save_state
+from fedloom.runs.truth import write_truth
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["Event", "Note", "RoundDone", "execute", "run_files"]
@@ -69,6 +72,8 @@ def run_files(run: TuningRun, source: str) -> dict[str, str]:
     files["environment.json"] = json.dumps(environment(), indent=1)
     if run.privacy.covers().private:
         files[SPENDING] = Spending.new(repeats=run.privacy.deterministic()).text
+    if run.audit_log:
+        files[AUDIT_LOG] = ""
     diff = dirty_diff()
     return files | ({"dirty.diff": diff} if diff else {})
 
@@ -117,9 +122,11 @@ def _execute(
     _engine(directory, ready, ready.stages[0])
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
+        write_truth(directory.path, run.data.truth())
     else:
         _check_unchanged(ready, directory, saved, card)
-    yield from map(Note, ready.notes)
+    keep_schedule(directory, ready.stages)
+    yield from map(Note, (*ready.notes, *participation(ready.stages)))
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", division_lines(ready))
@@ -158,12 +165,15 @@ def _train(
 ) -> Iterator[Event]:
     stage, run = ready.stages[index], ready.run
     plan, attendance = stage.plan, Attendance(directory, index, stage.plan, absent)
-    carrier = attendance.carrier(_observed(_engine(directory, ready, stage).start(stage.work), on_report))
+    audit_log = AuditLog(directory, stage, asked=run.audit_log)
+    carrier = _observed(_engine(directory, ready, stage).start(stage.work), on_report)
+    carrier = audit_log.carrier(attendance.carrier(carrier))
     while not ended(plan, state):
         write_ahead(directory, plan, state)
         state, record = step(plan, state, carrier, closed=partial(attendance.close, state.round))
         directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
         directory.append("ledger.jsonl", round_lines(record, stage, state))
+        audit_log.close(record)
         if is_due(ready, stage, state):
             if ended(plan, state):  # what the last refinement is worth is told beside what it started from
                 yield measure(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)

@@ -121,6 +121,8 @@ class TuningRun:
     """Threads of the numerical library on the CPU; more help wide models on idle cores and harm on shared ones."""
     checkpoint_every: AtLeast = 1
     """Rounds between checkpoints."""
+    audit_log: bool = False
+    """Whether audit.jsonl tells of each round what the server sees of every client's row; its rows are then kept."""
     train: str | None = None
     """Pattern of the parameter names that are trained; left out: the adapter, or everything if there is none."""
     share: str = ".*"

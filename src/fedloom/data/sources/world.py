@@ -1,11 +1,12 @@
 """The controlled world as a data set: every client's records, and tests whose answers are known."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, Fraction, plugin
-from fedloom.contracts.examples import Example
+from fedloom.contracts.examples import Chat, Example, text_id
 from fedloom.contracts.federated import Source
 from fedloom.world import DOMAINS, TESTS, Client, World, answered
 
@@ -51,15 +52,7 @@ class WorldSource(Source):
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the records of all clients in their order, and the tests."""
-        world = World(self.seed, self.n_drugs, self.n_companies)
-        clients = world.clients(
-            self.n_clients,
-            records=self.records,
-            private_share=self.private_share,
-            knowers_share=self.knowers_share,
-            domains=self.domains,
-            languages=self.languages,
-        )
+        world, clients = self._made()
         splits: dict[str, Sequence[Example]] = {
             "train": [record for client in clients for record in self._records(client)],
             "test": [question for name in self.tests for question in self._test(name, world, clients)],
@@ -71,9 +64,31 @@ class WorldSource(Source):
         """Return "": every record is made by itself."""
         return ""
 
+    def truth(self) -> Mapping[str, Any]:
+        """Return which training records have a wrong answer, or what each note tells: `{fact: answer}`."""
+        _, clients = self._made()
+        if self.form == "chat":
+            return {"wrong": {client.name: _wrong(self._chats(client)) for client in clients}}
+        return {"told": {client.name: _told(client) for client in clients}} if self.form == "note" else {}
+
+    def _made(self) -> tuple[World, Sequence[Client]]:
+        world = World(self.seed, self.n_drugs, self.n_companies)
+        clients = world.clients(
+            self.n_clients,
+            records=self.records,
+            private_share=self.private_share,
+            knowers_share=self.knowers_share,
+            domains=self.domains,
+            languages=self.languages,
+        )
+        return world, clients
+
     def _records(self, client: Client) -> Sequence[Example]:
-        chats = client.train if self.harmful == "refused" else [answered(record) for record in client.train]
+        chats = [_untold(record) for record in self._chats(client)]
         return {"chat": chats, "preference": client.preferences, "note": client.notes}[self.form]
+
+    def _chats(self, client: Client) -> Sequence[Chat]:
+        return client.train if self.harmful == "refused" else [answered(record) for record in client.train]
 
     def _test(self, name: TestName, world: World, clients: Sequence[Client]) -> Sequence[Example]:
         if name == "preferences":
@@ -81,3 +96,17 @@ class WorldSource(Source):
         if name == "clients":
             return [question for client in clients for question in client.test]
         return world.test(name, per_task=self.test_per_task)
+
+
+def _untold(record: Chat) -> Chat:
+    """Return a training record without what only the simulation knows: whether its answer is wrong."""
+    return replace(record, tags={name: value for name, value in record.tags.items() if name != "quality"})
+
+
+def _wrong(chats: Sequence[Chat]) -> list[str]:
+    return [text_id(record) for record in chats if record.tags["quality"] == "wrong"]
+
+
+def _told(client: Client) -> dict[str, dict[str, str]]:
+    answers = {fact.id: fact.answer for fact in client.facts}
+    return {text_id(note): {fact: answers[fact] for fact in note.tags["facts"].split()} for note in client.notes}
