@@ -1,5 +1,6 @@
 """Facts of each partition, of the hold-out and of the partition card."""
 
+import json
 from collections import Counter
 from itertools import pairwise
 from random import Random
@@ -16,6 +17,7 @@ from fedloom.data.partitions._deal import dirichlet
 from fedloom.data.partitions.cut import ByLength, Iid, QuantitySkew, _apportion
 from fedloom.data.partitions.dirichlet import Dirichlet
 from fedloom.data.partitions.natural import ByFile, ByKey
+from fedloom.data.sources.file import File
 
 TOPICS = [
     Document("x" * (k % 97), {"topic": f"t{k % 4}", "label": f"l{k % 3}", "quality": str(k)}) for k in range(2000)
@@ -375,3 +377,25 @@ def test_gini_equals_the_mean_absolute_difference():
 
 def test_effective_number_of_equal_sizes_is_their_number():
     assert effective_number([7] * 5) == 5
+
+
+def test_files_of_instructions_by_client_load_as_they_are(tmp_path):
+    """KnowledgeSG's layout: `client0.json`, `client1.json`, a line each with `instruction` and `response`."""
+    for number, count in enumerate((2, 3)):
+        rows = [{"instruction": f"what is {at}?", "response": f"it is {number}"} for at in range(count)]
+        (tmp_path / f"client{number}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = File(path=str(tmp_path), format="jsonl")
+    examples = source.load()["train"]
+    assert ByFile()(examples, 0, Random(0)) == {"client0.json": [0, 1], "client1.json": [2, 3, 4]}
+    assert (examples[4].prompt[0].text, examples[4].reference) == ("what is 2?", "it is 1")
+    with (tmp_path / "client1.json").open("a") as file:
+        file.write('{"instruction": "what?"}\n')
+    with pytest.raises(DataError, match=r"client1\.json, line 4: no column 'response'"):
+        source.load()
+
+
+def test_ten_examples_by_length_are_three_shards_that_cover_them():
+    texts = [Document("x" * n) for n in (7, 3, 9, 1, 5, 2, 8, 4, 10, 6)]
+    parts = [*ByLength()(texts, 3, Random(0)).values()]
+    assert sorted(index for part in parts for index in part) == list(range(10)) and len(parts) == 3
+    assert [sorted(len(texts[index].text) for index in part) for part in parts] == [[1, 2, 3, 4], [5, 6, 7], [8, 9, 10]]

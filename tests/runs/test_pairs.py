@@ -137,7 +137,7 @@ def test_nothing_but_rows_and_counts_leaves_a_client(files, tmp_path):
 def test_a_killed_run_ends_as_if_it_had_not_been(files, tmp_path, seed):
     run = run_of(files)
     run_to_the_end(run, tmp_path / "whole")
-    kill_and_resume(run, tmp_path / "killed", kills=3, longest_s=0.6, seed=seed)
+    kill_and_resume(run, tmp_path / "killed", kills=7, longest_s=0.6, seed=seed)
     assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole") != {}
     for client in ("c0", "c1", "c2"):
         own = [folder / "prepared" / "0_pairs" / client for folder in (tmp_path / "killed", tmp_path / "whole")]

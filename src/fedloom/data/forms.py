@@ -5,6 +5,7 @@
 | `messages` | messages: list of {role, content} | Chat |
 | `prompt_completion` | prompt, completion | Chat |
 | `alpaca` | instruction, output, input if there is one (appended to the instruction with one space) | Chat |
+| `instruction_response` | instruction, response, as KnowledgeSG's client files have them | Chat |
 | `conversations` | conversations: list of {from: human, gpt or system; value} (ShareGPT) | Chat |
 | `preference` | prompt, chosen, rejected: each a text or a list of {role, content}; input if mapped | Preference |
 | the same | chosen, rejected: lists that begin with one prompt; its text as prompt, too, or none | Preference |
@@ -240,6 +241,10 @@ FORMS: Mapping[str, Form] = {
         lambda fields, tags: _two_turns(fields.text("prompt"), fields.text("completion"), tags),
     ),
     "alpaca": Form(("instruction", "output"), _alpaca, reads=("input",)),
+    "instruction_response": Form(
+        ("instruction", "response"),
+        lambda fields, tags: _two_turns(fields.text("instruction"), fields.text("response"), tags),
+    ),
     "conversations": Form(("conversations",), _conversation),
     "preference": Form(("prompt", "chosen", "rejected"), _preference, ("input",), lists=("chosen", "rejected")),
     "text": Form(("text",), lambda fields, tags: Document(fields.text("text"), tags)),

@@ -13,7 +13,9 @@ from fedloom.data.records import Record
 
 __all__ = ["FormName", "Malformed", "OfRecords"]
 
-_Guessed = Literal["messages", "prompt_completion", "alpaca", "conversations", "preference", "text"]
+_Guessed = Literal[
+    "messages", "prompt_completion", "alpaca", "instruction_response", "conversations", "preference", "text"
+]
 FormName = Literal["auto", _Guessed, "transcript", "tree", "thread"]
 Malformed = Literal["refuse", "drop"]
 
