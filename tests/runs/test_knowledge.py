@@ -256,6 +256,25 @@ def test_a_teacher_that_is_gone_keeps_what_was_asked(tmp_path, openai_server):
     assert kept >= 1 and cost["calls"] == 4 - kept and cost["cached"] == kept
 
 
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_round_that_privacy_paid_for_is_refined_after_a_stop_and_not_made_again(tmp_path, openai_server, every):
+    """With noise that nobody can draw again, the uses of a lost round would be spent and its row be gone."""
+    server = openai_server(Canned(patterns={".": "north"}), failures={2: "closed"})
+    teacher = {"name": "openai", "url": server.url, "model": "judge", "retries": 0, "parallel": 1}
+    noise = {"name": "gaussian", "noise_multiplier": 1.0, "epsilon": 0.0, "delta": 1e-3, "noise": "system"}
+    run = run_of({"privacy": noise, "rounds": 2, "refine_every": every}, teacher=teacher)
+    with pytest.raises(CompletionError):
+        run_to_the_end(run, tmp_path / "run")
+    list(api.resume(tmp_path / "run")[1])
+    found = logs(tmp_path / "run")["metrics.jsonl"]
+    refined = [line["round"] for line in found if line["name"] == "knowledge/done"]
+    assert refined == ([0, 1] if every else [1])
+    assert [line["round"] for line in found if line["name"] == "train_loss"] == [0, 1]
+    assert {line["phase"] for line in found} == {"base", "train", "tuned", "refine", "final"}
+    uses = [line for line in logs(tmp_path / "run")["ledger.jsonl"] if line.get("uses")]
+    assert max(line["uses"] for line in uses) == 2 and (tmp_path / "run" / "adapter").is_dir()
+
+
 def test_a_teacher_over_its_budget_stops_before_it(tmp_path):
     with pytest.raises(CompletionError, match="budget of 3 requests"):
         run_to_the_end(run_of(max_requests=3), tmp_path / "run")

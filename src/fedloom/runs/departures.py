@@ -70,9 +70,9 @@ def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: 
     }
 
 
-def server_lines(record: RoundRecord, stage: Stage, told: Told) -> list[dict[str, Any]]:
+def server_lines(round: int, stage: Stage, told: Told) -> list[dict[str, Any]]:
     """Return what refining let out of the clients, nothing, and of the server: parameters back to them, questions."""
-    head = {"round": record.round, "client": "", "leg": stage.name}
+    head = {"round": round, "client": "", "leg": stage.name}
     lines: list[dict[str, Any]] = []
     for name, done in told:
         back = sum(tensor.nbytes for tensor in done.params.values())

@@ -41,6 +41,7 @@ LOGS = ("metrics.jsonl", "ledger.jsonl", "results.jsonl")
 AUDIT_LOG = "audit.jsonl"
 """A log that is there where the run asks for it."""
 _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lies about a rename
+_UNREFINED = "_unrefined"
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,12 @@ class RunDirectory:
             file.writelines(json.dumps(record) + "\n" for record in records)
             file.flush()
 
-    def save(self, number: int, checkpoint: Checkpoint) -> None:
-        """Save a checkpoint whole, then remove those that are older than the last two."""
-        folder = self.path / "checkpoints" / f"round_{number:05d}"
+    def save(self, number: int, checkpoint: Checkpoint, *, unrefined: bool = False) -> None:
+        """Save a checkpoint whole, then remove those that are older than the last two.
+
+        An `unrefined` one is that of a round whose refinement is still to come; it lies beside the round's own.
+        """
+        folder = self.path / "checkpoints" / f"round_{number:05d}{_UNREFINED * unrefined}"
         with atomic_folder(folder) as new:
             for name, tree in checkpoint.trees.items():
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tree.items()}, new / name)
@@ -185,9 +189,9 @@ class RunDirectory:
             os.truncate(self.path / log, size)
 
 
-def _number(folder: Path) -> int:
-    digits = folder.name.removeprefix("round_")
-    return int(digits) if digits.isdigit() else -1
+def _number(folder: Path) -> tuple[int, bool]:
+    digits = folder.name.removeprefix("round_").removesuffix(_UNREFINED)
+    return int(digits) if digits.isdigit() else -1, not folder.name.endswith(_UNREFINED)
 
 
 def _other(folder: Path, folders: Sequence[Path]) -> str:

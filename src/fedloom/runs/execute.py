@@ -138,8 +138,9 @@ def _execute(
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
         state = with_lost_uses(directory, ready.stages[0].plan, state)
+    unrefined = saved is not None and bool(saved.values.get("unrefined"))
     for index in range(first, len(ready.stages)):
-        yield from _train(ready, directory, index, state, clock, on_report, absent)
+        yield from _train(ready, directory, index, state, clock, on_report, absent, unrefined and index == first)
         state = begin(ready.stages[index].plan, initial_P)
         _save(directory, ready, index + 1, state, clock)
 
@@ -162,25 +163,29 @@ def _train(
     clock: "_Clock",
     on_report: Callable[[Report], None],
     absent: Absent,
+    unrefined: bool,
 ) -> Iterator[Event]:
+    """Train a stage to its end; an `unrefined` state is that of a round that has ended and is to be refined first."""
     stage, run = ready.stages[index], ready.run
     plan, attendance = stage.plan, Attendance(directory, index, stage.plan, absent)
     audit_log = AuditLog(directory, stage, asked=run.audit_log)
     carrier = _observed(_engine(directory, ready, stage).start(stage.work), on_report)
     carrier = audit_log.carrier(attendance.carrier(carrier))
-    while not ended(plan, state):
-        write_ahead(directory, plan, state)
-        state, record = step(plan, state, carrier, closed=partial(attendance.close, state.round))
-        directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
-        directory.append("ledger.jsonl", round_lines(record, stage, state))
-        audit_log.close(record)
-        if is_due(ready, stage, state):
-            if ended(plan, state):  # what the last refinement is worth is told beside what it started from
+    while unrefined or not ended(plan, state):
+        record = None
+        if not unrefined:
+            write_ahead(directory, plan, state)
+            state, record = step(plan, state, carrier, closed=partial(attendance.close, state.round))
+            directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
+            directory.append("ledger.jsonl", round_lines(record, stage, state))
+            audit_log.close(record)
+            unrefined = is_due(ready, stage, state)
+            if unrefined and ended(plan, state):  # what the last refinement is worth is told beside its start
                 yield measure(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)
-            state, told = refined(ready, stage, state, directory)
-            head = {"round": record.round, "wall_s": clock.wall_s, "leg": stage.name, "phase": "refine"}
-            directory.append("metrics.jsonl", _refinements(head, told))
-            directory.append("ledger.jsonl", server_lines(record, stage, told))
+            if unrefined:  # it may take hours and fail: a round that was paid for with privacy is not made again
+                _save(directory, ready, index, state, clock, unrefined=True)
+        if unrefined:
+            state, unrefined = _refine(ready, directory, stage, state, clock), False
         last = ended(plan, state)
         if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
             phase = f"round_{state.round:05d}"
@@ -188,7 +193,8 @@ def _train(
             yield measure(ready, directory, state, stage, phase=phase, wall_s=clock.wall_s)
         if state.round % run.checkpoint_every == 0 or last:
             _save(directory, ready, index, state, clock)
-        yield RoundDone(index, len(ready.stages), record, clock.wall_s)
+        if record:
+            yield RoundDone(index, len(ready.stages), record, clock.wall_s)
     stated = _account(directory, ready, plan, state)
     yield measure(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
     lineage = lineage_of_result(directory, ready, stage, state)
@@ -196,6 +202,14 @@ def _train(
         folder = directory.path / (f"adapters/{file_name(owner)}" if owner else "adapter")
         run.model.save(ready.model, params, str(folder))
         write_lineage(folder, lineage, stated)
+
+
+def _refine(ready: Prepared, directory: RunDirectory, stage: Stage, state: State, clock: "_Clock") -> State:
+    round, (state, told) = state.round - 1, refined(ready, stage, state, directory)
+    head = {"round": round, "wall_s": clock.wall_s, "leg": stage.name, "phase": "refine"}
+    directory.append("metrics.jsonl", _refinements(head, told))
+    directory.append("ledger.jsonl", server_lines(round, stage, told))
+    return state
 
 
 def _account(directory: RunDirectory, ready: Prepared, plan: Plan, state: State) -> dict[str, Any]:
@@ -246,17 +260,20 @@ def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:
     return carry
 
 
-def _save(directory: RunDirectory, ready: Prepared, stage: int, state: State, clock: _Clock) -> None:
+def _save(
+    directory: RunDirectory, ready: Prepared, stage: int, state: State, clock: _Clock, *, unrefined: bool = False
+) -> None:
     number = stage * (ready.run.rounds + 1) + state.round
     checkpoint = save_state(state, ready.layout, stage=stage, wall_s=clock.wall_s)
     values = {
         **checkpoint.values,
         "run_sha256": file_sha256(directory.path / "run.toml"),
         "start": lineage_table(ready.lineage),
+        **({"unrefined": True} if unrefined else {}),
     }
     if stage < len(ready.stages):  # the state of a stage, not the end of the last one
         values["lineage"] = lineage_table(lineage_of_result(directory, ready, ready.stages[stage], state))
-    directory.save(number, replace(checkpoint, values=values))
+    directory.save(number, replace(checkpoint, values=values), unrefined=unrefined)
 
 
 def _refinements(head: Mapping[str, Any], told: Told) -> list[dict[str, Any]]:

@@ -116,7 +116,7 @@ def _attacked(run: TuningRun, home: RunDirectory, asked: Asked) -> Iterator[Roun
     for done, event, told in trained(ready, stage, home):
         state = done
         ledger += round_lines(event.record, stage, state)
-        ledger += server_lines(event.record, stage, told) if told else []
+        ledger += server_lines(event.record.round, stage, told) if told else []
         yield event
     accounts = privacy_lines(stage.plan, state, ready.origins) if stage.plan.budgets else []
     stated = worst_account(stage.plan, accounts) if accounts else None
