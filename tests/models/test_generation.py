@@ -300,6 +300,7 @@ def test_a_question_begins_where_the_template_puts_one(name):
     asked = prompt_tokens(template, (Turn("user", "what is sold?"),), model.tokenizer)
     whole, start = model.tokenizer.decode(asked), model.tokenizer.decode(begun)
     assert begun and whole.startswith(start) and end.strip() in whole.removeprefix(start)
+    assert asked[: len(begun)] == begun  # the very tokens that training has
 
 
 def test_an_empty_prompt_is_answered_by_a_question_of_its_own_seed():

@@ -279,6 +279,15 @@ def test_a_teacher_over_its_budget_stops_before_it(tmp_path):
     with pytest.raises(CompletionError, match="budget of 3 requests"):
         run_to_the_end(run_of(max_requests=3), tmp_path / "run")
     assert len((folder_of(tmp_path / "run") / "answers.jsonl").read_text().splitlines()) == 3
+    file = tmp_path / "run" / "run.toml"
+    file.write_text(file.read_text().replace("max_requests = 3", "max_requests = 4"))
+    list(api.resume(tmp_path / "run")[1])
+    cost = json.loads((folder_of(tmp_path / "run") / "cost.json").read_text())
+    assert (cost["calls"], cost["cached"]) == (1, 3)
+    file.write_text(file.read_text().replace("questions = 8", "questions = 9"))
+    (tmp_path / "run" / "report.md").unlink()
+    with pytest.raises(RunError, match="allowed is to raise max_requests"):
+        list(api.resume(tmp_path / "run")[1])
 
 
 def test_other_prompts_on_resume_are_refused(tmp_path):

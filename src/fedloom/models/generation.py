@@ -165,7 +165,8 @@ def opening(template: Template, tokenizer: Tokenizer) -> tuple[list[int], str]:
     before, found, behind = asked.partition(probe)
     special = next((text for text in tokenizer.all_special_tokens if behind.lstrip().startswith(text)), "")
     end = special or behind.rstrip()
-    tokens, _ = pieces_to_tokens([Piece(before, supervised=False)], tokenizer, begin=template.begins)
+    # A blank belongs to the word behind it: tokenizers read them as one, and a model has seen it alone nowhere.
+    tokens, _ = pieces_to_tokens([Piece(before.rstrip(" "), supervised=False)], tokenizer, begin=template.begins)
     if not found or not end or not tokens:
         raise ModelError(
             f"template '{template.name}': nothing tells where a question begins and ends, so no model can write one; "

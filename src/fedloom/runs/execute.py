@@ -14,7 +14,7 @@ from typing import Any
 
 from fedloom.base import config
 from fedloom.base.errors import FedloomError, MemoryExceededError, RunError
-from fedloom.base.files import file_name, file_sha256, write_atomic
+from fedloom.base.files import file_name, file_sha256, json_sha256, write_atomic
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
@@ -41,7 +41,7 @@ from fedloom.runs.schedule import keep_schedule, participation
 from fedloom.runs.stage import Stage
 from fedloom.runs.states import load_state, save_state
 from fedloom.runs.truth import write_truth
-from fedloom.runs.tuning import TuningRun
+from fedloom.runs.tuning import TuningRun, pinned_text
 
 __all__ = ["Event", "Note", "RoundDone", "execute", "run_files"]
 
@@ -147,12 +147,21 @@ def _execute(
 
 def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint, card: str) -> None:
     """Refuse to go on with other settings, another start or other data than the checkpoint was made with."""
-    if saved.values.get("run_sha256") != file_sha256(directory.path / "run.toml"):
-        raise RunError(f"{directory.path / 'run.toml'}: changed since the checkpoint; undo that or start a new run.")
+    told = saved.values.get("run_sha256"), saved.values.get("pinned_sha256")
+    # A checkpoint of before knows the whole file alone.
+    if file_sha256(directory.path / "run.toml") != told[0] and _pinned_sha256(directory) != told[1]:
+        raise RunError(
+            f"{directory.path / 'run.toml'}: changed since the checkpoint, allowed is to raise max_requests or "
+            "max_tokens of a stage; undo that or start a new run."
+        )
     if saved.values.get("start", []) != lineage_table(ready.lineage):
         raise RunError(f"{directory.path}: the model that the run starts from tells another lineage; restore it.")
     if directory.read("partition.json") != card:
         raise RunError(f"{directory.path}: the data have changed since the run began; restore them or start a new run.")
+
+
+def _pinned_sha256(directory: RunDirectory) -> str:
+    return json_sha256(pinned_text(directory.read("run.toml")))
 
 
 def _train(
@@ -268,6 +277,7 @@ def _save(
     values = {
         **checkpoint.values,
         "run_sha256": file_sha256(directory.path / "run.toml"),
+        "pinned_sha256": _pinned_sha256(directory),
         "start": lineage_table(ready.lineage),
         **({"unrefined": True} if unrefined else {}),
     }

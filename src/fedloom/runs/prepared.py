@@ -192,7 +192,8 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
 def _refuse_known_questions(run: TuningRun, division: Division) -> None:
     """Refuse public texts of stages that what is measured repeats."""
     stages = [public for one in (*run.prepare, *run.refine) if (public := one.public_texts())]
-    stages += [{row.id: f"{row.instruction}\n{row.response}" for row in rows}] if (rows := _shown(run)) else []
+    if run.evaluation.shown:
+        stages.append(read_pool(run.evaluation.shown_from, documents=False).pairs)
     if not stages:
         return
     owned = {f"{client} {at}": one for client, part in division.validation.items() for at, one in enumerate(part)}

@@ -19,7 +19,7 @@ from fedloom.base.errors import DataError, FedloomError, RunError
 from fedloom.base.files import disk_errors, file_name, json_sha256, write_atomic
 from fedloom.contracts.examples import Example
 from fedloom.contracts.stages import Made, Owner, Preparation
-from fedloom.runs.tuning import TuningRun
+from fedloom.runs.tuning import TuningRun, pinned
 
 __all__ = ["Preparing"]
 
@@ -64,7 +64,7 @@ class Preparing:
             return preparation(examples, Owner(client, self.run.seed, None))
         home = self.folder / "prepared" / stage
         file, own = home / f"{file_name(client)}.json", home / file_name(client)
-        settings = config.table_of(preparation), preparation.identity()
+        settings = pinned(preparation), preparation.identity()
         of = json_sha256([settings, self.run.seed, client, _sha256(examples)])
         if file.is_file():
             return _read(file, of, (*self.run.task.learns, *map(type, examples)))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from fedloom.base import config
 from fedloom.base.errors import ModelError, RunError
 from fedloom.base.files import disk_errors, file_name, json_sha256, write_atomic
 from fedloom.base.tree import Tree, flatten
@@ -17,6 +16,7 @@ from fedloom.federated.rounds import State, ended
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.prepared import Prepared
 from fedloom.runs.stage import Stage
+from fedloom.runs.tuning import pinned
 
 __all__ = ["Told", "is_due", "refined"]
 
@@ -56,7 +56,7 @@ def refined(ready: Prepared, stage: Stage, state: State, directory: RunDirectory
 def _pin(folder: Path, refinement: Refinement, params: Tree, seed: int) -> None:
     """Write down what a refinement starts from; another start than that of what lies there is refused."""
     state = hashlib.sha256(flatten(params).cpu().numpy().tobytes()).hexdigest()
-    of = json_sha256([config.table_of(refinement), refinement.identity(), seed, state])
+    of = json_sha256([pinned(refinement), refinement.identity(), seed, state])
     file = folder / "of.json"
     if not file.is_file():
         write_atomic(file, json.dumps({"of": of}))

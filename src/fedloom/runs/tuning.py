@@ -35,9 +35,20 @@ from fedloom.contracts.stages import Preparation, Refinement
 from fedloom.runs.contradictions import contradictions
 from fedloom.runs.origins import StartData
 
-__all__ = ["EvaluationSettings", "TuningRun", "arrangement_of", "modernised", "read_run"]
+__all__ = [
+    "BUDGETS",
+    "EvaluationSettings",
+    "TuningRun",
+    "arrangement_of",
+    "modernised",
+    "pinned",
+    "pinned_text",
+    "read_run",
+]
 
 Holdout = Annotated[float, Range(0, 0.9)]
+BUDGETS = ("max_requests", "max_tokens")
+"""Settings of stages that decide how far they come, not what they make."""
 _CLUSTERS = {"cluster_by": "by", "clusters": "clusters"}
 
 
@@ -209,6 +220,20 @@ def modernised(table: Mapping[str, Any]) -> dict[str, Any]:
     known = lookup(Arrangement, name)() if name in names(Arrangement) else None
     told = {new: table[old] for old, new in _CLUSTERS.items() if old in table and known and new in vars(known)}
     return rest | {"protocol": {**protocol, **told}}
+
+
+def pinned(stage: Preparation | Refinement) -> dict[str, Any]:
+    """Return the settings of a stage that what it made depends on: all but budgets, which may be raised to go on."""
+    return {key: value for key, value in config.table_of(stage).items() if key not in BUDGETS}
+
+
+def pinned_text(text: str) -> str:
+    r"""Return the text of a resolved run file without budgets of stages.
+
+    >>> pinned_text("rounds = 2\nmax_requests = 9\nseed = 0\n")
+    'rounds = 2\nseed = 0\n'
+    """
+    return re.sub(rf"^({'|'.join(BUDGETS)}) = .*\n", "", text, flags=re.MULTILINE)
 
 
 def arrangement_of(table: Mapping[str, Any]) -> Arrangement:

@@ -32,12 +32,22 @@ class Pool:
     rows: tuple[PoolRow, ...]
     sha256: str
     """Of the file's bytes, or of the rows where there is no file."""
+    of_world: bool = False
+    """Whether the rows are those of the controlled world."""
 
     @property
     def card(self) -> dict[str, Any]:
         """Rows, rows of each domain, and the hash."""
         domains = Counter(row.domain or "unnamed" for row in self.rows)
         return {"rows": len(self.rows), "domains": dict(sorted(domains.items())), "sha256": self.sha256}
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """What is shown where documents are not, by its id; empty for a world, whose public and tested names differ.
+
+        Its questions are worded alike whatever they ask about, so that likeness tells nothing there.
+        """
+        return {} if self.of_world else {row.id: f"{row.instruction}\n{row.response}" for row in self.rows}
 
     @property
     def texts(self) -> dict[str, str]:
@@ -77,7 +87,7 @@ def _of_world() -> Pool:
         )
         for at, (document, asked) in enumerate(World(0).examples(200))
     )
-    return Pool(rows, f"sha256:{json_sha256([asdict(row) for row in rows])}")
+    return Pool(rows, f"sha256:{json_sha256([asdict(row) for row in rows])}", of_world=True)
 
 
 def _row(record: Record, number: int, documents: bool) -> PoolRow:

@@ -151,8 +151,8 @@ class Knowledge(Refinement):
         return json.dumps([seeds, questioning().sha256, teaching(self.teaching).sha256, professional, steps])
 
     def public_texts(self) -> dict[str, str]:
-        """Return the texts of the seeds by id."""
-        return self._seeds().texts if self.seeds else {}
+        """Return the pairs of the seeds by id."""
+        return self._seeds().pairs if self.seeds else {}
 
     def _seeds(self) -> Pool:
         pool = read_pool(self.seeds, documents=False)
