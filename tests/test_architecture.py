@@ -169,7 +169,7 @@ BUDGET = {
     "lm_eval": 2_000,
     "models": 3_440,
     "results": 1_120,
-    "runs": 5_560,
+    "runs": 5_640,
     "tasks": 590,
     "synthesis": 2_100,
     "text": 780,
