@@ -448,6 +448,23 @@ def test_a_client_without_a_pair_takes_no_part_and_a_run_without_any_is_refused(
         prepare(run_of(files))
 
 
+def test_the_embedded_model_as_its_own_generator_writes_no_pair(tmp_path):
+    """Why suites have no such arm: a model of this size does not follow examples."""
+    run = read_run(
+        {
+            "rounds": 2,
+            "device": "cpu",
+            "data": {"name": "world", "form": "note", "n_clients": 1, "knowers_share": 0.2},
+            "evaluation": {"holdout": 0.0},
+            "prepare": [{"name": "pairs", "pool": "world", "completer": {"name": "model"}, "max_new_tokens": 48}],
+        }
+    )
+    with pytest.raises(DataError, match="'pairs' made no example for any client"):
+        prepare(run, tmp_path)
+    found = lines(tmp_path / "prepared" / "0_pairs" / "c00")
+    assert len(found) > 5 and {one["reason"] for one in found} == {"no_pair"}
+
+
 def test_privacy_of_examples_wants_a_pair_for_a_document(files):
     private = {"name": "gaussian", "noise_multiplier": 1.0, "epsilon": 0.0, "delta": 0.01}
     base = {"privacy": private, "weighting": "uniform"}
