@@ -1,11 +1,12 @@
 """Which wrong pairs filters and losses find, where it is known which pairs are wrong.
 
-    python tools/pair_audit.py filters [--selector random] [--seeds 10] [--noise 0.0] [--sums]
+    python tools/pair_audit.py filters [--selector random] [--seeds 10] [--noise 0.0] [--sums] [--ira]
     python tools/pair_audit.py ira [--pairs FILE --model FOLDER] [--mismatched 0.5] [--seeds 5]
 
 `filters` makes pairs by `analogical` of the documents of `fedloom.world.notes`, whose true pairs are known, and says of
 each step of the chain that `pairs` has, client by client, how many right and wrong pairs it dropped and what precision
-was before and after it; then the yields of the clients, kept pairs over documents. `--sums` lets `grounding` take sums.
+was before and after it; then the yields of the clients, kept pairs over documents, and the precisions of what they
+kept. `--sums` lets `grounding` take sums; `--ira` tells right pairs from wrong ones, before any filter, by IRA too.
 
 `ira` gives a share of gold pairs a response of another one, so that none keeps its own, and tells the mismatched from
 the others by IRA = L(y) - L(y | x) (FedDQC, Du et al., 2024, https://arxiv.org/abs/2410.11540, section 3.2). Pairs are
@@ -123,6 +124,20 @@ def yields(clients: Sequence[Client]) -> list[float]:
     return [sum(not found.reason for _, found in client) / len(client) for client in clients]
 
 
+def precisions(clients: Sequence[Client]) -> list[float]:
+    """Return the share of right pairs among those kept, of each client that kept one."""
+    kept = [[_kind(*one) for one in client if not one[1].reason] for client in clients]
+    return [kinds.count("right") / len(kinds) for kinds in kept if kinds]
+
+
+def by_ira(clients: Sequence[Client]) -> Membership:
+    """Return how well IRA, by the embedded model, tells right pairs from wrong ones of the same documents."""
+    kinds = [(_kind(*one), one[1].candidate) for client in clients for one in client]
+    written = [(kind, pair) for kind, pair in kinds if kind != "none"]
+    pairs = [chat(pair.instruction, pair.response) for _, pair in written]
+    return separated(pairs, [kind == "wrong" for kind, _ in written], "", "float32")
+
+
 def _print_filters(given: argparse.Namespace) -> int:
     clients = [
         client
@@ -133,8 +148,12 @@ def _print_filters(given: argparse.Namespace) -> int:
     for one in steps(clients):
         right, wrong = f"{one.right_dropped} of {one.right}", f"{one.wrong_dropped} of {one.wrong}"
         lines.append(f"{one.name:12} {one.nothing:>8} {right:>15} {wrong:>15} {one.before:>17.3f} {one.after:.3f}")
-    found = yields(clients)
-    lines.append(f"yield of {len(found)} clients: {min(found):.3f} to {max(found):.3f}, median {np.median(found):.3f}")
+    for what, found in (("yield", yields(clients)), ("precision", precisions(clients))):
+        spread = f"{min(found):.3f} to {max(found):.3f}, median {np.median(found):.3f}" if found else "none"
+        lines.append(f"{what} of {len(found)} clients: {spread}")
+    if given.ira:
+        auc = by_ira(clients).auc
+        lines.append(f"AUC of IRA before any filter {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
@@ -210,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--noise", type=float, default=0.0)
     one.add_argument("--documents", type=int, default=60)
     one.add_argument("--sums", action="store_true")
+    one.add_argument("--ira", action="store_true")
     one.set_defaults(tell=_print_filters)
     other = kinds.add_parser("ira")
     other.add_argument("--pairs", type=Path)

@@ -101,6 +101,18 @@ def test_yields_are_what_the_last_filter_has_kept(audit, clients):
     assert sum(audit.yields(clients)) * 12 == pytest.approx(kept)
 
 
+def test_precisions_of_clients_are_of_what_the_last_filter_has_kept(audit, clients):
+    last, found = audit.steps(clients)[-1], audit.precisions(clients)
+    kept = [round(share * 12) for share in audit.yields(clients)]
+    weighted = sum(n * share for n, share in zip([n for n in kept if n], found, strict=True)) / sum(kept)
+    assert weighted == pytest.approx(last.after)
+
+
+def test_ira_is_asked_about_pairs_and_not_about_documents_without_one(audit, clients):
+    first, told = audit.steps(clients)[0], audit.by_ira(clients)
+    assert (told.n_members, told.n_others) == (first.right, first.wrong)
+
+
 def test_copies_of_an_example_are_found_and_right_pairs_mostly_kept(audit, clients):
     copy = next(one for one in audit.steps(clients) if one.name == "copy")
     assert copy.wrong_dropped > 5 * copy.right_dropped
@@ -115,7 +127,9 @@ def test_sums_are_grounded_where_they_are_allowed(audit):
 def test_the_table_is_printed(audit, capsys):
     assert audit.main(["filters", "--seeds", "1", "--documents", "6"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in shown] == ["filter", "form", "copy", "grounding", "duplicate", "yield"]
+    assert [line.split()[0] for line in shown] == [
+        "filter", "form", "copy", "grounding", "duplicate", "yield", "precision",
+    ]  # fmt: skip
 
 
 def test_an_unknown_selector_ends_in_one_line(audit, capsys):
