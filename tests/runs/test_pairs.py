@@ -21,6 +21,7 @@ from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from fedloom.synthesis.hostile import hostile_documents
 from fedloom.synthesis.vectors import tfidf_cosines
+from fedloom.world import World
 from support.command import fedloom
 from support.resuming import adapters, kill_and_resume, logs, run_to_the_end
 
@@ -504,3 +505,30 @@ def test_wrong_words_end_in_one_line_and_exit_code_2(files, tmp_path, monkeypatc
     assert fedloom(monkeypatch, *given) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1 and why in told[0]
+
+
+# ---------------------------------------------------------------------------------------------- examples that are shown
+
+
+def shown_run(**data):
+    settings = {"holdout": 0.0, "shown": 4, "shown_from": "world"}
+    world = {"name": "world", "form": "note", "n_clients": 2, "seed": 1}
+    return read_run({"seed": 1, "device": "cpu", "data": world | data, "evaluation": settings})
+
+
+def test_public_examples_of_the_world_may_be_shown_before_questions_about_private_facts():
+    assert prepare(shown_run()).held
+
+
+def test_public_examples_of_the_world_are_kept_apart_from_all_other_questions(monkeypatch):
+    from fedloom.runs import prepared
+
+    monkeypatch.setattr(prepared, "_of_other_facts", lambda run, example: False)
+    with pytest.raises(DataError, match="pool row 'w114' and held-out example '41' are nearly the same"):
+        prepare(shown_run())
+
+
+def test_what_is_shown_is_about_no_fact_that_is_asked():
+    names = {one.tags["fact"].split(":")[1] for seed in range(3) for one in World(seed).test("private")}
+    shown = {asked.tags["fact"].split(":")[1] for _, asked in World(0).examples(200)}
+    assert not names & shown
