@@ -29,6 +29,9 @@ class LocalSettings:
     """Examples of a micro-batch."""
     accumulation: AtLeast = 1
     """Micro-batches of a step."""
+    curriculum: AtLeast = 1
+    """Levels, equal parts of a client's examples as they stand in order, that it trains on one after another over the
+    rounds of the run; 1 trains on all of them in every round. Preparation `by_alignment` puts them in an order."""
     normalise: Literal["tokens", "examples"] = "tokens"
     """What a step's loss is a mean over: all supervised tokens of its examples alike, or its examples, each by the
     mean over its own tokens. With privacy of examples it is the same, over the expected number instead of the real."""

@@ -3,7 +3,8 @@
 Source: Li et al., 2023, https://arxiv.org/abs/2308.12032: the mean loss of an answer's tokens given the instruction
 over their mean loss without it; below 1 the instruction helps. Superfiltering (Li et al., 2024,
 https://arxiv.org/abs/2402.00530) takes perplexities in place of mean losses, which orders examples alike only if
-answers alone are alike: both are told.
+answers alone are alike: both are told. FedDQC (Du et al., 2024, https://arxiv.org/abs/2410.11540, section 3.2) takes
+the difference, L(y) - L(y | x), as instruction-response alignment (IRA): higher is better aligned.
 
 Deviations: the answer alone follows the begin token, if there is one, and the one token that stands before it in the
 template, so that the very same tokens are predicted in both passes; published, it follows a whole marker or nothing.
@@ -45,6 +46,11 @@ class Difficulty:
     def perplexity_ratio(self) -> float:
         """The same of perplexities (Superfiltering); NaN where it is not told."""
         return perplexity(Mean(self.given.value - self.alone.value, 1.0))
+
+    @property
+    def alignment(self) -> float:
+        """Mean loss alone less mean loss given the instruction (IRA of FedDQC); NaN where it is not told."""
+        return self.alone.value - self.given.value
 
     @property
     def scores(self) -> dict[str, Mean]:

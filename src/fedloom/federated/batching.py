@@ -8,7 +8,21 @@ from fedloom.base import rng
 from fedloom.contracts.federated import Noise
 from fedloom.contracts.local_settings import LocalSettings
 
-__all__ = ["batches", "poisson"]
+__all__ = ["batches", "level", "poisson"]
+
+
+def level(n_examples: int, levels: int, *, round: int, rounds: int) -> range:
+    """Return the examples that a client trains on in a round: those of one level of so many, none of them empty.
+
+    Levels are equal parts of the examples in their order and of the rounds; with fewer examples than levels, several
+    levels are the same example.
+
+    >>> [level(7, 3, round=one, rounds=6) for one in range(6)][::2]
+    [range(0, 2), range(2, 4), range(4, 7)]
+    """
+    at = min(levels * round // rounds, levels - 1)
+    first = n_examples * at // levels
+    return range(first, max(n_examples * (at + 1) // levels, first + 1))
 
 
 def batches(n_examples: int, settings: LocalSettings, *names: str | int) -> Iterator[list[list[int]]]:

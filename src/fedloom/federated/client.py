@@ -21,7 +21,7 @@ from fedloom.base.tree import Layout, Slots, Tree, flatten, stack
 from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, Work
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.privacy import ClientSide
-from fedloom.federated.batching import batches, poisson
+from fedloom.federated.batching import batches, level, poisson
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.federated.optimisers import Moments, advance
 from fedloom.federated.ranks import Fit
@@ -132,9 +132,11 @@ def _client(work: Work, job: Job, space: Workspace) -> _Client:
 def _drawn(
     plan: Plan, side: ClientSide, n_examples: int, settings: LocalSettings, job: Job
 ) -> Iterator[list[list[int]]]:
-    """Return the micro-batches of each step: shuffles, or where examples are protected draws of each by itself."""
+    """Return the micro-batches of each step: shuffles of the round's level, or private draws of each example."""
     if side.budget is None or not plan.mechanism.covers().per_example:
-        return batches(n_examples, settings, plan.seed, job.round, job.client)
+        own = level(n_examples, settings.curriculum, round=job.round, rounds=plan.rounds)
+        steps = batches(len(own), settings, plan.seed, job.round, job.client)
+        return ([[own[at] for at in micro] for micro in step] for step in steps)
     rate = side.budget.rate
     return (poisson(n_examples, rate, settings, side.draws(step)) for step in range(settings.steps))
 

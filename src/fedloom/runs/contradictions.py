@@ -23,6 +23,11 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
     if unit.per_example:
         yield from _beyond_an_example(run)
     yield from _remembered(run)
+    if run.local.curriculum > run.rounds:
+        yield (
+            f"local.curriculum: found {run.local.curriculum} levels in {run.rounds} rounds, allowed is a round for "
+            "each at least; the last ones would never be trained on."
+        )
     if run.aggregator.sum_only and not run.codec.exact:
         yield (
             f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
@@ -110,6 +115,11 @@ def _beyond_an_example(run: "TuningRun") -> Iterator[str]:
         yield (
             f"prepare: found {setting} with privacy of examples, one of which would decide about several that are "
             "trained on; leave it out, or protect clients (privacy.unit)."
+        )
+    if run.local.curriculum > 1:
+        yield (
+            f"local.curriculum: found {run.local.curriculum} with privacy of examples, each step of which draws from "
+            "all of them; leave it out."
         )
     if run.local.epochs:
         yield (

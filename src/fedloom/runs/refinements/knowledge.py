@@ -121,6 +121,10 @@ class Knowledge(Refinement):
             )
         if self.keep > self.questions:
             raise ConfigError(f"keep: found {self.keep}, allowed are at most questions = {self.questions}.")
+        if self.local.curriculum > self.rounds:
+            raise ConfigError(
+                f"local.curriculum: found {self.local.curriculum}, allowed are at most rounds = {self.rounds}."
+            )
         needed = max(self.questioner.shows, self.shown)
         if needed and not self.seeds:
             raise ConfigError(

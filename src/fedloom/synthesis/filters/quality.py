@@ -42,7 +42,7 @@ class Quality(Filter):
         task = lookup(Task, "sft")()
         examples = [chat(one.instruction, one.response) for one in candidates]
         found = difficulties(model, task, model.trainable, examples)
-        scores = [one.alone.value - one.given.value if one.given.weight else None for one in found]
+        scores = [one.alignment if one.given.weight else None for one in found]
         known = [score for score in scores if score is not None]
         least = float(np.quantile(known, self.drop, method="higher")) if known else 0.0
         return [self._verdict(score, least) for score in scores]
