@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedloom import api
-from fedloom.base.errors import CompletionError, ConfigError, DataError, RunError
+from fedloom.base.errors import CompletionError, ConfigError, DataError, FedloomError, RunError
 from fedloom.completers.candidates import BuiltModel
 from fedloom.completers.canned import Canned
 from fedloom.completers.openai import OpenAIServer
@@ -314,6 +314,9 @@ BAD = {
     "filter": ({"filters": ["guesses"]}, "no Filter called 'guesses'"),
     "questions": ({"questions": 0}, "questions"),
     "soft": ({"soft": 0.5}, "allowed is 0, or the teacher 'model'"),
+    "agreement": ({"filters": ["form", "agreement"]}, "filters: 'agreement' looks at others"),
+    "grounding": ({"filters": ["grounding"]}, "filters: 'grounding' looks at document"),
+    "quality": ({"question_filters": ["quality"]}, "question_filters: 'quality' looks at response"),
 }
 
 
@@ -355,9 +358,9 @@ def test_whatever_a_teacher_says_is_kept_or_counted(tmp_path, answer):
 
 def test_too_few_seeds_are_refused(tmp_path, seeds):
     with pytest.raises(DataError, match="has 4 rows, 5 are shown"):
-        run_to_the_end(run_of(shown=5, seeds=seeds), tmp_path / "shown")
+        prepare(run_of(shown=5, seeds=seeds))
     with pytest.raises(ConfigError, match="found 8, the seeds have 4"):
-        run_to_the_end(run_of(questioner="seeds", seeds=seeds), tmp_path / "asked")
+        prepare(run_of(questioner="seeds", seeds=seeds))
 
 
 def test_seeds_that_are_measured_by_are_refused(tmp_path):
@@ -371,7 +374,14 @@ def test_seeds_that_are_measured_by_are_refused(tmp_path):
 
 def test_parts_that_clients_keep_are_no_model_to_refine(tmp_path):
     with pytest.raises(ConfigError, match="allowed is share"):
-        run_to_the_end(run_of({"share": "layers.0"}), tmp_path / "run")
+        prepare(run_of({"share": "layers.0"}))
+    with pytest.raises(ConfigError, match="the teacher has template 'alpaca', the task 'own'"):
+        prepare(run_of(soft=0.5, teacher={"name": "model", "template": "alpaca"}))
+
+
+def test_a_teacher_that_is_not_there_is_refused_before_anything_is_trained():
+    with pytest.raises(FedloomError, match="nowhere"):
+        prepare(run_of(teacher={"name": "model", "model": {"name": "causal_lm", "path": "/nowhere"}}))
 
 
 # ------------------------------------------------------------------------------------------------- prompts, tuning
@@ -429,6 +439,13 @@ def test_answers_are_written_after_public_examples_and_losses_are_of_the_questio
     assert [one["prediction"] for one in results[0]] != [one["prediction"] for one in results[1]]
     ready = prepare(run_of({"refine": [], "evaluation": TABLE["evaluation"] | {"shown": 3, "shown_from": seeds}}))
     assert [turn.role for turn in ready.shown] == ["user", "assistant"] * 3
+
+
+def test_examples_that_leave_no_room_are_refused_before_training(tmp_path, seeds):
+    asked = TABLE["evaluation"] | {"shown": 3, "shown_from": seeds}
+    run = run_of({"refine": [], "evaluation": asked, "task": {"name": "sft", "max_length": 40}})
+    with pytest.raises(DataError, match=r"too long with 3 examples before them; show fewer, or raise task\.max_length"):
+        run_to_the_end(run, tmp_path / "run")
 
 
 def test_examples_that_are_not_there_are_refused(tmp_path, seeds):

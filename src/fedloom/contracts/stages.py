@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,10 @@ class Refinement(Family):
     @abstractmethod
     def __call__(self, trained: Trained) -> Refined:
         """Return the refined parameters; made again from the same state they are the same, bit for bit."""
+
+    def require(self, model: Model, task: Any, shared: Collection[str]) -> None:
+        """Refuse, before anything is trained, what would stop it: parameters kept from it, a file, a task."""
+        self.identity()
 
     def identity(self) -> str:
         """Return what the refined parameters depend on besides settings and state, such as the content of a file."""

@@ -169,6 +169,8 @@ class Filter(Family):
     folder = "fedloom.synthesis.filters"
     reasons: ClassVar[tuple[str, ...]] = ()
     """Every reason that the filter gives."""
+    looks_at: ClassVar[frozenset[str]] = frozenset()
+    """What of a candidate must be there, of `document`, `response` and `others`: without it all would be dropped."""
 
     @abstractmethod
     def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:

@@ -111,6 +111,7 @@ def evaluate(
         if metrics:
             asked = [_after(shown, one.held.examples) for one in examinees]
             written = task.predict(model, params, asked, max_new_tokens=max_new_tokens)
+            _check_room(shown, written)
     return [_scored(*words, metrics) for words in zip(examinees, told, written, strict=True)]
 
 
@@ -122,6 +123,16 @@ def _after(shown: Sequence[Turn], examples: Sequence[Example]) -> Sequence[Examp
     if len(chats) < len(examples):
         raise DataError("evaluation.shown: examples are shown before conversations alone; set it to 0.")
     return [replace(one, turns=(*shown, *one.turns)) for one in chats]
+
+
+def _check_room(shown: Sequence[Turn], written: Sequence[Sequence[Prediction]]) -> None:
+    """Refuse examples before questions that leave no room for an answer: it would count as a wrong one."""
+    without = sum(not prediction.n_tokens for part in written for prediction in part) if shown else 0
+    if without:
+        raise DataError(
+            f"evaluation.shown: {without} questions are too long with {len(shown) // 2} examples before them; show "
+            "fewer, or raise task.max_length."
+        )
 
 
 def _check_finite(one: Examinee, told: Sequence[Mapping[str, Mean]]) -> None:

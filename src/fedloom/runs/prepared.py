@@ -174,6 +174,8 @@ def _loaded(run: TuningRun) -> Loaded:
     _check_ranks(run, layout)
     if shared:
         run.aggregator.check_layout(Layout.of({"delta": shared}))
+    for refinement in () if run.protocol.baseline else run.refine:
+        refinement.require(model, run.task, shared)
     start = _start(model, lineage)
     return Loaded(model=model, layout=layout, shared=shared, private=private, lineage=lineage, start=start)
 

@@ -147,16 +147,11 @@ def chosen(questions: Sequence[Question], most: int, seed: int) -> list[int]:
 
 
 def answered(
-    questions: Sequence[Candidate], answering: Answering, asker: Asker, around: Around
+    questions: Sequence[Candidate], texts: Sequence[Completion], answering: Answering, around: Around
 ) -> tuple[list[Judged], int]:
-    """Return each question with its answer and the verdicts on both, and the tokens of all answers.
-
-    Raises CompletionError as the completer does; what was answered until then is kept.
-    """
+    """Return each question with its answer, the first of its texts, the verdicts on both, and the tokens of all."""
     if not answering.samples:
         return judged(questions, {}, answering.filters, around), 0
-    requests = [request for question in questions for request in answering.requests(question)]
-    texts = asker.ask(requests)
     firsts = texts[:: answering.samples]
     candidates = [
         replace(question, response=first.text, others=tuple(one.text for one in texts[at + 1 : at + answering.samples]))

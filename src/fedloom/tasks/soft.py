@@ -18,6 +18,7 @@ from torch import Tensor
 from fedloom.base.errors import ConfigError
 from fedloom.base.mean import LossSum, Mean
 from fedloom.base.tree import Tree
+from fedloom.contracts.chunked_loss import LARGE
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Prediction, Task
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
@@ -75,7 +76,7 @@ class Softened(Task):
         batch = self.inner.collate([[one.item for one in part] for part in parts], model)
         items = [one for part in parts for one in part]
         logs_SK = torch.cat([one.logs_SK for one in items]).to(model.device)
-        index_SK = torch.cat([one.index_SK for one in items]).to(model.device)
+        index_SK = torch.cat([one.index_SK for one in items]).to(model.device).long()
         return SoftBatch(**vars(batch), logs_SK=logs_SK, index_SK=index_SK)
 
     def loss(self, model: LanguageModel, params: Tree, batch: SoftBatch) -> LossSum:
@@ -128,10 +129,13 @@ def soft_items(
             )
     found: list[Soft | None] = [None] * len(items)
     with torch.no_grad():
-        for one in passes(task, teacher, teacher.trainable, [items]):
+        # All logits of a pass are held at once.
+        room = LARGE // len(teacher.tokenizer)
+        for one in passes(task, teacher, teacher.trainable, [items], most_tokens=room):
             logs_SV = (teacher.token_logits(one.params, one.batch).float() / temperature).log_softmax(-1)
             logs_SK, index_SK = logs_SV.topk(min(most, logs_SV.shape[-1]), dim=-1)
             counts = _counts(one.batch)
+            index_SK = index_SK.int()  # half the memory, over all tokens of all pairs
             parts = zip(one.places[0], logs_SK.cpu().split(counts), index_SK.cpu().split(counts), strict=True)
             for place, logs, index in parts:
                 found[place] = Soft(items[place], logs, index)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.errors import DataError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout, Tree, flatten
@@ -25,17 +25,9 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.stages import Trained
 from fedloom.federated.rounds import begin, train
 
-__all__ = ["check_trained", "tuned"]
+__all__ = ["tuned"]
 
 _OWNER = "server"
-
-
-def check_trained(trained: Trained, who: str) -> None:
-    """Refuse a training of which the server has not all parameters."""
-    if trained.params.keys() != trained.model.trainable.keys():
-        raise ConfigError(
-            f"refine: '{who}' tunes the whole trained model, of which clients keep a part; allowed is share = '.*'."
-        )
 
 
 def tuned(

@@ -18,7 +18,7 @@ Published answers are taken on trust; `samples` with the filter `agreement` asks
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,10 +36,11 @@ from fedloom.contracts.examples import Chat, chat
 from fedloom.contracts.federated import Task
 from fedloom.contracts.language import language_model
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.contracts.model import Model
 from fedloom.contracts.stages import Refined, Refinement, Trained
 from fedloom.contracts.synthesis import Around, Filter, PoolRow, Questioner
 from fedloom.evaluation.difficulty import difficulties
-from fedloom.runs.refinements._tuning import check_trained, tuned
+from fedloom.runs.refinements._tuning import tuned
 from fedloom.synthesis.chain import judges
 from fedloom.synthesis.distilling import Answering, Asking, Distilled, answered, asked, chosen
 from fedloom.synthesis.filters.duplicate import Duplicate
@@ -119,6 +120,9 @@ class Knowledge(Refinement):
                 f"samples: found {self.samples} with answer_temperature 0, which draws the same answer each time; set "
                 "a temperature above 0."
             )
+        others = ("others",) if self.samples > 1 else ()
+        self._check_filters("question_filters", self.question_filters, ("response",) * self.questioner.drafts)
+        self._check_filters("filters", self.filters, ("response", *others))
         if self.keep > self.questions:
             raise ConfigError(f"keep: found {self.keep}, allowed are at most questions = {self.questions}.")
         if self.local.curriculum > self.rounds:
@@ -140,12 +144,41 @@ class Knowledge(Refinement):
                 "on private data wrote; take a completer on this machine, or set allow_remote = true, by which their "
                 "bytes are in the ledger."
             )
-        if self.soft and not (self.answers == "teacher" and isinstance(self.teacher, LocalModel)):
+        apart = self.answers != "teacher" or self.shown or self.teaching != "plain"
+        if self.soft and (apart or not isinstance(self.teacher, LocalModel)):
             raise ConfigError(
-                f"soft: found {self.soft:g} with answers = '{self.answers}' and teacher '{self.teacher.name}'; allowed "
-                "is 0, or the teacher 'model', whose probabilities are at hand."
+                f"soft: found {self.soft:g} with answers = '{self.answers}', teacher '{self.teacher.name}', teaching "
+                f"'{self.teaching}' and shown = {self.shown}; allowed is 0, or the teacher 'model', whose "
+                "probabilities are at hand, asked the plain question as the learner is."
             )
         teaching(self.teaching)
+
+    def _check_filters(self, key: str, filters: Sequence[Filter], there: Collection[str]) -> None:
+        """Refuse filters that would drop everything, for want of what they look at."""
+        for step in filters:
+            if missing := sorted(step.looks_at - set(there)):
+                raise ConfigError(
+                    f"{key}: '{step.name}' looks at {', '.join(missing)} of a pair, which is not there (documents "
+                    "never are, responses from `filters` on, others with samples > 1); leave it out."
+                )
+
+    def require(self, model: Model, task: Any, shared: Collection[str]) -> None:
+        """Refuse parts kept by clients, a task without conversations, and files that are missing or too short."""
+        if set(shared) != set(model.trainable):
+            raise ConfigError(
+                "refine: 'knowledge' tunes the whole trained model, of which clients keep a part; allowed is share = "
+                "'.*'."
+            )
+        if Chat not in task.learns:
+            raise ConfigError(f"refine: 'knowledge' makes conversations, task '{task.name}' learns none.")
+        self.identity()
+        if self.seeds:
+            self.questioner.asks(self._seeds().rows, self.questions, 0)
+        if self.soft and isinstance(self.teacher, LocalModel) and self.teacher.template != task.template:
+            raise ConfigError(
+                f"soft: the teacher has template '{self.teacher.template.name}', the task '{task.template.name}'; "
+                "allowed is one for both, as its probabilities are taken in the task's."
+            )
 
     def identity(self) -> str:
         """Return the hashes of seeds, prompts and professional."""
@@ -167,9 +200,6 @@ class Knowledge(Refinement):
 
     def __call__(self, trained: Trained) -> Refined:
         """Return the parameters tuned on the pairs that are left; none left is refused with DataError."""
-        check_trained(trained, self.name)
-        if Chat not in trained.task.learns:
-            raise ConfigError(f"refine: 'knowledge' makes conversations, task '{trained.task.name}' learns none.")
         start_s, seed = time.monotonic(), rng.seed_of(trained.seed, "knowledge", trained.round) % 2**31
         generator = self._generator(trained)
         made, calls = self._distilled(trained, generator, seed)
@@ -221,8 +251,11 @@ class Knowledge(Refinement):
         candidates = [questions[at].judged.candidate for at in places]
         budget = Budget(max_requests=self.max_requests or None, max_tokens=self.max_tokens or None)
         answerer = self.teacher if self.answers == "teacher" else generator
+        answering = self._answering(seeds, seed)
         with asking(answerer, trained.folder / "answers.jsonl", budget) as asker:
-            found, tokens = answered(candidates, self._answering(seeds, seed), asker, around)
+            texts = asker.ask([request for one in candidates for request in answering.requests(one)])
+        # Judged once the professional is let go: filters may load models of their own.
+        found, tokens = answered(candidates, texts, answering, around)
         return Distilled(questions, dict(zip(places, found, strict=True)), tokens), asker.counts
 
     def _answering(self, seeds: Sequence[PoolRow], seed: int) -> Answering:

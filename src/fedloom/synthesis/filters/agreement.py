@@ -24,6 +24,7 @@ class Agreement(Filter):
     """Drops candidates whose further responses contradict the one that would be trained on."""
 
     reasons: ClassVar[tuple[str, ...]] = ("disagreement", "not_sampled")
+    looks_at: ClassVar[frozenset[str]] = frozenset({"response", "others"})
 
     by: Literal["token_f1", "exact"] = "token_f1"
     """How two responses are compared."""

@@ -22,6 +22,7 @@ class Grounding(Filter):
     """Drops responses with words or numbers from elsewhere."""
 
     reasons: ClassVar[tuple[str, ...]] = ("ungrounded", "foreign_number")
+    looks_at: ClassVar[frozenset[str]] = frozenset({"document", "response"})
 
     least: Fraction = 0.5
     """Share of a response's content words, those of four letters and more, that stand in the document."""

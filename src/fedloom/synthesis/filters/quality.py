@@ -29,6 +29,7 @@ class Quality(Filter):
     """Drops the share of a client's pairs with the lowest IRA."""
 
     reasons: ClassVar[tuple[str, ...]] = ("low_quality", "not_scored")
+    looks_at: ClassVar[frozenset[str]] = frozenset({"response"})
 
     drop: Fraction = 0.25
     """Share of the pairs that is dropped."""
