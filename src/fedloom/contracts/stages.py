@@ -114,7 +114,7 @@ class Refinement(Family):
 
     @abstractmethod
     def __call__(self, trained: Trained) -> Refined:
-        """Return the refined parameters; made again from the same state they are the same, bit for bit."""
+        """Return the refined parameters; made again from the same state and answers they are the same, bit for bit."""
 
     def require(self, model: Model, task: Any, shared: Collection[str]) -> None:
         """Refuse, before anything is trained, what would stop it: parameters kept from it, a file, a task."""

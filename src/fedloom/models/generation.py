@@ -6,7 +6,8 @@ missing: beams.
 
 Every prompt draws from a generator of its own, named by the seed and its tokens, one number for each new token: an
 answer depends on prompt, sampling and seed alone. Who stands beside it enters through the rounding of the logits only,
-as in greedy answers: a neighbour's length moves them in the last bits, which changes a token about once in 10^6.
+as in greedy answers: a neighbour's length moves them in the last bits, which in float32 changes a token about once in
+10^6, in bfloat16 more often. What was answered is therefore kept (`completers.answer_file`) and never asked again.
 """
 
 import itertools
