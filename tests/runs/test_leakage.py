@@ -1,6 +1,8 @@
 """What a finished run gives away: planted secrets found where nothing protects, and not where something does."""
 
+import gc
 import json
+import weakref
 from statistics import NormalDist
 
 import numpy as np
@@ -11,7 +13,7 @@ from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import chat
 from fedloom.contracts.stages import Made, Preparation, Refined, Refinement
 from fedloom.evaluation.held_out import held_out
-from fedloom.runs.attacked import attacked_files
+from fedloom.runs.attacked import attacked_files, trained
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.leakage.attacks import chance_exposure, first_place, lira_scores, log_odds, min_k_scores
 from fedloom.runs.leakage.report import Asked, leakage
@@ -60,6 +62,14 @@ class Forgetful(Refinement):
 
     def __call__(self, trained):
         return Refined({name: 0 * tensor for name, tensor in trained.params.items()})
+
+
+@plugin("talkative")
+class Talkative(Refinement):
+    """Sends seven bytes to somebody else."""
+
+    def __call__(self, trained):
+        return Refined(trained.params, sent={"prompts of a teacher": 7})
 
 
 def reported(folder, asked=None, **changes):
@@ -306,6 +316,33 @@ def test_two_shadows_share_no_text_and_have_all_between_them():
     assert not {one for one, inside in zip(owners, first, strict=True) if inside} & {
         one for one, inside in zip(owners, second, strict=True) if inside
     }
+
+
+@pytest.mark.parametrize(("shadows", "times"), [(0, 1), (2, 3)])
+def test_what_left_the_server_is_told_of_the_shadows_too(tmp_path, shadows, times):
+    record = reported(tmp_path / "run", Asked(1, (1,), shadows=shadows), rounds=1, refine=["talkative"])
+    row = of(record["ledger"], what="server, talkative: prompts of a teacher")
+    assert (row["times"], row["clients"], row["bytes"]) == (times, 0, 7 * times)
+    assert f"left the server {row['what']}: {times} times, {7 * times} bytes" in summary(record)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    assert [line.get("shadow") for line in lines if line.get("bytes") == 7] == [None, 0, 1][:times]
+
+
+def test_no_state_of_a_shadow_is_kept_beside_the_next(tmp_path, monkeypatch):
+    alive = []
+
+    def watched(ready, stage, directory):
+        for state, event, told in trained(ready, stage, directory):
+            alive.append(weakref.ref(state))
+            yield state, event, told
+            del state
+            gc.collect()
+            most.append(sum(one() is not None for one in alive))
+
+    most = []
+    monkeypatch.setattr("fedloom.runs.leakage.shadows.trained", watched)
+    reported(tmp_path / "run", Asked(1, (1,), shadows=2), rounds=4)
+    assert len(most) == 8 and max(most) <= 3
 
 
 def test_shadows_give_one_attack_more(tmp_path):

@@ -121,11 +121,18 @@ def _pairs(overlaps: Mapping[int, Sequence[int]], resamples: int) -> dict[str, A
 
 
 def _departures(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """Return what left the clients by kind: how often, from how many clients, and bytes, over all seeds."""
-    rows: dict[str, dict[str, Any]] = {}
-    for line in (line for one in found for line in one.ledger if "what" in line and line["client"]):
-        row = rows.setdefault(line["what"], {"what": line["what"], "times": 0, "bytes": 0, "clients": set[str]()})
+    """Return what left clients and server by kind: how often, from how many clients, and bytes, over all seeds.
+
+    What left the server has no clients; of what stayed there nothing is said.
+    """
+    rows: dict[tuple[bool, str], dict[str, Any]] = {}
+    for line in (line for one in found for line in one.ledger if "what" in line):
+        at_server = not line["client"]
+        if at_server and not line.get("bytes"):
+            continue
+        new = {"what": line["what"], "times": 0, "bytes": 0, "clients": set[str]()}
+        row = rows.setdefault((at_server, line["what"]), new)
         row["times"] += 1
         row["bytes"] += line.get("bytes", 0)
-        row["clients"].add(line["client"])
+        row["clients"] |= {line["client"]} - {""}
     return [row | {"clients": len(row["clients"])} for row in rows.values()]
