@@ -16,6 +16,7 @@ from fedloom.evaluation.held_out import held_out
 from fedloom.runs.attacked import attacked_files, trained
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.leakage.attacks import chance_exposure, first_place, lira_scores, log_odds, min_k_scores
+from fedloom.runs.leakage.found import Found, of_seeds
 from fedloom.runs.leakage.report import Asked, leakage
 from fedloom.runs.leakage.secrets import KINDS, make_secrets
 from fedloom.runs.leakage.shadows import _half
@@ -294,6 +295,39 @@ def test_losses_of_tokens_add_up_to_those_of_examples(tmp_path):
     found = token_losses(ready.run.task, ready.model, ready.shared, held.items)
     assert [len(one) for one in found] == [one["loss"].weight for one in told]
     assert [one.sum() for one in found] == pytest.approx([one["loss"].total for one in told], rel=1e-5)
+
+
+def found_of(seed, members, others):
+    scores = {"loss": (np.array(members, dtype=float), np.array(others, dtype=float))}
+    return Found(seed, (1,), (0.0,), (1,), {}, (), scores, ())
+
+
+def membership_of(*parts):
+    (row,) = of_seeds([found_of(seed, *part) for seed, part in enumerate(parts)], 500)["membership"]
+    return row
+
+
+def test_membership_is_the_mean_of_the_seeds_whatever_the_scales_of_their_scores():
+    row = membership_of(([1, 2], [0, 0]), ([101, 103], [100, 102]))
+    assert row["auc"]["value"] == pytest.approx((1 + 0.75) / 2)
+    assert row["true_positive_rate"]["value"] == pytest.approx((1 + 0.5) / 2)
+    assert (row["n_members"], row["n_others"]) == (4, 4)
+
+
+def test_seeds_are_drawn_for_the_interval_of_membership():
+    told, untold = (range(100, 200), range(100)), (range(100), range(100))
+    auc = membership_of(told, told, told, untold, untold)["auc"]
+    assert auc["value"] == pytest.approx(0.8) and auc["low"] < 0.6 and auc["high"] == 1
+
+
+def test_intervals_of_membership_over_seeds_hold_the_truth_as_often_as_they_say():
+    random = np.random.default_rng(2)
+    truth = NormalDist().cdf(1 / 2**0.5)
+    hits = 0
+    for _ in range(100):
+        parts = [(random.normal(1, 1, 40), random.normal(0, 1, 40)) for _ in range(5)]
+        hits += holds(membership_of(*parts)["auc"], truth)
+    assert hits >= 90
 
 
 # -------------------------------------------------------------------------------------------------- secrets and shadows

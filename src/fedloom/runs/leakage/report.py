@@ -5,9 +5,10 @@
     ledger.jsonl            what left each client and the server, by seed, the server that refines shadows too
     seed_0/                 of each seed: secrets.jsonl, and what preparations and refinements keep
 
-Every seed is a run of its own, with its own secrets, kept-out examples and noise; secrets and examples of all seeds are
-pooled, and in intervals seeds are drawn before what they hold. A report is not resumed. Its numbers come from clients'
-data past every mechanism: they are for whoever holds the data, and no epsilon covers them.
+Every seed is a run of its own, with its own secrets, kept-out examples and noise. Shares and means are over the secrets
+and examples of all seeds, those of membership over the seeds' own values; in intervals seeds are drawn before what they
+hold. A report is not resumed. Its numbers come from clients' data past every mechanism: they are for whoever holds the
+data, and no epsilon covers them.
 """
 
 import json

@@ -1,10 +1,10 @@
 """Each text once, nearly: a candidate is dropped that resembles one kept before it, or a row of the pool.
 
 Resemblance of instruction and response together, or of instructions alone where a candidate has no response yet, is the
-cosine of TF-IDF fitted on all candidates and the pool (never on
-two texts alone, where the inverse frequencies mean nothing), the cosine of a sentence encoder's vectors, or the Jaccard
-index of words and pairs of words, estimated by MinHash (Broder, 1997, https://doi.org/10.1109/SEQUEN.1997.666900) and
-looked up by locality-sensitive hashing (library `datasketch`, extra `minhash`), which is not quadratic in the texts.
+cosine of TF-IDF fitted on all candidates and the pool (never on two texts alone, where the inverse frequencies mean
+nothing), the cosine of a sentence encoder's vectors, or the Jaccard index of words and pairs of words, estimated by
+MinHash (Broder, 1997, https://doi.org/10.1109/SEQUEN.1997.666900) and looked up by locality-sensitive hashing (library
+`datasketch`, extra `minhash`), which is not quadratic in the texts.
 
 Deviations: the bound 0.6 is that of TF-IDF (as in `synthesis/pool.py`); the other two want their own. MinHash errs by
 about 0.05 in the index, and its look-up misses some pairs near the bound.
