@@ -169,9 +169,9 @@ BUDGET = {
     "lm_eval": 2_000,
     "models": 3_440,
     "results": 1_150,
-    "runs": 5_800,
+    "runs": 5_900,
     "tasks": 760,
-    "synthesis": 2_000,
+    "synthesis": 2_050,
     "text": 780,
     "world": 1_640,
 }

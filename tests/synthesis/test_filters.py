@@ -15,7 +15,7 @@ from fedloom.base.plugin import lookup, names
 from fedloom.base.rng import python_random
 from fedloom.completers.canned import Canned
 from fedloom.contracts.evaluation import Completer
-from fedloom.contracts.synthesis import Around, Candidate, Filter, PoolRow
+from fedloom.contracts.synthesis import Around, Candidate, Filter, PoolRow, Verdict
 from fedloom.synthesis.chain import counts, judged
 from fedloom.synthesis.judging import judge_prompts
 from fedloom.text.embedding import embedded
@@ -344,6 +344,12 @@ def test_a_demonstration_counts_only_for_who_was_shown_it():
     like = candidate("What does the baker Oren sell?", "Plums.")
     unshown = Candidate(id="d1", document="", instruction=like.instruction, response="Plums.")
     assert [one.reason for one in verdicts("demonstration", like, unshown)] == ["like_demonstration", ""]
+
+
+def test_demonstrations_without_words_are_compared_without_a_fault():
+    shown = PoolRow(id="p", document="?", instruction="?", response="!")
+    one = Candidate(id="d", document="?", instruction="!", response="?", examples=(shown, shown))
+    assert lookup(Filter, "demonstration")()([one], Around([shown])) == [Verdict("", 0.0)]
 
 
 def test_any_of_the_demonstrations_may_be_too_like():

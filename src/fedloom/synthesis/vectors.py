@@ -34,7 +34,10 @@ def similarities(documents: Sequence[str], pool: Sequence[str], *, encoder: str 
 
 def tfidf_cosines(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
     """Return the cosines [N, M] by TF-IDF of the words and pairs of words that the M others have, fitted on those."""
-    return np.concatenate([np.zeros((0, len(others))), *tfidf_blocks(texts, others)])
+    cosines_NM = np.empty((len(texts), len(others)))
+    for number, block in enumerate(tfidf_blocks(texts, others)):
+        cosines_NM[number * ROWS : (number + 1) * ROWS] = block
+    return cosines_NM
 
 
 def tfidf_blocks(texts: Sequence[str], others: Sequence[str]) -> Iterator[NDArray[np.float64]]:
