@@ -169,9 +169,9 @@ BUDGET = {
     "lm_eval": 2_000,
     "models": 3_440,
     "results": 1_150,
-    "runs": 6_000,
+    "runs": 6_050,
     "tasks": 760,
-    "synthesis": 2_200,
+    "synthesis": 2_260,
     "text": 780,
     "world": 1_640,
 }

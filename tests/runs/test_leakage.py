@@ -1,6 +1,8 @@
 """What a finished run gives away: planted secrets found where nothing protects, and not where something does."""
 
+import gc
 import json
+import weakref
 from statistics import NormalDist
 
 import numpy as np
@@ -11,9 +13,10 @@ from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import chat
 from fedloom.contracts.stages import Made, Preparation, Refined, Refinement
 from fedloom.evaluation.held_out import held_out
-from fedloom.runs.attacked import attacked_files
+from fedloom.runs.attacked import attacked_files, trained
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.leakage.attacks import chance_exposure, first_place, lira_scores, log_odds, min_k_scores
+from fedloom.runs.leakage.found import Found, of_seeds
 from fedloom.runs.leakage.report import Asked, leakage
 from fedloom.runs.leakage.secrets import KINDS, make_secrets
 from fedloom.runs.leakage.shadows import _half
@@ -60,6 +63,14 @@ class Forgetful(Refinement):
 
     def __call__(self, trained):
         return Refined({name: 0 * tensor for name, tensor in trained.params.items()})
+
+
+@plugin("talkative")
+class Talkative(Refinement):
+    """Sends seven bytes to somebody else."""
+
+    def __call__(self, trained):
+        return Refined(trained.params, sent={"prompts of a teacher": 7})
 
 
 def reported(folder, asked=None, **changes):
@@ -192,10 +203,11 @@ def test_epsilon_counts_the_planted_secrets(folder, private):
     rates = {line["client"]: line["sampling_rate"] for line in lines if "sampling_rate" in line}
     n_planted, n_own = 5 * (1 + 16) + 5 * 16, private["membership"][0]["n_members"]  # canaries and sentences
     assert sum(16 / rate for rate in rates.values()) >= n_planted + n_own
-    assert any(line.startswith("stated          epsilon 0.") for line in summary(private))
+    (stated,) = (line for line in summary(private) if line.startswith("stated          epsilon 0."))
+    assert stated.endswith("it covers one record: a secret held r times is r records, which it does not cover")
 
 
-def test_a_secret_held_sixteen_times_is_hidden_by_a_sixteenth_of_epsilon(tmp_path):
+def test_no_attack_finds_a_secret_held_sixteen_times_at_a_sixteenth_of_epsilon(tmp_path):
     privacy = PRIVATE["privacy"] | {"epsilon": 1 / 16}
     record = reported(tmp_path / "run", Asked(5, (16,)), **PRIVATE | {"privacy": privacy, "rounds": 4})
     assert holds(bits(record, 16), record["exposure"]["chance_bits"])
@@ -285,6 +297,39 @@ def test_losses_of_tokens_add_up_to_those_of_examples(tmp_path):
     assert [one.sum() for one in found] == pytest.approx([one["loss"].total for one in told], rel=1e-5)
 
 
+def found_of(seed, members, others):
+    scores = {"loss": (np.array(members, dtype=float), np.array(others, dtype=float))}
+    return Found(seed, (1,), (0.0,), (1,), {}, (), scores, ())
+
+
+def membership_of(*parts):
+    (row,) = of_seeds([found_of(seed, *part) for seed, part in enumerate(parts)], 500)["membership"]
+    return row
+
+
+def test_membership_is_the_mean_of_the_seeds_whatever_the_scales_of_their_scores():
+    row = membership_of(([1, 2], [0, 0]), ([101, 103], [100, 102]))
+    assert row["auc"]["value"] == pytest.approx((1 + 0.75) / 2)
+    assert row["true_positive_rate"]["value"] == pytest.approx((1 + 0.5) / 2)
+    assert (row["n_members"], row["n_others"]) == (4, 4)
+
+
+def test_seeds_are_drawn_for_the_interval_of_membership():
+    told, untold = (range(100, 200), range(100)), (range(100), range(100))
+    auc = membership_of(told, told, told, untold, untold)["auc"]
+    assert auc["value"] == pytest.approx(0.8) and auc["low"] < 0.6 and auc["high"] == 1
+
+
+def test_intervals_of_membership_over_seeds_hold_the_truth_as_often_as_they_say():
+    random = np.random.default_rng(2)
+    truth = NormalDist().cdf(1 / 2**0.5)
+    hits = 0
+    for _ in range(100):
+        parts = [(random.normal(1, 1, 40), random.normal(0, 1, 40)) for _ in range(5)]
+        hits += holds(membership_of(*parts)["auc"], truth)
+    assert hits >= 90
+
+
 # -------------------------------------------------------------------------------------------------- secrets and shadows
 
 
@@ -305,6 +350,33 @@ def test_two_shadows_share_no_text_and_have_all_between_them():
     assert not {one for one, inside in zip(owners, first, strict=True) if inside} & {
         one for one, inside in zip(owners, second, strict=True) if inside
     }
+
+
+@pytest.mark.parametrize(("shadows", "times"), [(0, 1), (2, 3)])
+def test_what_left_the_server_is_told_of_the_shadows_too(tmp_path, shadows, times):
+    record = reported(tmp_path / "run", Asked(1, (1,), shadows=shadows), rounds=1, refine=["talkative"])
+    row = of(record["ledger"], what="server, talkative: prompts of a teacher")
+    assert (row["times"], row["clients"], row["bytes"]) == (times, 0, 7 * times)
+    assert f"left the server {row['what']}: {times} times, {7 * times} bytes" in summary(record)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    assert [line.get("shadow") for line in lines if line.get("bytes") == 7] == [None, 0, 1][:times]
+
+
+def test_no_state_of_a_shadow_is_kept_beside_the_next(tmp_path, monkeypatch):
+    alive = []
+
+    def watched(ready, stage, directory):
+        for state, event, told in trained(ready, stage, directory):
+            alive.append(weakref.ref(state))
+            yield state, event, told
+            del state
+            gc.collect()
+            most.append(sum(one() is not None for one in alive))
+
+    most = []
+    monkeypatch.setattr("fedloom.runs.leakage.shadows.trained", watched)
+    reported(tmp_path / "run", Asked(1, (1,), shadows=2), rounds=4)
+    assert len(most) == 8 and max(most) <= 3
 
 
 def test_shadows_give_one_attack_more(tmp_path):

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from fedloom.completers.analogical import Analogical
 from fedloom.completers.canned import Canned
 from fedloom.contracts.examples import Document, chat
 from fedloom.contracts.stages import Owner, Preparation
-from fedloom.contracts.synthesis import Filter
+from fedloom.contracts.synthesis import Candidate, Filter
+from fedloom.runs.preparations.pairs import _likeness
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from fedloom.synthesis.hostile import hostile_documents
+from fedloom.synthesis.passages import Passage
 from fedloom.synthesis.vectors import tfidf_cosines
 from fedloom.world import World
 from support.command import fedloom
@@ -235,6 +238,18 @@ def test_quality_is_how_like_their_passages_the_kept_pairs_are(files):
     assert len(said) == 2
     assert found.quality == pytest.approx(np.mean(np.diagonal(tfidf_cosines(said, texts))))
     assert 0 < found.quality < 1
+
+
+def test_quality_of_many_pairs_takes_no_square_of_memory():
+    kept = [
+        (Passage(at, 0, 1, f"Box w{at} is red."), Candidate(id="", document="", instruction=f"w{at}?", response="Red."))
+        for at in range(3_000)
+    ]
+    tracemalloc.start()
+    quality = _likeness(kept)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0 < quality < 1 and most < len(kept) ** 2 * 8 / 2
 
 
 def test_pairs_that_say_nothing_of_their_passage_still_count_a_little(files):

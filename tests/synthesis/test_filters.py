@@ -1,9 +1,11 @@
 """What the filters keep, a crafted candidate for each reason."""
 
+import dataclasses
 import itertools
 import json
 import math
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from fedloom.base.plugin import lookup, names
 from fedloom.base.rng import python_random
 from fedloom.completers.canned import Canned
 from fedloom.contracts.evaluation import Completer
-from fedloom.contracts.synthesis import Around, Candidate, Filter, PoolRow
+from fedloom.contracts.synthesis import Around, Candidate, Filter, PoolRow, Verdict
 from fedloom.synthesis.chain import counts, judged
 from fedloom.synthesis.judging import judge_prompts
 from fedloom.text.embedding import embedded
@@ -273,15 +275,50 @@ def test_near_duplicates_by_minhash_are_those_of_exact_sets_but_near_the_bound(s
 def test_near_duplicates_by_an_encoder_are_told_by_its_cosines(tmp_path):
     path = encoder_folder(tmp_path)
     texts = ["cat sat", "cat sat", "mat mat"]
-    vectors = embedded([f"{text}\n" for text in texts], path).double().numpy()
+    vectors = embedded(texts, path).double().numpy()
     most = min(0.9999, float(vectors[0] @ vectors[2]) + 1e-3)
     assert dropped(texts, by="embedding", encoder=path, most=most) == [1]
 
 
 @pytest.mark.parametrize("by", ["tfidf", "minhash"])
 def test_a_near_duplicate_of_the_pool_is_dropped_and_a_like_question_is_none(by):
-    texts = ["What does the baker Oren sell in Tavik? He sells plums.", "What does the nurse carry in her bag?"]
-    assert dropped(texts, [ROW], by=by) == [0]
+    pairs = [(f"So, {ROW.instruction}", ROW.response), ("What does the nurse carry in her bag?", "A book.")]
+    candidates = [candidate(*pair) for pair in pairs]
+    found = lookup(Filter, "near_duplicate")(by=by)(candidates, Around([ROW]))
+    assert [one.reason for one in found] == ["near_pool", ""]
+
+
+@pytest.mark.parametrize("by", ["tfidf", "minhash"])
+def test_a_question_without_a_response_is_held_against_questions_alone(by):
+    long = dataclasses.replace(ROW, response="He sells plums, and apples, and whatever else his brother brings along.")
+    assert dropped([ROW.instruction, "Who carries a bag?"], [long], by=by) == [0]
+
+
+def test_a_pair_and_a_question_of_one_chain_are_each_held_against_their_like():
+    pair = candidate("Who carries a bag in Tavik?", "The nurse Mira, who is there by noon on every day but two.")
+    question = candidate("Who carries a bag in Tavik?", "")
+    found = lookup(Filter, "near_duplicate")()([pair, question, pair], Around([ROW]))
+    assert [one.reason for one in found] == ["", "near_duplicate", "near_duplicate"]
+
+
+def test_minhash_tells_copies_by_a_bound_near_one():
+    assert dropped(["a b c d", "a b c d", "a b c e"], by="minhash", most=0.999) == [1]
+
+
+def test_minhash_refuses_a_bound_that_copies_pass():
+    with pytest.raises(ConfigError, match="most: found 1 with by = 'minhash', which lets copies through"):
+        lookup(Filter, "near_duplicate")(by="minhash", most=1.0)
+
+
+@pytest.mark.parametrize("name", ["near_duplicate", "demonstration"])
+def test_memory_does_not_grow_with_the_square_of_the_candidates(name):
+    candidates = [candidate(f"What is in box w{at}?", "", str(at)) for at in range(3_000)]
+    whole = len(candidates) ** 2 * 8
+    tracemalloc.start()
+    verdicts(name, *candidates, most=0.99)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < whole / 2
 
 
 @pytest.mark.parametrize("by", ["tfidf", "minhash"])
@@ -307,6 +344,12 @@ def test_a_demonstration_counts_only_for_who_was_shown_it():
     like = candidate("What does the baker Oren sell?", "Plums.")
     unshown = Candidate(id="d1", document="", instruction=like.instruction, response="Plums.")
     assert [one.reason for one in verdicts("demonstration", like, unshown)] == ["like_demonstration", ""]
+
+
+def test_demonstrations_without_words_are_compared_without_a_fault():
+    shown = PoolRow(id="p", document="?", instruction="?", response="!")
+    one = Candidate(id="d", document="?", instruction="!", response="?", examples=(shown, shown))
+    assert lookup(Filter, "demonstration")()([one], Around([shown])) == [Verdict("", 0.0)]
 
 
 def test_any_of_the_demonstrations_may_be_too_like():

@@ -1,8 +1,9 @@
 """How like a run's generated pairs are to the private examples that they stand for: a measure for simulations.
 
 Whoever holds neither all clients' examples nor leave to read them cannot take it: in a deployment nobody can. Pairs are
-those that were kept, of the last distillation at the server or of all clients' documents. A score says little without
-what it is by chance, so the private examples are measured against each other, too: one half against the other.
+those that were kept, of the last distillation at the server or of all clients' last preparation that makes any. As many
+of either side are drawn by the seed. A score says little without what it is by chance, so the private examples are
+measured against each other, too: one half against the other.
 """
 
 import json
@@ -41,7 +42,8 @@ def likeness(folder: Path, metrics: Sequence[CorpusMetric], seed: int = 0) -> li
     made = _pairs(directory.path)
     if not made:
         raise DataError(f"{folder}: holds no generated pairs (refined/ or prepared/); give a run that makes some.")
-    owned = rng.python_random(seed, "likeness").sample(texts := _private(run), len(texts))
+    made = _shuffled(made, seed, "likeness", "pairs")  # they lie client by client
+    owned = _shuffled(_private(run), seed, "likeness")
     n_pairs, n_halves = min(len(made), len(owned)), len(owned) // 2
     return [
         Likeness(
@@ -55,12 +57,22 @@ def likeness(folder: Path, metrics: Sequence[CorpusMetric], seed: int = 0) -> li
     ]
 
 
+def _shuffled(texts: list[str], *names: int | str) -> list[str]:
+    return rng.python_random(*names).sample(texts, len(texts))
+
+
 def _pairs(folder: Path) -> list[str]:
-    """Return the kept pairs of the last distillation, or of all clients' documents."""
+    """Return the kept pairs of the last distillation, or of the last preparation that makes pairs of documents."""
     cycles = sorted(folder.glob("refined/*/pairs.jsonl"))
-    files = cycles[-1:] or sorted(folder.glob("prepared/*/*/pairs.jsonl"))
+    files = cycles[-1:] or _of_last_preparation(sorted(folder.glob("prepared/*/*/pairs.jsonl")))
     lines = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [f"{line['instruction']}\n{line['response']}" for line in lines if not line["reason"]]
+
+
+def _of_last_preparation(files: list[Path]) -> list[Path]:
+    """Return the files of the last of the folders 0_NAME, 1_NAME and so on."""
+    at = {file: int(file.parents[1].name.split("_")[0]) for file in files}
+    return [file for file in files if at[file] == max(at.values())]
 
 
 def _private(run: TuningRun) -> list[str]:

@@ -30,6 +30,7 @@ __all__ = [
     "one_run_bound",
     "one_run_p_value",
     "reference_scores",
+    "separations",
 ]
 
 Array = NDArray[np.float64]
@@ -332,21 +333,28 @@ def membership(
     over all thresholds says little of the worst case, the rate at few false positives does. With fewer than 1 / rate
     others, no false positive is allowed at all.
     """
+    drawn = separations(member_N, other_M, false_positive_rate, resamples, rng.numpy_random("membership", seed))
+    auc, rate = (_estimate(float(found_R[0]), found_R[1:]) for found_R in drawn)
+    return Membership(auc, rate, false_positive_rate, len(member_N), len(other_M))
+
+
+def separations(
+    member_N: Array, other_M: Array, false_positive_rate: float, resamples: int, random: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return AUC and true-positive rate [1 + R] of the scores, first as they are, then of R resamples of each group."""
     _check("members", member_N)
     _check("others", other_M)
     values_U, place = np.unique(np.concatenate([member_N, other_M]), return_inverse=True)
     groups = place[: len(member_N)], place[len(member_N) :]
     once = [np.bincount(group, minlength=len(values_U))[None] for group in groups]
-    auc, rate = (float(found[0]) for found in _separation(once[0], once[1], false_positive_rate))
-    random = rng.numpy_random("membership", seed)
-    drawn = list[tuple[Array, Array]]()
+    found = [_separation(once[0], once[1], false_positive_rate)]
     block = max(1, _BLOCK // len(values_U))
     for first in range(0, resamples, block):
         count = min(block, resamples - first)
         again = [_resampled(random, group, count, len(values_U)) for group in groups]
-        drawn.append(_separation(again[0], again[1], false_positive_rate))
-    auc_R, rate_R = (np.concatenate(part) for part in zip(*drawn, strict=True))
-    return Membership(_estimate(auc, auc_R), _estimate(rate, rate_R), false_positive_rate, len(member_N), len(other_M))
+        found.append(_separation(again[0], again[1], false_positive_rate))
+    auc_R, rate_R = (np.concatenate(part) for part in zip(*found, strict=True))
+    return auc_R, rate_R
 
 
 def _separation(

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom.evaluation.statistics import ScoreTable, bootstrap
-from fedloom.runs.audit_bounds import membership
+from fedloom.base import rng
+from fedloom.evaluation.statistics import ScoreTable, bootstrap, drawn_interval
+from fedloom.runs.audit_bounds import Estimate, Membership, membership, separations
 from fedloom.runs.leakage.attacks import chance_exposure
 from fedloom.runs.leakage.looking import CANDIDATES
 from fedloom.runs.leakage.secrets import REFERENCES
@@ -17,6 +18,8 @@ from fedloom.runs.leakage.secrets import REFERENCES
 __all__ = ["LONG", "Found", "Reconstructed", "of_seeds"]
 
 Array = NDArray[np.float64]
+
+_FALSE_POSITIVES = 0.01  # of the others may be taken for members
 
 LONG = 8
 """Words beyond which a pair counts as copied from its document."""
@@ -73,7 +76,9 @@ def of_seeds(found: Sequence[Found], resamples: int) -> dict[str, Any]:
                 for times in sorted({*first.repeats})
             ],
         },
-        "membership": [{"by": name} | asdict(membership(*_both_sides(found, name))) for name in first.scores],
+        "membership": [
+            {"by": name} | asdict(_membership([one.scores[name] for one in found], resamples)) for name in first.scores
+        ],
         "verbatim": [
             {"of": name, "share": mean(one.verbatim[name] for one in found)}
             for name in first.verbatim
@@ -98,9 +103,33 @@ def _mean(values: Mapping[int, Sequence[float]], resamples: int) -> dict[str, An
     return told | {"low": max(told["low"], 0.0)}  # nothing here is below 0 but by rounding
 
 
-def _both_sides(found: Sequence[Found], name: str) -> tuple[Array, Array]:
-    members, others = zip(*(one.scores[name] for one in found), strict=True)
-    return np.concatenate(members), np.concatenate(others)
+def _membership(parts: Sequence[tuple[Array, Array]], resamples: int) -> Membership:
+    """Return how well scores tell members: the mean over the seeds' models, whose scores are of scales of their own.
+
+    With several seeds, seeds are drawn first, then members and others of each draw of a seed, and the interval is as
+    much wider as Student's is for so few seeds.
+    """
+    if len(parts) == 1:
+        return membership(*parts[0], false_positive_rate=_FALSE_POSITIVES, resamples=resamples)
+    random = rng.numpy_random("membership of seeds")
+    chosen_RS = random.integers(len(parts), size=(max(2, resamples), len(parts)))
+    values: list[tuple[float, ...]] = []
+    drawn_2RS = np.empty((2, *chosen_RS.shape))
+    for k, part in enumerate(parts):
+        found = separations(*part, _FALSE_POSITIVES, int((chosen_RS == k).sum()), random)
+        values.append(tuple(float(found_R[0]) for found_R in found))
+        drawn_2RS[:, chosen_RS == k] = np.stack(found)[:, 1:]
+    auc, rate = (
+        _estimate(float(np.mean(own)), draws_RS.mean(axis=1), len(parts))
+        for own, draws_RS in zip(zip(*values, strict=True), drawn_2RS, strict=True)
+    )
+    n_members, n_others = (sum(len(part[side]) for part in parts) for side in (0, 1))
+    return Membership(auc, rate, _FALSE_POSITIVES, n_members, n_others)
+
+
+def _estimate(value: float, draws_R: Array, n_units: int) -> Estimate:
+    told = drawn_interval(value, draws_R, n_units)
+    return Estimate(told.value, told.low, told.high)
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> float:
@@ -121,11 +150,18 @@ def _pairs(overlaps: Mapping[int, Sequence[int]], resamples: int) -> dict[str, A
 
 
 def _departures(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """Return what left the clients by kind: how often, from how many clients, and bytes, over all seeds."""
-    rows: dict[str, dict[str, Any]] = {}
-    for line in (line for one in found for line in one.ledger if "what" in line and line["client"]):
-        row = rows.setdefault(line["what"], {"what": line["what"], "times": 0, "bytes": 0, "clients": set[str]()})
+    """Return what left clients and server by kind: how often, from how many clients, and bytes, over all seeds.
+
+    What left the server has no clients; of what stayed there nothing is said.
+    """
+    rows: dict[tuple[bool, str], dict[str, Any]] = {}
+    for line in (line for one in found for line in one.ledger if "what" in line):
+        at_server = not line["client"]
+        if at_server and not line.get("bytes"):
+            continue
+        new = {"what": line["what"], "times": 0, "bytes": 0, "clients": set[str]()}
+        row = rows.setdefault((at_server, line["what"]), new)
         row["times"] += 1
         row["bytes"] += line.get("bytes", 0)
-        row["clients"].add(line["client"])
+        row["clients"] |= {line["client"]} - {""}
     return [row | {"clients": len(row["clients"])} for row in rows.values()]

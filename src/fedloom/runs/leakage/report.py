@@ -2,12 +2,13 @@
 
     leakage.json            what was found, over all seeds
     audited.toml            the run, by a name under which none resumes
-    ledger.jsonl            what left each client, by seed
+    ledger.jsonl            what left each client and the server, by seed, the server that refines shadows too
     seed_0/                 of each seed: secrets.jsonl, and what preparations and refinements keep
 
-Every seed is a run of its own, with its own secrets, kept-out examples and noise; secrets and examples of all seeds are
-pooled, and in intervals seeds are drawn before what they hold. A report is not resumed. Its numbers come from clients'
-data past every mechanism: they are for whoever holds the data, and no epsilon covers them.
+Every seed is a run of its own, with its own secrets, kept-out examples and noise. Shares and means are over the secrets
+and examples of all seeds, those of membership over the seeds' own values; in intervals seeds are drawn before what they
+hold. A report is not resumed. Its numbers come from clients' data past every mechanism: they are for whoever holds the
+data, and no epsilon covers them.
 """
 
 import json
@@ -35,7 +36,7 @@ from fedloom.runs.leakage.found import Found, Reconstructed, of_seeds
 from fedloom.runs.leakage.looking import Looking, learnable
 from fedloom.runs.leakage.overlaps import overlaps
 from fedloom.runs.leakage.secrets import Planting, Secret
-from fedloom.runs.leakage.shadows import shadow_losses
+from fedloom.runs.leakage.shadows import shadowed
 from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.privacy import privacy_lines, worst_account
 from fedloom.runs.tuning import TuningRun
@@ -121,7 +122,7 @@ def _attacked(run: TuningRun, home: RunDirectory, asked: Asked) -> Iterator[Roun
     accounts = privacy_lines(stage.plan, state, ready.origins) if stage.plan.budgets else []
     stated = worst_account(stage.plan, accounts) if accounts else None
     found = _found(ready, planting, home, asked.shadows, (first, state))
-    yield replace(found, ledger=[*ledger, *accounts], privacy=stated)
+    yield replace(found, ledger=[*ledger, *found.ledger, *accounts], privacy=stated)
 
 
 def _found(
@@ -141,6 +142,7 @@ def _found(
     rows = zip(canaries, bits_C, reached, strict=True)
     lines = [asdict(one) | {"exposure_bits": bits, "in_examples": times} for one, bits, times in rows]
     write_atomic(home.path / "secrets.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    scores, sent = _scores(base, final, planting, n_shadows, home)
     return Found(
         seed=ready.run.seed,
         repeats=[one.repeats for one in canaries],
@@ -148,8 +150,9 @@ def _found(
         reached=reached,
         verbatim=_verbatim(final, planting),
         reconstructed=_reconstructed(base, final, planting),
-        scores=_scores(base, final, planting, n_shadows, home),
+        scores=scores,
         overlaps=overlaps(home.path, planting.given),
+        ledger=sent,
     )
 
 
@@ -184,8 +187,8 @@ def _reconstructed(base: Looking, final: Looking, planting: Planting) -> list[Re
 
 def _scores(
     base: Looking, final: Looking, planting: Planting, n_shadows: int, home: RunDirectory
-) -> dict[str, tuple[Array, Array]]:
-    """Return the scores of members and of others by each attack."""
+) -> tuple[dict[str, tuple[Array, Array]], list[dict[str, Any]]]:
+    """Return the scores of members and of others by each attack, and what shadow models let out of the server."""
     members, items = learnable(final.ready, planting.members)
     others, other_items = learnable(final.ready, planting.others)
     items = [*items, *other_items]
@@ -196,8 +199,10 @@ def _scores(
         "reference": reference_scores(loss_N, base_N),
         "min-k": min_k_scores(after),
     }
+    ledger: list[dict[str, Any]] = []
     if n_shadows:
         owner_N = [(planting.owners[normalised(one)], normalised(one)) for one in (*members, *others)]
-        shadow_SN, inside_SN = shadow_losses(final.ready, items, owner_N, n_shadows, home)
-        scores["lira"] = lira_scores(loss_N, shadow_SN, inside_SN)
-    return {name: (score_N[: len(members)], score_N[len(members) :]) for name, score_N in scores.items()}
+        by_shadows = shadowed(final.ready, items, owner_N, n_shadows, home)
+        scores["lira"] = lira_scores(loss_N, by_shadows.loss_SN, by_shadows.inside_SN)
+        ledger = by_shadows.ledger
+    return {name: (score_N[: len(members)], score_N[len(members) :]) for name, score_N in scores.items()}, ledger

@@ -6,7 +6,8 @@ number. Secrets are in none. Each keeps the run's schedule, mechanism and target
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +16,48 @@ from fedloom.base import rng
 from fedloom.base.errors import DataError
 from fedloom.contracts.arrangement import Group
 from fedloom.contracts.federated import Item, Shard
+from fedloom.federated.rounds import ended
 from fedloom.runs.attacked import trained
 from fedloom.runs.budgets import budgets_of
+from fedloom.runs.departures import server_lines
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.leakage.looking import Looking
 from fedloom.runs.prepared import Prepared
 from fedloom.runs.stage import Stage, stage_of
 
-__all__ = ["shadow_losses"]
+__all__ = ["Shadowed", "shadowed"]
 
 
-def shadow_losses(
+@dataclass(frozen=True)
+class Shadowed:
+    """What S shadow models say of N examples."""
+
+    loss_SN: NDArray[np.float64]
+    """The mean loss of each example by each model."""
+    inside_SN: NDArray[np.bool_]
+    """Whether the model was trained on it."""
+    ledger: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What refining the shadows let out of the server."""
+
+
+def shadowed(
     ready: Prepared, items: Sequence[Item], owner_N: Sequence[tuple[str, str]], count: int, directory: RunDirectory
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the mean loss of each of N examples by each of S shadow models [S, N], and whether it was trained on.
+) -> Shadowed:
+    """Train S shadow models and ask them for N examples.
 
     `owner_N` are each example's client and text; equal texts of a client are on one side.
     """
     inside_SN = np.stack([_half(tuple(ready.shards), owner_N, number, ready.run.seed) for number in range(count)])
     losses: list[list[float]] = []
+    ledger: list[dict[str, Any]] = []
     for number, inside_N in enumerate(inside_SN):
         stage = _stage(ready, items, [client for client, _ in owner_N], inside_N, number)
-        *_, (state, _, _) = trained(ready, stage, RunDirectory(directory.path / f"shadow_{number}"))
-        losses.append([float(one.mean()) for one in Looking.at(ready, state).token_losses(items)])
-    return np.array(losses), inside_SN
+        losses.append([])
+        for state, event, told in trained(ready, stage, RunDirectory(directory.path / f"shadow_{number}")):
+            ledger += [line | {"shadow": number} for line in server_lines(event.record, stage, told)]
+            if ended(stage.plan, state):  # earlier states are not kept: each is as large as the model
+                losses[-1] = [float(one.mean()) for one in Looking.at(ready, state).token_losses(items)]
+    return Shadowed(np.array(losses), inside_SN, ledger)
 
 
 def _half(clients: Sequence[str], owner_N: Sequence[tuple[str, str]], number: int, seed: int) -> NDArray[np.bool_]:

@@ -39,7 +39,7 @@ from fedloom.synthesis.passages import Passage, divided, unreadable
 from fedloom.synthesis.pool import Pool, read_pool
 from fedloom.synthesis.prompting import prompts
 from fedloom.synthesis.record import judged_completions, lines
-from fedloom.synthesis.vectors import similarities, tfidf_cosines
+from fedloom.synthesis.vectors import similarities, tfidf_pairs
 
 __all__ = ["Pairs"]
 
@@ -233,8 +233,9 @@ def _likeness(kept: Sequence[tuple[Passage, Candidate]]) -> float:
         return 1.0
     passages = {passage.id: passage.text for passage, _ in kept}
     places = {name: at for at, name in enumerate(passages)}
-    cosines = tfidf_cosines([f"{pair.instruction}\n{pair.response}" for _, pair in kept], [*passages.values()])
-    mean = sum(float(cosines[at, places[passage.id]]) for at, (passage, _) in enumerate(kept)) / len(kept)
+    own = [(at, places[passage.id]) for at, (passage, _) in enumerate(kept)]
+    cosines = tfidf_pairs([f"{pair.instruction}\n{pair.response}" for _, pair in kept], [*passages.values()], own)
+    mean = sum(cosines) / len(kept)
     return min(max(mean, _LEAST_QUALITY), 1.0)
 
 

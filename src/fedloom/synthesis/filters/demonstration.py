@@ -8,11 +8,12 @@ published code fits it on the two texts that it compares, where inverse frequenc
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import ClassVar
 
 from fedloom.base.plugin import Fraction, plugin
 from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
-from fedloom.synthesis.vectors import tfidf_cosines
+from fedloom.synthesis.vectors import tfidf_pairs
 
 __all__ = ["Demonstration"]
 
@@ -33,11 +34,9 @@ class Demonstration(Filter):
         shown = [row.instruction for one in candidates for row in one.examples]
         corpus = [*dict.fromkeys([*own, *shown, *(row.instruction for row in around.pool)])]
         places = {text: at for at, text in enumerate(corpus)}
-        cosines_NL = tfidf_cosines(own, corpus)
-        return [
-            self._verdict([float(cosines_L[places[row.instruction]]) for row in one.examples])
-            for one, cosines_L in zip(candidates, cosines_NL, strict=True)
-        ]
+        pairs = [(at, places[row.instruction]) for at, one in enumerate(candidates) for row in one.examples]
+        cosines = iter(tfidf_pairs(own, corpus, pairs))
+        return [self._verdict([*islice(cosines, len(one.examples))]) for one in candidates]
 
     def _verdict(self, cosines: Sequence[float]) -> Verdict:
         if not cosines:
