@@ -163,7 +163,7 @@ BUDGET = {
     "contracts": 2_470,
     "data": 2_790,
     "diversity": 1_100,
-    "evaluation": 2_450,
+    "evaluation": 2_480,
     "federated": 3_000,
     "judged": 1_600,
     "lm_eval": 2_000,

@@ -54,7 +54,7 @@ def shadowed(
         stage = _stage(ready, items, [client for client, _ in owner_N], inside_N, number)
         losses.append([])
         for state, event, told in trained(ready, stage, RunDirectory(directory.path / f"shadow_{number}")):
-            ledger += [line | {"shadow": number} for line in server_lines(event.record, stage, told)]
+            ledger += [line | {"shadow": number} for line in server_lines(event.record.round, stage, told)]
             if ended(stage.plan, state):  # earlier states are not kept: each is as large as the model
                 losses[-1] = [float(one.mean()) for one in Looking.at(ready, state).token_losses(items)]
     return Shadowed(np.array(losses), inside_SN, ledger)
