@@ -7,7 +7,7 @@ log-normal lengths. Beside our slots, all with 16 rows at a time: `transformers`
 (how models other than plain Llamas answer here), `transformers.generate`, and CTranslate2 with the shared tokens as its
 static prompt. The last two cannot end each row at a length of its own, so their batches hold answers of like length,
 which nobody knows beforehand; what they write too many does not count. CTranslate2's products are oneDNN's, as ours
-are: MKL's are slower here.
+are: MKL's are slower here. Last the completer `ctranslate2` beside the library alone, on the same tokens.
 """
 
 import json
@@ -24,10 +24,16 @@ import torch
 from benchmarks._common import Figure, Settings, Target, alternate, entry, ratio
 from benchmarks._shapes import EMBEDDED, TINY, Shape, base_folder
 from fedloom.base import rng
+from fedloom.base.plugin import lookup
+from fedloom.completers.ctranslate2 import CTranslate2
+from fedloom.contracts.evaluation import Sampling
+from fedloom.contracts.examples import Turn
+from fedloom.contracts.federated import Template
 from fedloom.contracts.language import LanguageModel
 from fedloom.models.causal_lm import CausalLM
 from fedloom.models.checkpoint import Checkpoint
 from fedloom.models.decoder import decode
+from fedloom.models.generation import prompt_tokens
 
 __all__ = ["main"]
 
@@ -70,12 +76,13 @@ def main(settings: Settings) -> list[Figure]:
         return []
     sizes = [(TINY, 8, 4.0)] if settings.quick else [(EMBEDDED, 96, 24.0), (SMALL, 32, 24.0), (LARGE, 32, 24.0)]
     with tempfile.TemporaryDirectory() as folder:
-        return [
+        found = [
             figure
             for shape, n_prompts, median in sizes
             for n_shared in (0, SHARED)
             for figure in _compare(shape, Task.of(shape, n_prompts, n_shared, median), Path(folder), settings)
         ]
+        return found + [_completed(shape, Path(folder), settings) for shape, _, _ in sizes if shape != EMBEDDED]
 
 
 def _compare(shape: Shape, task: Task, folder: Path, settings: Settings) -> list[Figure]:
@@ -143,6 +150,41 @@ def _decoded(model: LanguageModel, task: Task) -> list[list[int]]:
 def _check_alike(ours: LanguageModel, theirs: LanguageModel, task: Task) -> None:
     if _decoded(ours, task) != _decoded(theirs, task):
         raise RuntimeError("the two ways write other tokens: what they take cannot be compared")
+
+
+def _completed(shape: Shape, folder: Path, settings: Settings) -> Figure:
+    """Compare the completer `ctranslate2` with the library, handed the very tokens in the very batches."""
+    source = base_folder(shape, folder)
+    generator, vocabulary = _converted(source, folder, "float32")
+    completer = CTranslate2(path=str(source), template=lookup(Template, "alpaca")(), batch=SLOTS)
+    draw = rng.numpy_random("completer", shape.name)
+    prompts = [(Turn("user", " ".join(map(str, draw.integers(100, size=n)))),) for n in draw.integers(10, 60, size=32)]
+    tokenizer = Checkpoint.find(str(source)).tokenizer()
+    tokens = sorted((prompt_tokens(completer.template, prompt, tokenizer) for prompt in prompts), key=len)
+    asked = [[[vocabulary[t] for t in one] for one in tokens[at : at + SLOTS]] for at in range(0, len(tokens), SLOTS)]
+    most = 8 if settings.quick else 48
+
+    def alone() -> None:
+        for batch in asked:
+            generator.generate_batch(
+                batch, max_length=most, min_length=most, sampling_topk=1, include_prompt_in_result=False
+            )
+
+    with completer.opened() as answer:
+        sides = {
+            "completer": lambda: [*answer(prompts, Sampling(max_new_tokens=most))],
+            "library": alone,
+        }
+        seconds = alternate(sides, repeats=settings.repeats(3), settings=settings)
+    each = {name: one.scaled(1000 / (most * len(prompts)), "ms per token") for name, one in seconds.items()}
+    return ratio(
+        "h",
+        f"{shape.name}: CTranslate2 alone over completer ctranslate2",
+        ours=each["completer"],
+        other=each["library"],
+        target=Target(">=", 0.95) if shape in (SMALL, LARGE) else None,
+        work={"tokens": most * len(prompts), "prompts": len(prompts), "rows": SLOTS},
+    )
 
 
 def _generated(module: Any, task: Task) -> None:
