@@ -9,36 +9,25 @@ too like one of those shown is dropped by the filter `demonstration`.
 
 from collections.abc import Sequence
 
-from fedloom.base.plugin import AtLeast, plugin
-from fedloom.contracts.examples import Turn
-from fedloom.contracts.synthesis import Ask, PoolRow, Questioner
-from fedloom.synthesis.questioning import questioning, shown
+from fedloom.base.plugin import plugin
+from fedloom.contracts.synthesis import PoolRow
+from fedloom.synthesis.questioners._showing import Showing
+from fedloom.synthesis.questioning import questioning
 
 __all__ = ["Icl"]
 
 
 @plugin("icl")
-class Icl(Questioner):
+class Icl(Showing):
     """Asks for one more example."""
 
     drafts = True
 
-    examples: AtLeast = 3
-    """Seeds that each request shows."""
-
-    @property
-    def shows(self) -> int:
-        """Seeds that it needs at least."""
-        return self.examples
-
-    def asks(self, seeds: Sequence[PoolRow], count: int, seed: int) -> list[Ask]:
-        """Return as many requests, each with seeds of its own."""
+    def text(self, rows: Sequence[PoolRow]) -> str:
+        """Return the request: seeds as blocks, and the beginning of one more."""
         form = questioning().icl
-        found: list[Ask] = []
-        for rows in shown(seeds, self.examples, count, seed):
-            blocks = [form.example.format(instruction=row.instruction, response=row.response).strip() for row in rows]
-            found.append(Ask((Turn("user", form.ask.format(examples="\n".join(blocks)).strip()),), rows))
-        return found
+        blocks = [form.example.format(instruction=row.instruction, response=row.response).strip() for row in rows]
+        return form.ask.format(examples="\n".join(blocks))
 
     def read(self, text: str) -> tuple[str, str]:
         """Return instruction and response; blanks where a field is missing, or holds a header."""

@@ -10,10 +10,10 @@ no request depends on another's answer.
 import re
 from collections.abc import Sequence
 
-from fedloom.base.plugin import AtLeast, plugin
-from fedloom.contracts.examples import Turn
-from fedloom.contracts.synthesis import Ask, PoolRow, Questioner
-from fedloom.synthesis.questioning import questioning, shown
+from fedloom.base.plugin import plugin
+from fedloom.contracts.synthesis import PoolRow
+from fedloom.synthesis.questioners._showing import Showing
+from fedloom.synthesis.questioning import questioning
 
 __all__ = ["SelfInstruct"]
 
@@ -21,25 +21,14 @@ _NUMBER = re.compile(r"^\s*(?:\d+[.)]|[-*])\s+")
 
 
 @plugin("self_instruct")
-class SelfInstruct(Questioner):
+class SelfInstruct(Showing):
     """Asks for one more instruction."""
 
-    examples: AtLeast = 3
-    """Seeds that each request shows."""
-
-    @property
-    def shows(self) -> int:
-        """Seeds that it needs at least."""
-        return self.examples
-
-    def asks(self, seeds: Sequence[PoolRow], count: int, seed: int) -> list[Ask]:
-        """Return as many requests, each with seeds of its own."""
+    def text(self, rows: Sequence[PoolRow]) -> str:
+        """Return the request: a numbered list of the seeds' instructions."""
         form = questioning().self_instruct
-        found: list[Ask] = []
-        for rows in shown(seeds, self.examples, count, seed):
-            lines = [form.example.format(number=at, instruction=row.instruction) for at, row in enumerate(rows, 1)]
-            found.append(Ask((Turn("user", form.ask.format(examples="\n".join(lines)).strip()),), rows))
-        return found
+        lines = [form.example.format(number=at, instruction=row.instruction) for at, row in enumerate(rows, 1)]
+        return form.ask.format(examples="\n".join(lines))
 
     def read(self, text: str) -> tuple[str, str]:
         """Return the first line without its number, and no response."""
