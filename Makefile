@@ -94,6 +94,11 @@ knowledge:
 	@for seed in 0 1 2 3 4; do out=runs/professional_$$seed; [ -e $$out/report.md ] || { rm -rf $$out; \
 	$(FEDLOOM) run experiments/professional.toml data.seed=$$seed seed=$$seed --quiet --out $$out; } || exit 2; done
 	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
+	@[ -e runs/professional/report.md ] || { rm -rf runs/professional; $(FEDLOOM) run experiments/professional.toml --quiet --out runs/professional; }
+	rm -rf runs/knowledge/leak_*
+	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' 'privacy={name="none"}' --out runs/knowledge/leak_open
+	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' --out runs/knowledge/leak_private
+	$(FEDLOOM) leakage experiments/knowledge.toml --out runs/knowledge/leak_distilled
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.
