@@ -39,6 +39,15 @@ def test_parts_share_no_disease_and_documents_hold_their_answers(tmp_path):
         assert document["text"].count(".") == 3 and "\n" not in document["text"]
 
 
+def test_seeds_are_like_no_question():
+    pool = [
+        {"instruction": "What is sold?", "response": "figs"},
+        {"instruction": "Who is ill today?", "response": "x y"},
+    ]
+    questions = [{"instruction": "What is sold?", "output": "figs", "client": "a"}]
+    assert tool("medquad")._unlike(pool, questions) == pool[1:]
+
+
 def test_another_seed_deals_other_diseases(tmp_path):
     rows = some_rows()
     first, again, other = (tool("medquad").dealt(rows, seed) for seed in (0, 0, 1))

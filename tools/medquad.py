@@ -6,7 +6,8 @@
 Writes pool.jsonl (rows of diseases that no document and no question is about), documents.jsonl (the first three
 sentences of answers, owned by their sources), gold.jsonl (the questions that these answers were written to, with the
 first two sentences) and questions.jsonl (held-out ones, of other diseases again). Diseases are dealt by seed. Sources
-of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl.
+of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl. seeds.jsonl
+are the pool's rows whose pairs are like no question, for who shows them without their documents.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from pathlib import Path
 from fedloom.base import rng
 from fedloom.base.files import write_atomic
 from fedloom.data.records import read_records
+from fedloom.synthesis.pool import NEAR
+from fedloom.synthesis.vectors import tfidf_cosines
 
 Row = Mapping[str, str]
 
@@ -81,11 +84,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "gold": [_pair(row) for row in owned],
         "questions": [_pair(row) for row in parts["questions"][: given.questions]],
     } | ({"textbook": [_pair(row) for row in textbook]} if public else {})
+    files["seeds"] = _unlike(pool, files["questions"])
     given.out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         write_atomic(given.out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     sys.stdout.write(", ".join(f"{name} {len(rows)}" for name, rows in files.items()) + f", in {given.out}\n")
     return 0
+
+
+def _unlike(pool: Sequence[Row], questions: Sequence[Row]) -> list[Row]:
+    """Return the pool rows whose pair, without its document, is near no question: sources copy one another."""
+    pairs = [f"{row['instruction']}\n{row['response']}" for row in pool]
+    asked = [f"{row['instruction']}\n{row['output']}" for row in questions]
+    nearest = tfidf_cosines(asked, pairs).max(axis=0) if pool and questions else []
+    return [row for row, cosine in zip(pool, nearest, strict=True) if cosine <= NEAR]
 
 
 def _pair(row: Row) -> dict[str, str]:
