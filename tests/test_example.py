@@ -56,7 +56,8 @@ RUN_FILES = [
 @pytest.mark.parametrize("file", RUN_FILES, ids=lambda path: path.stem)
 def test_shipped_run_file_has_a_header(file):
     header = [line for line in file.read_text().splitlines() if line.startswith("#")]
-    assert any("fedloom run" in line for line in header) and any("Expected:" in line for line in header)
+    assert any(re.search("fedloom (run|leakage)", line) for line in header)
+    assert any("Expected:" in line for line in header)
 
 
 def test_every_shipped_run_file_is_tested():
@@ -76,6 +77,10 @@ def miniature(file, folder):
         "evaluation.max_new_tokens=2",
         "evaluation.holdout=0.1" if "path" in data else "evaluation.holdout=0.01",
     ]
+    if "refine" in table:  # a professional that needs no run before this one
+        teacher = 'teacher = { name = "canned", patterns = { "." = "in northgate" } }'
+        sizes = "questions = 6, keep = 3, max_question_tokens = 12"
+        words.append(f'refine = [{{ name = "knowledge", {sizes}, {teacher}, local = {{ steps = 1, batch = 2 }} }}]')
     if "clients" in table:
         words.append("clients=3")
     if "path" in data:

@@ -39,7 +39,7 @@ def test_parts_share_no_disease_and_documents_hold_their_answers(tmp_path):
         assert document["text"].count(".") == 3 and "\n" not in document["text"]
 
 
-def test_seeds_are_like_no_question():
+def test_rows_of_the_pool_are_like_no_question():
     pool = [
         {"instruction": "What is sold?", "response": "figs"},
         {"instruction": "Who is ill today?", "response": "x y"},

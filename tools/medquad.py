@@ -6,8 +6,8 @@
 Writes pool.jsonl (rows of diseases that no document and no question is about), documents.jsonl (the first three
 sentences of answers, owned by their sources), gold.jsonl (the questions that these answers were written to, with the
 first two sentences) and questions.jsonl (held-out ones, of other diseases again). Diseases are dealt by seed. Sources
-of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl. seeds.jsonl
-are the pool's rows whose pairs are like no question, for who shows them without their documents.
+of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl. Sources copy one
+another: rows of the pool that are like a question are left out.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "gold": [_pair(row) for row in owned],
         "questions": [_pair(row) for row in parts["questions"][: given.questions]],
     } | ({"textbook": [_pair(row) for row in textbook]} if public else {})
-    files["seeds"] = _unlike(pool, files["questions"])
+    files["pool"] = _unlike(_unlike(pool, files["questions"]), files["questions"], documents=True)
     given.out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         write_atomic(given.out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -92,9 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _unlike(pool: Sequence[Row], questions: Sequence[Row]) -> list[Row]:
-    """Return the pool rows whose pair, without its document, is near no question: sources copy one another."""
-    pairs = [f"{row['instruction']}\n{row['response']}" for row in pool]
+def _unlike(pool: Sequence[Row], questions: Sequence[Row], *, documents: bool = False) -> list[Row]:
+    """Return the pool rows whose pair, with or without its document, is near no question."""
+    before = [f"{row['document']}\n" if documents else "" for row in pool]
+    pairs = [f"{head}{row['instruction']}\n{row['response']}" for head, row in zip(before, pool, strict=True)]
     asked = [f"{row['instruction']}\n{row['output']}" for row in questions]
     nearest = tfidf_cosines(asked, pairs).max(axis=0) if pool and questions else []
     return [row for row, cosine in zip(pool, nearest, strict=True) if cosine <= NEAR]
