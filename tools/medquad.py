@@ -6,8 +6,8 @@
 Writes pool.jsonl (rows of diseases that no document and no question is about), documents.jsonl (the first three
 sentences of answers, owned by their sources), gold.jsonl (the questions that these answers were written to, with the
 first two sentences) and questions.jsonl (held-out ones, of other diseases again). Diseases are dealt by seed. Sources
-of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl. Sources copy one
-another: rows of the pool that are like a question are left out.
+of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl. Sources copy
+one another: rows of the pool that are like a question are left out.
 """
 
 import argparse
