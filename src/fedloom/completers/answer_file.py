@@ -118,7 +118,7 @@ class Asker:
             raise CompletionError(
                 f"{self._path}: the next request could pass the budget of {limit} ({self._asked} requests and "
                 f"{self._spent} tokens are spent, from the first start on); what was answered is kept: raise "
-                f"{name} (of a run in its run.toml) to go on."
+                f"{name} to go on, of a run in its run.toml."
             )
         return group
 

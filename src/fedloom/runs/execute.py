@@ -151,8 +151,8 @@ def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint
     # A checkpoint of before knows the whole file alone.
     if file_sha256(directory.path / "run.toml") != told[0] and _pinned_sha256(directory) != told[1]:
         raise RunError(
-            f"{directory.path / 'run.toml'}: changed since the checkpoint, allowed is to raise max_requests or "
-            "max_tokens of a stage; undo that or start a new run."
+            f"{directory.path / 'run.toml'}: changed since the checkpoint; undo that or start a new run. "
+            "Allowed is to raise max_requests or max_tokens of a stage."
         )
     if saved.values.get("start", []) != lineage_table(ready.lineage):
         raise RunError(f"{directory.path}: the model that the run starts from tells another lineage; restore it.")

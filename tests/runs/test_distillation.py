@@ -286,7 +286,7 @@ def test_a_teacher_over_its_budget_stops_before_it(tmp_path):
     assert (cost["calls"], cost["cached"]) == (1, 3)
     file.write_text(file.read_text().replace("questions = 8", "questions = 9"))
     (tmp_path / "run" / "report.md").unlink()
-    with pytest.raises(RunError, match="allowed is to raise max_requests"):
+    with pytest.raises(RunError, match="Allowed is to raise max_requests"):
         list(api.resume(tmp_path / "run")[1])
 
 
