@@ -326,3 +326,18 @@ def test_a_template_that_rewrites_questions_opens_none():
 
     with pytest.raises(ModelError, match="nothing tells where a question begins"):
         opening(Shouting(), embedded().tokenizer)
+
+
+def test_what_follows_a_question_ends_it(monkeypatch):
+    from fedloom.models import generation
+
+    stops = []
+
+    def recorded(model, params, prompts, sampling, **_):
+        stops.append(sampling.stop)
+        return iter(())
+
+    monkeypatch.setattr(generation, "complete_tokens", recorded)
+    model, alpaca = embedded(), lookup(Template, "alpaca")()
+    list(complete_with(model, model.trainable, alpaca, [(), (Turn("user", "why?"),)], Sampling(stop=("x",))))
+    assert stops == [("x",), ("x", opening(alpaca, model.tokenizer)[1])] and "### Response:" in stops[1][1]

@@ -453,3 +453,13 @@ def test_examples_that_are_not_there_are_refused(tmp_path, seeds):
         run_of({"evaluation": TABLE["evaluation"] | {"shown": 2}})
     with pytest.raises(ConfigError, match=r"found 9, .* has 4 rows"):
         prepare(run_of({"evaluation": TABLE["evaluation"] | {"shown": 9, "shown_from": seeds}}))
+
+
+def test_held_out_losses_are_of_answers_whatever_is_learnt():
+    everything, answers = (
+        prepare(run_of({"refine": [], "task": {"name": "sft", "learn": what}})) for what in ("all", "answers")
+    )
+    for one, other in zip(everything.held, answers.held, strict=True):
+        assert [item.supervised_T.tolist() for item in one.items] == [i.supervised_T.tolist() for i in other.items]
+    own, less = (ready.shards["c00"].items[0].supervised_T.sum() for ready in (everything, answers))
+    assert own > less
