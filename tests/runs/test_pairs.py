@@ -18,6 +18,7 @@ from fedloom.completers.canned import Canned
 from fedloom.contracts.examples import Document, chat
 from fedloom.contracts.stages import Owner, Preparation
 from fedloom.contracts.synthesis import Candidate, Filter
+from fedloom.data.sources.world import WorldSource
 from fedloom.runs.preparations.pairs import _likeness
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
@@ -379,6 +380,7 @@ def test_a_server_out_of_reach_is_told_of(files):
         ({"shared_words": 512}, "shared_words: found 512, allowed are fewer than passage_words = 512"),
         ({"selector": "nearest"}, "selector"),
         ({"filters": ["form", "beauty"]}, "filters"),
+        ({"filters": ["form", "agreement"]}, "filters: 'agreement' looks at others"),
         ({"completer": {"name": "openai", "url": "https://api.example.com/v1", "model": "m"}}, "allow_remote = true"),
     ],
 )
@@ -395,8 +397,9 @@ def test_a_server_on_this_machine_is_not_remote(files):
 def test_prompts_to_a_remote_server_are_in_the_ledger(files, tmp_path, monkeypatch):
     monkeypatch.setattr(Analogical, "remote", lambda self: "api.example.com")
     run_to_the_end(run_of(files, prepare=[pairs(files, allow_remote=True)]), tmp_path / "run")
-    sent = [one for one in logs(tmp_path / "run")["ledger.jsonl"] if "prompts to api.example.com" in one["what"]]
-    assert len(sent) == 3 and all(one["bytes"] > 500 for one in sent)
+    sent = [one for one in logs(tmp_path / "run")["ledger.jsonl"] if "to api.example.com" in one["what"]]
+    n_asked = sum(len(file.read_text().splitlines()) for file in (tmp_path / "run").rglob("answers.jsonl"))
+    assert len({one["what"] for one in sent}) == n_asked == 9 and all(one["bytes"] > 100 for one in sent)
 
 
 def test_prompts_of_a_remote_judge_are_in_the_ledger(files, tmp_path, monkeypatch):
@@ -405,8 +408,9 @@ def test_prompts_of_a_remote_judge_are_in_the_ledger(files, tmp_path, monkeypatc
     with pytest.raises(ConfigError, match=r"'canned' answers on judge\.example\.com"):
         made(files, [TEXT], filters=[judge])
     found = made(files, [TEXT], tmp_path, filters=[judge | {"allow_remote": True}])
-    asked = [json.loads(line)["prompt"] for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
-    assert found.sent == {"prompts to judge.example.com": sum(len(text) for ((_, text),) in asked)} and len(asked) == 1
+    (asked,) = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
+    ((_, text),) = asked["prompt"]
+    assert found.sent == {f"prompt {asked['key'][:16]} to judge.example.com": len(text)}
 
 
 def test_another_judge_makes_other_pairs_of_a_run(files):
@@ -536,9 +540,7 @@ def test_public_examples_of_the_world_may_be_shown_before_questions_about_privat
 
 
 def test_public_examples_of_the_world_are_kept_apart_from_all_other_questions(monkeypatch):
-    from fedloom.runs import prepared
-
-    monkeypatch.setattr(prepared, "_of_other_facts", lambda run, example: False)
+    monkeypatch.setattr(WorldSource, "unit", lambda self, example: "")
     with pytest.raises(DataError, match="pool row 'w114' and held-out example '41' are nearly the same"):
         prepare(shown_run())
 

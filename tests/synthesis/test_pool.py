@@ -59,3 +59,16 @@ def test_a_test_question_in_the_pool_is_refused_by_both_ids():
     refuse_overlap(ours, {"t0": "Where do patients get their plums?"}, "question")
     refuse_overlap({}, {"t0": "Who?"}, "question")
     refuse_overlap(ours, {}, "question")
+
+
+def test_what_a_generated_world_asks_about_is_told_by_its_unit_and_not_by_wording():
+    ours = {"w1": "where is fenlabs? in northgate", "w2": "what does rasco sell? rope"}
+    theirs = {"t1": "where is kiphold? in northgate", "t2": "who is ill? mira"}
+    with pytest.raises(DataError, match="pool row 'w1' and question 't1' are nearly the same"):
+        refuse_overlap(ours, theirs, "question")
+    units = {"t1": "kiphold", "t2": ""}
+    refuse_overlap(ours, theirs, "question", units)
+    with pytest.raises(DataError, match="pool row 'w3' and question 't1' are both about 'kiphold'"):
+        refuse_overlap(ours | {"w3": "tell me all of kiphold."}, theirs, "question", units)
+    with pytest.raises(DataError, match="pool row 'w4' and question 't2' are the same text"):
+        refuse_overlap(ours | {"w4": "Who is ill? Mira"}, theirs, "question", units)

@@ -1,6 +1,8 @@
 """What the machine has: a device that is asked for, and memory."""
 
 import os
+import resource
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +10,7 @@ import torch
 
 from fedloom.base.errors import ConfigError
 
-__all__ = ["Device", "device_of", "free_bytes", "total_bytes"]
+__all__ = ["Device", "device_of", "free_bytes", "peak_bytes", "total_bytes"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -28,6 +30,12 @@ def free_bytes(device: torch.device) -> int:
     free = _meminfo().get("MemAvailable") or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
     return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def total_bytes() -> int:

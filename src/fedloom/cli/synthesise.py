@@ -44,7 +44,7 @@ def synthesise(
         with disk_errors(home):
             home.mkdir(parents=True, exist_ok=True)
         made = making(owned, Owner(name, seed, home))
-        told[name] = dict(made.counts) | dict(made.sent)
+        told[name] = dict(made.counts) | ({"bytes sent": sum(made.sent.values())} if made.sent else {})
         kept += [
             json.dumps(
                 {"client": name, "instruction": one.prompt[-1].text, "output": one.reference}, ensure_ascii=False

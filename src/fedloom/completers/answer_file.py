@@ -15,15 +15,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from fedloom.base.errors import CompletionError, RunError
-from fedloom.base.files import disk_errors, held, json_sha256
+from fedloom.base.errors import CompletionError, ConfigError, RunError
+from fedloom.base.files import disk_errors, held, json_sha256, write_atomic
+from fedloom.base.machine import peak_bytes
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
-__all__ = ["Asker", "Budget", "Counts", "Request", "asking", "bytes_sent"]
+__all__ = ["Asker", "Budget", "Counts", "Request", "asking", "bytes_sent", "refuse_remote", "write_cost"]
 
 Request = tuple[Prompt, Sampling]
 
+_SHORT_KEY = 16  # signs of a key that tell prompts of a run apart
 _MARKUP_TOKENS = 64  # what templates put around a prompt, in the estimate of what it may cost
 
 
@@ -171,20 +173,34 @@ def _cost(most: int, completion: Completion) -> int:
 # ---------------------------------------------------------------------------------------------------------- the file
 
 
+def refuse_remote(key: str, completer: Completer, what: str, *, allowed: bool) -> None:
+    """Refuse a completer on another machine unless that is allowed; `what` says why it matters."""
+    if (host := completer.remote()) and not allowed:
+        raise ConfigError(
+            f"{key}: '{completer.name}' answers on {host}, and {what}; take a completer on this machine, or set "
+            "allow_remote = true, by which every prompt is in the ledger."
+        )
+
+
 def bytes_sent(asked: Sequence[tuple[Completer, Path]]) -> dict[str, int]:
-    """Return the bytes of the prompts that files tell of and completers on other machines have answered, by host."""
+    """Return the bytes of each prompt that a completer on another machine has answered, by what the ledger calls it.
+
+    A prompt goes by the beginning of its key in its file of answers, where its text is.
+    """
     sent: dict[str, int] = {}
     for completer, path in asked:
-        if host := completer.remote():
-            what = f"prompts to {host}"
-            sent[what] = sent.get(what, 0) + _bytes_asked(path, completer.identity())
+        host, identity = completer.remote(), completer.identity()
+        lines = path.read_text(encoding="utf-8").splitlines() if host and path.is_file() else []
+        for one in (one for one in map(json.loads, lines) if one["identity"] == identity):
+            n_bytes = sum(len(text.encode(errors="replace")) for _, text in one["prompt"])
+            sent[f"prompt {one['key'][:_SHORT_KEY]} to {host}"] = n_bytes
     return sent
 
 
-def _bytes_asked(path: Path, identity: str) -> int:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    prompts = [one["prompt"] for one in map(json.loads, lines) if one["identity"] == identity]
-    return sum(len(text.encode(errors="replace")) for prompt in prompts for _, text in prompt)
+def write_cost(path: Path, counts: Counts, wall_s: float) -> None:
+    """Write what answers have cost in this process; in a file of its own, as no two processes take as long."""
+    cost = {"wall_s": round(wall_s, 3), **vars(counts), "peak_bytes": peak_bytes()}
+    write_atomic(path, json.dumps(cost, indent=2) + "\n")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,13 @@ class Source(Family):
         """
         return {}
 
+    def unit(self, example: Example) -> str:
+        """Return what a generated example is about, a word that is in no public text; "" for what is not generated.
+
+        Its questions are worded alike whatever they ask about: likeness tells nothing of what is known of it.
+        """
+        return ""
+
     def brings_in(self) -> str:
         """Return the setting by which a record that leaves lets others in, such as a limit; "" if there is none.
 

@@ -1,14 +1,12 @@
 """Whether this machine fits a run: versions and devices, and one measured step of the run itself."""
 
-import resource
 import statistics
-import sys
 import time
 from dataclasses import replace
 
 import torch
 
-from fedloom.base.machine import free_bytes, total_bytes
+from fedloom.base.machine import free_bytes, peak_bytes, total_bytes
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import Job, Local, Plan
 from fedloom.federated.client import Workspace, train_clients
@@ -42,7 +40,7 @@ def examine_run(run: TuningRun) -> list[str]:
         *ready.notes,
         f"model: {base / 2**20:.1f} MiB; shared numbers: {n_numbers:,} ({4 * n_numbers / 2**20:.2f} MiB a row)",
         f"one step: {1000 * step_s:.1f} ms; {steps:,.0f} steps in all: {steps * step_s / 60:.1f} min, evaluation apart",
-        f"memory: {_peak_bytes() / 2**30:.2f} GiB at the peak, {free_bytes(_CPU) / 2**30:.1f} GiB left: the run fits",
+        f"memory: {peak_bytes() / 2**30:.2f} GiB at the peak, {free_bytes(_CPU) / 2**30:.1f} GiB left: the run fits",
     ]
 
 
@@ -64,8 +62,3 @@ def _step_seconds(ready: Prepared) -> float:
         train_clients(work, [Job(plan.clients[0], index, plan.local.lr, local)], space)
         seconds.append(time.perf_counter() - start_s)
     return statistics.median(seconds[1:])
-
-
-def _peak_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -13,7 +13,7 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
 from fedloom.base.tree import Layout
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.examples import Example, Turn
+from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Mechanism, Model, Shard, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.contracts.synthesis import PoolRow
@@ -193,27 +193,16 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
 
 def _refuse_known_questions(run: TuningRun, division: Division) -> None:
     """Refuse public texts of stages that what is measured repeats."""
-    stages = [public for one in (*run.prepare, *run.refine) if (public := one.public_texts())]
-    rows = {row.id: f"{row.instruction}\n{row.response}" for row in _shown(run)}
-    if not stages and not rows:
+    publics = [one.public_texts() for one in (*run.prepare, *run.refine)]
+    publics.append({row.id: f"{row.instruction}\n{row.response}" for row in _shown(run)})
+    if not any(publics):
         return
     owned = {f"{client} {at}": one for client, part in division.validation.items() for at, one in enumerate(part)}
     asked = {str(at): one for at, one in enumerate(division.test)} | owned
     texts = {name: one.text for name, one in asked.items()}
-    for public in stages:
-        refuse_overlap(public, texts, "held-out example")
-    refuse_overlap(
-        rows, {name: texts[name] for name in asked if not _of_other_facts(run, asked[name])}, "held-out example"
-    )
-
-
-def _of_other_facts(run: TuningRun, example: Example) -> bool:
-    """Return whether public examples of the controlled world are about other facts than an example of its own.
-
-    Public and private facts have no name in common, though all of a kind are asked about in the same few words.
-    """
-    of_world = run.evaluation.shown_from == "world" and run.data.name == "world"
-    return of_world and example.tags.get("part") == "private"
+    units = {name: run.data.unit(one) for name, one in asked.items()}
+    for public in publics:
+        refuse_overlap(public, texts, "held-out example", units)
 
 
 def _shown(run: TuningRun) -> Sequence[PoolRow]:

@@ -45,8 +45,9 @@ class Preparing:
         told: list[dict[str, Any]] = []
         quality = dict.fromkeys(train, 1.0)
         for at, preparation in enumerate(self.run.prepare):
+            settings = [pinned(preparation), preparation.identity()]  # once: it may hash a model's files
             for client, owned in examples.items():
-                made = self._made(preparation, f"{at}_{preparation.name}", owned, client)
+                made = self._made(preparation, f"{at}_{preparation.name}", settings, owned, client)
                 examples[client] = tuple(made.examples)
                 quality[client] *= made.quality
                 stage = {"client": client, "at": at, "stage": preparation.name}
@@ -58,13 +59,14 @@ class Preparing:
                 )
         return examples, told, quality
 
-    def _made(self, preparation: Preparation, stage: str, examples: Sequence[Example], client: str) -> Made:
+    def _made(
+        self, preparation: Preparation, stage: str, settings: Sequence[Any], examples: Sequence[Example], client: str
+    ) -> Made:
         """Return what a preparation makes of a client's examples, or what it has made of the very same before."""
         if self.folder is None:
             return preparation(examples, Owner(client, self.run.seed, None))
         home = self.folder / "prepared" / stage
         file, own = home / f"{file_name(client)}.json", home / file_name(client)
-        settings = pinned(preparation), preparation.identity()
         of = json_sha256([settings, self.run.seed, client, _sha256(examples)])
         if file.is_file():
             return _read(file, of, (*self.run.task.learns, *map(type, examples)))

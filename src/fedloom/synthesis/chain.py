@@ -1,14 +1,15 @@
 """Candidates through a chain of filters, with a verdict of each for the record: accepted + rejected = generated."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedloom.base.errors import ConfigError
 from fedloom.contracts.evaluation import Completer
 from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 
-__all__ = ["Judged", "counts", "judged", "judges"]
+__all__ = ["Judged", "counts", "judged", "judges", "refuse_blind"]
 
 
 @dataclass
@@ -54,6 +55,16 @@ def _names(filters: Sequence[Filter]) -> list[str]:
         seen[step.name] += 1
         names.append(step.name if seen[step.name] == 1 else f"{step.name}_{seen[step.name]}")
     return names
+
+
+def refuse_blind(key: str, filters: Sequence[Filter], there: Collection[str]) -> None:
+    """Refuse filters that would drop everything, for want of what they look at."""
+    for step in filters:
+        if missing := sorted(step.looks_at - set(there)):
+            raise ConfigError(
+                f"{key}: '{step.name}' looks at {', '.join(missing)} of a candidate, allowed here is what looks at "
+                f"{', '.join(there) or 'the instruction alone'}; leave it out."
+            )
 
 
 def judges(filters: Sequence[Filter]) -> list[Completer]:

@@ -32,8 +32,6 @@ class Pool:
     rows: tuple[PoolRow, ...]
     sha256: str
     """Of the file's bytes, or of the rows where there is no file."""
-    of_world: bool = False
-    """Whether the rows are those of the controlled world."""
 
     @property
     def card(self) -> dict[str, Any]:
@@ -43,11 +41,8 @@ class Pool:
 
     @property
     def pairs(self) -> dict[str, str]:
-        """What is shown where documents are not, by its id; empty for a world, whose public and tested names differ.
-
-        Its questions are worded alike whatever they ask about, so that likeness tells nothing there.
-        """
-        return {} if self.of_world else {row.id: f"{row.instruction}\n{row.response}" for row in self.rows}
+        """What is shown of each row where documents are not, by its id."""
+        return {row.id: f"{row.instruction}\n{row.response}" for row in self.rows}
 
     @property
     def texts(self) -> dict[str, str]:
@@ -87,7 +82,7 @@ def _of_world() -> Pool:
         )
         for at, (document, asked) in enumerate(World(0).examples(200))
     )
-    return Pool(rows, f"sha256:{json_sha256([asdict(row) for row in rows])}", of_world=True)
+    return Pool(rows, f"sha256:{json_sha256([asdict(row) for row in rows])}")
 
 
 def _row(record: Record, number: int, documents: bool) -> PoolRow:
@@ -104,18 +99,35 @@ def _text(record: Record, name: str) -> str:
     return text
 
 
-def refuse_overlap(ours: Mapping[str, str], theirs: Mapping[str, str], whose: str) -> None:
-    """Refuse texts of the pool, by id, that texts by which is measured repeat, wholly or nearly."""
+def refuse_overlap(
+    ours: Mapping[str, str], theirs: Mapping[str, str], whose: str, units: Mapping[str, str] | None = None
+) -> None:
+    """Refuse texts of the pool, by id, that texts by which is measured repeat, wholly or nearly.
+
+    Of those that are about a unit of a generated world (`units`, by id) the pool may have no text that names it; how
+    alike they are worded does not matter.
+    """
     if not ours or not theirs:
         return
+    _refuse_units(ours, units or {}, whose)
     exact = {tuple(words(text)): name for name, text in theirs.items()}
     for name, text in ours.items():
         if (other := exact.get(tuple(words(text)))) is not None:
             _refuse(name, other, whose, "the same text")
-    cosines = tfidf_cosines([*theirs.values()], [*ours.values()]).T
+    others = {name: text for name, text in theirs.items() if not (units or {}).get(name)}
+    if not others:
+        return
+    cosines = tfidf_cosines([*others.values()], [*ours.values()]).T
     row, column = np.unravel_index(int(cosines.argmax()), cosines.shape)
     if cosines[row, column] > NEAR:
-        _refuse([*ours][row], [*theirs][column], whose, f"nearly the same (cosine {cosines[row, column]:.2f})")
+        _refuse([*ours][row], [*others][column], whose, f"nearly the same (cosine {cosines[row, column]:.2f})")
+
+
+def _refuse_units(ours: Mapping[str, str], units: Mapping[str, str], whose: str) -> None:
+    asked = {unit: name for name, unit in units.items() if unit}
+    for name, text in ours.items() if asked else ():
+        if unit := next((word for word in words(text) if word in asked), ""):
+            _refuse(name, asked[unit], whose, f"both about '{unit}'")
 
 
 def _refuse(name: str, other: str, whose: str, how: str) -> None:

@@ -64,6 +64,10 @@ class WorldSource(Source):
         """Return "": every record is made by itself."""
         return ""
 
+    def unit(self, example: Example) -> str:
+        """Return the name that a question about a private fact is about."""
+        return example.tags["fact"].partition(":")[2] if example.tags.get("part") == "private" else ""
+
     def truth(self) -> Mapping[str, Any]:
         """Return which training records have a wrong answer, or what each note tells: `{fact: answer}`."""
         _, clients = self._made()

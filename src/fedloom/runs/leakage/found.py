@@ -1,6 +1,7 @@
 """What attacks have found in the run of each seed, put together with intervals."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = ["LONG", "Found", "Reconstructed", "of_seeds"]
 
 Array = NDArray[np.float64]
 
+_PROMPT = re.compile(r"prompt \w+ to")
 _FALSE_POSITIVES = 0.01  # of the others may be taken for members
 
 LONG = 8
@@ -159,8 +161,8 @@ def _departures(found: Sequence[Found]) -> list[dict[str, Any]]:
         at_server = not line["client"]
         if at_server and not line.get("bytes"):
             continue
-        new = {"what": line["what"], "times": 0, "bytes": 0, "clients": set[str]()}
-        row = rows.setdefault((at_server, line["what"]), new)
+        what = _PROMPT.sub("prompts to", line["what"])  # each has a line of its own
+        row = rows.setdefault((at_server, what), {"what": what, "times": 0, "bytes": 0, "clients": set[str]()})
         row["times"] += 1
         row["bytes"] += line.get("bytes", 0)
         row["clients"] |= {line["client"]} - {""}

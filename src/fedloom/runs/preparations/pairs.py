@@ -27,14 +27,14 @@ from pathlib import Path
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import disk_errors, json_sha256, write_atomic
 from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, default, lookup, plugin
-from fedloom.completers.answer_file import Budget, Counts, asking, bytes_sent
+from fedloom.completers.answer_file import Budget, asking, bytes_sent, refuse_remote, write_cost
 from fedloom.contracts.evaluation import Completer, Sampling
 from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.contracts.synthesis import Allocator, Around, Candidate, Filter, Selector, Where
 from fedloom.synthesis.allocation import apportioned, dealt_by_kind
 from fedloom.synthesis.asking import Completed, Job, Prompting, completed
-from fedloom.synthesis.chain import counts, judges
+from fedloom.synthesis.chain import counts, judges, refuse_blind
 from fedloom.synthesis.passages import Passage, divided, unreadable
 from fedloom.synthesis.pool import Pool, read_pool
 from fedloom.synthesis.prompting import prompts
@@ -110,11 +110,9 @@ class Pairs(Preparation):
             raise ConfigError(
                 f"shared_words: found {self.shared_words}, allowed are fewer than passage_words = {self.passage_words}."
             )
-        if (host := self.completer.remote()) and not self.allow_remote:
-            raise ConfigError(
-                f"completer: '{self.completer.name}' answers on {host}, and its prompts hold private documents; take a "
-                "completer on this machine, or set allow_remote = true, by which every prompt is in the ledger."
-            )
+        refuse_blind("filters", self.filters, ("document", "response"))
+        what = "its prompts hold private documents"
+        refuse_remote("completer", self.completer, what, allowed=self.allow_remote)
 
     def brings_in(self) -> str:
         """Return what lets one document decide about several pairs; "" where each is one pair at most."""
@@ -157,7 +155,7 @@ class Pairs(Preparation):
         found = judged_completions(written, self.filters, Around(pool.rows, folder / "verdicts.jsonl"))
         facts = {"client": owner.name, "generator": self.completer.identity(), "seed": owner.seed}
         write_atomic(folder / "pairs.jsonl", lines(written, found, pool.rows, facts))
-        _write_cost(folder / "cost.json", asker.counts, time.monotonic() - start_s)
+        write_cost(folder / "cost.json", asker.counts, time.monotonic() - start_s)
         kept = [(one.job.passage, step.candidate) for one, step in zip(written, found, strict=True) if not step.reason]
         chats = [
             Chat((Turn("user", pair.instruction), Turn("assistant", pair.response)), documents[passage.document].tags)
@@ -252,8 +250,3 @@ def _key(path: Path) -> bytes:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_hex(32).encode())
     return path.read_bytes()
-
-
-def _write_cost(path: Path, counts: Counts, wall_s: float) -> None:
-    """Write what the pairs have cost in this process; in a file of its own, as no two processes take as long."""
-    write_atomic(path, json.dumps({"wall_s": round(wall_s, 3), **vars(counts)}, indent=2) + "\n")

@@ -13,7 +13,7 @@ Published answers are taken on trust; `samples` with the filter `agreement` asks
     refined/AT/answers.jsonl      what the professional has answered
     refined/AT/verdicts.jsonl     what completers that filters ask have answered
     refined/AT/pairs.jsonl        every question with its answer and the verdicts, dropped ones too
-    refined/AT/cost.json          calls, tokens and seconds of the last process
+    refined/AT/cost.json          calls, tokens, seconds and peak memory of the last process
 """
 
 import json
@@ -28,7 +28,7 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import write_atomic
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, Positive, default, plugin
-from fedloom.completers.answer_file import Budget, Counts, asking, bytes_sent
+from fedloom.completers.answer_file import Budget, Counts, asking, bytes_sent, refuse_remote, write_cost
 from fedloom.completers.candidates import BuiltModel
 from fedloom.completers.model import LocalModel
 from fedloom.contracts.evaluation import Completer, Sampling
@@ -41,7 +41,7 @@ from fedloom.contracts.stages import Refined, Refinement, Trained
 from fedloom.contracts.synthesis import Around, Filter, PoolRow, Questioner
 from fedloom.evaluation.difficulty import difficulties
 from fedloom.runs.refinements._tuning import tuned
-from fedloom.synthesis.chain import judges
+from fedloom.synthesis.chain import judges, refuse_blind
 from fedloom.synthesis.distilling import Answering, Asking, Distilled, answered, asked, chosen
 from fedloom.synthesis.filters.duplicate import Duplicate
 from fedloom.synthesis.filters.form import Form
@@ -121,8 +121,8 @@ class Knowledge(Refinement):
                 "a temperature above 0."
             )
         others = ("others",) if self.samples > 1 else ()
-        self._check_filters("question_filters", self.question_filters, ("response",) * self.questioner.drafts)
-        self._check_filters("filters", self.filters, ("response", *others))
+        refuse_blind("question_filters", self.question_filters, ("response",) * self.questioner.drafts)
+        refuse_blind("filters", self.filters, ("response", *others))
         if self.keep > self.questions:
             raise ConfigError(f"keep: found {self.keep}, allowed are at most questions = {self.questions}.")
         if self.local.curriculum > self.rounds:
@@ -138,12 +138,9 @@ class Knowledge(Refinement):
             raise ConfigError(
                 f"answers: found 'draft', which questioner '{self.questioner.name}' does not write; take another."
             )
-        if (host := self.teacher.remote()) and self.answers == "teacher" and not self.allow_remote:
-            raise ConfigError(
-                f"teacher: '{self.teacher.name}' answers on {host}, and its prompts hold what a model that was trained "
-                "on private data wrote; take a completer on this machine, or set allow_remote = true, by which their "
-                "bytes are in the ledger."
-            )
+        if self.answers == "teacher":
+            what = "its prompts hold what a model that was trained on private data wrote"
+            refuse_remote("teacher", self.teacher, what, allowed=self.allow_remote)
         apart = self.answers != "teacher" or self.shown or self.teaching != "plain"
         if self.soft and (apart or not isinstance(self.teacher, LocalModel)):
             raise ConfigError(
@@ -152,15 +149,6 @@ class Knowledge(Refinement):
                 "probabilities are at hand, asked the plain question as the learner is."
             )
         teaching(self.teaching)
-
-    def _check_filters(self, key: str, filters: Sequence[Filter], there: Collection[str]) -> None:
-        """Refuse filters that would drop everything, for want of what they look at."""
-        for step in filters:
-            if missing := sorted(step.looks_at - set(there)):
-                raise ConfigError(
-                    f"{key}: '{step.name}' looks at {', '.join(missing)} of a pair, which is not there (documents "
-                    "never are, responses from `filters` on, others with samples > 1); leave it out."
-                )
 
     def require(self, model: Model, task: Any, shared: Collection[str]) -> None:
         """Refuse parts kept by clients, a task without conversations, and files that are missing or too short."""
@@ -213,8 +201,7 @@ class Knowledge(Refinement):
             )
         examples = [chat(pair.instruction, pair.response) for pair in made.pairs]
         params, losses = tuned(trained, *self._learnt(trained, examples), self.local, rounds=self.rounds, seed=seed)
-        cost = {"wall_s": round(time.monotonic() - start_s, 3), **vars(calls)}
-        write_atomic(trained.folder / "cost.json", json.dumps(cost, indent=2) + "\n")
+        write_cost(trained.folder / "cost.json", calls, time.monotonic() - start_s)
         scores = {"first_loss": losses[0], "last_loss": losses[-1], **self._ifd(trained, examples)}
         return Refined(params, made.counts, self._sent(trained.folder), scores)
 

@@ -15,9 +15,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, Range, default, plugin
-from fedloom.completers.answer_file import asking
+from fedloom.completers.answer_file import asking, refuse_remote
 from fedloom.contracts.evaluation import Completer, Completion, Sampling
 from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 from fedloom.synthesis.judging import judge_prompts, rating, safe
@@ -44,12 +43,8 @@ class Judge(Filter):
 
     def check(self) -> None:
         """Refuse to show private text to another machine unasked."""
-        if (host := self.completer.remote()) and not self.allow_remote:
-            raise ConfigError(
-                f"completer: '{self.completer.name}' answers on {host}, and a judge is shown what was made of private "
-                "data; take a completer on this machine, or set allow_remote = true, by which every prompt is in the "
-                "ledger."
-            )
+        what = "a judge is shown what was made of private data"
+        refuse_remote("completer", self.completer, what, allowed=self.allow_remote)
 
     def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict and what was said for each candidate by itself; what was asked before is looked up."""
