@@ -159,7 +159,7 @@ BUDGET = {
     "base": 1_350,
     "benchmark": 2_700,
     "cli": 1_300,
-    "completers": 1_190,
+    "completers": 1_210,
     "contracts": 2_470,
     "data": 2_790,
     "diversity": 1_100,

@@ -9,12 +9,13 @@ import pytest
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import lookup, names
+from fedloom.base.shares import by_largest_remainder
 from fedloom.contracts.examples import Chat, Document, Preference, Turn
 from fedloom.contracts.federated import Partition
 from fedloom.data.card import effective_number, gini, partition_card
 from fedloom.data.holdout import hold_out
 from fedloom.data.partitions._deal import dirichlet
-from fedloom.data.partitions.cut import ByLength, Iid, QuantitySkew, _apportion
+from fedloom.data.partitions.cut import ByLength, Iid, QuantitySkew
 from fedloom.data.partitions.dirichlet import Dirichlet
 from fedloom.data.partitions.natural import ByFile, ByKey
 from fedloom.data.sources.file import File
@@ -165,7 +166,7 @@ def test_quantity_skew_content_is_iid():
 
 
 def test_shares_are_rounded_by_the_largest_remainders():
-    assert _apportion(3, [0.5, 0.3, 0.2]) == [1, 1, 1]
+    assert by_largest_remainder(3, [1.5, 0.9, 0.6]) == [1, 1, 1]
 
 
 def test_extreme_quantity_skew_leaves_one_example_each():

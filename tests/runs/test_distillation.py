@@ -211,16 +211,9 @@ def test_a_teacher_on_another_machine_is_refused_unless_it_is_allowed(tmp_path, 
     found = ended(run_of(teacher=far, allow_remote=True), tmp_path / "run")
     told = {line["what"]: line["bytes"] for line in logs(found)["ledger.jsonl"] if "server, " in line["what"]}
     asked = [json.loads(one) for one in (folder_of(found) / "answers.jsonl").read_text().splitlines()]
-    assert (
-        told
-        == {
-            f"server, knowledge: prompt {one['key'][:16]} to models.example": sum(
-                len(text.encode()) for _, text in one["prompt"]
-            )
-            for one in asked
-        }
-        and len(told) == 4
-    )
+    sizes = {one["key"][:16]: sum(len(text.encode()) for _, text in one["prompt"]) for one in asked}
+    assert told == {f"server, knowledge: prompt {key} to models.example": n for key, n in sizes.items()}
+    assert len(told) == 4
 
 
 def test_no_prompt_holds_a_private_record(tmp_path, seeds):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
+from fedloom.base.shares import by_largest_remainder
 from fedloom.contracts.synthesis import Allocator
 
 __all__ = ["apportioned", "dealt_by_kind"]
@@ -19,13 +20,7 @@ def apportioned(total: int, weights: Sequence[int | Fraction]) -> list[int]:
         return []
     whole = sum(weights)
     shares = [Fraction(total) * weight / whole if whole else Fraction(total, len(weights)) for weight in weights]
-    dealt = [int(share) for share in shares]
-    order = sorted(
-        range(len(shares)), key=lambda at: dealt[at] - shares[at]
-    )  # stable: of equal rests the earlier first
-    for at in order[: total - sum(dealt)]:
-        dealt[at] += 1
-    return dealt
+    return by_largest_remainder(total, shares)
 
 
 def dealt_by_kind(total: int, kinds: Sequence[str], allocator: Allocator) -> list[int]:

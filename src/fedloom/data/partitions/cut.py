@@ -6,6 +6,7 @@ from random import Random
 from typing import Literal
 
 from fedloom.base.plugin import Positive, plugin
+from fedloom.base.shares import by_largest_remainder
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Partition
 from fedloom.data.partitions._deal import check_counts, client_names, dirichlet
@@ -76,20 +77,13 @@ class QuantitySkew(Cut):
 
     def sizes(self, n_examples: int, n_clients: int, rng: Random) -> list[int]:
         """Return sizes of at least one that sum to `n_examples`."""
-        return [1 + size for size in _apportion(n_examples - n_clients, self._shares(n_clients, rng))]
+        rest = n_examples - n_clients
+        return [
+            1 + size for size in by_largest_remainder(rest, [rest * share for share in self._shares(n_clients, rng)])
+        ]
 
     def _shares(self, n_clients: int, rng: Random) -> list[float]:
         if self.law == "dirichlet":
             return dirichlet([self.alpha] * n_clients, rng)
         weights = [rng.lognormvariate(0, self.sigma) for _ in range(n_clients)]
         return [weight / sum(weights) for weight in weights]
-
-
-def _apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """Return whole numbers that sum to `total`, nearest to total * shares by the largest remainders."""
-    exact = [total * share for share in shares]
-    sizes = [int(value) for value in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda k: sizes[k] - exact[k])
-    for k in by_remainder[: total - sum(sizes)]:
-        sizes[k] += 1
-    return sizes
