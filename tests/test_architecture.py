@@ -283,3 +283,32 @@ def test_no_shipped_file_names_a_path_of_a_machine():
     assert not [
         name for name, text in texts.items() if name != own and re.search(r"(?<![\w.])/(root|work|home)/", text)
     ]
+
+
+def called(path, name):
+    """The lines of a module that call something of that name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            function = node.func
+            own = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            if own == name:
+                yield f"{name} in line {node.lineno}"
+
+
+def test_generators_are_asked_and_filters_carried_out_in_one_place_each():
+    """Stages of all kinds share them: who opens a completer, who walks a chain, who draws clients."""
+    homes = {
+        "opened": {"fedloom.completers.answer_file"},
+        "judged": {"fedloom.synthesis.record", "fedloom.synthesis.distilling"},
+        "drawn_clients": {"fedloom.federated.rounds", "fedloom.runs.budgets"},
+    }
+    for name, allowed in homes.items():
+        found = {module_name(path) for path in FILES if list(called(path, name))}
+        assert found == allowed, name
+
+
+def test_documents_give_no_figures_of_systems_whose_papers_nobody_has_read():
+    texts = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    lines = [line for path in texts for line in path.read_text().splitlines()]
+    told = [line for line in lines if re.search(r"U2S|FedGC", line) and re.search(r"\d\s?(%|percent|points)", line)]
+    assert not told
