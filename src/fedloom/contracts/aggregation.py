@@ -6,17 +6,34 @@ Shape letters as in `contracts`: N rows of a round, P numbers in a row.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from fedloom.base.errors import DataError, TrainingError
+from fedloom.base.errors import ConfigError, DataError, TrainingError
 from fedloom.base.plugin import Family
 from fedloom.base.rows import RowMatrix, check_row, is_finite
 from fedloom.base.tree import Layout, Tree
+from fedloom.contracts.local_settings import LocalSettings
 
-__all__ = ["Accumulator", "Aggregate", "Aggregator", "Frame"]
+__all__ = ["SHARE", "Accumulator", "Aggregate", "Aggregator", "Frame", "Server"]
+
+SHARE = "share"
+"""Name of the score that says which share of the aggregate a row has, for rules that give rows shares."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a server has besides rows: the model, the run's task, and how its clients train."""
+
+    model: Any
+    """A `contracts.model.Model`."""
+    task: Any
+    """A `contracts.federated.Task`."""
+    local: LocalSettings
+    lr: float
+    """The clients' learning rate of this round."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,12 @@ class Frame:
     """Who sent each row, in the order of the rows; empty before any has come."""
     state: Tree = field(default_factory=dict[str, Tensor])
     """What the aggregator kept at the end of the round before."""
+    population: tuple[str, ...] = ()
+    """All clients of the training, in their order."""
+    seed: int = 0
+    round: int = 0
+    server: Server | None = None
+    """For a rule that `looks`; a round's other rules, and tests of rows alone, have none."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,8 @@ class Aggregator(Family):
     """Whether the server sees the sum of the rows only (secure aggregation), which no lossy codec survives."""
     changes_basis: ClassVar[bool] = False
     """Whether a number of the row may mean something else in the next round, so that nothing may remember it."""
+    looks: ClassVar[bool] = False
+    """Whether it asks the model itself, on texts that the server holds (`Frame.server`)."""
 
     @abstractmethod
     def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
@@ -81,6 +106,25 @@ class Aggregator(Family):
 
     def check_layout(self, layout: Layout) -> None:
         """Refuse rows of this layout with ConfigError if they cannot be aggregated; asked before the first step."""
+
+    def least_rows(self) -> int:
+        """Return the fewest rows of which what the rule promises holds; a round of fewer is refused."""
+        return 1
+
+    def check_count(self, n_rows: int) -> None:
+        """Refuse so few rows with ConfigError; asked before the run starts too, where it takes too few clients."""
+        if n_rows < self.least_rows():
+            raise ConfigError(
+                f"aggregator: '{self.name}' with these settings needs {self.least_rows()} rows in a round, found "
+                f"{n_rows}: raise clients_per_round, let it bear fewer attackers, or take a rule that holds for fewer."
+            )
+
+    def require(self, model: Any, task: Any) -> None:
+        """Refuse, before anything is trained, what would stop it: a file, a model or a task that it cannot ask."""
+
+    def public_texts(self) -> Mapping[str, str]:
+        """Return public texts, by id, that it judges rows by: none of them may be measured by."""
+        return {}
 
     def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the aggregate with what was measured and what is kept: for a rule that has either."""

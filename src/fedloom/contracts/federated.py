@@ -19,7 +19,7 @@ from torch import Tensor
 from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Layout, Slots, Tree
-from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame
+from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame, Server
 from fedloom.contracts.data import Partition, Source
 from fedloom.contracts.evaluation import CorpusMetric, Metric
 from fedloom.contracts.examples import Chat, Document
@@ -57,6 +57,7 @@ __all__ = [
     "PrivacyBudget",
     "Report",
     "Rule",
+    "Server",
     "ServerOpt",
     "Shard",
     "Sink",

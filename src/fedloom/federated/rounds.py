@@ -9,7 +9,7 @@ from a saved state equals round r of an unbroken run bit for bit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import torch
@@ -20,7 +20,7 @@ from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.rows import is_finite
 from fedloom.base.tree import Layout, Slots, Tree
-from fedloom.contracts.federated import Accumulator, Aggregate, Carrier, Frame, Job, Local, Plan, Report
+from fedloom.contracts.federated import Accumulator, Aggregate, Carrier, Frame, Job, Local, Plan, Report, Server
 from fedloom.federated.client import learning_rate
 
 __all__ = [
@@ -146,17 +146,23 @@ def ended(plan: Plan, state: State) -> bool:
 
 
 def step(
-    plan: Plan, state: State, carrier: Carrier, *, closed: Callable[[Sequence[str]], None] = lambda _: None
+    plan: Plan,
+    state: State,
+    carrier: Carrier,
+    *,
+    closed: Callable[[Sequence[str]], None] = lambda _: None,
+    server: Server | None = None,
 ) -> tuple[State, RoundRecord]:
     """Return the state after one more round, and the round's record; clients without budget are not asked.
 
     Some of the clients asked may be missing among the reports, as far as `plan.min_clients` allows: they count as not
     sampled, but what they may have spent of their privacy is spent. `closed` is told who came before rows are merged:
-    a round that is made again has to be made with the same clients. Raises TrainingError where too few came.
+    a round that is made again has to be made with the same clients. `server` is for an aggregator that looks at the
+    model; its learning rate is the round's. Raises TrainingError where too few came.
     """
     sampled = [client for client in sample_clients(plan, state.round) if _remaining(plan, state, client) > 0]
     lr = learning_rate(plan.local, round=state.round, rounds=plan.rounds)
-    intake = _Intake(plan, state)
+    intake = _Intake(plan, state, replace(server, lr=lr) if server else None)
     memory: dict[str, Slots] = dict(state.memory)
     records: list[ClientRecord] = []
     for report in carrier(_jobs(plan, state, sampled, lr)):
@@ -258,8 +264,8 @@ class _Intake:
     Slots that a rule wants uniform are aggregated apart, with equal weights.
     """
 
-    def __init__(self, plan: Plan, state: State) -> None:
-        self._plan, self._state = plan, state
+    def __init__(self, plan: Plan, state: State, server: Server | None) -> None:
+        self._plan, self._state, self._server = plan, state, server
         self._unit = plan.mechanism.covers()
         budget = plan.budgets.get("")
         expected = budget.rate * len(plan.clients) if budget else 0.0
@@ -299,6 +305,10 @@ class _Intake:
                 layout.only(apart, inside=name == "uniform").named_after(self._plan.layout),
                 self._state.params_P,
                 state=self._state.history.get(name, {}),
+                population=self._plan.clients,
+                seed=self._plan.seed,
+                round=self._state.round,
+                server=self._server,
             )
             self._parts[name] = (columns_P, self._plan.aggregator.accumulator(frame))
 

@@ -97,7 +97,7 @@ def trained(ready: Prepared, stage: Stage, directory: RunDirectory) -> Iterator[
     carrier = ready.run.engine.resolved(stage.work, n_clients=plan.clients_per_round).start(stage.work)
     state = begin(plan, flatten(ready.shared).cpu())
     while not ended(plan, state):
-        state, record = step(plan, state, carrier)
+        state, record = step(plan, state, carrier, server=stage.server)
         told: Told = ()
         if is_due(ready, stage, state):
             state, told = refined(ready, stage, state, directory)

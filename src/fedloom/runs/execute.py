@@ -184,7 +184,8 @@ def _train(
         record = None
         if not unrefined:
             write_ahead(directory, plan, state)
-            state, record = step(plan, state, carrier, closed=partial(attendance.close, state.round))
+            closed = partial(attendance.close, state.round)
+            state, record = step(plan, state, carrier, closed=closed, server=stage.server)
             directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
             directory.append("ledger.jsonl", round_lines(record, stage, state))
             audit_log.close(record)

@@ -100,6 +100,8 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     own = run.as_baseline() if run.protocol.baseline else run
     groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
     stages = tuple(stage_of(own, group, loaded, budgets) for group in groups)
+    for stage in stages:
+        stage.plan.aggregator.check_count(stage.plan.clients_per_round)
     return Prepared(
         **vars(loaded),
         run=run,
@@ -174,6 +176,7 @@ def _loaded(run: TuningRun) -> Loaded:
     _check_ranks(run, layout)
     if shared:
         run.aggregator.check_layout(Layout.of({"delta": shared}))
+        run.aggregator.require(model, run.task)
     for refinement in () if run.protocol.baseline else run.refine:
         refinement.require(model, run.task, shared)
     start = _start(model, lineage)
@@ -192,8 +195,8 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
 
 
 def _refuse_known_questions(run: TuningRun, division: Division) -> None:
-    """Refuse public texts of stages that what is measured repeats."""
-    publics = [one.public_texts() for one in (*run.prepare, *run.refine)]
+    """Refuse public texts of stages, or of a rule that judges rows by them, that what is measured repeats."""
+    publics = [one.public_texts() for one in (*run.prepare, *run.refine, run.aggregator)]
     publics.append({row.id: f"{row.instruction}\n{row.response}" for row in _shown(run)})
     if not any(publics):
         return

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.federated import Model, Plan, PrivacyBudget, Work
+from fedloom.contracts.federated import Model, Plan, PrivacyBudget, Server, Work
 from fedloom.contracts.lineage import Lineage
 from fedloom.runs.tuning import TuningRun
 
@@ -41,6 +41,12 @@ class Stage:
     def plan(self) -> Plan:
         """What server and clients agree on."""
         return self.work.plan
+
+    @property
+    def server(self) -> Server | None:
+        """What the server looks at beside rows, where the aggregator does."""
+        work, local = self.work, self.plan.local
+        return Server(work.model, work.task, local, local.lr) if self.plan.aggregator.looks else None
 
 
 def stage_of(
