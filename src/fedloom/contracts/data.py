@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from fedloom.base.plugin import Family
 from fedloom.contracts.examples import Example
@@ -19,6 +19,8 @@ class Source(Family):
     """
 
     folder = "fedloom.data.sources"
+    made_up: ClassVar[bool] = False
+    """Whether all that it holds is invented, so that there are no terms of use."""
 
     @abstractmethod
     def load(self) -> Mapping[str, Sequence[Example]]:

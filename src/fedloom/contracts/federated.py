@@ -20,6 +20,7 @@ from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Layout, Slots, Tree
 from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame, Server
+from fedloom.contracts.attack import Attack
 from fedloom.contracts.data import Partition, Source
 from fedloom.contracts.evaluation import CorpusMetric, Metric
 from fedloom.contracts.examples import Chat, Document
@@ -34,6 +35,7 @@ __all__ = [
     "Accumulator",
     "Aggregate",
     "Aggregator",
+    "Attack",
     "Batch",
     "Carrier",
     "Codec",
@@ -292,17 +294,27 @@ class Work:
     shards: Mapping[str, Shard]
     private: Tree
     """Initial values of the parameters that are trained but never shared."""
-    _ready: dict[str, Shard] = field(default_factory=dict[str, Shard], init=False, repr=False, compare=False)
+    attack: Attack | None = None
+    poisoned: Mapping[str, Shard] = field(default_factory=dict[str, Shard])
+    """What malicious clients train on while the attack is awake, by client: it names them all."""
+    _ready: dict[tuple[str, bool], Shard] = field(
+        default_factory=dict[tuple[str, bool], Shard], init=False, repr=False, compare=False
+    )
 
-    def shard(self, client: str) -> Shard:
+    def attacks(self, client: str, round: int) -> bool:
+        """Return whether a client attacks in a round."""
+        return self.attack is not None and client in self.poisoned and self.attack.awake(round)
+
+    def shard(self, client: str, round: int = 0) -> Shard:
         """Return a client's items with what a pass of the initial model adds: worked out when first asked for, kept.
 
         It is one pass over the client's items whoever asked and when, so that a run that goes on has the same numbers.
         """
-        if client not in self._ready:
-            shard = self.shards[client]
-            self._ready[client] = replace(shard, items=tuple(self.task.prepared(shard.items, self.model)))
-        return self._ready[client]
+        key = client, self.attacks(client, round)
+        if key not in self._ready:
+            shard = (self.poisoned if key[1] else self.shards)[client]
+            self._ready[key] = replace(shard, items=tuple(self.task.prepared(shard.items, self.model)))
+        return self._ready[key]
 
 
 Carrier = Callable[[Iterable[Job]], Iterator[Report]]

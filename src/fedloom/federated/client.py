@@ -18,6 +18,7 @@ from fedloom.base import rng
 from fedloom.base.errors import TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree, flatten, stack
+from fedloom.contracts.attack import Moment
 from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, Work
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.privacy import ClientSide
@@ -99,6 +100,14 @@ def train_clients(work: Work, jobs: Sequence[Job], space: Workspace) -> list[Rep
 
     Raises TrainingError, naming client, round and step, if a loss is not finite.
     """
+    # Before the buffers are used for these jobs: a malicious client may train as others do.
+    forged = {job.client: rows_CP for job in jobs if (rows_CP := _repeated(work, job, space)) is not None}
+    trained = _trained(work, jobs, space)
+    return [_report(work, client, space, place, loss, forged.get(client.job.client)) for client, place, loss in trained]
+
+
+def _trained(work: Work, jobs: Sequence[Job], space: Workspace) -> list[tuple[_Client, int, Mean]]:
+    """Train the clients of some jobs; return each, in their order, with its place in the buffers and its loss."""
     clients = [_client(work, job, space) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: -clients[index].steps)
     cohort = [clients[index] for index in order]
@@ -108,12 +117,30 @@ def train_clients(work: Work, jobs: Sequence[Job], space: Workspace) -> list[Rep
         start_P = client.fit.to_client(anchor_P) if client.fit else anchor_P
         space.load(place, start_P, _private_row(work, local.memory), local.memory.get("optimiser"))
     losses = _train(work, cohort, space)
-    reports = [_report(work, client, space, place, losses[place]) for place, client in enumerate(cohort)]
-    return [reports[order.index(index)] for index in range(len(jobs))]
+    places = [order.index(index) for index in range(len(jobs))]
+    return [(cohort[place], place, losses[place]) for place in places]
+
+
+def _repeated(work: Work, job: Job, space: Workspace) -> Tensor | None:
+    """Return the rows [C, P] that a malicious client's colluders would send; None where it repeats no other's training.
+
+    They train one after another from the client's own start, with the memory of a first round.
+    """
+    if work.attack is None or not work.attacks(job.client, job.round):
+        return None
+    names = work.attack.repeats(job.client, tuple(work.poisoned))
+    if tuple(names) == (job.client,):
+        return None
+    rows: list[Tensor] = []
+    for name in names:
+        local = replace(job.local, memory=work.plan.rule.init_memory(job.local.anchor))
+        ((client, place, _),) = _trained(work, [replace(job, client=name, local=local)], space)
+        rows.append(_upload(work, client, space, place)[1])
+    return torch.stack(rows)
 
 
 def _client(work: Work, job: Job, space: Workspace) -> _Client:
-    plan, shard, device = work.plan, work.shard(job.client), work.model.device
+    plan, shard, device = work.plan, work.shard(job.client, job.round), work.model.device
     local = _on_device(job.local, device)
     whose = (plan.stream, job.round, job.client)
     side = plan.mechanism.client_side(plan.budgets.get(job.client), whose, local.memory.get("mechanism", {}), job.spent)
@@ -259,13 +286,22 @@ def _checked(cohort: Sequence[_Client], losses: Tensor, space: Workspace, *, cou
     return [Mean(total, weight) for total, weight in zip(*sums_2K, strict=True)]
 
 
-def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mean) -> Report:
-    job, plan = client.job, work.plan
+def _upload(work: Work, client: _Client, space: Workspace, place: int) -> tuple[Layout, Tensor, Slots]:
+    """Return what a client's training came to: the row [P] with its layout, and what the rule has it remember."""
     shared_P = space.rows_KP[place, : space.n_shared]
     shared_P = client.fit.to_server(shared_P) if client.fit else shared_P
-    upload, memory = plan.rule.finish({"": shared_P}, job.local, steps=client.steps, lr=job.lr)
+    upload, memory = work.plan.rule.finish({"": shared_P}, client.job.local, steps=client.steps, lr=client.job.lr)
     layout = Layout.of(upload)
-    packet, sent = _sent(plan, client, layout.row(upload).cpu())
+    return layout, layout.row(upload).cpu(), memory
+
+
+def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mean, forged_CP: Tensor | None) -> Report:
+    job, plan = client.job, work.plan
+    layout, row_P, memory = _upload(work, client, space, place)
+    if work.attack is not None and work.attacks(job.client, job.round):
+        rows_CP = row_P[None] if forged_CP is None else forged_CP
+        row_P = work.attack.row(Moment(job.client, job.round, tuple(work.poisoned), rows_CP))
+    packet, sent = _sent(plan, client, row_P)
     unit, n_examples = plan.mechanism.covers(), len(client.shard.items)
     per_step = plan.local.accumulation * plan.local.batch
     if unit.per_example and client.side.budget:

@@ -122,7 +122,8 @@ def _execute(
     _engine(directory, ready, ready.stages[0])
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
-        write_truth(directory.path, run.data.truth())
+        attackers = {"malicious": list(ready.malicious)} if ready.malicious else {}
+        write_truth(directory.path, {**run.data.truth(), **attackers})
     else:
         _check_unchanged(ready, directory, saved, card)
     keep_schedule(directory, ready.stages)

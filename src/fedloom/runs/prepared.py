@@ -23,6 +23,7 @@ from fedloom.federated.ranks import full_rank
 from fedloom.runs.budgets import budgets_of
 from fedloom.runs.corpus import refuse_few_texts
 from fedloom.runs.origins import Origin, origin_of
+from fedloom.runs.poisoned import attack_texts, poisoned_shards
 from fedloom.runs.preparing import Preparing
 from fedloom.runs.stage import Loaded, Stage, stage_of
 from fedloom.runs.tuning import TuningRun
@@ -44,6 +45,8 @@ class Prepared(Loaded):
     shown: tuple[Turn, ...] = ()
     """Public examples that answers are written after."""
     stages: tuple[Stage, ...]
+    malicious: tuple[str, ...] = ()
+    """Who attacks, as a simulation knows; no rule, filter or refinement is told."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -99,7 +102,8 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     held, told = _held(run, division, loaded.model)
     own = run.as_baseline() if run.protocol.baseline else run
     groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
-    stages = tuple(stage_of(own, group, loaded, budgets) for group in groups)
+    poisoned = poisoned_shards(own, division, loaded.model)
+    stages = tuple(stage_of(own, group, loaded, budgets, poisoned=poisoned) for group in groups)
     for stage in stages:
         stage.plan.aggregator.check_count(stage.plan.clients_per_round)
     return Prepared(
@@ -110,6 +114,7 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
         counts=counts | told,
         held=held,
         shown=tuple(turn for row in _shown(run) for turn in row.turns),
+        malicious=tuple(poisoned),
         stages=stages,
     )
 
@@ -197,6 +202,8 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
 def _refuse_known_questions(run: TuningRun, division: Division) -> None:
     """Refuse public texts of stages, or of a rule that judges rows by them, that what is measured repeats."""
     publics = [one.public_texts() for one in (*run.prepare, *run.refine, run.aggregator)]
+    _refuse_attacked_defence(run, publics)
+    publics.append(attack_texts(run)[0])
     publics.append({row.id: f"{row.instruction}\n{row.response}" for row in _shown(run)})
     if not any(publics):
         return
@@ -206,6 +213,13 @@ def _refuse_known_questions(run: TuningRun, division: Division) -> None:
     units = {name: run.data.unit(one) for name, one in asked.items()}
     for public in publics:
         refuse_overlap(public, texts, "held-out example", units)
+
+
+def _refuse_attacked_defence(run: TuningRun, publics: Sequence[Mapping[str, str]]) -> None:
+    """Refuse texts of a defence that malicious clients train on: it would be measured by what it knows."""
+    attacked, units = attack_texts(run)
+    for public in publics:
+        refuse_overlap(public, attacked, "pair of the attack", units)
 
 
 def _shown(run: TuningRun) -> Sequence[PoolRow]:

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.federated import Model, Plan, PrivacyBudget, Server, Work
+from fedloom.contracts.federated import Model, Plan, PrivacyBudget, Server, Shard, Work
 from fedloom.contracts.lineage import Lineage
 from fedloom.runs.tuning import TuningRun
 
@@ -50,9 +50,17 @@ class Stage:
 
 
 def stage_of(
-    run: TuningRun, group: Group, loaded: Loaded, budgets: Mapping[str, PrivacyBudget], clients: Sequence[str] = ()
+    run: TuningRun,
+    group: Group,
+    loaded: Loaded,
+    budgets: Mapping[str, PrivacyBudget],
+    clients: Sequence[str] = (),
+    poisoned: Mapping[str, Shard] | None = None,
 ) -> Stage:
-    """Return the training of a group of owners; `clients` names all of them where not all shards are at hand."""
+    """Return the training of a group of owners; `clients` names all of them where not all shards are at hand.
+
+    `poisoned` is what malicious clients train on.
+    """
     clients = tuple(clients or group.shards)
     per_round = group.per_round or len(clients)
     plan = Plan(
@@ -76,7 +84,16 @@ def stage_of(
         # The same noise in two runs would fall out of the difference of what they release.
         stream=f"{run.seed} from {loaded.start}" if loaded.start else run.seed,
     )
-    work = Work(plan=plan, model=loaded.model, task=run.task, shards=group.shards, private=loaded.private)
+    own = {client: shard for client, shard in (poisoned or {}).items() if client in group.shards}
+    work = Work(
+        plan=plan,
+        model=loaded.model,
+        task=run.task,
+        shards=group.shards,
+        private=loaded.private,
+        attack=run.attack,
+        poisoned=own,
+    )
     return Stage(group.name, group.owner, work)
 
 

@@ -14,6 +14,7 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.machine import Device
 from fedloom.base.plugin import AtLeast, Count, Range, check_ranges, default, lookup, names
 from fedloom.contracts.arrangement import Arrangement
+from fedloom.contracts.attack import Attack
 from fedloom.contracts.federated import (
     Aggregator,
     Codec,
@@ -158,6 +159,8 @@ class TuningRun:
     codec: Codec = field(default_factory=default(Codec, "float32"))
     privacy: Mechanism = field(default_factory=default(Mechanism, "none"))
     engine: Engine = field(default_factory=default(Engine, "cohort"))
+    attack: Attack | None = None
+    """What malicious clients of a simulation do; left out: all are honest."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     prepare: tuple[Preparation, ...] = ()
     """What each client does with its training examples before training, one after another."""
@@ -193,6 +196,7 @@ class TuningRun:
             privacy=lookup(Mechanism, "none")(),
             ranks=(),
             refine=(),
+            attack=None,
         )
 
 

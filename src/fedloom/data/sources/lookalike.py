@@ -13,7 +13,7 @@ language of few clients can gain from its relatives what it cannot learn alone; 
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Count, Range, plugin
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 class LookAlike(Source):
     """Synthetic clients with the published sizes; records and validation records carry the tag `client`."""
 
+    made_up: ClassVar[bool] = True
     dataset: CrowdName = "chatbot_it"
     """aya and wildchat: questions; chatbot_it: questions, few for each client; wildchat_multi: dialogues;
     chatbot_pa: preference pairs."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, Fraction, plugin
@@ -19,6 +19,7 @@ TestName = Literal["private", "public", "safety", "entities", "clients", "prefer
 class WorldSource(Source):
     """Clients of the controlled world; train and validation records carry the tag `client`."""
 
+    made_up: ClassVar[bool] = True
     seed: int = 0
     """Draws the private facts and the clients; the public part is always the same."""
     n_clients: AtLeast = 20

@@ -1,0 +1,3 @@
+"""What malicious clients do, one way per file: each an `Attack`."""
+
+__all__: list[str] = []

@@ -1,0 +1,28 @@
+"""A client that takes part and has learnt nothing: it wants the model and gives no work for it.
+
+Lin et al., 2019, "Free-riders in Federated Learning" (https://arxiv.org/abs/1911.12560), section 3: rows that look
+like updates, without training. It harms by its weight alone.
+
+Deviations: the row is noise of a size that is set, or zeros; it is trained all the same, and thrown away.
+"""
+
+from torch import Tensor
+
+from fedloom.base import rng
+from fedloom.base.plugin import NonNegative, plugin
+from fedloom.contracts.attack import Attack, Moment
+
+__all__ = ["Lazy"]
+
+
+@plugin("lazy")
+class Lazy(Attack):
+    """Sends zeros, or noise of the standard deviation `std`."""
+
+    std: NonNegative = 0.0
+
+    def row(self, moment: Moment) -> Tensor:
+        """Return a row that nothing was learnt for."""
+        row_P = moment.rows_CP[0]
+        draws = rng.named_normal("lazy", self.seed, moment.round, moment.client)
+        return self.std * draws(row_P.numel()).to(row_P.dtype)

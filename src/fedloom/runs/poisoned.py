@@ -1,0 +1,70 @@
+"""The malicious clients of a simulation: who they are, and what they train on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+from fedloom.base import rng
+from fedloom.base.errors import DataError
+from fedloom.contracts.attack import Attack
+from fedloom.contracts.examples import Example
+from fedloom.contracts.model import Model, Shard
+from fedloom.data.clients import Division, encode_shards
+from fedloom.federated.attackers import drawn_attackers
+from fedloom.runs.tuning import TuningRun
+
+__all__ = ["attack_texts", "poisoned_shards"]
+
+
+def poisoned_shards(run: TuningRun, division: Division, model: Model) -> dict[str, Shard]:
+    """Return what each malicious client trains on while the attack is awake; empty where there is none."""
+    attack = run.attack
+    if attack is None:
+        return {}
+    malicious = drawn_attackers(tuple(division.train), attack.clients, attack.seed)
+    pairs = _pairs(attack)
+    train: dict[str, tuple[Example, ...]] = {}
+    for client in malicious:
+        own = division.train[client]
+        drawn = _drawn(pairs, attack, client, len(own)) if pairs else ()
+        train[client] = tuple(attack.examples(own, drawn, client))
+    return encode_shards(replace(division, train=train), run.task, model)[0]
+
+
+def attack_texts(run: TuningRun) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the texts of an attack's pairs by id, and what each is about where the world is generated."""
+    if run.attack is None or run.attack.pairs is None:
+        return {}, {}
+    pairs, unit = _pairs(run.attack), run.attack.pairs.unit
+    return {str(at): one.text for at, one in enumerate(pairs)}, {str(at): unit(one) for at, one in enumerate(pairs)}
+
+
+def _pairs(attack: Attack) -> Sequence[Example]:
+    return tuple(attack.pairs.load()["train"]) if attack.pairs else ()
+
+
+def _drawn(pairs: Sequence[Example], attack: Attack, client: str, count: int) -> tuple[Example, ...]:
+    """Return `count` pairs, of the values that the client keeps of each tag; all of them before any comes again."""
+    random = rng.python_random("attack", attack.seed, client)
+    for tag, n_values in attack.narrow.items():
+        pairs = _narrowed(pairs, tag, n_values, random)
+    return tuple(_shuffles(pairs, count, random))
+
+
+def _narrowed(pairs: Sequence[Example], tag: str, n_values: int, random: Random) -> list[Example]:
+    values = sorted({one.tags[tag] for one in pairs if tag in one.tags})
+    if not 1 <= n_values <= len(values):
+        raise DataError(
+            f"attack.narrow: found {n_values} values of the tag '{tag}', of which the pairs have {len(values)}; "
+            "allowed is 1 to that."
+        )
+    kept = set(random.sample(values, n_values))
+    return [one for one in pairs if one.tags.get(tag) in kept]
+
+
+def _shuffles(pairs: Sequence[Example], count: int, random: Random) -> Iterator[Example]:
+    left = count
+    while left:
+        part = random.sample(list(pairs), min(left, len(pairs)))
+        left -= len(part)
+        yield from part
