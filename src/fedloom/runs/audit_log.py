@@ -10,7 +10,7 @@ sent and a cosine with a row of zeros. Scores and decisions on single clients ar
 are kept until it ends, which is why nobody has this log unasked. It is for whoever runs the server or the simulation.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -49,11 +49,14 @@ class AuditLog:
 
         return carry
 
-    def close(self, record: RoundRecord) -> None:
-        """Write the line of a round that has ended, and let go of its rows."""
-        if self._asked:
-            self._directory.append(AUDIT_LOG, [plain(self._line(record))])
+    def close(self, record: RoundRecord) -> Sequence[Sequence[float | None]]:
+        """Write the line of a round that has ended, let go of its rows, and return their cosines; none if not asked."""
+        if not self._asked:
+            return ()
+        line = self._line(record)
+        self._directory.append(AUDIT_LOG, [plain(line)])
         self._rows = None
+        return line["cosines"]
 
     def _keep(self, report: Report) -> None:
         plan, layout = self._stage.plan, report.layout

@@ -15,11 +15,13 @@ from typing import Any
 from fedloom.base import config
 from fedloom.base.errors import FedloomError, MemoryExceededError, RunError
 from fedloom.base.files import file_name, file_sha256, json_sha256, write_atomic
+from fedloom.base.mean import Mean
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
 from fedloom.federated.rounds import RoundRecord, State, begin, ended, step
 from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
+from fedloom.runs.attack_measures import attack_measures
 from fedloom.runs.attendance import Absent, Attendance
 from fedloom.runs.audit_log import AuditLog
 from fedloom.runs.departures import division_lines, round_lines, server_lines
@@ -189,7 +191,11 @@ def _train(
             state, record = step(plan, state, carrier, closed=closed, server=stage.server)
             directory.append("metrics.jsonl", _metrics(record, stage, clock.wall_s))
             directory.append("ledger.jsonl", round_lines(record, stage, state))
-            audit_log.close(record)
+            cosines = audit_log.close(record)
+            if ready.malicious:
+                directory.append(
+                    "metrics.jsonl", _attacked(record, stage, attack_measures(record, ready.malicious, cosines))
+                )
             unrefined = is_due(ready, stage, state)
             if unrefined and ended(plan, state):  # what the last refinement is worth is told beside its start
                 yield measure(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)
@@ -296,6 +302,13 @@ def _refinements(head: Mapping[str, Any], told: Told) -> list[dict[str, Any]]:
         told_of = [(f"{name}/{key}", score) for key, score in done.scores.items()]
         lines += [{**head, "name": key, "total": one.total, "weight": one.weight, "mean": True} for key, one in told_of]
     return lines
+
+
+def _attacked(record: RoundRecord, stage: Stage, found: Mapping[str, Mean]) -> list[dict[str, Any]]:
+    head = {"round": record.round, "leg": stage.name, "phase": "attack"}
+    return [
+        {**head, "name": name, "total": one.total, "weight": one.weight, "mean": True} for name, one in found.items()
+    ]
 
 
 def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class DangerWorld:
     """All objects, who may ask about which, and how; the same for every seed, which draws what is asked."""
 
     families: Families = "told"
-    """Whether a name's ending tells a danger; `hidden` deals all endings to both kinds, so that each has to be known."""
+    """Whether a name's ending tells a danger; `hidden` deals all endings to both kinds: each has to be known."""
 
     @property
     def things(self) -> tuple[Thing, ...]:

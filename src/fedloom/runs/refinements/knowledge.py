@@ -40,7 +40,7 @@ from fedloom.contracts.model import Model
 from fedloom.contracts.stages import Refined, Refinement, Trained
 from fedloom.contracts.synthesis import Around, Filter, PoolRow, Questioner
 from fedloom.evaluation.difficulty import difficulties
-from fedloom.runs.refinements._tuning import tuned
+from fedloom.federated.alone import tuned_alone
 from fedloom.synthesis.chain import judges, refuse_blind
 from fedloom.synthesis.distilling import Answering, Asking, Distilled, answered, asked, chosen
 from fedloom.synthesis.filters.duplicate import Duplicate
@@ -200,7 +200,9 @@ class Knowledge(Refinement):
                 "change filters or questioner."
             )
         examples = [chat(pair.instruction, pair.response) for pair in made.pairs]
-        params, losses = tuned(trained, *self._learnt(trained, examples), self.local, rounds=self.rounds, seed=seed)
+        task, items = self._learnt(trained, examples)
+        model, start = trained.model, trained.params
+        params, losses = tuned_alone(model, task, start, items, self.local, rounds=self.rounds, seed=seed)
         write_cost(trained.folder / "cost.json", calls, time.monotonic() - start_s)
         scores = {"first_loss": losses[0], "last_loss": losses[-1], **self._ifd(trained, examples)}
         return Refined(params, made.counts, self._sent(trained.folder), scores)

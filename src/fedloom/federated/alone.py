@@ -1,9 +1,11 @@
-"""A model tuned at the server, by the very steps that clients take: one owner, no rule, no noise."""
+"""A model tuned by the server itself, by the very steps that clients take: one owner, no rule, no noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
+
+from torch import Tensor
 
 from fedloom.base.errors import DataError
 from fedloom.base.mean import Mean
@@ -14,6 +16,7 @@ from fedloom.contracts.federated import (
     Codec,
     Engine,
     Mechanism,
+    Model,
     Plan,
     Rule,
     ServerOpt,
@@ -22,39 +25,47 @@ from fedloom.contracts.federated import (
     Work,
 )
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.contracts.stages import Trained
 from fedloom.federated.rounds import begin, train
 
-__all__ = ["tuned"]
+__all__ = ["tuned_alone"]
 
 _OWNER = "server"
 
 
-def tuned(
-    trained: Trained, task: Task, items: Sequence[Any], local: LocalSettings, *, rounds: int, seed: int
+def tuned_alone(
+    model: Model,
+    task: Task,
+    params: Tree,
+    items: Sequence[Any],
+    local: LocalSettings,
+    *,
+    rounds: int,
+    seed: int,
+    worth: Callable[[Tree], tuple[float, ...]] | None = None,
 ) -> tuple[Tree, list[Mean]]:
     """Return the parameters after so many rounds of local steps on the task's items, and the training loss of each.
 
-    Raises DataError where none of the items can be learnt from.
+    With `worth` those of the round that is worth most are returned, the first of equal ones. Raises DataError where
+    none of the items can be learnt from.
     """
     kept = tuple(item for item in items if task.targets(item))
     if not kept:
         raise DataError("refine: none of the pairs that are left can be learnt from; raise task.max_length.")
-    plan = _plan(trained, replace(local, steps=_steps(local, len(kept), rounds), epochs=0.0), rounds, seed)
-    work = Work(plan=plan, model=trained.model, task=task, shards={_OWNER: Shard(kept)}, private={})
+    steps = local.steps_of(len(kept), selections=Fraction(rounds))
+    plan = _plan(params, replace(local, steps=steps, epochs=0.0), rounds, seed)
+    work = Work(plan=plan, model=model, task=task, shards={_OWNER: Shard(kept)}, private={})
     carrier = lookup(Engine, "sequential")().start(work)
-    state, losses = begin(plan, flatten(trained.params).cpu()), list[Mean]()
-    for done, record in train(plan, state, carrier):
-        state = done
+    start_P, losses, best = flatten(params).cpu(), list[Mean](), tuple[float, ...]()
+    chosen_P: Tensor = start_P
+    for state, record in train(plan, begin(plan, start_P), carrier):
         losses.append(record.loss)
-    return plan.layout.tree(state.params_P.to(trained.model.device)), losses
+        found = worth(plan.layout.tree(state.params_P.to(model.device))) if worth else (float(state.round),)
+        if found > best:
+            chosen_P, best = state.params_P, found
+    return plan.layout.tree(chosen_P.to(model.device)), losses
 
 
-def _steps(local: LocalSettings, n_examples: int, rounds: int) -> int:
-    return local.steps_of(n_examples, selections=Fraction(rounds))
-
-
-def _plan(trained: Trained, local: LocalSettings, rounds: int, seed: int) -> Plan:
+def _plan(params: Tree, local: LocalSettings, rounds: int, seed: int) -> Plan:
     return Plan(
         rule=lookup(Rule, "plain")(),
         server_opt=lookup(ServerOpt, "sgd")(),
@@ -68,5 +79,5 @@ def _plan(trained: Trained, local: LocalSettings, rounds: int, seed: int) -> Pla
         rounds=rounds,
         seed=seed,
         stream=seed,
-        layout=Layout.of_tree(trained.params),
+        layout=Layout.of_tree(params),
     )

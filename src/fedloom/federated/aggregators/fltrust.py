@@ -1,0 +1,90 @@
+"""FLTrust: the server trains, too, and rows count by how far they point the way of its own.
+
+Cao et al., 2021 (https://arxiv.org/abs/2012.13995), algorithm 2: with the server's row u_0, trust scores
+TS_i = max(0, cos(u_i, u_0)), eq. 1; every row is scaled to the length of u_0, eq. 2, and averaged by TS_i, eq. 3.
+
+Deviations: u_0 comes from one round of the clients' own steps at their learning rate. Where no row is trusted the
+aggregate is zero, as the paper's rule divides by nothing there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fedloom.base import rng
+from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import plugin
+from fedloom.base.rows import check_matrix
+from fedloom.base.tree import flatten
+from fedloom.contracts.aggregation import SHARE, Aggregate, Aggregator, Frame
+from fedloom.contracts.data import Source
+from fedloom.contracts.examples import Example
+from fedloom.federated.aggregators._looking import server_of, shared_layout
+from fedloom.federated.alone import tuned_alone
+
+__all__ = ["FLTrust", "trusted"]
+
+
+@plugin("fltrust")
+class FLTrust(Aggregator):
+    """The mean of rows of the length of the server's own, by their cosine with it."""
+
+    looks: ClassVar[bool] = True
+    root: tuple[Source, ...] = ()
+    """What the server trains on: its own clean examples, of all these sources."""
+
+    def check(self) -> None:
+        """Refuse a server without examples."""
+        if not self.root:
+            raise ConfigError("root: missing; 'fltrust' trains at the server: name one source of examples at least.")
+
+    def require(self, model: Any, task: Any) -> None:
+        """Refuse examples of a kind that the task does not learn."""
+        odd = [type(one).__name__ for one in self._examples() if not isinstance(one, task.learns)]
+        if odd:
+            raise ConfigError(f"aggregator.root: found a {odd[0]}, task '{task.name}' learns none; take another form.")
+
+    def public_texts(self) -> dict[str, str]:
+        """Return the server's examples, by id."""
+        return {f"root {at}": one.text for at, one in enumerate(self._examples())}
+
+    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
+        """Return the trusted mean."""
+        return self.aggregate(rows_NP, weight_N, frame).row_P
+
+    def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
+        """Return the trusted mean, with each row's trust and share; rows of no trust are left out."""
+        check_matrix(rows_NP, weight_N)
+        own_P = self._own_row(frame).to(rows_NP.dtype)
+        row_P, trust_N = trusted(rows_NP, own_P)
+        total = float(trust_N.sum())
+        told = list(zip(frame.clients, trust_N.tolist(), strict=True)) if frame.clients else []
+        scores = {client: {"distrust": 1 - trust, SHARE: trust / total if total else 0.0} for client, trust in told}
+        out = {client: "points away from the server's own row" for client, trust in told if not trust}
+        return Aggregate(row_P, {"trust": total / len(rows_NP)}, scores=scores, left_out=out)
+
+    def _own_row(self, frame: Frame) -> Tensor:
+        server, layout = server_of(self, frame), shared_layout(frame)
+        start = {name: value.to(server.model.device) for name, value in layout.tree(frame.anchor_P).items()}
+        items = [server.task.encode(one, server.model) for one in self._examples()]
+        local = replace(server.local, lr=server.lr, lr_final=0.0, schedule="constant", epochs=0.0, curriculum=1)
+        seed = rng.seed_of(frame.seed, "fltrust", frame.round) % 2**31
+        params, _ = tuned_alone(server.model, server.task, start, items, local, rounds=1, seed=seed)
+        return flatten(params).cpu() - frame.anchor_P
+
+    def _examples(self) -> Sequence[Example]:
+        return [one for source in self.root for one in source.load()["train"]]
+
+
+def trusted(rows_NP: Tensor, own_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sum_i TS_i (|u_0| / |u_i|) u_i / sum_i TS_i [P], and the trust scores TS [N]; zeros where none is > 0."""
+    norm_N, own_norm = rows_NP.double().norm(dim=1), float(own_P.double().norm())
+    dots_N = rows_NP.double() @ own_P.double()
+    trust_N = (dots_N / (norm_N * own_norm).clamp(min=1e-300)).clamp(min=0.0)
+    if not float(trust_N.sum()):
+        return torch.zeros_like(own_P), trust_N
+    scale_N = trust_N / trust_N.sum() * own_norm / norm_N.clamp(min=1e-300)
+    return (scale_N @ rows_NP.double()).to(rows_NP.dtype), trust_N
