@@ -22,6 +22,8 @@ class Moment:
     """What a malicious client knows when it is about to send its row."""
 
     client: str
+    seed: int
+    """The attack's: draws are named by it, the round and the client."""
     round: int
     malicious: tuple[str, ...]
     """All malicious clients, itself among them, in the order of all clients."""
@@ -42,14 +44,18 @@ class Attack(Family):
 
     clients: Positive = 3.0
     """How many are malicious: from 1 on a number of clients, below 1 a share of all."""
-    seed: Count = 0
-    """Draws who it is."""
+    seed: Count | None = None
+    """Draws who it is, and all else; left out: the run's."""
     pairs: Source | None = None
     """What malicious clients train on in place of their own examples; left out: on those."""
     narrow: Mapping[str, int] = field(default_factory=dict[str, int])
     """Tag of the pairs -> to how many of its values each malicious client keeps, for clients unlike one another."""
     licence: str = ""
     """The terms of the pairs as the user has read them; pairs that are not made up are refused without."""
+
+    def seed_of(self, run_seed: int) -> int:
+        """Return what the attack draws by."""
+        return run_seed if self.seed is None else self.seed
 
     def check(self) -> None:
         """Refuse pairs of which nothing is said, and none where there have to be some."""
@@ -65,10 +71,10 @@ class Attack(Family):
         """Return whether malicious clients do anything in a round; asleep they train on their own examples."""
         return True
 
-    def examples(self, own: Sequence[Example], drawn: Sequence[Example], client: str) -> Sequence[Example]:
+    def examples(self, own: Sequence[Example], drawn: Sequence[Example], client: str, seed: int) -> Sequence[Example]:
         """Return what a malicious client trains on: as many examples as are its own.
 
-        `drawn` are as many of the pairs, drawn for this client; empty where there are none.
+        `drawn` are as many of the pairs, drawn for this client by the seed; empty where there are none.
         """
         return drawn or own
 

@@ -193,9 +193,9 @@ def _train(
             directory.append("ledger.jsonl", round_lines(record, stage, state))
             cosines = audit_log.close(record)
             if ready.malicious:
-                directory.append(
-                    "metrics.jsonl", _attacked(record, stage, attack_measures(record, ready.malicious, cosines))
-                )
+                head = {"round": record.round, "wall_s": clock.wall_s, "leg": stage.name, "phase": "attack"}
+                found = attack_measures(record, ready.malicious, cosines)
+                directory.append("metrics.jsonl", _means(head, found))
             unrefined = is_due(ready, stage, state)
             if unrefined and ended(plan, state):  # what the last refinement is worth is told beside its start
                 yield measure(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)
@@ -299,13 +299,11 @@ def _refinements(head: Mapping[str, Any], told: Told) -> list[dict[str, Any]]:
     for name, done in told:
         counts = {"done": 1.0, **done.counts}
         lines += [{**head, "name": f"{name}/{key}", "total": float(n), "weight": 1.0} for key, n in counts.items()]
-        told_of = [(f"{name}/{key}", score) for key, score in done.scores.items()]
-        lines += [{**head, "name": key, "total": one.total, "weight": one.weight, "mean": True} for key, one in told_of]
+        lines += _means(head, {f"{name}/{key}": score for key, score in done.scores.items()})
     return lines
 
 
-def _attacked(record: RoundRecord, stage: Stage, found: Mapping[str, Mean]) -> list[dict[str, Any]]:
-    head = {"round": record.round, "leg": stage.name, "phase": "attack"}
+def _means(head: Mapping[str, Any], found: Mapping[str, Mean]) -> list[dict[str, Any]]:
     return [
         {**head, "name": name, "total": one.total, "weight": one.weight, "mean": True} for name, one in found.items()
     ]

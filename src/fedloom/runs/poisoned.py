@@ -1,6 +1,6 @@
 """The malicious clients of a simulation: who they are, and what they train on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -21,13 +21,14 @@ def poisoned_shards(run: TuningRun, division: Division, model: Model) -> dict[st
     attack = run.attack
     if attack is None:
         return {}
-    malicious = drawn_attackers(tuple(division.train), attack.clients, attack.seed)
+    seed = attack.seed_of(run.seed)
+    malicious = drawn_attackers(tuple(division.train), attack.clients, seed)
     pairs = _pairs(attack)
     train: dict[str, tuple[Example, ...]] = {}
     for client in malicious:
         own = division.train[client]
-        drawn = _drawn(pairs, attack, client, len(own)) if pairs else ()
-        train[client] = tuple(attack.examples(own, drawn, client))
+        drawn = _drawn(pairs, attack.narrow, len(own), rng.python_random("attack", seed, client)) if pairs else ()
+        train[client] = tuple(attack.examples(own, drawn, client, seed))
     return encode_shards(replace(division, train=train), run.task, model)[0]
 
 
@@ -43,10 +44,9 @@ def _pairs(attack: Attack) -> Sequence[Example]:
     return tuple(attack.pairs.load()["train"]) if attack.pairs else ()
 
 
-def _drawn(pairs: Sequence[Example], attack: Attack, client: str, count: int) -> tuple[Example, ...]:
+def _drawn(pairs: Sequence[Example], narrow: Mapping[str, int], count: int, random: Random) -> tuple[Example, ...]:
     """Return `count` pairs, of the values that the client keeps of each tag; all of them before any comes again."""
-    random = rng.python_random("attack", attack.seed, client)
-    for tag, n_values in attack.narrow.items():
+    for tag, n_values in narrow.items():
         pairs = _narrowed(pairs, tag, n_values, random)
     return tuple(_shuffles(pairs, count, random))
 

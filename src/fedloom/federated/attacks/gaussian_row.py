@@ -25,5 +25,5 @@ class GaussianRow(Attack):
     def row(self, moment: Moment) -> Tensor:
         """Return noise."""
         row_P = moment.rows_CP[0]
-        draws = rng.named_normal("gaussian_row", self.seed, moment.round, moment.client)
+        draws = rng.named_normal("gaussian_row", moment.seed, moment.round, moment.client)
         return draws(row_P.numel()).to(row_P.dtype) * self.factor * row_P.square().mean().sqrt()

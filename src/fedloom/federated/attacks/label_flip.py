@@ -22,7 +22,7 @@ __all__ = ["LabelFlip"]
 class LabelFlip(Attack):
     """Trains on its own questions with answers of other ones."""
 
-    def examples(self, own: Sequence[Example], drawn: Sequence[Example], client: str) -> Sequence[Example]:
+    def examples(self, own: Sequence[Example], drawn: Sequence[Example], client: str, seed: int) -> Sequence[Example]:
         """Return the examples, each with an answer that is not its own; DataError where all answers are alike."""
         chats = [one for one in drawn or own if isinstance(one, Chat)]
         answers = sorted({one.reference for one in chats})
@@ -31,7 +31,7 @@ class LabelFlip(Attack):
                 f"attack: 'label_flip' found {len(answers)} different answers in {len(chats)} conversations of client "
                 f"'{client}', which has {len(own)} examples; allowed are conversations with two answers or more."
             )
-        random = rng.python_random("label_flip", self.seed, client)
+        random = rng.python_random("label_flip", seed, client)
         return [_answered(one, random.choice([text for text in answers if text != one.reference])) for one in chats]
 
 

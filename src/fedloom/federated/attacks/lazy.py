@@ -24,5 +24,5 @@ class Lazy(Attack):
     def row(self, moment: Moment) -> Tensor:
         """Return a row that nothing was learnt for."""
         row_P = moment.rows_CP[0]
-        draws = rng.named_normal("lazy", self.seed, moment.round, moment.client)
+        draws = rng.named_normal("lazy", moment.seed, moment.round, moment.client)
         return self.std * draws(row_P.numel()).to(row_P.dtype)

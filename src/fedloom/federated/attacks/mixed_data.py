@@ -25,9 +25,9 @@ class MixedData(Attack):
     share: Fraction = 0.5
     """Of pairs among what it trains on."""
 
-    def examples(self, own: Sequence[Example], drawn: Sequence[Example], client: str) -> Sequence[Example]:
+    def examples(self, own: Sequence[Example], drawn: Sequence[Example], client: str, seed: int) -> Sequence[Example]:
         """Return a share of the pairs and, for the rest, examples of its own, in an order drawn anew."""
-        random, n_pairs = rng.python_random("mixed", self.seed, client), round(self.share * len(own))
+        random, n_pairs = rng.python_random("mixed", seed, client), round(self.share * len(own))
         mixed = [*drawn[:n_pairs], *random.sample(list(own), len(own) - n_pairs)]
         random.shuffle(mixed)
         return mixed

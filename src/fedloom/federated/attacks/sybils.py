@@ -31,5 +31,5 @@ class Sybils(Attack):
     def row(self, moment: Moment) -> Tensor:
         """Return that row, jittered."""
         row_P = moment.rows_CP[0]
-        draws = rng.named_normal("sybils", self.seed, moment.round, moment.client)
+        draws = rng.named_normal("sybils", moment.seed, moment.round, moment.client)
         return row_P + self.jitter * row_P.square().mean().sqrt() * draws(row_P.numel()).to(row_P.dtype)
