@@ -46,7 +46,8 @@ def gram_of(of: Of, rows_NP: Tensor, frame: Frame) -> Tensor:
     whole = zip(factors(rows_NP, frame), factors(start_1P, frame), strict=True)
     for (_, b_NOR, a_NRD), (_, b_1OR, a_1RD) in whole:
         total_NN += _changes(_products(torch.cat([b_1OR, b_NOR]), torch.cat([a_1RD, a_NRD])))
-    return total_NN + _others(rows_NP, frame.layout)
+    total_NN += _others(rows_NP, frame.layout)
+    return (total_NN + total_NN.T) / 2  # equal distances are equal to the last bit, whoever is asked first
 
 
 def _products(b_MOR: Tensor, a_MRD: Tensor) -> Tensor:

@@ -61,10 +61,10 @@ class DnC(Bearing):
 
     def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the mean of the rows that no iteration drops."""
-        n_rows, whole = len(rows_NP), self.coordinates in range(1, rows_NP.shape[1])
+        n_rows, draws = len(rows_NP), self.coordinates in range(1, rows_NP.shape[1])
         keep, found, most_N = set(range(n_rows)), 0, torch.zeros(n_rows, dtype=torch.float64)
-        for iteration in range(self.iterations if whole else 1):
-            drawn = _drawn(rows_NP, self.coordinates, frame, iteration) if whole else None
+        for iteration in range(self.iterations if draws else 1):
+            drawn = _drawn(rows_NP, self.coordinates, frame, iteration) if draws else None
             score_N = _scores(gram_of(self.of, rows_NP, frame) if drawn is None else gram(drawn))
             f = self.suspects(score_N, (n_rows - 1) // 2)
             keep -= set(_highest(score_N, math.ceil(self.c * f)))

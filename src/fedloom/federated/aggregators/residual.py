@@ -16,8 +16,9 @@ the rows so mended.
 
 Deviations: a is written min(1, K sqrt(1 - h) tau / |r|), the same without a division by zero; the public code adds 1e-7
 to tau. Scores are summed over the whole row, not layer by layer. Weights are ignored: shares are the rule's own. A
-line needs 3 rows. Where no number says anything, as of equal rows, all rows count alike. The line is kept in the rows'
-dtype.
+line needs 4 rows: of 3 it always passes through the outer two values, so that tau is 0 and the middle one counts
+nothing. Where no number says anything, as of equal rows, all rows count alike. The line is kept in the
+rows' dtype.
 
 `residual_as_published` is what the public code of arXiv 2406.10630 computes, delta = 0.05, without its writing into the
 rows that clients sent; of one or two rows it takes the mean.
@@ -101,8 +102,8 @@ class Residual(Reweighting):
         return self.strictness, self.delta
 
     def least_rows(self) -> int:
-        """Return 3: two values lie on a line, whatever they are."""
-        return 3
+        """Return 4: of three values the line passes through the outer two, whatever they are."""
+        return 4
 
     def tolerates(self, n_rows: int) -> int:
         """Return the largest number below half of the other rows, of which each inner median is taken."""
