@@ -156,15 +156,15 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 100,
-    "base": 1_350,
+    "base": 1_450,
     "benchmark": 2_700,
     "cli": 1_300,
     "completers": 1_210,
-    "contracts": 2_470,
+    "contracts": 2_530,
     "data": 2_790,
     "diversity": 1_100,
     "evaluation": 2_480,
-    "federated": 3_000,
+    "federated": 4_300,
     "judged": 1_600,
     "lm_eval": 2_000,
     "models": 3_440,

@@ -1,6 +1,8 @@
 """What every aggregator must hold on 25 random cases, and what each refuses.
 
-Aggregators of factors keep what the factors mean: their products. They are held to the same properties there.
+Aggregators of factors keep what the factors mean: their products. They are held to the same properties there. What a
+rule does not promise it says itself, by class variables of the contract. Rules that look at the model are tested where
+there is one.
 """
 
 import pickle
@@ -18,11 +20,22 @@ from fedloom.contracts.federated import Aggregator, Frame
 from fedloom.federated.aggregators import mean
 
 CASES = range(25)
-AGGREGATORS = names(Aggregator)
+AGGREGATORS = [name for name in names(Aggregator) if not lookup(Aggregator, name).looks]
 OF_FACTORS = {"lora_stack", "lora_svd"}
 """Those that keep what the factors of a row mean, and not the row."""
 every = pytest.mark.parametrize("name", AGGREGATORS)
-elementwise = pytest.mark.parametrize("name", sorted(set(AGGREGATORS) - OF_FACTORS))
+
+
+def those(promising):
+    return pytest.mark.parametrize("name", [n for n in AGGREGATORS if promising(lookup(Aggregator, n))])
+
+
+elementwise = those(lambda rule: rule.name not in OF_FACTORS)
+unanchored = those(lambda rule: rule.name not in OF_FACTORS and not (rule.anchored or rule.noisy))
+symmetric = those(lambda rule: rule.name not in OF_FACTORS and not (rule.one_sided or rule.noisy))
+trusting = those(lambda rule: not (rule.distrusts_copies or rule.noisy))
+between = those(lambda rule: not (rule.anchored or rule.noisy))
+claiming = those(lambda rule: rule().tolerates(12) > 0)
 cases = pytest.mark.parametrize("case", CASES)
 
 
@@ -91,7 +104,7 @@ def test_order_of_the_rows_does_not_matter(name, case):
     close(found_P, expected_P, by=meaning(name, rows_NP, frame(case)))
 
 
-@elementwise
+@unanchored
 @cases
 def test_translated_rows_give_the_translated_aggregate(name, case):
     rows_NP, weight_N = draw(case)
@@ -100,7 +113,7 @@ def test_translated_rows_give_the_translated_aggregate(name, case):
     close(found_P, aggregator(rows_NP, weight_N, frame(case)) + shift_P, by=rows_NP)
 
 
-@elementwise
+@symmetric
 @cases
 def test_scaled_rows_give_the_scaled_aggregate(name, case):
     rows_NP, weight_N = draw(case)
@@ -109,7 +122,7 @@ def test_scaled_rows_give_the_scaled_aggregate(name, case):
     close(found_P, -3 * aggregator(rows_NP, weight_N, frame(case)), by=rows_NP)
 
 
-@every
+@trusting
 @cases
 def test_equal_rows_are_their_aggregate(name, case):
     rows_NP, weight_N = draw(case)
@@ -118,7 +131,7 @@ def test_equal_rows_are_their_aggregate(name, case):
     close(meaning(name, found_P, frame(case)), meant_NQ[0], by=meant_NQ)
 
 
-@every
+@between
 @cases
 def test_aggregate_lies_between_the_rows(name, case):
     rows_NP, weight_N = draw(case)
@@ -126,6 +139,24 @@ def test_aggregate_lies_between_the_rows(name, case):
     found_Q = meaning(name, make(Aggregator, name)(rows_NP, weight_N, frame(case)), frame(case))
     slack = 1e-12 * meant_NQ.abs().max()
     assert bool(((found_Q >= meant_NQ.amin(0) - slack) & (found_Q <= meant_NQ.amax(0) + slack)).all())
+
+
+@claiming
+@cases
+@pytest.mark.parametrize("direction", ["alike", "apart"])
+def test_rows_that_it_tolerates_move_the_aggregate_by_a_bounded_amount(name, case, direction):
+    """As many rows as claimed, a million times farther out than the others, in one direction or in many."""
+    rows_NP, _ = draw(case)
+    aggregator, n_rows = make(Aggregator, name), len(rows_NP)
+    weight_N = torch.full((n_rows,), 1 / n_rows, dtype=torch.float64)
+    n_bad, draws = aggregator.tolerates(n_rows), rng.generator("attack", case)
+    spread = float((rows_NP - rows_NP.mean(0)).norm(dim=1).max())
+    attack_P = torch.randn(1 if direction == "alike" else n_bad, rows_NP.shape[1], generator=draws, dtype=torch.float64)
+    bad_NP = torch.cat([rows_NP[: n_rows - n_bad], (1e6 * spread * attack_P).expand(n_bad, -1)])
+    order = torch.randperm(n_rows, generator=draws)
+    found_P = aggregator(bad_NP[order], weight_N, frame(case))
+    size = float(rows_NP.norm(dim=1).max()) if aggregator.anchored else 0.0
+    assert float((found_P - rows_NP[: n_rows - n_bad].mean(0)).norm()) <= 10 * spread + 2 * size
 
 
 @every

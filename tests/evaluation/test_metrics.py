@@ -20,11 +20,11 @@ from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import chat
 from fedloom.contracts.federated import Metric, Prediction
-from fedloom.evaluation.metrics.refusals import PHRASES, mentions_refusal, refuses
 from fedloom.evaluation.metrics.choice_match import chosen_letter
 from fedloom.evaluation.metrics.edit_similarity import edit_distance
 from fedloom.evaluation.metrics.languages import code_of, languages_of, worlds_languages_of
 from fedloom.evaluation.metrics.numeric_match import last_number
+from fedloom.evaluation.metrics.refusals import PHRASES, mentions_refusal, refuses
 from fedloom.text.embedding import embedded
 from fedloom.text.words import first_label, words
 from fedloom.world import World

@@ -164,3 +164,214 @@ def quadratic_optimum(clients_Ab, weights):
 def logistic(X, y):
     """The gradient of the mean of log(1 + exp(-y x.w)), labels +-1."""
     return lambda w: -(X * (y / (1 + np.exp(y * (X @ w))))[:, None]).mean(axis=0)
+
+
+# --------------------------------------------------------------------------------------------------- robust aggregation
+# Rows are lists of numbers, weights are positive. Each function returns the aggregate as an array.
+
+
+def median_of(values, *, lower=False):
+    """The middle value; of an even number the mean of the middle two, or the lower one of them."""
+    ordered = sorted(float(value) for value in values)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return low if lower else (low + high) / 2
+
+
+def coordinate_median(rows, *, lower=False):
+    """Yin et al. 2018, Definition 1."""
+    return np.array([median_of([row[j] for row in rows], lower=lower) for j in range(len(rows[0]))])
+
+
+def trimmed_mean(rows, beta):
+    """Yin et al. 2018, Definition 2, with beta values dropped at each end."""
+    result = []
+    for j in range(len(rows[0])):
+        kept = sorted(float(row[j]) for row in rows)
+        for _ in range(beta):
+            kept.pop(0)
+            kept.pop()
+        result.append(sum(kept) / len(kept))
+    return np.array(result)
+
+
+def squared_distance(a, b):
+    return sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def krum_score(rows, i, neighbours, *, squared=True):
+    """Blanchard et al. 2017, section 4: over the nearest others, i itself not among them."""
+    distances = sorted(squared_distance(rows[i], rows[j]) for j in range(len(rows)) if j != i)
+    return sum(d if squared else d**0.5 for d in distances[:neighbours])
+
+
+def multi_krum(rows, weights, f, m):
+    scores = [krum_score(rows, i, len(rows) - f - 2) for i in range(len(rows))]
+    best = sorted(range(len(rows)), key=lambda i: scores[i])[:m]
+    return weighted_mean([rows[i] for i in best], [weights[i] for i in best])
+
+
+def krum_as_published(rows, weights, f):
+    """Plain distances, n - f - 1 neighbours, the winner averaged with them."""
+    n = len(rows)
+    scores = [krum_score(rows, i, n - f - 1, squared=False) for i in range(n)]
+    winner = scores.index(min(scores))
+    others = sorted((j for j in range(n) if j != winner), key=lambda j: squared_distance(rows[winner], rows[j]))
+    group = [winner, *others[: n - f - 1]]
+    return weighted_mean([rows[i] for i in group], [weights[i] for i in group])
+
+
+def bulyan(rows, f):
+    """El Mhamdi et al. 2018, section 4: theta = n - 2f times Krum, then beta = theta - 2f values around the median."""
+    left, selection = [list(map(float, row)) for row in rows], []
+    while len(selection) < len(rows) - 2 * f:
+        neighbours = max(1, len(left) - f - 2)
+        scores = [krum_score(left, i, neighbours) for i in range(len(left))]
+        tied = [i for i, score in enumerate(scores) if score == min(scores)]
+        selection.append(left.pop(min(tied, key=lambda i: sum(squared_distance(left[i], row) for row in left))))
+    result = []
+    for j in range(len(rows[0])):
+        values = [row[j] for row in selection]
+        middle = median_of(values)
+        near = sorted(values, key=lambda value: abs(value - middle))[: len(selection) - 2 * f]
+        result.append(sum(near) / len(near))
+    return np.array(result)
+
+
+def geometric_median(rows, weights, *, steps=20_000):
+    """Pillutla et al. 2022, Algorithm 2, on the point itself."""
+    points = np.array(rows, dtype=np.float64)
+    z = weighted_mean(rows, weights)
+    for _ in range(steps):
+        pull = [w / max(1e-12, float(np.linalg.norm(z - p))) for w, p in zip(weights, points, strict=True)]
+        new = weighted_mean(points, pull)
+        if np.linalg.norm(new - z) <= 1e-15 * np.linalg.norm(new):
+            return new
+        z = new
+    return z
+
+
+def norm_clipped(rows, weights):
+    """Sun et al. 2019, with the median length as threshold."""
+    lengths = [sum(float(x) ** 2 for x in row) ** 0.5 for row in rows]
+    threshold = median_of(lengths)
+    clipped = [[x * min(1.0, threshold / length) for x in row] for row, length in zip(rows, lengths, strict=True)]
+    return weighted_mean(clipped, weights)
+
+
+def cosine(a, b):
+    dot = sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+    return dot / (sum(float(x) ** 2 for x in a) ** 0.5 * sum(float(y) ** 2 for y in b) ** 0.5)
+
+
+def foolsgold_weights(histories):
+    """Fung et al. 2020, Algorithm 1, lines 3 to 20; the largest cosine of a client is not taken below 0."""
+    n = len(histories)
+    cs = [[cosine(histories[i], histories[j]) if i != j else 0.0 for j in range(n)] for i in range(n)]
+    v = [max([0.0] + [cs[i][j] for j in range(n) if j != i]) for i in range(n)]
+    for i in range(n):
+        for j in range(n):
+            if i != j and v[i] < v[j]:
+                cs[i][j] *= v[i] / v[j]
+    alpha = [min(1.0, max(0.0, 1 - max(cs[i]))) for i in range(n)]
+    largest = max(alpha)
+    result = []
+    for a in alpha:
+        a = min(a / largest, 0.99)
+        result.append(0.0 if a <= 0 else min(1.0, max(0.0, np.log(a / (1 - a)) + 0.5)))
+    return result
+
+
+def foolsgold(rounds):
+    """The aggregate of each round of {client: row}."""
+    history, results = {}, []
+    for rows in rounds:
+        for client, row in rows.items():
+            history[client] = history.get(client, 0.0) + np.array(row, dtype=np.float64)
+        weights = foolsgold_weights([history[client] for client in rows])
+        results.append(sum(w * np.array(row, dtype=np.float64) for w, row in zip(weights, rows.values(), strict=True)))
+    return results
+
+
+def foolsgold_as_published(rows):
+    weights = foolsgold_weights(rows)
+    kept = [w * np.array(row, dtype=np.float64) for w, row in zip(weights, rows, strict=True) if w != 0]
+    return sum(kept) / len(kept)
+
+
+def repeated_median_line(y):
+    """Slope and intercept of the sorted values y over the ranks 1 to n."""
+    n = len(y)
+    slopes = [median_of([(y[j] - y[i]) / (j - i) for j in range(n) if j != i]) for i in range(n)]
+    slope = median_of(slopes)
+    return slope, median_of([y[i] - slope * (i + 1) for i in range(n)])
+
+
+def residual_reweighted(rows, *, lam=2.0, delta=0.1):
+    """Fu et al. 2019, Algorithms 1 and 2; each number alone, with the hat matrix written out."""
+    n, score = len(rows), [0.0] * len(rows)
+    mended = [[0.0] * len(rows[0]) for _ in rows]
+    X = np.array([[1.0, k + 1.0] for k in range(n)])
+    hat = X @ np.linalg.inv(X.T @ X) @ X.T
+    K = lam * (2 / n) ** 0.5
+    for j in range(len(rows[0])):
+        order = sorted(range(n), key=lambda i: float(rows[i][j]))
+        y = [float(rows[i][j]) for i in order]
+        slope, intercept = repeated_median_line(y)
+        r = [y[k] - intercept - slope * (k + 1) for k in range(n)]
+        tau = 1.4826 * (1 + 5 / (n - 1)) * median_of([abs(value) for value in r])
+        a = []
+        for k in range(n):
+            if r[k] == 0:
+                a.append(1.0)
+                continue
+            e, root = r[k] / tau, (1 - hat[k, k]) ** 0.5
+            a.append(root / e * max(-K, min(K, e / root)))
+        spread = float(np.std(a))
+        for k, i in enumerate(order):
+            score[i] += a[k] * spread
+            mended[i][j] = intercept + slope * (k + 1) if a[k] < delta else y[k]
+    return weighted_mean(mended, [(s / max(score)) ** 2 for s in score])
+
+
+def dnc_dropped(rows, columns, count):
+    """Shejwalkar and Houmansadr 2021, Algorithm 2, lines 4 to 9: the indices of the highest scores."""
+    sub = np.array([[float(row[j]) for j in columns] for row in rows])
+    centred = sub - sub.mean(axis=0)
+    v = np.linalg.svd(centred)[2][0]
+    scores = [float(u @ v) ** 2 for u in centred]
+    return set(sorted(range(len(rows)), key=lambda i: -scores[i])[:count])
+
+
+def dnc(rows, weights, draws, count):
+    good = set(range(len(rows)))
+    for columns in draws:
+        good -= dnc_dropped(rows, columns, count)
+    return weighted_mean([rows[i] for i in sorted(good)], [weights[i] for i in sorted(good)])
+
+
+def flame_cluster(rows):
+    """The first group of more than half of the rows that single links of rising cosine distance make."""
+    n = len(rows)
+    group = {i: {i} for i in range(n)}
+    pairs = [(a, b) for a in range(n) for b in range(a)]
+    for i, j in sorted(pairs, key=lambda pair: -cosine(rows[pair[0]], rows[pair[1]])):
+        if group[i] is not group[j]:
+            joined = group[i] | group[j]
+            for k in joined:
+                group[k] = joined
+            if len(joined) > n // 2:
+                return sorted(joined)
+    return list(range(n))
+
+
+def flame(rows, weights):
+    """Nguyen et al. 2022, Algorithm 1, without the noise."""
+    lengths = [sum(float(x) ** 2 for x in row) ** 0.5 for row in rows]
+    threshold, inside = median_of(lengths), flame_cluster(rows)
+    clipped = [[x * min(1.0, threshold / lengths[i]) for x in rows[i]] for i in inside]
+    return weighted_mean(clipped, [weights[i] for i in inside])
+
+
+def low_rank_distance(first, second):
+    """Of two lists of (B, A): the distance of the dense products."""
+    return sum(float(((b @ a - d @ c) ** 2).sum()) for (b, a), (d, c) in zip(first, second, strict=True)) ** 0.5

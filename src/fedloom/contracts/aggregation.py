@@ -66,7 +66,8 @@ class Aggregate:
     state: Tree = field(default_factory=dict[str, Tensor])
     """What it keeps for the next round."""
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
-    """What it found out about single rows, such as what a probe said: by client and name, for the audit log."""
+    """What it found out about single rows, by client and name: a `score` that rises with suspicion or a `trust` that
+    falls with it, and its `share` of the aggregate; for the audit log."""
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     """Clients whose rows are no part of it, each with the reason."""
 
@@ -99,6 +100,16 @@ class Aggregator(Family):
     """Whether a number of the row may mean something else in the next round, so that nothing may remember it."""
     looks: ClassVar[bool] = False
     """Whether it asks the model itself, on texts that the server holds (`Frame.server`)."""
+    outside_theorem: ClassVar[bool] = False
+    """Marks a rule as it was published, which runs where its theorem does not hold."""
+    anchored: ClassVar[bool] = False
+    """Whether lengths or directions of rows count, so that rows moved all alike give another aggregate."""
+    one_sided: ClassVar[bool] = False
+    """Whether it takes the lower of two middle values, so that rows with all signs turned give another aggregate."""
+    noisy: ClassVar[bool] = False
+    """Whether it adds noise of its own, so that equal rows are not their aggregate."""
+    distrusts_copies: ClassVar[bool] = False
+    """Whether it takes rows that are alike for copies by one attacker, so that equal rows are not their aggregate."""
 
     @abstractmethod
     def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
@@ -118,6 +129,12 @@ class Aggregator(Family):
                 f"aggregator: '{self.name}' with these settings needs {self.least_rows()} rows in a round, found "
                 f"{n_rows}: raise clients_per_round, let it bear fewer attackers, or take a rule that holds for fewer."
             )
+
+    def tolerates(self, n_rows: int) -> int:
+        """Return how many of so many rows of equal weight may be anything and move the aggregate no farther than a
+        bound; 0 claims nothing.
+        """
+        return 0
 
     def require(self, model: Any, task: Any) -> None:
         """Refuse, before anything is trained, what would stop it: a file, a model or a task that it cannot ask."""

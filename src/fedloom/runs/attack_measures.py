@@ -2,9 +2,10 @@
 
 Each is a mean, so that lines of many rounds add up: `malicious` rows per round; the `share` of the aggregate that they
 have, where a rule gives rows shares; `left_out`, the share of them that was dropped, and `wrongly_left_out`, that of
-the benign; for each score of rows its `auc`, the share of pairs of a malicious and a benign row that it puts in order;
-and mean cosines of pairs, benign with benign (`cos_bb`), with malicious (`cos_bm`), and malicious ones (`cos_mm`),
-where the run keeps an audit log. Nothing of it is at hand outside a simulation, and no rule is told.
+the benign; the `auc` of a rule's score of rows (or its trust, turned round), the share of pairs of a malicious and a
+benign row that it puts in order; and mean cosines of pairs, benign with benign (`cos_bb`), with malicious (`cos_bm`),
+and malicious ones (`cos_mm`), where the run keeps an audit log. Nothing of it is at hand outside a simulation, and no
+rule is told.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -31,8 +32,8 @@ def attack_measures(
         if name == SHARE:
             found["share"] = Mean(sum(scores.get(one, 0.0) for one in bad), 1.0)
         else:
-            sides = ([scores[one] for one in side if one in scores] for side in (bad, good))
-            found[f"auc_{name}"] = _auc(*sides)
+            sign = -1 if name == "trust" else 1
+            found["auc"] = _auc(*([sign * scores[one] for one in side if one in scores] for side in (bad, good)))
     return {name: mean for name, mean in (found | _cosines(came, malicious, cosines)).items() if mean.weight}
 
 

@@ -13,10 +13,10 @@ are kept until it ends, which is why nobody has this log unasked. It is for whoe
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedloom.base.files import plain
+from fedloom.base.gram import cosines, gram
 from fedloom.base.rows import RowMatrix
 from fedloom.contracts.federated import Carrier, Job, Report
 from fedloom.federated.rounds import ClientRecord, RoundRecord
@@ -25,7 +25,6 @@ from fedloom.runs.stage import Stage
 
 __all__ = ["AuditLog"]
 
-_COLUMNS = 1 << 16  # of the rows, taken to float64 at a time
 _DIGITS = 6  # of a cosine
 
 
@@ -71,10 +70,10 @@ class AuditLog:
 
     def _line(self, record: RoundRecord) -> dict[str, Any]:
         norms: list[float | None] = [None] * len(record.clients)
-        cosines: list[list[float | None]] = []
+        told: list[list[float | None]] = []
         if self._rows is not None:
-            gram_NN = _gram(self._rows.rows_NP)
-            norms, cosines = gram_NN.diagonal().sqrt().tolist(), _cosines(gram_NN)
+            gram_NN = gram(self._rows.rows_NP, exact=True)
+            norms, told = gram_NN.diagonal().sqrt().tolist(), _rounded(cosines(gram_NN))
         came = {one.client for one in record.clients}
         took_part = came | {*record.absent}
         merged = came - record.left_out.keys()
@@ -84,7 +83,7 @@ class AuditLog:
             "asked": [client for client in self._stage.plan.clients if client in took_part],
             "absent": record.absent,
             "clients": [_told(one, norm, record) for one, norm in zip(record.clients, norms, strict=True)],
-            "cosines": cosines,
+            "cosines": told,
             "measures": record.measures,
             "decision": "merged" if merged else "nothing merged",
             "reason": "" if merged else "every row was left out" if came else "no client reported",
@@ -104,16 +103,5 @@ def _told(one: ClientRecord, norm: float | None, record: RoundRecord) -> dict[st
     }
 
 
-def _gram(rows_NP: Tensor) -> Tensor:
-    """Return all inner products of rows in float64, some columns at a time, so that no second matrix is made."""
-    gram_NN = torch.zeros(len(rows_NP), len(rows_NP), dtype=torch.float64)
-    for part_NP in rows_NP.split(_COLUMNS, dim=1):
-        part_NP = part_NP.double()
-        gram_NN += part_NP @ part_NP.T
-    return gram_NN
-
-
-def _cosines(gram_NN: Tensor) -> list[list[float | None]]:
-    norm_N = gram_NN.diagonal().sqrt()
-    cosine_NN = (gram_NN / norm_N.outer(norm_N)).clamp(-1, 1)
+def _rounded(cosine_NN: Tensor) -> list[list[float | None]]:
     return [[round(value, _DIGITS) for value in row_N] for row_N in cosine_NN.tolist()]

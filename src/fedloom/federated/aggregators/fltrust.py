@@ -17,19 +17,21 @@ from torch import Tensor
 from fedloom.base import rng
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import plugin
-from fedloom.base.rows import check_matrix
 from fedloom.base.tree import flatten
-from fedloom.contracts.aggregation import SHARE, Aggregate, Aggregator, Frame
+from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
 from fedloom.contracts.data import Source
 from fedloom.contracts.examples import Example
 from fedloom.federated.aggregators._looking import server_of, shared_layout
+from fedloom.federated.aggregators._rows import Found, OfRows, told
 from fedloom.federated.alone import tuned_alone
 
 __all__ = ["FLTrust", "trusted"]
 
+_REASON = "points away from the server's own row"
+
 
 @plugin("fltrust")
-class FLTrust(Aggregator):
+class FLTrust(OfRows):
     """The mean of rows of the length of the server's own, by their cosine with it."""
 
     looks: ClassVar[bool] = True
@@ -51,20 +53,12 @@ class FLTrust(Aggregator):
         """Return the server's examples, by id."""
         return {f"root {at}": one.text for at, one in enumerate(self._examples())}
 
-    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
-        """Return the trusted mean."""
-        return self.aggregate(rows_NP, weight_N, frame).row_P
-
-    def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
-        """Return the trusted mean, with each row's trust and share; rows of no trust are left out."""
-        check_matrix(rows_NP, weight_N)
-        own_P = self._own_row(frame).to(rows_NP.dtype)
-        row_P, trust_N = trusted(rows_NP, own_P)
-        total = float(trust_N.sum())
-        told = list(zip(frame.clients, trust_N.tolist(), strict=True)) if frame.clients else []
-        scores = {client: {"distrust": 1 - trust, SHARE: trust / total if total else 0.0} for client, trust in told}
-        out = {client: "points away from the server's own row" for client, trust in told if not trust}
-        return Aggregate(row_P, {"trust": total / len(rows_NP)}, scores=scores, left_out=out)
+    def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
+        """Return the trusted mean; rows of no trust are left out."""
+        row_P, trust_N = trusted(rows_NP, self._own_row(frame).to(rows_NP.dtype))
+        share_N = trust_N / trust_N.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        out = {index: _REASON for index, trust in enumerate(trust_N.tolist()) if not trust}
+        return told(row_P, frame, Found(scores={"trust": trust_N, SHARE: share_N}, left_out=out))
 
     def _own_row(self, frame: Frame) -> Tensor:
         server, layout = server_of(self, frame), shared_layout(frame)

@@ -19,20 +19,21 @@ from torch import Tensor
 from fedloom.base import rng
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import AtLeast, NonNegative, plugin
-from fedloom.base.rows import check_matrix
 from fedloom.base.tree import Tree
-from fedloom.contracts.aggregation import SHARE, Aggregate, Aggregator, Frame, Server
+from fedloom.contracts.aggregation import Aggregate, Frame, Server
 from fedloom.contracts.data import Source
 from fedloom.contracts.examples import Chat, Preference, Turn
 from fedloom.contracts.language import LanguageModel
 from fedloom.federated.aggregators._looking import params_of, server_of
-from fedloom.federated.aggregators.mean import mean_of
+from fedloom.federated.aggregators._rows import Found, OfRows, selected
 
 __all__ = ["Probe"]
 
+_REASON = "its model answers what the server's prompts have refused"
+
 
 @plugin("probe")
-class Probe(Aggregator):
+class Probe(OfRows):
     """The mean of the rows that refuse what is to be refused."""
 
     looks: ClassVar[bool] = True
@@ -60,28 +61,14 @@ class Probe(Aggregator):
         """Return the prompts with their refusals, by id."""
         return {f"probe {at}": f"{one.key}\n{one.chosen}" for at, one in enumerate(self._pairs())}
 
-    def __call__(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Tensor:
-        """Return the mean of the rows that are kept."""
-        return self.aggregate(rows_NP, weight_N, frame).row_P
-
-    def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
-        """Return that mean, with each row's log-odds and share; the rest is left out as unsafe."""
-        check_matrix(rows_NP, weight_N)
+    def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
+        """Return the mean of the rows that are safe enough; their score is the log-odds."""
         server = server_of(self, frame)
         asked = _Asked.of(self._pairs(), server)
         odds_N = torch.tensor([asked.log_odds(params_of(row_P, frame, server.model)) for row_P in rows_NP])
-        keep_N = odds_N <= odds_N.min() + self.tolerance
-        share_N = torch.where(keep_N, weight_N, 0.0)
-        share_N = share_N / share_N.sum()
-        row_P = mean_of(rows_NP[keep_N], share_N[keep_N])
-        told = zip(frame.clients, odds_N.tolist(), share_N.tolist(), strict=True) if frame.clients else ()
-        scores = {client: {"log_odds": odds, SHARE: share} for client, odds, share in told}
-        out = {
-            client: f"log-odds {scores[client]['log_odds']:.2f}, the safest row has {float(odds_N.min()):.2f}"
-            for client, kept in zip(frame.clients, keep_N.tolist(), strict=False)
-            if not kept
-        }
-        return Aggregate(row_P, {"kept": float(keep_N.sum())}, scores=scores, left_out=out)
+        keep = (odds_N <= odds_N.min() + self.tolerance).nonzero().flatten().tolist()
+        found = Found(scores={"score": odds_N}, measures={"kept": float(len(keep))})
+        return selected(rows_NP, weight_N, frame, keep, reason=_REASON, found=found)
 
     def _pairs(self) -> Sequence[Preference]:
         pairs = self.prompts.load()["train"] if self.prompts else ()
