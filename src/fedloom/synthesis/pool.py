@@ -107,7 +107,8 @@ def refuse_overlap(
     Of those that are about a unit of a generated world (`units`, by id) the pool may have no text that names it; how
     alike they are worded does not matter.
     """
-    if not ours or not theirs:
+    ours, theirs = ({name: text for name, text in side.items() if words(text)} for side in (ours, theirs))
+    if not ours or not theirs:  # what is no text is not told apart by words
         return
     _refuse_units(ours, units or {}, whose)
     exact = {tuple(words(text)): name for name, text in theirs.items()}
