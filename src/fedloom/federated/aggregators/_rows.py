@@ -15,9 +15,9 @@ from fedloom.base.plugin import AtLeast
 from fedloom.base.rows import check_matrix
 from fedloom.base.tree import Tree
 from fedloom.contracts.aggregation import SHARE, Aggregate, Aggregator, Frame
-from fedloom.federated.aggregators.mean import RunningMean
+from fedloom.federated.aggregators.mean import mixed
 
-__all__ = ["Found", "OfRows", "mixed", "selected", "told"]
+__all__ = ["Found", "OfRows", "selected", "told", "total_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +58,12 @@ class Found:
     state: Tree = field(default_factory=dict[str, Tensor])
 
 
-def mixed(rows_NP: Tensor, share_N: Tensor) -> Tensor:
-    """Return the sum of share times row [P], in float64 and rounded once; rows of share 0 are not read."""
-    total, mean = float(share_N.sum()), RunningMean(held_bytes=rows_NP.nbytes)
-    for row_P, share in zip(rows_NP, share_N.tolist(), strict=True):
-        if share > 0:
-            mean.add(row_P, share)
+def total_of(rows_NP: Tensor, share_N: Tensor) -> Tensor:
+    """Return the sum of share times row [P], zeros where nobody has a share; rows of share 0 are not read."""
+    total = float(share_N.sum())
     if total == 0:
         return torch.zeros_like(rows_NP[0])
-    row_P = mean.result().row_P
+    row_P = mixed(rows_NP, share_N)
     return row_P if abs(total - 1) < 1e-12 else row_P.mul_(total)
 
 
@@ -94,4 +91,4 @@ def selected(
     whole = Found(
         scores={**found.scores, SHARE: share_N}, left_out=left_out, measures=found.measures, state=found.state
     )
-    return told(mixed(rows_NP, share_N), frame, whole)
+    return told(total_of(rows_NP, share_N), frame, whole)
