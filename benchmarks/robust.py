@@ -89,7 +89,7 @@ def _beside_memcpy(n_rows: int, size: int, settings: Settings) -> list[Figure]:
             other=seconds["memcpy"],
             target=None if settings.quick or name not in SLOWER else Target(">=", 1 / SLOWER[name]),
             work={"bytes read": n_bytes},
-            note="rows are checked for NaN first, which is in the figure",
+            note="rows are checked for NaN, which is in the figure",
         )
         for name in names
     ]

@@ -7,6 +7,7 @@ in the same row: lengths, distances and cosines are those of the whole row.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,13 +28,16 @@ class OfRows(Aggregator):
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""
 
+    sorts: ClassVar[bool] = False
+    """Whether it sorts all numbers, where it sees by itself whether they are finite (`_columns`)."""
+
     @abstractmethod
     def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the aggregate of rows and weights that have been checked."""
 
     def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the aggregate; ConfigError for fewer rows than `least_rows`, else as `check_matrix`."""
-        check_matrix(rows_NP, weight_N)
+        check_matrix(rows_NP, weight_N, finite=not self.sorts)
         self.check_count(len(rows_NP))
         return self.merged(rows_NP, weight_N, frame)
 
