@@ -29,6 +29,7 @@ ENTRIES = {
     "cohort": "b",
     "private": "c",
     "aggregation": "d",
+    "robust": "d",
     "codecs": "d",
     "memory": "e",
     "startup": "f",

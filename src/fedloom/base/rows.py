@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedloom.base.errors import DataError, MemoryExceededError, TrainingError
 
-__all__ = ["RowMatrix", "check_matrix", "check_row", "is_finite"]
+__all__ = ["RowMatrix", "check_finite", "check_matrix", "check_row", "is_finite"]
 
 _FIRST_ROWS = 4
 _TOLERANCE = 1e-5
@@ -33,10 +33,11 @@ def is_finite(numbers: Tensor) -> bool:
     return math.isfinite(float(numbers.sum())) or bool(torch.isfinite(numbers).all())
 
 
-def check_matrix(rows_NP: Tensor, weight_N: Tensor) -> None:
+def check_matrix(rows_NP: Tensor, weight_N: Tensor, *, finite: bool = True) -> None:
     """Refuse rows and weights of odd shapes or dtypes, NaN, infinity, and weights that do not sum to 1.
 
-    Raises TrainingError for rows that are not finite, DataError for all else.
+    Raises TrainingError for rows that are not finite, DataError for all else. Whoever sorts all numbers sees there
+    whether they are `finite`, and asks `check_finite` only if not.
     """
     if rows_NP.ndim != 2 or len(rows_NP) == 0:
         raise DataError(f"rows of shape {tuple(rows_NP.shape)} have no aggregate: allowed is [N, P] with N >= 1.")
@@ -44,15 +45,21 @@ def check_matrix(rows_NP: Tensor, weight_N: Tensor) -> None:
         raise DataError(f"{len(rows_NP)} rows have weights of shape {tuple(weight_N.shape)}: give one each.")
     if not rows_NP.is_floating_point() or weight_N.dtype != rows_NP.dtype:
         raise DataError(f"rows are {rows_NP.dtype} and weights {weight_N.dtype}: both must be of one floating type.")
-    odd = [index for index, row_P in enumerate(rows_NP) if not is_finite(row_P)]
-    if odd:
-        raise TrainingError(f"rows {odd} hold NaN or infinity: allowed are finite numbers.")
+    if finite:
+        check_finite(rows_NP)
     wrong = (~(torch.isfinite(weight_N) & (weight_N > 0))).nonzero().flatten().tolist()
     if wrong:
         raise DataError(f"weights {wrong} are {[float(weight_N[index]) for index in wrong]}: allowed is > 0.")
     total = float(weight_N.sum(dtype=torch.float64))
     if abs(total - 1) > _TOLERANCE:
         raise DataError(f"weights sum to {total:g}: allowed is 1; divide them by their sum.")
+
+
+def check_finite(rows_NP: Tensor) -> None:
+    """Refuse rows that hold NaN or infinity with TrainingError."""
+    odd = [index for index, row_P in enumerate(rows_NP) if not is_finite(row_P)]
+    if odd:
+        raise TrainingError(f"rows {odd} hold NaN or infinity: allowed are finite numbers.")
 
 
 def check_row(row_P: Tensor, weight: float, first: tuple[torch.dtype, torch.Size] | None, *, index: int) -> None:

@@ -7,6 +7,7 @@ in the same row: lengths, distances and cosines are those of the whole row.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,9 +16,9 @@ from fedloom.base.plugin import AtLeast
 from fedloom.base.rows import check_matrix
 from fedloom.base.tree import Tree
 from fedloom.contracts.aggregation import SHARE, Aggregate, Aggregator, Frame
-from fedloom.federated.aggregators.mean import RunningMean
+from fedloom.federated.aggregators.mean import mixed
 
-__all__ = ["Found", "OfRows", "mixed", "selected", "told"]
+__all__ = ["Found", "OfRows", "selected", "told", "total_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,16 @@ class OfRows(Aggregator):
     limit_bytes: AtLeast = 1 << 31
     """Largest matrix of rows that is kept in memory; a larger one lies in a temporary file."""
 
+    sorts: ClassVar[bool] = False
+    """Whether it sorts all numbers, where it sees by itself whether they are finite (`_columns`)."""
+
     @abstractmethod
     def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the aggregate of rows and weights that have been checked."""
 
     def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the aggregate; ConfigError for fewer rows than `least_rows`, else as `check_matrix`."""
-        check_matrix(rows_NP, weight_N)
+        check_matrix(rows_NP, weight_N, finite=not self.sorts)
         self.check_count(len(rows_NP))
         return self.merged(rows_NP, weight_N, frame)
 
@@ -58,15 +62,12 @@ class Found:
     state: Tree = field(default_factory=dict[str, Tensor])
 
 
-def mixed(rows_NP: Tensor, share_N: Tensor) -> Tensor:
-    """Return the sum of share times row [P], in float64 and rounded once; rows of share 0 are not read."""
-    total, mean = float(share_N.sum()), RunningMean(held_bytes=rows_NP.nbytes)
-    for row_P, share in zip(rows_NP, share_N.tolist(), strict=True):
-        if share > 0:
-            mean.add(row_P, share)
+def total_of(rows_NP: Tensor, share_N: Tensor) -> Tensor:
+    """Return the sum of share times row [P], zeros where nobody has a share; rows of share 0 are not read."""
+    total = float(share_N.sum())
     if total == 0:
         return torch.zeros_like(rows_NP[0])
-    row_P = mean.result().row_P
+    row_P = mixed(rows_NP, share_N)
     return row_P if abs(total - 1) < 1e-12 else row_P.mul_(total)
 
 
@@ -94,4 +95,4 @@ def selected(
     whole = Found(
         scores={**found.scores, SHARE: share_N}, left_out=left_out, measures=found.measures, state=found.state
     )
-    return told(mixed(rows_NP, share_N), frame, whole)
+    return told(total_of(rows_NP, share_N), frame, whole)

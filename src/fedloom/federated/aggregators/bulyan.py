@@ -21,7 +21,7 @@ from fedloom.base.gram import squared_distances
 from fedloom.base.plugin import plugin
 from fedloom.base.tree import Layout
 from fedloom.contracts.aggregation import Aggregate, Frame
-from fedloom.federated.aggregators._columns import Sorted, by_column, middle
+from fedloom.federated.aggregators._columns import Sorted, by_column, mean_over, middle
 from fedloom.federated.aggregators._products import Of, check_of, gram_of
 from fedloom.federated.aggregators._rows import Found, told
 from fedloom.federated.aggregators._suspects import Bearing, ranked
@@ -82,6 +82,6 @@ def _nearest(count: int) -> Callable[[Sorted], Sorted]:
         median_C1 = middle(block_CM)[:, None]
         low_CS, high_CS = block_CM[:, : block_CM.shape[1] - count + 1], block_CM[:, count - 1 :]
         start_C1 = np.maximum(median_C1 - low_CS, high_CS - median_C1).argmin(axis=1)[:, None]
-        return np.take_along_axis(block_CM, start_C1 + np.arange(count), axis=1).mean(axis=1, dtype=np.float64)
+        return mean_over(np.take_along_axis(block_CM, start_C1 + np.arange(count), axis=1))
 
     return mean

@@ -22,7 +22,7 @@ from fedloom.base import rng
 from fedloom.base.gram import cosines, gram
 from fedloom.base.plugin import NonNegative, plugin
 from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
-from fedloom.federated.aggregators._rows import Found, OfRows, mixed, told
+from fedloom.federated.aggregators._rows import Found, OfRows, told, total_of
 from fedloom.federated.aggregators.norm_clip import clip_factors
 
 __all__ = ["Flame"]
@@ -47,7 +47,7 @@ class Flame(OfRows):
         norm_N, inside_N = gram_NN.diagonal().sqrt(), _largest_cluster(gram_NN)
         kept_N = weight_N.double() * inside_N
         part_N = kept_N / kept_N.sum() * clip_factors(norm_N)
-        row_P = mixed(rows_NP, part_N)
+        row_P = total_of(rows_NP, part_N)
         if self.noise:
             draw = rng.named_normal("flame", frame.seed, frame.round)
             row_P += (self.noise * norm_N.quantile(0.5) * draw(len(row_P))).to(row_P.dtype)

@@ -33,7 +33,7 @@ from fedloom.base.gram import cosines, gram
 from fedloom.base.plugin import plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
-from fedloom.federated.aggregators._rows import Found, OfRows, mixed, told
+from fedloom.federated.aggregators._rows import Found, OfRows, told, total_of
 
 __all__ = ["FoolsGold", "FoolsGoldAsPublished"]
 
@@ -54,7 +54,7 @@ class FoolsGold(OfRows):
         """Return the sum of trusted rows, and the histories of all clients."""
         new = _histories(rows_NP, frame)
         trust_N = _trust(gram([new.get(client, row_P) for client, row_P in _named(rows_NP, frame)]))
-        return _told(mixed(rows_NP, trust_N), frame, trust_N, frame.state | new)
+        return _told(total_of(rows_NP, trust_N), frame, trust_N, frame.state | new)
 
 
 @plugin("foolsgold_as_published")
@@ -69,7 +69,7 @@ class FoolsGoldAsPublished(OfRows):
         """Return the mean over trusted rows."""
         trust_N = _trust(gram(rows_NP))
         part_N = trust_N / max(1, int((trust_N > 0).sum()))
-        return _told(mixed(rows_NP, part_N), frame, trust_N, {})
+        return _told(total_of(rows_NP, part_N), frame, trust_N, {})
 
 
 def _histories(rows_NP: Tensor, frame: Frame) -> Tree:

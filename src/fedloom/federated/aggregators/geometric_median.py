@@ -15,7 +15,7 @@ from torch import Tensor
 from fedloom.base.gram import gram
 from fedloom.base.plugin import AtLeast, Positive, plugin
 from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
-from fedloom.federated.aggregators._rows import Found, OfRows, mixed, told
+from fedloom.federated.aggregators._rows import Found, OfRows, told, total_of
 
 __all__ = ["GeometricMedian"]
 
@@ -41,7 +41,7 @@ class GeometricMedian(OfRows):
             if bool(((share_N - before_N).abs() <= _STILL * share_N).all()):
                 break
         found = Found(scores={"distance": _distances(gram_NN, share_N), SHARE: share_N})
-        return told(mixed(rows_NP, share_N), frame, found)
+        return told(total_of(rows_NP, share_N), frame, found)
 
     def _step(self, gram_NN: Tensor, weight_N: Tensor, share_N: Tensor) -> Tensor:
         distance_N = _distances(gram_NN, share_N)

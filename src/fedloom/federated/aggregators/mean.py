@@ -22,7 +22,7 @@ from fedloom.base.plugin import plugin
 from fedloom.base.rows import check_matrix, check_row, is_finite
 from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame
 
-__all__ = ["CHUNK", "HELD_BYTES", "HELD_ROWS", "Mean", "RunningMean", "mean_of"]
+__all__ = ["CHUNK", "HELD_BYTES", "HELD_ROWS", "Mean", "RunningMean", "mean_of", "mixed"]
 
 CHUNK = 1 << 17
 """Numbers of a row handled at a time: few enough for the cache, enough to make a call of torch worth its start."""
@@ -38,8 +38,8 @@ class RunningMean:
     A row that was added must not change until the result has been taken.
     """
 
-    def __init__(self, *, held_bytes: int = HELD_BYTES) -> None:
-        self._held_bytes = held_bytes
+    def __init__(self, *, held_bytes: int = HELD_BYTES, held_rows: int = HELD_ROWS) -> None:
+        self._held_bytes, self._held_rows = held_bytes, held_rows
         self._total_P: Tensor | None = None
         self._held: list[Tensor] = []
         self._weights: list[float] = []
@@ -54,7 +54,7 @@ class RunningMean:
         """
         check_row(row_P, weight, self._first, index=self._count)
         self._first = (row_P.dtype, row_P.shape)
-        if self._held and (len(self._held) == HELD_ROWS or len(self._held) * row_P.nbytes >= self._held_bytes):
+        if self._held and (len(self._held) == self._held_rows or len(self._held) * row_P.nbytes >= self._held_bytes):
             self._fold()
         self._held.append(row_P)
         self._weights.append(weight)
@@ -117,9 +117,18 @@ def _chunks(numbers_P: Tensor) -> Iterator[tuple[int, Tensor]]:
 def mean_of(rows_NP: Tensor, weight_N: Tensor) -> Tensor:
     """Return weight_N @ rows_NP [P], computed in float64; rows and weights as in `check_matrix`."""
     check_matrix(rows_NP, weight_N)
-    mean = RunningMean(held_bytes=rows_NP.nbytes)  # they are held by the matrix anyway
-    for row_P, weight in zip(rows_NP, weight_N.tolist(), strict=True):
-        mean.add(row_P, weight)
+    return mixed(rows_NP, weight_N)
+
+
+def mixed(rows_NP: Tensor, share_N: Tensor) -> Tensor:
+    """Return the sum of share times row over the sum of the shares [P]; rows of share 0 are not read.
+
+    No share is negative, and one at least is positive.
+    """
+    mean = RunningMean(held_bytes=rows_NP.nbytes, held_rows=len(rows_NP))  # they are held by the matrix anyway
+    for row_P, share in zip(rows_NP, share_N.tolist(), strict=True):
+        if share > 0:
+            mean.add(row_P, share)
     return mean.result().row_P
 
 

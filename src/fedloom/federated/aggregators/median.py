@@ -25,6 +25,8 @@ __all__ = ["Median", "MedianAsPublished"]
 class Median(OfRows):
     """The median of each number, the middle pair averaged."""
 
+    sorts: ClassVar[bool] = True
+
     def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the median of each number."""
         return Aggregate(by_column(rows_NP, middle))
@@ -38,6 +40,7 @@ class Median(OfRows):
 class MedianAsPublished(OfRows):
     """The median of each number, the lower one of the middle pair."""
 
+    sorts: ClassVar[bool] = True
     outside_theorem: ClassVar[bool] = True
     one_sided: ClassVar[bool] = True
 

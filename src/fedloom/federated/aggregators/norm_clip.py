@@ -15,7 +15,7 @@ from torch import Tensor
 from fedloom.base.gram import norms
 from fedloom.base.plugin import plugin
 from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
-from fedloom.federated.aggregators._rows import Found, OfRows, mixed, told
+from fedloom.federated.aggregators._rows import Found, OfRows, told, total_of
 
 __all__ = ["NormClip", "clip_factors"]
 
@@ -37,7 +37,7 @@ class NormClip(OfRows):
         norm_N = norms(rows_NP)
         part_N = weight_N.double() / weight_N.double().sum() * clip_factors(norm_N)
         scores = {"norm": norm_N, SHARE: part_N / part_N.sum()}
-        return told(mixed(rows_NP, part_N), frame, Found(scores=scores))
+        return told(total_of(rows_NP, part_N), frame, Found(scores=scores))
 
     def tolerates(self, n_rows: int) -> int:
         """Return the largest number below half of the rows."""

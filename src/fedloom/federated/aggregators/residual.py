@@ -14,16 +14,15 @@ A value with a_i < delta becomes the line's. A row's score is the sum over numbe
 of the number's n values of a; divided by the largest score, squared and divided by their sum, scores are the shares of
 the rows so mended.
 
-Deviations: a is written min(1, K sqrt(1 - h) tau / |r|), the same without a division by zero; the public code adds 1e-7
-to tau. Scores are summed over the whole row, not layer by layer. Weights are ignored: shares are the rule's own. A
-line needs 4 rows: of 3 it always passes through the outer two values, so that tau is 0 and the middle one counts
-nothing. Where no number says anything, as of equal rows, all rows count alike. The line is kept in the
-rows' dtype.
+Deviations: a is written min(1, K sqrt(1 - h) tau / |r|), the same without a division by zero. Scores are summed over
+the whole row, not layer by layer. Weights are ignored: shares are the rule's own. A line needs 4 rows: of 3 it always
+passes through the outer two values, so that tau is 0 and the middle one counts nothing. Where no number says anything,
+as of equal rows, all rows count alike. The line is kept in the rows' dtype.
 
 `residual_as_published` is what the public code of arXiv 2406.10630 computes, delta = 0.05, without its writing into the
 rows that clients sent; of one or two rows it takes the mean.
 
-Speed: repeated medians look at N^2 slopes of each number: seconds per million numbers for 10 rows, minutes for 50.
+Speed: repeated medians look at N^2 slopes of each number, by far the dearest of the robust rules.
 """
 
 from abc import abstractmethod

@@ -14,12 +14,11 @@ it takes the mean.
 from collections.abc import Callable
 from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from fedloom.base.plugin import Count, plugin
 from fedloom.contracts.aggregation import Aggregate, Frame
-from fedloom.federated.aggregators._columns import Sorted, by_column
+from fedloom.federated.aggregators._columns import Sorted, by_column, mean_over
 from fedloom.federated.aggregators._rows import OfRows
 from fedloom.federated.aggregators.mean import mean_of
 
@@ -29,6 +28,8 @@ __all__ = ["TrimmedMean", "TrimmedMeanAsPublished"]
 @plugin("trimmed_mean")
 class TrimmedMean(OfRows):
     """The mean of the values of each number that are left."""
+
+    sorts: ClassVar[bool] = True  # with beta = 0 `mean_of` looks itself
 
     beta: Count = 1
     """Values dropped at either end of each number."""
@@ -50,6 +51,7 @@ class TrimmedMean(OfRows):
 class TrimmedMeanAsPublished(OfRows):
     """The mean of each number without its largest and its smallest value."""
 
+    sorts: ClassVar[bool] = True
     outside_theorem: ClassVar[bool] = True
 
     def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
@@ -63,6 +65,6 @@ class TrimmedMeanAsPublished(OfRows):
 
 def _trimmed(beta: int) -> Callable[[Sorted], Sorted]:
     def mean(block_CN: Sorted) -> Sorted:
-        return block_CN[:, beta : block_CN.shape[1] - beta].mean(axis=1, dtype=np.float64)
+        return mean_over(block_CN[:, beta : block_CN.shape[1] - beta])
 
     return mean
