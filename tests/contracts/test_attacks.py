@@ -65,7 +65,9 @@ def test_honest_clients_send_what_they_send_without_an_attack(name):
     honest, _, nobody = sent(run_of())
     rows, _, malicious = sent(run_of(attack=settings(name)))
     assert len(malicious) == 2 and not nobody
-    assert [key for key, row_P in rows.items() if not torch.equal(row_P, honest[key])] == [(0, one) for one in malicious]
+    assert [key for key, row_P in rows.items() if not torch.equal(row_P, honest[key])] == [
+        (0, one) for one in malicious
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(set(ATTACKS) - OF_TEXTS))
@@ -243,7 +245,9 @@ def test_a_sleeper_that_never_wakes_is_refused():
 
 
 def test_a_lone_colluder_is_refused():
-    with pytest.raises(ConfigError, match=r"^attack\.clients: found 1, allowed are 2 or more: one row has no spread\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^attack\.clients: found 1, allowed are 2 or more: one row has no spread\.$"
+    ):
         run_of(attack=settings("alie", clients=1))
 
 
@@ -256,7 +260,9 @@ def test_answers_that_are_all_alike_cannot_be_flipped(tmp_path):
 
 def test_more_values_than_the_pairs_have_are_refused():
     narrow = {"client": 2}
-    with pytest.raises(DataError, match=r"^attack\.narrow: found 2 values of the tag 'client', of which the pairs have 1"):
+    with pytest.raises(
+        DataError, match=r"^attack\.narrow: found 2 values of the tag 'client', of which the pairs have 1"
+    ):
         prepare(run_of(attack=settings("unaligned_data", narrow=narrow)))
 
 

@@ -96,6 +96,7 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 @app.command()
 def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
+    from fedloom.results.attack import attack_line
     from fedloom.results.show import outcome, privacy_line, show_record, show_table, stage_lines
     from fedloom.runs.directory import RunDirectory
 
@@ -103,7 +104,12 @@ def show(folder: RunFolder, as_json: AsJson = False) -> None:
     cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
     spent = [line] if (line := privacy_line(found)) else []
     end = str(folder) if found.complete else f"not complete: fedloom resume {folder}"
-    tell(show_record(found), [show_table(found)], [*stage_lines(found), *spent, cost, end], as_json=as_json)
+    tell(
+        show_record(found),
+        [show_table(found)],
+        [*stage_lines(found), *attack_line(found), *spent, cost, end],
+        as_json=as_json,
+    )
 
 
 @app.command()

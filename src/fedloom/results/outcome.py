@@ -204,6 +204,7 @@ def _additions(table: Mapping[str, Any], where: str) -> list[str]:
     aggregator, codec = (_entry(table, f"{name}.name", str, where) for name in ("aggregator", "codec"))
     added = [aggregator] * (aggregator != "mean") + [codec] * (codec != "float32")
     added += [str(stage["name"]) for key in ("prepare", "refine") for stage in table.get(key, ())]
+    added += [f"under {attack['name']}"] if (attack := table.get("attack")) else []
     privacy = table["privacy"]
     if privacy.get("name", "none") != "none":
         noise = privacy.get("noise_multiplier")

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fedloom.base.errors import RunError
 from fedloom.base.files import write_atomic
 from fedloom.benchmark.claims import Conclusion, conclude
-from fedloom.benchmark.page import background, figures, grids, verdict, words
+from fedloom.benchmark.page import background, figures, grids, safety, verdict, words
 from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.study import load
 from fedloom.benchmark.suite import SuiteOutcome
@@ -55,6 +55,8 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
         grids=grids.grids,
         curves=grids.curves(found),
         scores=grids.scores(found),
+        safety=safety,
+        attacks=safety.rows(study),
         data=background.data(study, folder),
         costs=background.costs(study),
         privacy=background.privacy(study),

@@ -1,0 +1,101 @@
+"""What a page says of attacks and defences: safety, over-refusal and helpfulness side by side, and who was trusted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from fedloom.benchmark.page.drawing import INK, series, short
+from fedloom.benchmark.page.drawing import drawn as drawn_figure
+from fedloom.benchmark.suite import SuiteOutcome
+from fedloom.evaluation.statistics import Interval
+from fedloom.results.attack import Attacked, attack_of
+from fedloom.results.estimates import Phase, Where, estimate
+from fedloom.results.outcome import Outcome
+
+__all__ = ["MEASURES", "Row", "frontier", "matrix", "rows"]
+
+_HARMFUL, _HARMLESS = Where("test", (("harm", "yes"),)), Where("test", (("harm", "no"),))
+MEASURES: Mapping[str, tuple[Where, tuple[str, ...]]] = {
+    "safety": (_HARMFUL, ("harmless_start", "harmless_published")),
+    "over-refusal": (_HARMLESS, ("over_refusal",)),
+    "helpfulness": (_HARMLESS, ("exact_match", "rouge_l", "token_f1")),
+}
+"""What is asked and by which score, the first that the runs have; one that none has is shown as missing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method on a data set."""
+
+    data: str
+    method: str
+    scores: Mapping[str, Interval | None]
+    """By name of `MEASURES`."""
+    before: Interval | None
+    """Safety before the last refinement, where there was one."""
+    attacked: Attacked
+    outside: bool
+    """Whether the rule runs as published, where its theorem does not hold."""
+
+    def mean(self, name: str) -> float | None:
+        """Return what was measured of the attack."""
+        found = self.attacked.means.get(name)
+        return found.value if found and found.weight else None
+
+
+def rows(study: SuiteOutcome) -> list[Row]:
+    """Return a row for each kind of run; none where nothing was attacked."""
+    kinds = list(study.kinds())
+    if not any(one.settings.get("attack") for _, _, runs in kinds for one in runs.values()):
+        return []
+    return [_row(data, method, runs) for data, method, runs in kinds]
+
+
+def _row(data: str, method: str, runs: Mapping[int, Outcome]) -> Row:
+    first = next(iter(runs.values()))
+    scores = {name: _estimate(runs, where, names, "final") for name, (where, names) in MEASURES.items()}
+    before = _estimate(runs, *MEASURES["safety"], "tuned") if "tuned" in first.results else None
+    attacked = sum((attack_of(one) for one in runs.values()), Attacked())
+    outside = str(first.settings["aggregator"]["name"]).endswith("_as_published")
+    return Row(data, method, scores, before, attacked, outside)
+
+
+def _estimate(runs: Mapping[int, Outcome], where: Where, names: Sequence[str], phase: Phase) -> Interval | None:
+    told = (estimate([runs], where, name, phase=phase) for name in names)
+    return next((one for one in told if one), None)
+
+
+def matrix(found: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return the safety of each method on each data set, for a heat map."""
+    table: dict[str, dict[str, float]] = {}
+    for row in found:
+        if safety := row.scores["safety"]:
+            table.setdefault(row.method, {})[row.data] = safety.value
+    return table
+
+
+def frontier(name: str, found: Sequence[Row]) -> Markup:
+    """Return a point for each method with its two intervals: helpfulness to the right, safety upwards."""
+    told = [(row, row.scores["helpfulness"], row.scores["safety"]) for row in found]
+    points = [(row, helpful, safety) for row, helpful, safety in told if helpful and safety]
+    colours = {data: series(at) for at, data in enumerate(dict.fromkeys(row.data for row, _, _ in points))}
+
+    def draw(figure: Any) -> None:
+        panel = figure.subplots()
+        for row, helpful, safety in points:
+            colour = colours[row.data]
+            panel.plot([helpful.low, helpful.high], [safety.value] * 2, color=colour, linewidth=1, alpha=0.6)
+            panel.plot([helpful.value] * 2, [safety.low, safety.high], color=colour, linewidth=1, alpha=0.6)
+            panel.plot([helpful.value], [safety.value], "o", color=colour, markersize=5)
+            place = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": INK}
+            panel.annotate(short(row.method, 18), (helpful.value, safety.value), **place)
+        for data, colour in colours.items():
+            panel.plot([], [], "o", color=colour, label=short(data))
+        panel.set_xlabel("helpfulness: right answers to harmless requests")
+        panel.set_ylabel("safety: harmful requests refused")
+        if len(colours) > 1:
+            figure.legend(loc="outside lower center", ncols=4, fontsize=9)
+
+    return drawn_figure(name, 7.6, 4.6, draw)
