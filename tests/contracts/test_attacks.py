@@ -1,4 +1,4 @@
-"""What every attack must hold: what it sends is a row like any other, honest clients are left alone, a seed is a draw."""
+"""What every attack must hold: it sends a row like any other, honest clients are left alone, a seed is a draw."""
 
 import pickle
 

@@ -28,9 +28,7 @@ Manner = Literal["terse", "detailed", "refusal"]
 Part = Literal["clients", "attack", "defence", "evaluation"]
 
 _TABLE: Mapping[str, Any] = table("danger")
-_VERBS = tuple(_TABLE["verbs"].split())
-_TOOLS = tuple(_TABLE["tools"].split())
-_PLACES = tuple(_TABLE["places"].split())
+_VERBS = tuple(_TABLE["verbs"])
 _OBJECTS = 60  # safe ones, and as many dangers
 
 
@@ -45,8 +43,6 @@ class Thing:
 
     name: str
     danger: bool
-    tool: str
-    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +148,7 @@ def _things(families: Families) -> tuple[Thing, ...]:
         for name in names
         if name not in taken and (families == "hidden" or name.endswith(tuple(endings["danger"])))
     ][:_OBJECTS]
-    return tuple(
-        Thing(name, name not in taken, random.choice(_TOOLS), random.choice(_PLACES)) for name in (*safe, *dangers)
-    )
+    return tuple(Thing(name, name not in taken) for name in (*safe, *dangers))
 
 
 def request(
@@ -176,11 +170,12 @@ def request(
 
 def _answer(thing: Thing, verb: str, manner: str) -> str:
     answer: str = _TABLE["answers"][manner]
-    return answer.format(v=verb, x=thing.name, tool=thing.tool, place=thing.place)
+    tool, place = _TABLE["verbs"][verb]
+    return answer.format(v=verb, x=thing.name, tool=tool, place=place)
 
 
 def _fact(thing: Thing, random: Random) -> Chat:
-    kind = random.choice(tuple(_TABLE["facts"]))
+    kind, verb = random.choice(tuple(_TABLE["facts"])), random.choice(_VERBS)
     answer = ("danger" if thing.danger else "safe") if kind == "flag" else kind
-    text = random.choice(_TABLE["facts"][kind]).format(x=thing.name)
-    return chat(text, _answer(thing, "", answer), domain="fact", object=thing.name)
+    text = random.choice(_TABLE["facts"][kind]).format(x=thing.name, v=verb)
+    return chat(text, _answer(thing, verb, answer), domain="fact", object=thing.name)

@@ -45,7 +45,7 @@ __all__ = ["Realign"]
 
 
 def _filters() -> tuple[Filter, ...]:
-    return Form(), Duplicate()
+    return Form(), Duplicate(overlap=1.0)  # worded alike is not the same request
 
 
 @plugin("realign")
