@@ -99,7 +99,7 @@ def _beside_flower(name: str, n_rows: int, settings: Settings) -> Figure:
     size = 20_000 if settings.quick else 1_000_000
     rows_NP = _matrix(n_rows, size)
     sides = {"ours": _rule(name, rows_NP), "flower": _flowers(name, rows_NP)}
-    seconds = alternate(sides, repeats=settings.repeats(2), settings=settings)
+    seconds = alternate(sides, repeats=settings.repeats(7), settings=settings)
     return ratio(
         "d",
         f"{name} of {n_rows} rows of {size:,} numbers over Flower's function",
