@@ -1,4 +1,4 @@
-"""Attack and defence in a run: who trains on what, what the server's own rules see, what is repaired, what is refused."""
+"""Attack and defence in a run: who trains on what, what the server's rules see, what is repaired, what is refused."""
 
 import json
 
@@ -236,7 +236,7 @@ def test_a_round_without_malicious_rows_says_so_and_no_more():
     assert {name: mean.value for name, mean in attack_measures(record(), {"x"}).items()} == {"malicious": 0.0}
 
 
-def test_a_run_tells_its_attack_in_its_metrics_its_truth_and_when_shown(tmp_path):
+def test_a_run_tells_its_attack_in_its_metrics_its_truth_and_when_shown(tmp_path, monkeypatch, capsys):
     folder = ran(tmp_path / "run", attack=ATTACK, aggregator="median", audit_log=True)
     found = outcome(RunDirectory.open(folder))
     attacked = attack_of(found)
@@ -244,7 +244,8 @@ def test_a_run_tells_its_attack_in_its_metrics_its_truth_and_when_shown(tmp_path
     assert attacked.rounds == {1: 2} and attacked.histogram == "0/2" and "cos_bm" in attacked.means
     assert attack_line(found)[0].startswith("attack unaligned_data: rounds with 0, 1, ... malicious rows 0/2; cosine")
     assert found.label == "FedAvg median under unaligned_data"
-    assert "attack unaligned_data" in fedloom("show", folder).stdout
+    assert fedloom(monkeypatch, "show", folder) == 0
+    assert "attack unaligned_data" in capsys.readouterr().out
 
 
 def test_without_an_attack_there_is_nothing_to_tell(tmp_path):
@@ -274,7 +275,7 @@ def test_level_1_tunes_the_attacked_model_on_aligned_and_normal_pairs(tmp_path):
 
 
 def test_normal_data_alone_refuse_nothing(tmp_path):
-    folder = ran(tmp_path / "run", refine=[{**REALIGN, "share": 0.0, "aligned": {}} | {"aligned": ALIGNED}])
+    folder = ran(tmp_path / "run", refine=[REALIGN | {"share": 0.0}])
     assert not any(refuses(one["response"]) for one in refined(folder))
 
 
@@ -290,7 +291,7 @@ def test_level_2_is_answered_by_another_model_that_is_shown_the_warning_which_is
 
 
 def test_level_3_answers_itself_and_a_judge_drops_what_is_unsafe(tmp_path):
-    judge = {"name": "canned", "patterns": {".": "unsafe"}}
+    judge = {"name": "canned", "patterns": {".": "[[no]]"}}
     own = {"answers": "trained", "filters": [{"name": "judge", "kind": "safety", "completer": judge}]}
     with pytest.raises(DataError, match=r"^refine: 'realign' is left without a pair, see "):
         ran(tmp_path / "run", refine=[REALIGN | own])
@@ -328,7 +329,7 @@ def test_interpolation_lies_between_the_start_and_what_was_trained(tmp_path, alp
     )
     start = prepare(run_of()).model.trainable
     for name, value in drawn.items():
-        (own,) = [one for key, one in start.items() if key.replace(".lora_", "").split(".")[-1] and match(key, name)]
+        (own,) = [one for key, one in start.items() if match(key, name)]
         torch.testing.assert_close(value, own.lerp(plain[name], alpha))
 
 
@@ -403,14 +404,11 @@ def test_a_rule_that_looks_where_no_model_is_at_hand_is_refused():
         rule(torch.ones(1, 2), torch.ones(1), frame)
 
 
-def test_too_few_rows_for_a_theorem_are_refused_before_the_run(tmp_path):
+def test_too_few_rows_for_a_theorem_are_refused_before_the_run(tmp_path, monkeypatch, capsys):
     table = {"aggregator": {"name": "krum", "f": 1}, "attack": ATTACK}
-    done = fedloom("run", written(tmp_path, **table), "--out", tmp_path / "run")
-    assert done.returncode == 2 and not done.stdout
-    assert (
-        "aggregator: 'krum' with these settings needs 5 rows in a round, found 3: raise clients_per_round"
-        in done.stderr
-    )
+    assert fedloom(monkeypatch, "run", written(tmp_path, **table), "--out", tmp_path / "run") == 2
+    told = capsys.readouterr().err
+    assert "aggregator: 'krum' with these settings needs 5 rows in a round, found 3: raise clients_per_round" in told
 
 
 def written(folder, **changes):
