@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from fedloom import api
-from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.errors import ConfigError, DataError, MissingFileError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
@@ -17,6 +17,7 @@ from fedloom.contracts.examples import Preference
 from fedloom.evaluation.metrics.refusals import refuses
 from fedloom.federated.aggregators.fltrust import trusted
 from fedloom.federated.rounds import ClientRecord, RoundRecord
+from fedloom.federated.update_classifier import features, read_classifier, trained_classifier, write_classifier
 from fedloom.results.attack import attack_line, attack_of
 from fedloom.results.outcome import outcome
 from fedloom.results.truth import read_truth
@@ -417,3 +418,126 @@ def written(folder, **changes):
     path = folder / "run.toml"
     path.write_text(config.tomli_w.dumps(SMALL | changes))
     return path
+
+
+# -------------------------------------------------------------------------------------------- a classifier of updates
+
+
+LAYOUT = Layout((("delta", "x.lora_A", (2, 3)), ("delta", "x.lora_B", (4, 2)), ("delta", "y.lora_B", (1, 2))))
+
+
+def labelled_rows(n_rows, seed, away=2.0):
+    """Rows whose first B leans one way if they are malicious; all else is noise."""
+    random = np.random.default_rng(seed)
+    rows, bad = random.normal(size=(n_rows, LAYOUT.size)), np.arange(n_rows) % 3 == 0
+    rows[bad, 6:10] += away
+    return torch.tensor(rows), bad.tolist()
+
+
+def test_a_classifier_looks_at_the_first_b_alone_whatever_its_length():
+    rows_NP, _ = labelled_rows(5, 0)
+    x_ND = features(rows_NP, LAYOUT)
+    by_hand = rows_NP[:, 6:14] / rows_NP[:, 6:14].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(x_ND, by_hand)
+    torch.testing.assert_close(features(7 * rows_NP, LAYOUT), x_ND)
+
+
+def test_a_classifier_tells_updates_that_it_has_not_seen():
+    rows_NP, bad = labelled_rows(300, 1)
+    made = trained_classifier(features(rows_NP, LAYOUT), bad, LAYOUT)
+    others_NP, truth = labelled_rows(300, 2)
+    assert roc_auc_score(truth, made.probabilities(features(others_NP, LAYOUT)).numpy()) > 0.9
+    chance_NP, coin = labelled_rows(300, 3, away=0.0)
+    assert abs(roc_auc_score(coin, made.probabilities(features(chance_NP, LAYOUT)).numpy()) - 0.5) < 0.12
+
+
+@pytest.fixture
+def trained(tmp_path):
+    rows_NP, bad = labelled_rows(300, 1)
+    write_classifier(tmp_path / "c.json", trained_classifier(features(rows_NP, LAYOUT), bad, LAYOUT))
+    return str(tmp_path / "c.json")
+
+
+def merge(rule, rows_NP, state=None):
+    clients = tuple(f"c{k}" for k in range(len(rows_NP)))
+    frame = Frame(LAYOUT, torch.zeros(LAYOUT.size), clients=clients, state=state or {})
+    return rule.aggregate(rows_NP, torch.full((len(rows_NP),), 1 / len(rows_NP), dtype=torch.float64), frame)
+
+
+def test_rows_count_by_how_benign_they_look_and_above_the_threshold_not_at_all(trained):
+    rows_NP, bad = labelled_rows(12, 5)
+    rule = lookup(Aggregator, "update_classifier")(file=trained, threshold=0.6)
+    p_N = read_classifier(rule_file(trained)).probabilities(features(rows_NP, LAYOUT))
+    weight_N = torch.where(p_N <= 0.6, 1 - p_N, 0.0)
+    found = merge(rule, rows_NP)
+    torch.testing.assert_close(found.row_P, (weight_N / weight_N.sum()) @ rows_NP)
+    assert set(found.left_out) == {f"c{k}" for k in range(12) if p_N[k] > 0.6} != set()
+    assert roc_auc_score(bad, [found.scores[f"c{k}"]["score"] for k in range(12)]) > 0.8
+
+
+def rule_file(path):
+    from pathlib import Path
+
+    return Path(path)
+
+
+def test_evidence_of_a_client_fades_and_adds_up(trained):
+    rule = lookup(Aggregator, "update_classifier")(file=trained, by="client")
+    rows_NP, _ = labelled_rows(4, 6)
+    p_N = read_classifier(rule_file(trained)).probabilities(features(rows_NP, LAYOUT)).tolist()
+    state = merge(rule, rows_NP).state
+    again = merge(rule, rows_NP, state)
+    for k, p in enumerate(p_N):
+        good = 0.95 * (0.95 + 1 - p) + 1 - p
+        bad = 0.95 * (0.95 + p) + p
+        torch.testing.assert_close(again.state[f"c{k}"], torch.tensor([good, bad], dtype=torch.float64))
+
+
+def test_a_round_that_looks_malicious_throughout_changes_nothing(trained):
+    rows_NP, bad = labelled_rows(60, 7, away=9.0)
+    rule = lookup(Aggregator, "update_classifier")(file=trained, threshold=0.5)
+    found = merge(rule, rows_NP[[at for at, one in enumerate(bad) if one]])
+    assert not found.row_P.any() and set(found.left_out.values()) == {"the whole round is taken for malicious"}
+
+
+def test_a_classifier_of_another_layout_is_refused(trained):
+    with pytest.raises(
+        ConfigError, match=r"^aggregator: the classifier was trained on updates of 'x\.lora_B' \(4, 2\)"
+    ):
+        prepare(run_of(aggregator={"name": "update_classifier", "file": trained}))
+
+
+def test_rows_without_a_factor_have_no_classifier():
+    with pytest.raises(ConfigError, match=r"^aggregator: the rows hold no '\.lora_B'"):
+        features(torch.ones(2, 3), Layout((("delta", "x", (3,)),)))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"name": "x", "shape": [2], "bias": 0, "weight": [1, 2, 3]}', "[1]"])
+def test_a_file_that_is_no_classifier_is_refused(tmp_path, text):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(DataError, match=r"is no classifier of updates \(.*\); train one anew\.$"):
+        read_classifier(tmp_path / "c.json")
+
+
+def test_a_missing_classifier_is_refused(tmp_path):
+    with pytest.raises(MissingFileError, match=r"no such file; `fedloom classifier RUN\.toml` writes one\.$"):
+        prepare(run_of(aggregator={"name": "update_classifier", "file": str(tmp_path / "none.json")}))
+    with pytest.raises(ConfigError, match=r"^aggregator\.file: missing; 'update_classifier' needs what"):
+        run_of(aggregator="update_classifier")
+
+
+def test_updates_of_one_kind_train_no_classifier():
+    rows_NP, _ = labelled_rows(6, 0)
+    with pytest.raises(DataError, match=r"^classifier: found 0 malicious and 6 benign rows; allowed are some of both"):
+        trained_classifier(features(rows_NP, LAYOUT), [False] * 6, LAYOUT)
+
+
+def test_a_classifier_is_made_by_a_command_and_judges_a_run(tmp_path, monkeypatch, capsys):
+    file = written(tmp_path, attack=ATTACK)
+    assert fedloom(monkeypatch, "classifier", file, "seed=5", "--out", tmp_path / "c.json") == 0
+    assert "2 malicious and 4 benign updates; AUC on the very same ones" in capsys.readouterr().out
+    rule = {"name": "update_classifier", "file": str(tmp_path / "c.json")}
+    told = logs(ran(tmp_path / "run", attack=ATTACK, aggregator=rule))["metrics.jsonl"]
+    assert {one["name"] for one in told if one["phase"] == "attack"} >= {"auc", "share"}
+    assert fedloom(monkeypatch, "classifier", written(tmp_path), "--out", tmp_path / "d.json") == 2
+    assert "attack: missing; updates are labelled in a simulation that has one" in capsys.readouterr().err

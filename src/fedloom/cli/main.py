@@ -9,6 +9,7 @@ import typer
 
 from fedloom.base.errors import FedloomError, UnknownNameError, suggest
 from fedloom.cli.bench import bench
+from fedloom.cli.classifier import classifier
 from fedloom.cli.data import data
 from fedloom.cli.evaluate import evaluate
 from fedloom.cli.leakage import leakage
@@ -168,6 +169,7 @@ def audit(
 
 
 app.command()(leakage)
+app.command()(classifier)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from fedloom.base.mean import Mean
 from fedloom.contracts.aggregation import SHARE
 from fedloom.federated.rounds import RoundRecord
 
-__all__ = ["attack_measures"]
+__all__ = ["attack_measures", "auc"]
 
 
 def attack_measures(
@@ -33,7 +33,7 @@ def attack_measures(
             found["share"] = Mean(sum(scores.get(one, 0.0) for one in bad), 1.0)
         else:
             sign = -1 if name == "trust" else 1
-            found["auc"] = _auc(*([sign * scores[one] for one in side if one in scores] for side in (bad, good)))
+            found["auc"] = auc(*([sign * scores[one] for one in side if one in scores] for side in (bad, good)))
     return {name: mean for name, mean in (found | _cosines(came, malicious, cosines)).items() if mean.weight}
 
 
@@ -42,7 +42,7 @@ def _by_name(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, f
     return {name: {client: own[name] for client, own in scores.items() if name in own} for name in names}
 
 
-def _auc(bad: Sequence[float], good: Sequence[float]) -> Mean:
+def auc(bad: Sequence[float], good: Sequence[float]) -> Mean:
     """Return the share of pairs in which the malicious row has the larger score; equal ones count half."""
     total = sum((one > other) + 0.5 * (one == other) for one in bad for other in good)
     return Mean(float(total), float(len(bad) * len(good)))
