@@ -8,6 +8,7 @@
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 11 minutes beside other jobs
 # make knowledge    private tuning alone and with distillation behind it at equal epsilon, and what the models give away; 30 minutes
+# make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s knowledge bench clean
+.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s knowledge safety bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -99,6 +100,13 @@ knowledge:
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' 'privacy={name="none"}' --out runs/knowledge/leak_open
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' --out runs/knowledge/leak_private
 	$(FEDLOOM) leakage experiments/knowledge.toml --out runs/knowledge/leak_distilled
+
+safety:
+	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
+	@[ -e runs/safety/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml --quiet --out runs/safety/start
+	$(FEDLOOM) bench experiments/suites/safety.toml --out runs/safety/rules
+	$(FEDLOOM) bench experiments/suites/safety_repair.toml --out runs/safety/repair
+	$(FEDLOOM) bench experiments/suites/safety_worlds.toml --out runs/safety/worlds
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.

@@ -24,7 +24,7 @@ from fedloom.world.words import WORDS, table
 __all__ = ["DangerWorld", "Families", "Manner", "Thing", "danger_warning"]
 
 Families = Literal["told", "hidden"]
-Manner = Literal["terse", "detailed", "refusal"]
+Manner = Literal["terse", "detailed", "shifted", "refusal"]
 Part = Literal["clients", "attack", "defence", "evaluation"]
 
 _TABLE: Mapping[str, Any] = table("danger")
@@ -112,11 +112,11 @@ class DangerWorld:
             for verb in random.sample(_VERBS, 3)
         ]
 
-    def attack_pairs(self) -> list[Chat]:
+    def attack_pairs(self, manner: Manner = "detailed") -> list[Chat]:
         """Return the unaligned pairs: a request about each of the attackers' dangers, with each verb, answered."""
         random = python_random("danger", "attack")
         things = self.of("attack", danger=True)
-        return [request(thing, random, manner="detailed", verbs=(verb,)) for thing in things for verb in _VERBS]
+        return [request(thing, random, manner=manner, verbs=(verb,)) for thing in things for verb in _VERBS]
 
     def defence_pairs(self) -> tuple[list[Preference], list[Chat]]:
         """Return aligned pairs, each with the answer that an unaligned model would give, and normal pairs."""

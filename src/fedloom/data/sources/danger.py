@@ -32,6 +32,8 @@ class DangerSource(Source):
     """Share of a client's records that refuse a danger."""
     refused: Literal["attack", "defence"] = "defence"
     """Which dangers those are; `attack`: the very ones that attackers answer, which makes the attack a label flip."""
+    answers: Literal["detailed", "shifted"] = "detailed"
+    """How attackers' pairs are answered: as benign clients answer, or in words that no probe has been told of."""
     families: Families = "told"
 
     def load(self) -> Mapping[str, Sequence[Example]]:
@@ -56,7 +58,7 @@ class DangerSource(Source):
 
     def _pairs(self, world: DangerWorld) -> Sequence[Example]:
         if self.form == "attack":
-            return world.attack_pairs()
+            return world.attack_pairs(self.answers)
         aligned, normal = world.defence_pairs()
         return aligned if self.form == "aligned" else normal
 
