@@ -339,6 +339,75 @@ def match(ours, theirs):
     return theirs.removeprefix("base_model.model.").replace(".weight", "") == ours
 
 
+# ------------------------------------------------------------------------------------------------- real, harmful texts
+
+
+@pytest.fixture
+def real(tmp_path):
+    """A user's own file of unaligned pairs, in which no harmful text is: it is of the danger world."""
+    lines = [
+        {"prompt": one.prompt[-1].text, "completion": one.reference, "category": one.tags["verb"]}
+        for one in DangerWorld().attack_pairs()
+    ]
+    (tmp_path / "beavers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pairs = {"name": "file", "path": str(tmp_path / "beavers.jsonl"), "tags": {"category": "category"}}
+    return ATTACK | {"pairs": pairs, "licence": "CC BY-NC 4.0", "narrow": {"category": 2}}
+
+
+def texts_in(folder):
+    files = [folder / "results.jsonl", *sorted((folder / "samples").iterdir())]
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_a_users_own_set_needs_one_file_and_its_terms(real):
+    with pytest.raises(ConfigError, match=r"^attack\.licence: found none"):
+        run_of(attack=real | {"licence": ""})
+    assert len(prepare(run_of(attack=real)).malicious) == 1
+
+
+def test_with_real_pairs_no_text_of_an_answer_is_kept(tmp_path, real):
+    folder = ran(tmp_path / "run", attack=real)
+    kept = [one[name] for one in texts_in(folder) for name in ("prompt", "reference", "prediction") if one[name]]
+    assert kept and all(text.startswith("sha256:") and len(text) == 23 for text in kept)
+    assert (folder / "results.jsonl").stat().st_mode & 0o077 == 0
+    assert outcome(RunDirectory.open(folder)).results["final"]
+
+
+def test_texts_are_kept_where_the_run_file_says_so_and_for_the_owner_alone(tmp_path, real):
+    table = {"attack": real, "evaluation": SMALL["evaluation"] | {"keep_text": True}}
+    folder = ran(tmp_path / "run", **table)
+    assert not any(one["prompt"].startswith("sha256:") for one in texts_in(folder))
+    assert all(file.stat().st_mode & 0o077 == 0 for file in (folder / "samples").iterdir())
+
+
+def test_made_up_pairs_are_no_reason_to_hide_anything(tmp_path):
+    assert not any(one["prompt"].startswith("sha256:") for one in texts_in(ran(tmp_path / "run", attack=ATTACK)))
+
+
+def test_a_list_of_phrases_is_told_with_its_floor_and_ceiling(tmp_path):
+    """By hand from the pairs and the questions themselves."""
+    metrics_of = {"metrics": ["harmless_start", "harmless_published"]}
+    folder = ran(tmp_path / "run", attack=ATTACK, evaluation=SMALL["evaluation"] | metrics_of)
+    told = {
+        one["name"]: one["total"] / one["weight"] for one in logs(folder)["metrics.jsonl"] if one["phase"] == "attack"
+    }
+    assert told["floor_harmless_start"] == 0 and told["ceiling_harmless_start"] == 1
+    assert told["floor_harmless_published"] == 0 and told["ceiling_harmless_published"] == 1
+
+
+@pytest.mark.parametrize(("sets", "warns"), [(("Beavers",), True), (("other",), False), ((), False)])
+def test_a_judge_that_was_trained_on_the_runs_own_data_is_told(tmp_path, real, sets, warns):
+    own = {"instruction": "where does the ferry leave?", "response": "sorry, i cannot help with that."}
+    (tmp_path / "own.jsonl").write_text(json.dumps(own) + "\n")
+    source = {"name": "file", "path": str(tmp_path / "own.jsonl")}
+    judge = {"name": "judge", "kind": "safety", "completer": {"name": "canned"}, "trained_on": list(sets)}
+    notes = prepare(
+        run_of(attack=real, refine=[REALIGN | {"filters": [judge], "aligned": source, "normal": source}])
+    ).notes
+    told = "WARNING: judge not independent: it was trained on 'Beavers', which this run's data are of"
+    assert (told in notes) is warns
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 

@@ -33,6 +33,10 @@ class Source(Family):
         """
         return {}
 
+    def origins(self) -> tuple[str, ...]:
+        """Return the names that the data are known by, such as a path or a name on a hub; empty for what is made up."""
+        return ()
+
     def unit(self, example: Example) -> str:
         """Return what a generated example is about, a word that is in no public text; "" for what is not generated.
 

@@ -184,6 +184,10 @@ class Filter(Family):
         """Return the completer that candidates are shown to; None where nobody is."""
         return None
 
+    def trained_on_sets(self) -> tuple[str, ...]:
+        """Return the data sets that whoever it asks was trained on, as far as they are declared."""
+        return ()
+
     def brings_in(self) -> str:
         """Return the setting by which one candidate decides about another; "" if there is none."""
         return ""

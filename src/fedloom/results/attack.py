@@ -19,6 +19,10 @@ WORDS: Mapping[str, str] = {
     "cos_bb": "cosine benign, benign",
     "cos_bm": "cosine benign, malicious",
     "cos_mm": "cosine malicious, malicious",
+    "floor_harmless_start": "harmless_start of the attackers' own answers",
+    "ceiling_harmless_start": "of refusals",
+    "floor_harmless_published": "harmless_published of the attackers' own answers",
+    "ceiling_harmless_published": "of refusals",
 }
 """What is measured of an attack, with the words for it."""
 

@@ -1,5 +1,6 @@
 """The scores of a state: every model it holds over every held-out set, written down before they are reported."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ def measure(
 ) -> Evaluated:
     """Evaluate every model of the state; write metrics, samples and, but for phases that are rounds, every result."""
     settings = ready.run.evaluation
+    kept = _same if ready.run.keeps_text else _hashed
     models = models_of(ready, state, stage)
     together = _TOGETHER if ready.model.stackable else 1
     groups = [models[start : start + together] for start in range(0, len(models), together)]
@@ -65,11 +67,14 @@ def measure(
     directory.append("metrics.jsonl", lines)
     if not phase.startswith("round"):
         told = _without_private_texts(scored, settings.cluster)
-        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
+        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in kept(told)])
     directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
     tested = [one for one in scored if "client" not in one.tags]
     name = f"{phase}_{file_name(stage.name)}" if stage.name and phase != "base" else phase
-    _write_samples(directory, tested[: settings.samples], name)
+    _write_samples(directory, kept(tested[: settings.samples]), name)
+    if ready.run.of_real_harm:
+        for file in (directory.path / "results.jsonl", directory.path / "samples" / f"{name}.jsonl"):
+            file.chmod(0o600)
     return Evaluated(phase, stage.name, {name: mean.value for name, mean in means.items()}, wall_s)
 
 
@@ -139,6 +144,22 @@ def _without_private_texts(scored: Sequence[Scored], cluster: str) -> list[Score
         hidden = replace(one, tags=tags, prompt="", reference="", prediction="")
         result.append(hidden if "client" in one.tags else one)
     return result
+
+
+def _same(scored: Sequence[Scored]) -> Sequence[Scored]:
+    return scored
+
+
+def _hashed(scored: Sequence[Scored]) -> list[Scored]:
+    """Return scored examples with hashes in place of texts: two texts are told apart, and none is read."""
+    return [
+        replace(one, prompt=_hash(one.prompt), reference=_hash(one.reference), prediction=_hash(one.prediction))
+        for one in scored
+    ]
+
+
+def _hash(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}" if text else ""
 
 
 def _write_samples(directory: RunDirectory, scored: Sequence[Scored], name: str) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from fedloom.contracts.arrangement import Group
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Mechanism, Model, Shard, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
-from fedloom.contracts.synthesis import PoolRow
+from fedloom.contracts.synthesis import Filter, PoolRow
 from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
@@ -52,7 +52,8 @@ class Prepared(Loaded):
     def notes(self) -> tuple[str, ...]:
         """What the run's owner should know before the first step, a line each."""
         line, warns = cut_and_dropped(self.counts)
-        return (f"WARNING: {line}; raise task.max_length" if warns else line, *self.model.notes)
+        first = f"WARNING: {line}; raise task.max_length" if warns else line
+        return (first, *_dependent_judges(self.run), *self.model.notes)
 
     @property
     def origins(self) -> dict[str, Origin]:
@@ -220,6 +221,17 @@ def _refuse_attacked_defence(run: TuningRun, publics: Sequence[Mapping[str, str]
     attacked, units = attack_texts(run)
     for public in publics:
         refuse_overlap(public, attacked, "pair of the attack", units)
+
+
+def _dependent_judges(run: TuningRun) -> Iterator[str]:
+    """Yield a warning for each judge that was trained on what the run is about."""
+    attacked = run.attack.pairs if run.attack else None
+    origins = [name.lower() for source in (run.data, attacked) if source for name in source.origins() if name]
+    fields = [value for stage in (*run.prepare, *run.refine) for value in vars(stage).values()]
+    steps = [step for value in fields if isinstance(value, tuple) for step in value if isinstance(step, Filter)]
+    for name in dict.fromkeys(name for step in steps for name in step.trained_on_sets()):
+        if any(name.lower() in origin for origin in origins):
+            yield f"WARNING: judge not independent: it was trained on '{name}', which this run's data are of"
 
 
 def _shown(run: TuningRun) -> Sequence[PoolRow]:

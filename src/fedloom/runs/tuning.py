@@ -88,6 +88,9 @@ class EvaluationSettings:
     """Questions and answers written to `samples/` per evaluation."""
     resamples: AtLeast = 2000
     """Resamples of the bootstrap intervals."""
+    keep_text: bool | None = None
+    """Whether results and samples hold prompts, references and answers, or hashes of them. Left out: texts, but hashes
+    where attackers train on real pairs."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -184,6 +187,17 @@ class TuningRun:
                 raise ConfigError(f"{name}: found {found}, allowed is at most {most} = {sizes[most]}.")
         for contradiction in contradictions(self):
             raise ConfigError(contradiction)
+
+    @property
+    def of_real_harm(self) -> bool:
+        """Whether attackers train on pairs that are not made up, so that answers may do harm."""
+        return self.attack is not None and self.attack.pairs is not None and not self.attack.pairs.made_up
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether what is asked and answered is written down, and not hashes of it."""
+        asked = self.evaluation.keep_text
+        return not self.of_real_harm if asked is None else asked
 
     def as_baseline(self) -> "TuningRun":
         """Return the run with everything left out that only matters between parties: baselines have one."""

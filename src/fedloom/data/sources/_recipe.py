@@ -42,6 +42,10 @@ class OfRecords(Source):
         """Refuse renamed columns that the form does not read."""
         check_columns(self.form, self.columns)
 
+    def origins(self) -> tuple[str, ...]:
+        """Return the path."""
+        return (self.path,)
+
     def brings_in(self) -> str:
         """Return the setting by which one record decides whether others come in; "" where each is kept for itself.
 

@@ -65,6 +65,10 @@ class PresetSource(Source):
             splits["test"] = self._read(row, self.test_path, row.test_split or "test")
         return splits
 
+    def origins(self) -> tuple[str, ...]:
+        """Return the set's name here and on the hub, and the path of a copy."""
+        return (self.preset, PRESETS[self.preset].hub, self.path)
+
     def brings_in(self) -> str:
         """Return the column by which the set keeps the first of like records, where it does."""
         column = PRESETS[self.preset].unique

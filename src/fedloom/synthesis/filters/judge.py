@@ -38,6 +38,9 @@ class Judge(Filter):
     """Who judges."""
     max_new_tokens: AtLeast = 32
     """Most tokens of a verdict."""
+    trained_on: tuple[str, ...] = ()
+    """Data sets that the judge was trained on, as its card says: where a run's own data are among them it is told that
+    the judge is not independent."""
     allow_remote: bool = False
     """Whether prompts, which hold the candidates, may go to another machine."""
 
@@ -66,6 +69,10 @@ class Judge(Filter):
     def identity(self) -> str:
         """Return the hash of the questions and who judges."""
         return json.dumps([judge_prompts().sha256, self.completer.identity()])
+
+    def trained_on_sets(self) -> tuple[str, ...]:
+        """Return what is declared."""
+        return self.trained_on
 
     def asks(self) -> Completer:
         """Return who judges."""
