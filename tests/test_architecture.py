@@ -157,23 +157,23 @@ def test_no_module_is_longer_than_400_lines():
 BUDGET = {
     "api": 100,
     "base": 1_450,
-    "benchmark": 2_700,
-    "cli": 1_300,
+    "benchmark": 2_780,
+    "cli": 1_360,
     "completers": 1_210,
-    "contracts": 2_530,
-    "data": 2_790,
+    "contracts": 2_650,
+    "data": 2_850,
     "diversity": 1_100,
     "evaluation": 2_480,
-    "federated": 4_300,
+    "federated": 5_200,
     "judged": 1_600,
     "lm_eval": 2_000,
     "models": 3_440,
-    "results": 1_150,
-    "runs": 6_050,
+    "results": 1_240,
+    "runs": 6_550,
     "tasks": 760,
     "synthesis": 2_260,
     "text": 780,
-    "world": 1_640,
+    "world": 1_830,
 }
 """Lines of a folder: one that grows says so here."""
 
@@ -299,7 +299,7 @@ def test_generators_are_asked_and_filters_carried_out_in_one_place_each():
     """Stages of all kinds share them: who opens a completer, who walks a chain, who draws clients."""
     homes = {
         "opened": {"fedloom.completers.answer_file"},
-        "judged": {"fedloom.synthesis.record", "fedloom.synthesis.distilling"},
+        "judged": {"fedloom.synthesis.record", "fedloom.synthesis.distilling", "fedloom.runs.refinements.realign"},
         "drawn_clients": {"fedloom.federated.rounds", "fedloom.runs.budgets"},
     }
     for name, allowed in homes.items():

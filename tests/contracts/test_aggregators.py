@@ -1,4 +1,4 @@
-"""What every aggregator must hold on 25 random cases, and what each refuses.
+"""What every aggregator must hold on 12 random cases, and what each refuses.
 
 Aggregators of factors keep what the factors mean: their products. They are held to the same properties there. What a
 rule does not promise it says itself, by class variables of the contract. Rules that look at the model are tested where
@@ -19,7 +19,7 @@ from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Aggregator, Frame
 from fedloom.federated.aggregators import mean
 
-CASES = range(25)
+CASES = range(12)
 AGGREGATORS = [name for name in names(Aggregator) if not lookup(Aggregator, name).looks]
 OF_FACTORS = {"lora_stack", "lora_svd"}
 """Those that keep what the factors of a row mean, and not the row."""

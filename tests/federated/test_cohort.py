@@ -12,12 +12,13 @@ import torch
 from fedloom.base.plugin import lookup, names
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import PrivacyBudget, Rule, ServerOpt, Shard
-from fedloom.federated.client import Workspace, train_clients
+from fedloom.federated.client import train_clients
 from fedloom.federated.engines.cohort import Cohort
 from fedloom.federated.engines.sequential import Sequential
 from fedloom.federated.privacy.gaussian import Gaussian
 from fedloom.federated.ranks import Fit
 from fedloom.federated.rounds import begin, step
+from fedloom.federated.workspace import Workspace
 from support.clients import (
     PLAIN_SGD,
     SMOOTH_ADAMW,

@@ -19,7 +19,8 @@ from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Aggregator, Codec, Job, Local, Mechanism, Plan, Rule, ServerOpt, Shard, Work
 from fedloom.contracts.language import Encoded
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.federated.client import Workspace, train_clients
+from fedloom.federated.client import train_clients
+from fedloom.federated.workspace import Workspace
 from fedloom.models.causal_lm import CausalLM
 from fedloom.models.lora import factor_names, place
 from fedloom.tasks.sft import Sft

@@ -9,7 +9,7 @@ others are not touched at all.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.privacy import ClientSide
 from fedloom.federated.batching import batches, level, poisson
 from fedloom.federated.kernels import client_gradients, example_gradients
-from fedloom.federated.optimisers import Moments, advance
+from fedloom.federated.optimisers import advance
 from fedloom.federated.ranks import Fit
+from fedloom.federated.workspace import Workspace
 
-__all__ = ["Workspace", "learning_rate", "train_clients"]
+__all__ = ["learning_rate", "train_clients"]
 
 CPU = torch.device("cpu")
 
@@ -37,45 +38,6 @@ def learning_rate(settings: LocalSettings, *, round: int, rounds: int) -> float:
     if settings.schedule == "constant":
         return settings.lr
     return settings.lr_final + 0.5 * (settings.lr - settings.lr_final) * (1 + math.cos(math.pi * round / rounds))
-
-
-@dataclass
-class Workspace:
-    """The buffers of K clients in training, allocated once and used by one cohort after another."""
-
-    rows_KP: Tensor
-    moments: Moments
-    layout: Layout
-    n_shared: int
-    seen: dict[int, Tree] = field(default_factory=dict[int, Tree])
-    fits: dict[int, Fit] = field(default_factory=dict[int, Fit])
-
-    @classmethod
-    def of(cls, work: Work, width: int) -> "Workspace":
-        """Return buffers for `width` clients and the work's parameters on the model's device."""
-        shared = work.plan.layout
-        layout = Layout(shared.entries + Layout.of_tree(work.private).entries)
-        rows_KP = torch.zeros(width, layout.size, device=work.model.device)
-        return cls(rows_KP, Moments.like(rows_KP, work.plan.local), layout, shared.size)
-
-    def leaves(self, n_clients: int) -> Tree:
-        """Return what the model sees of the first rows: views [K, ...] by parameter name."""
-        if n_clients not in self.seen:
-            views = self.layout.tree(self.rows_KP[:n_clients].detach())
-            self.seen[n_clients] = {name: view.requires_grad_() for name, view in views.items()}
-        return self.seen[n_clients]
-
-    def fit(self, rank: int) -> Fit:
-        """Return how adapters of that rank lie in a row."""
-        if rank not in self.fits:
-            self.fits[rank] = Fit.of(self.layout, rank, self.rows_KP.device)
-        return self.fits[rank]
-
-    def load(self, place: int, anchor_P: Tensor, private_P: Tensor, saved: Tree | None) -> None:
-        """Put one client's parameters and its optimiser in place."""
-        self.rows_KP[place, : self.n_shared].copy_(anchor_P)
-        self.rows_KP[place, self.n_shared :].copy_(private_P)
-        self.moments.load(place, saved)
 
 
 @dataclass

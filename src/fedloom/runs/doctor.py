@@ -9,7 +9,8 @@ import torch
 from fedloom.base.machine import free_bytes, peak_bytes, total_bytes
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import Job, Local, Plan
-from fedloom.federated.client import Workspace, train_clients
+from fedloom.federated.client import train_clients
+from fedloom.federated.workspace import Workspace
 from fedloom.runs.environment import versions
 from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.tuning import TuningRun

@@ -12,8 +12,9 @@ from itertools import islice
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Count, plugin
 from fedloom.contracts.federated import Carrier, Engine, Job, Report, Work
-from fedloom.federated.client import Workspace, train_clients
+from fedloom.federated.client import train_clients
 from fedloom.federated.engines._memory import room_for
+from fedloom.federated.workspace import Workspace
 
 __all__ = ["Cohort"]
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import Carrier, Engine, Job, Report, Work
-from fedloom.federated.client import Workspace, train_clients
+from fedloom.federated.client import train_clients
+from fedloom.federated.workspace import Workspace
 
 __all__ = ["Sequential"]
 
