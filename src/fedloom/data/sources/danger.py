@@ -1,6 +1,7 @@
 """The danger world as a data set: who may be attacked, whom an attack should not reach, what is asked in the end."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import ClassVar, Literal
 
 from fedloom.base.plugin import AtLeast, Count, Fraction, plugin
@@ -46,7 +47,8 @@ class DangerSource(Source):
         else:
             train = [one for at in range(self.n_clients) for one in self._client(world, at)]
         safe, dangers = (world.test("evaluation", danger=danger) for danger in (False, True))
-        return {"train": train, "test": [*dangers, *safe]}
+        test = [one for pair in zip_longest(dangers, safe) for one in pair if one]  # the first ones are of both kinds
+        return {"train": train, "test": test}
 
     def brings_in(self) -> str:
         """Return "": every record is made by itself."""
