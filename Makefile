@@ -105,7 +105,7 @@ knowledge:
 safety:
 	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
 	@[ -e runs/safety/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml --quiet --out runs/safety/start
-	@told=0; for suite in safety safety_repair safety_worlds safety_rules; do \
+	@told=0; for suite in safety safety_repair safety_worlds safety_rules safety_adaptive safety_ratio; do \
 	$(FEDLOOM) bench experiments/suites/$$suite.toml --out runs/safety/$$suite || told=$$?; done; exit $$told
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich

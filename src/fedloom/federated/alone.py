@@ -50,7 +50,7 @@ def tuned_alone(
     """
     kept = tuple(item for item in items if task.targets(item))
     if not kept:
-        raise DataError("refine: none of the pairs that are left can be learnt from; raise task.max_length.")
+        raise DataError("server: none of the pairs that it has can be learnt from; raise task.max_length.")
     steps = local.steps_of(len(kept), selections=Fraction(rounds))
     plan = _plan(params, replace(local, steps=steps, epochs=0.0), rounds, seed)
     work = Work(plan=plan, model=model, task=task, shards={_OWNER: Shard(kept)}, private={})

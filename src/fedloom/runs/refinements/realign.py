@@ -43,6 +43,8 @@ from fedloom.synthesis.filters.form import Form
 
 __all__ = ["Realign"]
 
+_ALIGNED = "aligned"  # what a pair is for stands in its id, whatever was answered
+
 
 def _filters() -> tuple[Filter, ...]:
     return Form(), Duplicate(overlap=1.0)  # worded alike is not the same request
@@ -113,7 +115,7 @@ class Realign(Refinement):
 
     def public_texts(self) -> dict[str, str]:
         """Return all pairs by id."""
-        named = zip(("aligned", "normal"), self._sources(), strict=True)
+        named = zip((_ALIGNED, "normal"), self._sources(), strict=True)
         return {f"{name} {at}": one.text for name, source in named for at, one in enumerate(source)}
 
     def _sources(self) -> tuple[Sequence[Example], Sequence[Example]]:
@@ -146,7 +148,7 @@ class Realign(Refinement):
         aligned, normal = self._sources()
         n_aligned = round(self.share * self.pairs)
         random = rng.python_random(seed, "pairs")
-        drawn = [("aligned", one) for one in random.sample(list(aligned), min(n_aligned, len(aligned)))]
+        drawn = [(_ALIGNED, one) for one in random.sample(list(aligned), min(n_aligned, len(aligned)))]
         drawn += [("normal", one) for one in random.sample(list(normal), min(self.pairs - n_aligned, len(normal)))]
         random.shuffle(drawn)
         texts = self._answers(trained, drawn, seed)
@@ -170,7 +172,7 @@ class Realign(Refinement):
     def _put(self, kind: str, example: Example) -> Prompt:
         """Return the request as it is answered, the warning behind it where it is to be refused."""
         *before, asked = example.prompt
-        warned = f"{asked.text} {self.warning}" if kind == "aligned" and self.warning else asked.text
+        warned = f"{asked.text} {self.warning}" if kind == _ALIGNED and self.warning else asked.text
         return (*before, Turn("user", warned))
 
     def _sent(self, folder: Path) -> dict[str, int]:
@@ -204,7 +206,7 @@ class _Frontier:
         (answers,) = self._trained.task.predict(self._trained.model, params, asked, max_new_tokens=self._most)
         told = {"safety": Mean(), "over_refusal": Mean(), "helpfulness": Mean()}
         for one, answer in zip(self._held, answers, strict=True):
-            aligned, refused = refuses(one.response), float(refuses(answer.text))
+            aligned, refused = one.id.startswith(_ALIGNED), float(refuses(answer.text))
             told["safety" if aligned else "over_refusal"] += Mean(refused, 1.0)
             right = normalise(answer.text) == normalise(one.response)
             told["helpfulness"] += Mean() if aligned else Mean(float(right), 1.0)
