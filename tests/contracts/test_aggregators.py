@@ -14,13 +14,14 @@ import torch
 
 from fedloom.base import rng
 from fedloom.base.errors import DataError, TrainingError
-from fedloom.base.plugin import lookup, names
+from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Aggregator, Frame
 from fedloom.federated.aggregators import mean
+from support.plugins import without_settings
 
 CASES = range(12)
-AGGREGATORS = [name for name in names(Aggregator) if not lookup(Aggregator, name).looks]
+AGGREGATORS = without_settings(Aggregator)
 OF_FACTORS = {"lora_stack", "lora_svd"}
 """Those that keep what the factors of a row mean, and not the row."""
 every = pytest.mark.parametrize("name", AGGREGATORS)

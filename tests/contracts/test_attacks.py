@@ -14,7 +14,7 @@ from fedloom.federated.rounds import begin, step
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support import numbers
-from support.plugins import shipped
+from support.plugins import without_settings
 from support.small_runs import small_run
 
 ATTACKS = names(Attack)
@@ -83,7 +83,7 @@ def test_an_attack_needs_no_engine_of_its_own(name):
         torch.testing.assert_close(one[key], many[key])
 
 
-@pytest.mark.parametrize("rule", [name for name in shipped(Aggregator) if not lookup(Aggregator, name).looks])
+@pytest.mark.parametrize("rule", without_settings(Aggregator))
 def test_every_attack_meets_every_rule(rule):
     """Two rounds of each: nothing is refused but rows that are no factors."""
     for name in sorted(set(ATTACKS) - OF_TEXTS):

@@ -21,11 +21,12 @@ from fedloom.runs.directory import RunDirectory
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support import numbers, oracles
+from support.plugins import without_settings
 from support.resuming import logs
 
 cases = pytest.mark.parametrize("case", range(12))
 PUBLISHED = [name for name in names(Aggregator) if lookup(Aggregator, name).outside_theorem]
-UNSEEING = [name for name in names(Aggregator) if not lookup(Aggregator, name).looks]
+UNSEEING = without_settings(Aggregator)
 
 
 def rule(name, **settings):

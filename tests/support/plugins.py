@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import lookup, names
 from support.paths import ROOT
 
@@ -24,3 +25,16 @@ def contract_tests_passed(folder, name, tests):
     )
     assert done.returncode == 0 and " failed" not in done.stdout, done.stdout
     return int(done.stdout.split(" passed")[0].split()[-1])
+
+
+def without_settings(family):
+    """The names of a family's plug-ins, of whomever, that are made without any setting."""
+    return [name for name in names(family) if _makes(lookup(family, name))]
+
+
+def _makes(plugin):
+    try:
+        plugin()
+    except ConfigError:
+        return False
+    return True
