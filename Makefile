@@ -7,7 +7,7 @@
 # make coverage     how often the intervals hold the truth and the verdicts err, by simulation; 10 minutes
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 11 minutes beside other jobs
-# make knowledge    private tuning alone and with distillation behind it at equal epsilon, and what the models give away; 30 minutes
+# make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -88,17 +88,18 @@ u2s:
 	$(VENV)/bin/python tools/u2s.py
 	$(FEDLOOM) bench experiments/suites/u2s.toml --out runs/u2s
 
-# A professional for each world; what attacks find in a model tuned without privacy, with it, and after distillation.
+# What attacks find in a model tuned without privacy, with it, and after distillation; a professional for each world, and the
+# suite. It comes last, since it ends with 1 while a claim is not decided.
 knowledge:
 	@VENV=$(VENV) EXTRAS=report,privacy,text tools/install.sh
 	@for seed in 0 1 2 3 4; do out=runs/professional_$$seed; [ -e $$out/report.md ] || { rm -rf $$out; \
 	$(FEDLOOM) run experiments/professional.toml data.seed=$$seed seed=$$seed --quiet --out $$out; } || exit 2; done
-	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
 	@[ -e runs/professional/report.md ] || { rm -rf runs/professional; $(FEDLOOM) run experiments/professional.toml --quiet --out runs/professional; }
 	rm -rf runs/knowledge/leak_*
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' 'privacy={name="none"}' --out runs/knowledge/leak_open
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' --out runs/knowledge/leak_private
 	$(FEDLOOM) leakage experiments/knowledge.toml --out runs/knowledge/leak_distilled
+	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.
