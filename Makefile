@@ -6,7 +6,7 @@
 # make tune         the rate of each of them, picked on validation questions of other seeds
 # make coverage     how often the intervals hold the truth and the verdicts err, by simulation; 10 minutes
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
-# make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 11 minutes beside other jobs
+# make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 14 minutes beside other jobs
 # make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
