@@ -6,14 +6,9 @@
 # make tune         the rate of each of them, picked on validation questions of other seeds
 # make coverage     how often the intervals hold the truth and the verdicts err, by simulation; 10 minutes
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
-<<<<<<< HEAD
-# make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 11 minutes beside other jobs
-# make knowledge    private tuning alone and with distillation behind it at equal epsilon, and what the models give away; 30 minutes
-# make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
-=======
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 14 minutes beside other jobs
 # make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
->>>>>>> 9deff9dd839f556a15de80ca31932acaaaf2e9f5
+# make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -94,13 +89,8 @@ u2s:
 	$(VENV)/bin/python tools/u2s.py
 	$(FEDLOOM) bench experiments/suites/u2s.toml --out runs/u2s
 
-<<<<<<< HEAD
-# A professional for each world; what attacks find in a model tuned without privacy, with it, and after distillation. The
-# suite comes last: it ends with code 1 where a claim is not decided.
-=======
 # What attacks find in a model tuned without privacy, with it, and after distillation; a professional for each world, and the
 # suite. It comes last, since it ends with 1 while a claim is not decided.
->>>>>>> 9deff9dd839f556a15de80ca31932acaaaf2e9f5
 knowledge:
 	@VENV=$(VENV) EXTRAS=report,privacy,text tools/install.sh
 	@for seed in 0 1 2 3 4; do out=runs/professional_$$seed; [ -e $$out/report.md ] || { rm -rf $$out; \
@@ -111,15 +101,12 @@ knowledge:
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' --out runs/knowledge/leak_private
 	$(FEDLOOM) leakage experiments/knowledge.toml --out runs/knowledge/leak_distilled
 	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
-<<<<<<< HEAD
 
 safety:
 	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
 	@[ -e runs/safety/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml --quiet --out runs/safety/start
 	@told=0; for suite in safety safety_repair safety_worlds safety_rules safety_adaptive safety_ratio; do \
 	$(FEDLOOM) bench experiments/suites/$$suite.toml --out runs/safety/$$suite || told=$$?; done; exit $$told
-=======
->>>>>>> 9deff9dd839f556a15de80ca31932acaaaf2e9f5
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.
