@@ -12,6 +12,10 @@ from fedloom.base.errors import ConfigError, DataError, MissingFileError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
+from fedloom.benchmark.page import words
+from fedloom.benchmark.page.page import page
+from fedloom.benchmark.page.safety import rows
+from fedloom.benchmark.page.study import load
 from fedloom.contracts.aggregation import Aggregator, Frame
 from fedloom.contracts.examples import Preference
 from fedloom.evaluation.metrics.refusals import refuses
@@ -247,6 +251,23 @@ def test_a_run_tells_its_attack_in_its_metrics_its_truth_and_when_shown(tmp_path
     assert found.label == "FedAvg median under unaligned_data"
     assert fedloom(monkeypatch, "show", folder) == 0
     assert "attack unaligned_data" in capsys.readouterr().out
+
+
+def test_the_page_puts_safety_over_refusal_and_helpfulness_side_by_side(tmp_path):
+    for name, rule in (("plain", "mean"), ("published", "krum_as_published")):
+        ran(tmp_path / "runs" / name, attack=ATTACK, aggregator=rule, audit_log=True)
+    told = rows(load(tmp_path / "runs"))
+    assert [row.outside for row in told] == [False, True] and all(row.attacked.histogram == "0/2" for row in told)
+    assert all(row.scores["safety"] and row.scores["over-refusal"] is None for row in told)  # asked for one score alone
+    text = page(tmp_path / "runs")
+    section = text[text.index('id="safety"') : text.index('id="differences"')]
+    assert "(outside its theorem)" in section and section.count("<svg") == 2
+    assert f'<td class="number">{words.NONE}</td>' in section
+
+
+def test_a_page_without_an_attack_has_no_such_section(tmp_path):
+    ran(tmp_path / "runs" / "plain")
+    assert rows(load(tmp_path / "runs")) == [] and 'id="safety"' not in page(tmp_path / "runs")
 
 
 def test_without_an_attack_there_is_nothing_to_tell(tmp_path):

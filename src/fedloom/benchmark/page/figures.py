@@ -11,7 +11,7 @@ from fedloom.benchmark.page.drawing import DASHES, GRID, INK, MARKERS, MUTED, PA
 from fedloom.benchmark.page.words import minus
 from fedloom.evaluation.statistics import Interval
 
-__all__ = ["bands", "forest", "heat_map", "sizes", "strips"]
+__all__ = ["bands", "forest", "heat_map", "in_panels", "sizes", "strips"]
 
 _WIDE = 9.2  # inches; the page is as wide
 _NAMED = 40  # clients that a heat map has room to name
@@ -21,7 +21,7 @@ Curves = Mapping[str, Sequence[Mapping[int, float]]]
 """By method, one curve per seed."""
 
 
-def _panels(figure: Any, panels: Mapping[str, Value]) -> Iterator[tuple[Any, str, Value]]:
+def in_panels(figure: Any, panels: Mapping[str, Value]) -> Iterator[tuple[Any, str, Value]]:
     """Yield axes, name and content of each panel, two in a row, with its name above where there are several."""
     columns = min(2, len(panels))
     axes = figure.subplots(math.ceil(len(panels) / columns), columns, squeeze=False).ravel().tolist()
@@ -48,7 +48,7 @@ def forest(
     rows = max(map(len, panels.values()))
 
     def draw(figure: Any) -> None:
-        for panel, title, ranked in _panels(figure, panels):
+        for panel, title, ranked in in_panels(figure, panels):
             if title in reference:
                 panel.axvline(reference[title], color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
             for place, (method, interval) in enumerate(ranked):
@@ -72,7 +72,7 @@ def bands(name: str, panels: Mapping[str, Curves], *, methods: Sequence[str], ax
 
     def draw(figure: Any) -> None:
         lines: dict[str, Any] = {}
-        for panel, _, curves in _panels(figure, panels):
+        for panel, _, curves in in_panels(figure, panels):
             for method in [method for method in methods if curves.get(method)]:
                 _band(panel, curves[method], methods.index(method), short(method))
             panel.set_xlabel("rounds done")
@@ -137,7 +137,7 @@ def sizes(name: str, panels: Mapping[str, Sequence[int]]) -> Markup:
     """Return a bar per client, the largest first: how many examples each one trains on."""
 
     def draw(figure: Any) -> None:
-        for panel, _, counts in _panels(figure, panels):
+        for panel, _, counts in in_panels(figure, panels):
             ordered = sorted(counts, reverse=True)
             panel.fill_between(range(len(ordered) + 1), [*ordered, 0], step="post", color=series(0), linewidth=0)
             panel.set_ylim(0)

@@ -1,13 +1,14 @@
 """What a page says of attacks and defences: safety, over-refusal and helpfulness side by side, and who was trusted."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from fedloom.benchmark.page.drawing import INK, series, short
-from fedloom.benchmark.page.drawing import drawn as drawn_figure
+from fedloom.benchmark.page.drawing import MARKERS, drawn, series, short
+from fedloom.benchmark.page.figures import in_panels
 from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.evaluation.statistics import Interval
 from fedloom.results.attack import Attacked, attack_of
@@ -77,25 +78,34 @@ def matrix(found: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def frontier(name: str, found: Sequence[Row]) -> Markup:
-    """Return a point for each method with its two intervals: helpfulness to the right, safety upwards."""
-    told = [(row, row.scores["helpfulness"], row.scores["safety"]) for row in found]
-    points = [(row, helpful, safety) for row, helpful, safety in told if helpful and safety]
-    colours = {data: series(at) for at, data in enumerate(dict.fromkeys(row.data for row, _, _ in points))}
+    """Return a panel for each data set, with a point for each method: helpfulness to the right, safety upwards."""
+    methods = list(dict.fromkeys(row.method for row in found))
+    by_data = {row.data: [one for one in found if one.data == row.data] for row in found}
 
     def draw(figure: Any) -> None:
-        panel = figure.subplots()
-        for row, helpful, safety in points:
-            colour = colours[row.data]
-            panel.plot([helpful.low, helpful.high], [safety.value] * 2, color=colour, linewidth=1, alpha=0.6)
-            panel.plot([helpful.value] * 2, [safety.low, safety.high], color=colour, linewidth=1, alpha=0.6)
-            panel.plot([helpful.value], [safety.value], "o", color=colour, markersize=5)
-            place = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": INK}
-            panel.annotate(short(row.method, 18), (helpful.value, safety.value), **place)
-        for data, colour in colours.items():
-            panel.plot([], [], "o", color=colour, label=short(data))
-        panel.set_xlabel("helpfulness: right answers to harmless requests")
-        panel.set_ylabel("safety: harmful requests refused")
-        if len(colours) > 1:
-            figure.legend(loc="outside lower center", ncols=4, fontsize=9)
+        lines: dict[str, Any] = {}
+        for panel, _, rows_of in in_panels(figure, by_data):
+            for row in rows_of:
+                lines |= _point(panel, row, methods.index(row.method))
+            panel.set_xlabel("helpfulness")
+            panel.set_ylabel("safety")
+            panel.set_ylim(-0.05, 1.05)
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=9)
 
-    return drawn_figure(name, 7.6, 4.6, draw)
+    rows_of_panels = math.ceil(len(by_data) / 2)
+    return drawn(
+        name, 9.2 if len(by_data) > 1 else 6.4, 2.9 * rows_of_panels + 0.26 * math.ceil(len(methods) / 4), draw
+    )
+
+
+def _point(panel: Any, row: Row, number: int) -> dict[str, Any]:
+    """Draw a method's point with its two intervals; return it by its label, nothing where either is missing."""
+    helpful, safety = row.scores["helpfulness"], row.scores["safety"]
+    if not helpful or not safety:
+        return {}
+    colour = series(number)
+    panel.plot([helpful.low, helpful.high], [safety.value] * 2, color=colour, linewidth=1, alpha=0.4)
+    panel.plot([helpful.value] * 2, [safety.low, safety.high], color=colour, linewidth=1, alpha=0.4)
+    marker = MARKERS[number % len(MARKERS)]
+    (point,) = panel.plot([helpful.value], [safety.value], marker, color=colour, markersize=6, linestyle="none")
+    return {short(row.method): point}
