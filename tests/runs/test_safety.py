@@ -27,7 +27,7 @@ from fedloom.results.outcome import outcome
 from fedloom.results.truth import read_truth
 from fedloom.runs.attack_measures import attack_measures
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.prepared import prepare
+from fedloom.runs.prepared import prepare, prepare_client
 from fedloom.runs.tuning import read_run
 from fedloom.world import DangerWorld
 from support.command import fedloom
@@ -465,6 +465,25 @@ def test_a_defence_without_pairs_is_refused(what):
 def test_a_warning_that_nobody_reads_is_refused():
     with pytest.raises(ConfigError, match=r"warning: found one with answers = 'source', where nobody is asked"):
         run_of(refine=[REALIGN | {"warning": "be careful"}])
+
+
+def test_rules_that_look_at_rows_are_refused_where_the_server_sees_their_noised_sum_alone():
+    private = {"name": "gaussian", "unit": "client", "epsilon": 8.0, "delta": 0.1}
+    with pytest.raises(ConfigError, match=r"privacy: unit 'client' adds noise to a sum, found aggregator 'median'"):
+        run_of(attack=ATTACK, aggregator="median", privacy=private, weighting="uniform")
+
+
+def test_a_client_of_its_own_has_no_simulated_attack():
+    with pytest.raises(
+        ConfigError, match=r"^attack: found 'unaligned_data'; who attacks is drawn in a simulation alone"
+    ):
+        prepare_client(run_of(attack=ATTACK), "c00", ["c00", "c01"])
+
+
+@pytest.mark.parametrize("command", ["audit", "leakage"])
+def test_what_is_measured_of_honest_clients_is_refused_beside_an_attack(tmp_path, monkeypatch, capsys, command):
+    assert fedloom(monkeypatch, command, written(tmp_path, attack=ATTACK), "--out", tmp_path / "out") == 2
+    assert f"attack: found 'unaligned_data'; {command} is of honest clients" in capsys.readouterr().err
 
 
 def test_a_probe_without_prompts_is_refused():

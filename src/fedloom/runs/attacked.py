@@ -34,7 +34,9 @@ _HELD_SHARE = 0.2  # of each client's own examples
 
 
 def refuse_several_models(run: TuningRun, command: str) -> None:
-    """Refuse, before anything is loaded, a run whose result is not one shared model."""
+    """Refuse, before anything is loaded, a run whose result is not one shared model of honest clients."""
+    if run.attack is not None:
+        raise ConfigError(f"attack: found '{run.attack.name}'; {command} is of honest clients: leave the attack out.")
     if not run.protocol.accounted:
         raise ConfigError(f"{command}: protocol is '{run.protocol.name}', allowed is 'federated'; override it.")
     if run.share != ".*":

@@ -138,6 +138,11 @@ def prepare_client(run: TuningRun, client: str, clients: Sequence[str], folder: 
 def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]) -> None:
     if client not in clients or len(set(clients)) < len(clients):
         raise ConfigError(f"clients: found {list(clients)} for '{client}'; list every client once, this one too.")
+    if run.attack is not None:
+        raise ConfigError(
+            f"attack: found '{run.attack.name}'; who attacks is drawn in a simulation alone: leave it out of a client's "
+            "own run file."
+        )
     if not run.protocol.accounted:
         raise ConfigError(
             f"protocol: found '{run.protocol.name}', which groups clients by what all of them hold; a client prepares "
