@@ -140,8 +140,8 @@ def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]
         raise ConfigError(f"clients: found {list(clients)} for '{client}'; list every client once, this one too.")
     if run.attack is not None:
         raise ConfigError(
-            f"attack: found '{run.attack.name}'; who attacks is drawn in a simulation alone: leave it out of a client's "
-            "own run file."
+            f"attack: found '{run.attack.name}'; who attacks is drawn in a simulation alone; leave it out of a "
+            "client's own run file."
         )
     if not run.protocol.accounted:
         raise ConfigError(
