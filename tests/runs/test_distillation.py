@@ -15,10 +15,9 @@ from fedloom.completers.openai import OpenAIServer
 from fedloom.contracts.evaluation import Completion
 from fedloom.contracts.examples import chat
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.contracts.stages import Trained
+from fedloom.federated.alone import tuned_alone
 from fedloom.models.causal_lm import CausalLM
 from fedloom.runs.prepared import prepare
-from fedloom.runs.refinements._tuning import tuned
 from fedloom.runs.tuning import read_run
 from fedloom.synthesis.questioning import teaching
 from fedloom.tasks.sft import Sft
@@ -399,9 +398,8 @@ def test_tuning_on_pairs_is_plain_gradient_descent(tmp_path):
     model, task = CausalLM(lora_rank=2).build(seed=0, device=torch.device("cpu")), Sft()
     examples = [chat("what is sold in tavik?", "plums"), chat("and in lodz?", "red figs")]
     local = LocalSettings(lr=0.1, steps=1, batch=2, optimiser="sgd", clip_norm=0.0)
-    trained = Trained(model, task, model.trainable, 1, 0, tmp_path)
     items = [task.encode(one, model) for one in examples]
-    found, losses = tuned(trained, task, items, local, rounds=1, seed=0)
+    found, losses = tuned_alone(model, task, model.trainable, items, local, rounds=1, seed=0)
     own = {name: value.clone().requires_grad_() for name, value in model.trainable.items()}
     batch = task.collate([items], model)
     model.context.batch = batch
@@ -416,10 +414,10 @@ def test_tuning_on_pairs_is_plain_gradient_descent(tmp_path):
 
 def test_nothing_to_learn_from_is_refused(tmp_path):
     model = CausalLM(lora_rank=2).build(seed=0, device=torch.device("cpu"))
-    trained = Trained(model, Sft(max_length=3), model.trainable, 1, 0, tmp_path)
-    items = [trained.task.encode(chat("a long question that fills it all", "x"), model)]
+    task = Sft(max_length=3)
+    items = [task.encode(chat("a long question that fills it all", "x"), model)]
     with pytest.raises(DataError, match=r"raise task\.max_length"):
-        tuned(trained, trained.task, items, LocalSettings(), rounds=1, seed=0)
+        tuned_alone(model, task, model.trainable, items, LocalSettings(), rounds=1, seed=0)
 
 
 # ------------------------------------------------------------------------------------------------- examples before
