@@ -85,6 +85,9 @@ def miniature(file, folder):
         words.append("clients=3")
     if "path" in data:
         return [*words, f"data.path={shortened(ROOT / data['path'], folder)}"]
+    if "safety" in file.stem:  # aligned by a run before this one
+        words += ["data.records=12"] + (["model.adapter="] if "model" in table else [])
+        return words
     words.append("data.test_per_task=1")
     if per_round:
         return [*words, f"data.n_clients={per_round + 1}"]

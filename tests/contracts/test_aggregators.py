@@ -1,4 +1,4 @@
-"""What every aggregator must hold on 12 random cases, and what each refuses.
+"""What every aggregator must hold on 6 random cases, and what each refuses.
 
 Aggregators of factors keep what the factors mean: their products. They are held to the same properties there. What a
 rule does not promise it says itself, by class variables of the contract. Rules that look at the model are tested where
@@ -20,7 +20,7 @@ from fedloom.contracts.federated import Aggregator, Frame
 from fedloom.federated.aggregators import mean
 from support.plugins import without_settings
 
-CASES = range(12)
+CASES = range(6)
 AGGREGATORS = without_settings(Aggregator)
 OF_FACTORS = {"lora_stack", "lora_svd"}
 """Those that keep what the factors of a row mean, and not the row."""

@@ -71,7 +71,7 @@ def test_a_new_aggregator_holds_the_contract_of_all(tmp_path):
     """The contract tests run on it because it is registered: nobody lists it."""
     assert len(TRIMMED.splitlines()) <= 22
     written(tmp_path, "trimmed", TRIMMED)
-    assert contract_tests_passed(tmp_path, "trimmed", "tests/contracts/test_aggregators.py") > 80
+    assert contract_tests_passed(tmp_path, "trimmed", "tests/contracts/test_aggregators.py") > 50
 
 
 def test_a_new_aggregator_is_named_in_a_run_file(tmp_path, monkeypatch):
