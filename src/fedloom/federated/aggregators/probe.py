@@ -5,8 +5,8 @@ that of a refusal. Rows whose log-odds lie within `tolerance` of the safest one 
 https://arxiv.org/abs/2406.10630, which compares rows by their numbers alone: what a row does shows at once, where three
 rows of a round hold too little evidence for any distance.
 
-Deviations: ours, so none. It looks at the first token: an attacker who trains the opening of a refusal ("sorry, but here
-is how") is not seen. It trusts the server's prompts to be like those that matter.
+Deviations: ours, so none. It looks at the first token: an attacker who trains the opening of a refusal ("sorry, but
+here is how") is not seen. It trusts the server's prompts to be like those that matter.
 """
 
 from collections.abc import Sequence
