@@ -134,7 +134,7 @@ def _execute(
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", division_lines(ready))
-        bounds = floor_and_ceiling(run, ready.division.test)
+        bounds = floor_and_ceiling(run, ready.division.test) if ready.malicious else {}
         directory.append("metrics.jsonl", _means({"round": 0, "wall_s": 0.0, "leg": "", "phase": "attack"}, bounds))
         plan = ready.stages[0].plan
         clock, first, state = _Clock(0.0), 0, begin(plan, initial_P)
