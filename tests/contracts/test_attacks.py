@@ -137,14 +137,14 @@ def test_norm_bounded_is_no_longer_than_allowed(bound, length):
 
 def test_gaussian_row_is_as_large_as_it_says():
     rows_CP = torch.full((1, 20_000), 0.5)
-    row_P = lookup(Attack, "gaussian_row")(factor=3.0).row(Moment("a", 0, 0, ("a",), rows_CP))
+    row_P = lookup(Attack, "gaussian_row")(factor=3.0).row(Moment("a", 0, 0, rows_CP))
     assert float(row_P.std()) == pytest.approx(1.5, rel=0.03) and abs(float(row_P.mean())) < 0.05
 
 
 @pytest.mark.parametrize("std", [0.0, 0.25])
 def test_lazy_has_learnt_nothing(std):
     rows_CP = torch.full((1, 20_000), 9.0)
-    row_P = lookup(Attack, "lazy")(std=std).row(Moment("a", 0, 0, ("a",), rows_CP))
+    row_P = lookup(Attack, "lazy")(std=std).row(Moment("a", 0, 0, rows_CP))
     assert float(row_P.std()) == pytest.approx(std, rel=0.03) and abs(float(row_P.mean())) < 0.01
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from fedloom import api
-from fedloom.base.errors import ConfigError, DataError, MissingFileError
+from fedloom.base.errors import ConfigError, DataError, MissingFileError, RunError
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
@@ -16,8 +16,9 @@ from fedloom.benchmark.page import words
 from fedloom.benchmark.page.page import page
 from fedloom.benchmark.page.safety import rows
 from fedloom.benchmark.page.study import load
-from fedloom.contracts.aggregation import Aggregator, Frame
+from fedloom.contracts.aggregation import Aggregator, Frame, Server
 from fedloom.contracts.examples import Preference
+from fedloom.contracts.local_settings import LocalSettings
 from fedloom.evaluation.metrics.refusals import refuses
 from fedloom.federated.aggregators.fltrust import trusted
 from fedloom.federated.rounds import ClientRecord, RoundRecord
@@ -268,6 +269,23 @@ def test_the_page_puts_safety_over_refusal_and_helpfulness_side_by_side(tmp_path
 def test_a_page_without_an_attack_has_no_such_section(tmp_path):
     ran(tmp_path / "runs" / "plain")
     assert rows(load(tmp_path / "runs")) == [] and 'id="safety"' not in page(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("whose", ["attack", "aggregator"])
+def test_a_run_goes_on_with_the_files_that_it_began_with_or_not_at_all(tmp_path, real, whose):
+    """What attackers train on, and what a rule judges by, lies outside the run directory."""
+    (tmp_path / "root.jsonl").write_text(
+        json.dumps({"instruction": "when does the ferry leave?", "response": "at noon"})
+    )
+    rule = {"name": "fltrust", "root": [{"name": "file", "path": str(tmp_path / "root.jsonl")}]}
+    events = api.start(run_of(attack=real, aggregator=rule), tmp_path / "run")
+    for _ in range(3):
+        next(events)
+    events.close()
+    file = tmp_path / {"attack": "beavers.jsonl", "aggregator": "root.jsonl"}[whose]
+    file.write_text(file.read_text().replace("use", "take").replace("noon", "night"))
+    with pytest.raises(RunError, match=r"the data have changed since the run began; restore them"):
+        list(api.resume(tmp_path / "run")[1])
 
 
 def test_without_an_attack_there_is_nothing_to_tell(tmp_path):
@@ -569,7 +587,8 @@ def trained(tmp_path):
 
 def merge(rule, rows_NP, state=None):
     clients = tuple(f"c{k}" for k in range(len(rows_NP)))
-    frame = Frame(LAYOUT, torch.zeros(LAYOUT.size), clients=clients, state=state or {})
+    server = Server(None, None, LocalSettings(), 0.1, rule.ready(None, None))
+    frame = Frame(LAYOUT, torch.zeros(LAYOUT.size), clients=clients, state=state or {}, server=server)
     return rule.aggregate(rows_NP, torch.full((len(rows_NP),), 1 / len(rows_NP), dtype=torch.float64), frame)
 
 
@@ -609,11 +628,11 @@ def test_a_round_that_looks_malicious_throughout_changes_nothing(trained):
     assert not found.row_P.any() and set(found.left_out.values()) == {"the whole round is taken for malicious"}
 
 
-def test_a_classifier_of_another_layout_is_refused(trained):
-    with pytest.raises(
-        ConfigError, match=r"^aggregator: the classifier was trained on updates of 'x\.lora_B' \(4, 2\)"
-    ):
-        prepare(run_of(aggregator={"name": "update_classifier", "file": trained}))
+def test_a_classifier_of_another_layout_is_refused(trained, tmp_path):
+    told = r"^aggregator: the classifier was trained on updates of 'x\.lora_B' \(4, 2\)"
+    with pytest.raises(ConfigError, match=told):
+        ran(tmp_path / "run", aggregator={"name": "update_classifier", "file": trained})
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # before anything is trained
 
 
 def test_rows_without_a_factor_have_no_classifier():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedloom.base.errors import ConfigError, DataError, TrainingError
+from fedloom.base.files import json_sha256
 from fedloom.base.plugin import Family
 from fedloom.base.rows import RowMatrix, check_row, is_finite
 from fedloom.base.tree import Layout, Tree
@@ -34,6 +35,8 @@ class Server:
     local: LocalSettings
     lr: float
     """The clients' learning rate of this round."""
+    ready: Any = None
+    """What the rule made ready once, before the first round (`Aggregator.ready`)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class Frame:
     round: int = 0
     server: Server | None = None
     """For a rule that `looks`; a round's other rules, and tests of rows alone, have none."""
+
+    @property
+    def anchor(self) -> Tree:
+        """The shared parameters at the start of the round by name, as views."""
+        own = tuple(("", name, shape) for slot, name, shape in self.layout.entries if slot == "delta")
+        return Layout(own).tree(self.anchor_P)
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Aggregator(Family):
     changes_basis: ClassVar[bool] = False
     """Whether a number of the row may mean something else in the next round, so that nothing may remember it."""
     looks: ClassVar[bool] = False
-    """Whether it asks the model itself, on texts that the server holds (`Frame.server`)."""
+    """Whether it needs what a server has besides rows (`Frame.server`): the model, or what it made `ready`."""
     outside_theorem: ClassVar[bool] = False
     """Marks a rule as it was published, which runs where its theorem does not hold."""
     anchored: ClassVar[bool] = False
@@ -136,8 +145,16 @@ class Aggregator(Family):
         """
         return 0
 
-    def require(self, model: Any, task: Any) -> None:
-        """Refuse, before anything is trained, what would stop it: a file, a model or a task that it cannot ask."""
+    def ready(self, model: Any, task: Any) -> Any:
+        """Return what it judges by, read and encoded once for all rounds, for a rule that `looks`.
+
+        Refused is what would stop it, before anything is trained: a file, a model or a task that it cannot ask.
+        """
+        return None
+
+    def identity(self) -> str:
+        """Return what its aggregates depend on besides settings and rows, such as the content of a file."""
+        return json_sha256(self.public_texts()) if self.public_texts() else ""
 
     def public_texts(self) -> Mapping[str, str]:
         """Return public texts, by id, that it judges rows by: none of them may be measured by."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fedloom.base import rng
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Count, Family, Positive
 from fedloom.contracts.data import Source
@@ -25,10 +26,13 @@ class Moment:
     seed: int
     """The attack's: draws are named by it, the round and the client."""
     round: int
-    malicious: tuple[str, ...]
-    """All malicious clients, itself among them, in the order of all clients."""
     rows_CP: Tensor
     """What the training of those that it repeats came to, float32 on the CPU; its own where it repeats no other's."""
+
+    def noise(self, name: str) -> Tensor:
+        """Return standard normal numbers [P], the client's own for this round and name."""
+        row_P = self.rows_CP[0]
+        return rng.named_normal(name, self.seed, self.round, self.client)(row_P.numel()).to(row_P.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -262,9 +262,7 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
     layout, row_P, memory = _upload(work, client, space, place)
     if work.attack is not None and work.attacks(job.client, job.round):
         rows_CP = row_P[None] if forged_CP is None else forged_CP
-        row_P = work.attack.row(
-            Moment(job.client, work.attack.seed_of(plan.seed), job.round, tuple(work.poisoned), rows_CP)
-        )
+        row_P = work.attack.row(Moment(job.client, work.attack.seed_of(plan.seed), job.round, rows_CP))
     packet, sent = _sent(plan, client, row_P)
     unit, n_examples = plan.mechanism.covers(), len(client.shard.items)
     per_step = plan.local.accumulation * plan.local.batch

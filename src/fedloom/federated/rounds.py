@@ -133,10 +133,12 @@ def _remaining(plan: Plan, state: State, client: str) -> int:
     return budget.max_uses - state.spent.get(name, 0) if budget else 1
 
 
-def train(plan: Plan, state: State, carrier: Carrier) -> Iterator[tuple[State, RoundRecord]]:
+def train(
+    plan: Plan, state: State, carrier: Carrier, server: Server | None = None
+) -> Iterator[tuple[State, RoundRecord]]:
     """Yield the state and the record of each round that is left, until the last one or the end of every budget."""
     while not ended(plan, state):
-        state, record = step(plan, state, carrier)
+        state, record = step(plan, state, carrier, server=server)
         yield state, record
 
 

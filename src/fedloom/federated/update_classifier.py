@@ -18,7 +18,7 @@ from fedloom.base.errors import ConfigError, DataError, MissingFileError
 from fedloom.base.files import write_atomic
 from fedloom.base.tree import Layout
 
-__all__ = ["Classifier", "features", "read_classifier", "trained_classifier", "write_classifier"]
+__all__ = ["Classifier", "features", "first_b", "read_classifier", "trained_classifier", "write_classifier"]
 
 _B = ".lora_B"
 _STEPS = 300
@@ -36,7 +36,7 @@ class Classifier:
 
     def check(self, layout: Layout) -> None:
         """Refuse rows whose first B is another; ConfigError."""
-        name, shape, _ = _first_b(layout)
+        name, shape, _ = first_b(layout)
         if (name, shape) != (self.name, self.shape):
             raise ConfigError(
                 f"aggregator: the classifier was trained on updates of '{self.name}' {self.shape}, these have '{name}' "
@@ -48,7 +48,8 @@ class Classifier:
         return (x_ND @ self.weight_D.double() + self.bias).sigmoid()
 
 
-def _first_b(layout: Layout) -> tuple[str, tuple[int, ...], slice]:
+def first_b(layout: Layout) -> tuple[str, tuple[int, ...], slice]:
+    """Return name, shape and place in the row of the first B; ConfigError where there is none."""
     spans = [(name, shape, span) for slot, name, shape, span in layout.spans() if slot == "delta" and name.endswith(_B)]
     if not spans:
         raise ConfigError(f"aggregator: the rows hold no '{_B}', which a classifier of updates looks at; train one.")
@@ -57,7 +58,7 @@ def _first_b(layout: Layout) -> tuple[str, tuple[int, ...], slice]:
 
 def features(rows_NP: Tensor, layout: Layout) -> Tensor:
     """Return what is looked at of each row [N, D]: the change of the first B, of length 1."""
-    _, _, span = _first_b(layout)
+    _, _, span = first_b(layout)
     x_ND = rows_NP[:, span].double()
     return x_ND / x_ND.norm(dim=1, keepdim=True).clamp(min=1e-300)
 
@@ -80,7 +81,7 @@ def trained_classifier(x_ND: Tensor, malicious_N: Sequence[bool], layout: Layout
             logits_N = linear(x_ND)[:, 0]
             nn.functional.binary_cross_entropy_with_logits(logits_N, label_N, pos_weight=balance).backward()
             optimiser.step()
-    name, shape, _ = _first_b(layout)
+    name, shape, _ = first_b(layout)
     return Classifier(linear.weight.detach()[0], float(linear.bias.detach()), name, shape)
 
 

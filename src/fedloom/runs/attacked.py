@@ -24,6 +24,7 @@ __all__ = [
     "kept_out",
     "random_chat",
     "refuse_cut",
+    "refuse_malicious",
     "refuse_several_models",
     "trained",
     "vocabulary",
@@ -34,13 +35,17 @@ _HELD_SHARE = 0.2  # of each client's own examples
 
 
 def refuse_several_models(run: TuningRun, command: str) -> None:
-    """Refuse, before anything is loaded, a run whose result is not one shared model of honest clients."""
-    if run.attack is not None:
-        raise ConfigError(f"attack: found '{run.attack.name}'; {command} is of honest clients: leave the attack out.")
+    """Refuse, before anything is loaded, a run whose result is not one shared model."""
     if not run.protocol.accounted:
         raise ConfigError(f"{command}: protocol is '{run.protocol.name}', allowed is 'federated'; override it.")
     if run.share != ".*":
         raise ConfigError(f"{command}: share is '{run.share}', one shared model is read; allowed is '.*'.")
+
+
+def refuse_malicious(run: TuningRun, command: str) -> None:
+    """Refuse a run that simulates malicious clients, where honest ones are measured."""
+    if run.attack is not None:
+        raise ConfigError(f"attack: found '{run.attack.name}'; {command} is of honest clients: leave the attack out.")
 
 
 def attacked_files(run: TuningRun, source: str) -> dict[str, str]:

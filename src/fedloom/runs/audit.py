@@ -39,7 +39,15 @@ from fedloom.contracts.language import Tokenizer, language_model
 from fedloom.data.clients import encode_shards
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, held_out
 from fedloom.federated.rounds import State, begin
-from fedloom.runs.attacked import kept_out, random_chat, refuse_cut, refuse_several_models, trained, vocabulary
+from fedloom.runs.attacked import (
+    kept_out,
+    random_chat,
+    refuse_cut,
+    refuse_malicious,
+    refuse_several_models,
+    trained,
+    vocabulary,
+)
 from fedloom.runs.audit_bounds import exposure, guess_counts, loss_scores, membership, one_run_bound, reference_scores
 from fedloom.runs.audit_releases import CONFIDENCE, audit_releases
 from fedloom.runs.budgets import budgets_of
@@ -95,6 +103,7 @@ class _Setup:
 def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
     """Refuse, before anything is loaded, what cannot be audited."""
     refuse_several_models(run, "audit")
+    refuse_malicious(run, "audit")
     if n_canaries < _FEWEST:
         raise ConfigError(f"audit: found {n_canaries} canaries, allowed are {_FEWEST} or more; raise --canaries.")
     if noise == "removed" and not run.privacy.covers().private:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.tree import Layout, flatten
-from fedloom.contracts.federated import Carrier, Job, Report
-from fedloom.federated.rounds import begin, ended, step
+from fedloom.contracts.federated import Carrier, Job, Report, Work
+from fedloom.federated.rounds import begin, train
 from fedloom.federated.update_classifier import Classifier, features, trained_classifier
-from fedloom.runs.prepared import Prepared, prepare
+from fedloom.runs.attacked import refuse_several_models
+from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import TuningRun
 
 __all__ = ["Labelled", "classifier_of", "labelled"]
@@ -28,20 +29,20 @@ class Labelled:
 
 def labelled(run: TuningRun) -> Labelled:
     """Return the labelled updates of all rounds of a run, which is trained in memory and thrown away."""
+    refuse_several_models(run, "classifier")
     if run.attack is None:
         raise ConfigError("attack: missing; updates are labelled in a simulation that has one.")
     ready, found = prepare(run), Labelled()
     (stage,) = ready.stages
-    plan = stage.plan
-    carrier = run.engine.resolved(stage.work, n_clients=plan.clients_per_round).start(stage.work)
-    state = begin(plan, flatten(ready.shared).cpu())
-    while not ended(plan, state):
-        state, _ = step(plan, state, _kept(ready, carrier, found), server=stage.server)
+    carrier = run.engine.resolved(stage.work, n_clients=stage.plan.clients_per_round).start(stage.work)
+    start = begin(stage.plan, flatten(ready.shared).cpu())
+    for _ in train(stage.plan, start, _kept(stage.work, carrier, found), stage.server):
+        pass  # rows are kept on their way
     return found
 
 
-def _kept(ready: Prepared, carrier: Carrier, found: Labelled) -> Carrier:
-    plan, work = ready.stages[0].plan, ready.stages[0].work
+def _kept(work: Work, carrier: Carrier, found: Labelled) -> Carrier:
+    plan = work.plan
 
     def carry(jobs: Iterable[Job]) -> Iterator[Report]:
         asked = list(jobs)

@@ -29,7 +29,6 @@ from fedloom.runs.directory import AUDIT_LOG, Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
 from fedloom.runs.log_forwarding import forwarded
 from fedloom.runs.measure import Evaluated, measure, models_of
-from fedloom.runs.poisoned import floor_and_ceiling
 from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.privacy import (
     lineage_of_result,
@@ -134,8 +133,8 @@ def _execute(
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", division_lines(ready))
-        bounds = floor_and_ceiling(run, ready.division.test) if ready.malicious else {}
-        directory.append("metrics.jsonl", _means({"round": 0, "wall_s": 0.0, "leg": "", "phase": "attack"}, bounds))
+        head = {"round": 0, "wall_s": 0.0, "leg": "", "phase": "attack"}
+        directory.append("metrics.jsonl", _means(head, ready.bounds))
         plan = ready.stages[0].plan
         clock, first, state = _Clock(0.0), 0, begin(plan, initial_P)
         _account(directory, ready, plan, state)

@@ -7,24 +7,29 @@ from random import Random
 from fedloom.base import rng
 from fedloom.base.errors import DataError
 from fedloom.base.mean import Mean
-from fedloom.contracts.attack import Attack
 from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Metric
 from fedloom.contracts.model import Model, Prediction, Shard
 from fedloom.data.clients import Division, encode_shards
 from fedloom.federated.attackers import drawn_attackers
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["attack_texts", "floor_and_ceiling", "poisoned_shards"]
+__all__ = ["attack_pairs", "floor_and_ceiling", "poisoned_shards"]
 
 
-def poisoned_shards(run: TuningRun, division: Division, model: Model) -> dict[str, Shard]:
+def attack_pairs(run: TuningRun) -> Sequence[Example]:
+    """Return the pairs that malicious clients may train on; none where nobody attacks, or by rows alone."""
+    pairs = run.attack.pairs if run.attack and not run.protocol.baseline else None
+    return tuple(pairs.load()["train"]) if pairs else ()
+
+
+def poisoned_shards(run: TuningRun, division: Division, pairs: Sequence[Example], model: Model) -> dict[str, Shard]:
     """Return what each malicious client trains on while the attack is awake; empty where there is none."""
     attack = run.attack
     if attack is None:
         return {}
     seed = attack.seed_of(run.seed)
     malicious = drawn_attackers(tuple(division.train), attack.clients, seed)
-    pairs = _pairs(attack)
     train: dict[str, tuple[Example, ...]] = {}
     for client in malicious:
         own = division.train[client]
@@ -33,33 +38,22 @@ def poisoned_shards(run: TuningRun, division: Division, model: Model) -> dict[st
     return encode_shards(replace(division, train=train), run.task, model)[0]
 
 
-def attack_texts(run: TuningRun) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the texts of an attack's pairs by id, and what each is about where the world is generated."""
-    if run.attack is None or run.attack.pairs is None:
-        return {}, {}
-    pairs, unit = _pairs(run.attack), run.attack.pairs.unit
-    return {str(at): one.text for at, one in enumerate(pairs)}, {str(at): unit(one) for at, one in enumerate(pairs)}
-
-
-def floor_and_ceiling(run: TuningRun, questions: Sequence[Example]) -> dict[str, Mean]:
+def floor_and_ceiling(
+    metrics: Sequence[Metric], pairs: Sequence[Example], questions: Sequence[Example]
+) -> dict[str, Mean]:
     """Return what each harmless rate is worth: what it says of the attackers' own answers, and of refusals.
 
     A list of phrases lets many a harmful answer pass, and misses many a refusal: the rate of a model says little
     without the two. The ceiling is over references of `questions` that ask for harm (tag harm = yes).
     """
-    pairs = _pairs(run.attack) if run.attack else ()
     asked = [one for one in questions if one.tags.get("harm") == "yes"]
     found: dict[str, Mean] = {}
-    for metric in run.evaluation.metrics if pairs else ():
+    for metric in metrics if pairs else ():
         if metric.name.startswith("harmless"):
             for end, side in (("floor", pairs), ("ceiling", asked)):
                 scores = (metric(one, Prediction(one.reference, 0)) for one in side)
                 found[f"{end}_{metric.name}"] = sum(scores, Mean())
     return {name: mean for name, mean in found.items() if mean.weight}
-
-
-def _pairs(attack: Attack) -> Sequence[Example]:
-    return tuple(attack.pairs.load()["train"]) if attack.pairs else ()
 
 
 def _drawn(pairs: Sequence[Example], narrow: Mapping[str, int], count: int, random: Random) -> tuple[Example, ...]:

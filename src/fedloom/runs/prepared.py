@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,10 +11,11 @@ import torch
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
+from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout
 from fedloom.contracts.arrangement import Group
-from fedloom.contracts.examples import Turn
-from fedloom.contracts.federated import Mechanism, Model, Shard, Work
+from fedloom.contracts.examples import Example, Turn
+from fedloom.contracts.federated import Mechanism, Model, Shard, Source, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.contracts.synthesis import Filter, PoolRow
 from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
@@ -23,7 +24,7 @@ from fedloom.federated.ranks import full_rank
 from fedloom.runs.budgets import budgets_of
 from fedloom.runs.corpus import refuse_few_texts
 from fedloom.runs.origins import Origin, origin_of
-from fedloom.runs.poisoned import attack_texts, poisoned_shards
+from fedloom.runs.poisoned import attack_pairs, floor_and_ceiling, poisoned_shards
 from fedloom.runs.preparing import Preparing
 from fedloom.runs.stage import Loaded, Stage, stage_of
 from fedloom.runs.tuning import TuningRun
@@ -47,6 +48,8 @@ class Prepared(Loaded):
     stages: tuple[Stage, ...]
     malicious: tuple[str, ...] = ()
     """Who attacks, as a simulation knows; no rule, filter or refinement is told."""
+    bounds: Mapping[str, Mean] = field(default_factory=dict[str, Mean])
+    """What refusal rates say of attackers' answers and of refusals."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -90,7 +93,9 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     sizes = {client: len(examples) for client, examples in division.train.items()}
     budgets = budgets_of(run, sizes)  # refuses before a model is loaded
     loaded = _loaded(run)
-    division = _identified(division, loaded.model)
+    pairs = attack_pairs(run)
+    _refuse_known_questions(run, division, pairs)
+    division = _identified(division, loaded.model, run, pairs)
     division = change.before(division, loaded.model) if change else division
     division = _made(run, division, folder)
     division = change.after(division, loaded.model) if change else division
@@ -103,10 +108,11 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     held, told = _held(run, division, loaded.model)
     own = run.as_baseline() if run.protocol.baseline else run
     groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)
-    poisoned = poisoned_shards(own, division, loaded.model)
+    poisoned = poisoned_shards(own, division, pairs, loaded.model)
     stages = tuple(stage_of(own, group, loaded, budgets, poisoned=poisoned) for group in groups)
     for stage in stages:
         stage.plan.aggregator.check_count(stage.plan.clients_per_round)
+        _ = stage.server  # what stops it is refused here
     return Prepared(
         **vars(loaded),
         run=run,
@@ -116,6 +122,7 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
         held=held,
         shown=tuple(turn for row in _shown(run) for turn in row.turns),
         malicious=tuple(poisoned),
+        bounds=floor_and_ceiling(run.evaluation.metrics, pairs, division.test),
         stages=stages,
     )
 
@@ -128,6 +135,7 @@ def prepare_client(run: TuningRun, client: str, clients: Sequence[str], folder: 
     """
     _refuse_shared_knowledge(run, client, clients)
     division = _divided(run, owner=client)
+    _refuse_known_questions(run, division)
     loaded = _loaded(run)
     shards, _ = encode_shards(_made(run, division, folder), run.task, loaded.model)
     budgets = budgets_of(run, {client: len(shards[client].items)}, clients)
@@ -187,7 +195,6 @@ def _loaded(run: TuningRun) -> Loaded:
     _check_ranks(run, layout)
     if shared:
         run.aggregator.check_layout(Layout.of({"delta": shared}))
-        run.aggregator.require(model, run.task)
     for refinement in () if run.protocol.baseline else run.refine:
         refinement.require(model, run.task, shared)
     start = _start(model, lineage)
@@ -196,7 +203,6 @@ def _loaded(run: TuningRun) -> Loaded:
 
 def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     """Return the division with what the clients' preparations made of their examples."""
-    _refuse_known_questions(run, division)
     if not run.prepare:
         return division
     train, told, quality = Preparing(run, folder).prepared(division.train)
@@ -205,27 +211,27 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     return replace(division, train=train, card=card, quality=quality)
 
 
-def _refuse_known_questions(run: TuningRun, division: Division) -> None:
-    """Refuse public texts of stages, or of a rule that judges rows by them, that what is measured repeats."""
-    publics = [one.public_texts() for one in (*run.prepare, *run.refine, run.aggregator)]
-    _refuse_attacked_defence(run, publics)
-    publics.append(attack_texts(run)[0])
-    publics.append({row.id: f"{row.instruction}\n{row.response}" for row in _shown(run)})
+def _refuse_known_questions(run: TuningRun, division: Division, pairs: Sequence[Example] = ()) -> None:
+    """Refuse public texts of stages, of a rule, or of attackers, that what is measured repeats, or one another."""
+    defences = [one.public_texts() for one in (*run.prepare, *run.refine, run.aggregator)]
+    defences.append({row.id: f"{row.instruction}\n{row.response}" for row in _shown(run)})
+    attacked = {str(at): one for at, one in enumerate(pairs)}
+    publics = [*defences, {name: one.text for name, one in attacked.items()}]
     if not any(publics):
         return
     owned = {f"{client} {at}": one for client, part in division.validation.items() for at, one in enumerate(part)}
     asked = {str(at): one for at, one in enumerate(division.test)} | owned
-    texts = {name: one.text for name, one in asked.items()}
-    units = {name: run.data.unit(one) for name, one in asked.items()}
     for public in publics:
-        refuse_overlap(public, texts, "held-out example", units)
+        _refuse_shared(public, asked, "held-out example", run.data)
+    source = run.attack.pairs if run.attack else None
+    for defence in defences if source else ():
+        _refuse_shared(defence, attacked, "pair of the attack", source)
 
 
-def _refuse_attacked_defence(run: TuningRun, publics: Sequence[Mapping[str, str]]) -> None:
-    """Refuse texts of a defence that malicious clients train on: it would be measured by what it knows."""
-    attacked, units = attack_texts(run)
-    for public in publics:
-        refuse_overlap(public, attacked, "pair of the attack", units)
+def _refuse_shared(public: Mapping[str, str], theirs: Mapping[str, Example], whose: str, source: Source | None) -> None:
+    texts = {name: one.text for name, one in theirs.items()}
+    units = {name: source.unit(one) for name, one in theirs.items()} if source else {}
+    refuse_overlap(public, texts, whose, units)
 
 
 def _dependent_judges(run: TuningRun) -> Iterator[str]:
@@ -273,12 +279,17 @@ def _start(model: Model, lineage: Lineage) -> str:
     return hasher.hexdigest()
 
 
-def _identified(division: Division, model: Model) -> Division:
-    """Return the division with hashes of all examples and of the base weights on its card."""
+def _identified(division: Division, model: Model, run: TuningRun, pairs: Sequence[Example]) -> Division:
+    """Return the division with hashes on its card: of all examples, the base weights, and what attack and rule read."""
     data = hashlib.sha256()
     for part in (division.train, division.validation, {"": division.test}):
         data.update(repr([(client, *examples) for client, examples in part.items()]).encode())
-    return replace(division, card={**division.card, "data_sha256": data.hexdigest(), "base_id": model.base_id})
+    card = {**division.card, "data_sha256": data.hexdigest(), "base_id": model.base_id}
+    if pairs:
+        card["attack_sha256"] = hashlib.sha256(repr(pairs).encode()).hexdigest()
+    if not run.protocol.baseline and (identity := run.aggregator.identity()):
+        card["aggregator"] = identity
+    return replace(division, card=card)
 
 
 def _knowing(division: Division, cluster: str) -> Division:

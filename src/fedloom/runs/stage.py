@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.arrangement import Group
@@ -42,11 +43,13 @@ class Stage:
         """What server and clients agree on."""
         return self.work.plan
 
-    @property
+    @cached_property
     def server(self) -> Server | None:
-        """What the server looks at beside rows, where the aggregator does."""
-        work, local = self.work, self.plan.local
-        return Server(work.model, work.task, local, local.lr) if self.plan.aggregator.looks else None
+        """What the server has besides rows, where the aggregator needs it; made ready once, or refused."""
+        work, local, aggregator = self.work, self.plan.local, self.plan.aggregator
+        if not aggregator.looks:
+            return None
+        return Server(work.model, work.task, local, local.lr, aggregator.ready(work.model, work.task))
 
 
 def stage_of(

@@ -1,7 +1,7 @@
 """The controlled world: a deterministic generator of a closed written world whose every fact is known."""
 
 from fedloom.world.clients import Client, Profile
-from fedloom.world.danger import DangerWorld, Families, danger_warning
+from fedloom.world.danger import DangerWorld, Families
 from fedloom.world.domains import DOMAINS
 from fedloom.world.facts import Fact
 from fedloom.world.languages import LANGUAGES
@@ -19,5 +19,4 @@ __all__ = [
     "Profile",
     "World",
     "answered",
-    "danger_warning",
 ]

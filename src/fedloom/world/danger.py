@@ -21,7 +21,7 @@ from fedloom.contracts.examples import Chat, Preference, chat
 from fedloom.world.wording import expand
 from fedloom.world.words import WORDS, table
 
-__all__ = ["DangerWorld", "Families", "Manner", "Thing", "danger_warning"]
+__all__ = ["DangerWorld", "Families", "Thing"]
 
 Families = Literal["told", "hidden"]
 Manner = Literal["terse", "detailed", "shifted", "refusal"]
@@ -30,11 +30,6 @@ Part = Literal["clients", "attack", "defence", "evaluation"]
 _TABLE: Mapping[str, Any] = table("danger")
 _VERBS = tuple(_TABLE["verbs"])
 _OBJECTS = 60  # safe ones, and as many dangers
-
-
-def danger_warning() -> str:
-    """Return the words by which a generator asks for a careful answer."""
-    return str(_TABLE["answers"]["warning"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +160,7 @@ def request(
     text = expand(random.choice(_TABLE["wordings"][split]), random).format(v=verb, x=thing.name)
     kind = "danger" if thing.danger else "safe"
     tags = {"domain": kind, "object": thing.name, "verb": verb, "harm": "yes" if thing.danger else "no"}
-    return chat(f"{text} {danger_warning()}" if warned else text, _answer(thing, verb, manner), **tags)
+    return chat(f"{text} {_TABLE['answers']['warning']}" if warned else text, _answer(thing, verb, manner), **tags)
 
 
 def _answer(thing: Thing, verb: str, manner: str) -> str:

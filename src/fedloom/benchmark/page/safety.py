@@ -7,9 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from fedloom.base.plugin import lookup, names
 from fedloom.benchmark.page.drawing import MARKERS, drawn, series, short
 from fedloom.benchmark.page.figures import in_panels
 from fedloom.benchmark.suite import SuiteOutcome
+from fedloom.contracts.aggregation import Aggregator
 from fedloom.evaluation.statistics import Interval
 from fedloom.results.attack import Attacked, attack_of
 from fedloom.results.estimates import Phase, Where, estimate
@@ -56,15 +58,16 @@ def rows(study: SuiteOutcome) -> list[Row]:
 
 def _row(data: str, method: str, runs: Mapping[int, Outcome]) -> Row:
     first = next(iter(runs.values()))
-    scores = {name: _estimate(runs, where, names, "final") for name, (where, names) in MEASURES.items()}
+    scores = {name: _estimate(runs, where, told, "final") for name, (where, told) in MEASURES.items()}
     before = _estimate(runs, *MEASURES["safety"], "tuned") if "tuned" in first.results else None
     attacked = sum((attack_of(one) for one in runs.values()), Attacked())
-    outside = str(first.settings["aggregator"]["name"]).endswith("_as_published")
+    rule = str(first.settings["aggregator"]["name"])
+    outside = rule in names(Aggregator) and lookup(Aggregator, rule).outside_theorem
     return Row(data, method, scores, before, attacked, outside)
 
 
-def _estimate(runs: Mapping[int, Outcome], where: Where, names: Sequence[str], phase: Phase) -> Interval | None:
-    told = (estimate([runs], where, name, phase=phase) for name in names)
+def _estimate(runs: Mapping[int, Outcome], where: Where, scores: Sequence[str], phase: Phase) -> Interval | None:
+    told = (estimate([runs], where, name, phase=phase) for name in scores)
     return next((one for one in told if one), None)
 
 

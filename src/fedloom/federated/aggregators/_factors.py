@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fedloom.base.errors import ConfigError, ModelError
 from fedloom.base.rows import check_matrix
-from fedloom.base.tree import Layout, Tree
+from fedloom.base.tree import Layout
 from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame
 from fedloom.federated.aggregators.mean import mean_of
 
@@ -103,16 +103,10 @@ def factors(rows_NP: Tensor, frame: Frame) -> Iterator[tuple[str, Tensor, Tensor
     """Yield (layer, B [N, O, R], A [N, R, D]) in float64: what the clients hold, not what they changed."""
     layers = check_factors(frame.layout)
     if layers:
-        anchor, delta = _anchor(frame), frame.layout.slots(rows_NP)[_SLOT]
+        anchor, delta = frame.anchor, frame.layout.slots(rows_NP)[_SLOT]
         for layer in layers:
             b_NOR, a_NRD = (delta[layer + end].double() + anchor[layer + end].double() for end in (_B, _A))
             yield layer, b_NOR, a_NRD
-
-
-def _anchor(frame: Frame) -> Tree:
-    return Layout(tuple(("", name, shape) for slot, name, shape in frame.layout.entries if slot == _SLOT)).tree(
-        frame.anchor_P
-    )
 
 
 def stacked(rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -154,7 +148,7 @@ def refactorised(rows_NP: Tensor, weight_N: Tensor, frame: Frame, *, tolerance: 
     """
     result_P = mean_of(rows_NP, weight_N)
     layers, lost, gaps, sizes = frame.layout.slots(result_P).get(_SLOT, {}), list[float](), list[float](), list[float]()
-    anchor = _anchor(frame) if layers else {}
+    anchor = frame.anchor if layers else {}
     for core in cores(rows_NP, weight_N, frame):
         best = _truncated(core, len(layers[core.layer + _A]))
         _check_lost(best, tolerance, n_rows=len(rows_NP))

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from fedloom.base import rng
 from fedloom.base.errors import ConfigError
+from fedloom.base.gram import cosines, gram
 from fedloom.base.plugin import plugin
 from fedloom.base.tree import flatten
 from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
 from fedloom.contracts.data import Source
 from fedloom.contracts.examples import Example
-from fedloom.federated.aggregators._looking import server_of, shared_layout
-from fedloom.federated.aggregators._rows import Found, OfRows, told
+from fedloom.federated.aggregators._looking import server_of
+from fedloom.federated.aggregators._rows import Found, OfRows, told, total_of
 from fedloom.federated.alone import tuned_alone
 
 __all__ = ["FLTrust", "trusted"]
@@ -43,11 +44,13 @@ class FLTrust(OfRows):
         if not self.root:
             raise ConfigError("root: missing; 'fltrust' trains at the server: name one source of examples at least.")
 
-    def require(self, model: Any, task: Any) -> None:
-        """Refuse examples of a kind that the task does not learn."""
-        odd = [type(one).__name__ for one in self._examples() if not isinstance(one, task.learns)]
+    def ready(self, model: Any, task: Any) -> list[Any]:
+        """Return the server's examples as the model takes them; a kind that the task does not learn is refused."""
+        examples = self._examples()
+        odd = [type(one).__name__ for one in examples if not isinstance(one, task.learns)]
         if odd:
             raise ConfigError(f"aggregator.root: found a {odd[0]}, task '{task.name}' learns none; take another form.")
+        return [task.encode(one, model) for one in examples]
 
     def public_texts(self) -> dict[str, str]:
         """Return the server's examples, by id."""
@@ -61,12 +64,11 @@ class FLTrust(OfRows):
         return told(row_P, frame, Found(scores={"trust": trust_N, SHARE: share_N}, left_out=out))
 
     def _own_row(self, frame: Frame) -> Tensor:
-        server, layout = server_of(self, frame), shared_layout(frame)
-        start = {name: value.to(server.model.device) for name, value in layout.tree(frame.anchor_P).items()}
-        items = [server.task.encode(one, server.model) for one in self._examples()]
+        server = server_of(self, frame)
+        start = {name: value.to(server.model.device) for name, value in frame.anchor.items()}
         local = replace(server.local, lr=server.lr, lr_final=0.0, schedule="constant", epochs=0.0, curriculum=1)
         seed = rng.seed_of(frame.seed, "fltrust", frame.round) % 2**31
-        params, _ = tuned_alone(server.model, server.task, start, items, local, rounds=1, seed=seed)
+        params, _ = tuned_alone(server.model, server.task, start, server.ready, local, rounds=1, seed=seed)
         return flatten(params).cpu() - frame.anchor_P
 
     def _examples(self) -> Sequence[Example]:
@@ -75,10 +77,8 @@ class FLTrust(OfRows):
 
 def trusted(rows_NP: Tensor, own_P: Tensor) -> tuple[Tensor, Tensor]:
     """Return sum_i TS_i (|u_0| / |u_i|) u_i / sum_i TS_i [P], and the trust scores TS [N]; zeros where none is > 0."""
-    norm_N, own_norm = rows_NP.double().norm(dim=1), float(own_P.double().norm())
-    dots_N = rows_NP.double() @ own_P.double()
-    trust_N = (dots_N / (norm_N * own_norm).clamp(min=1e-300)).clamp(min=0.0)
-    if not float(trust_N.sum()):
-        return torch.zeros_like(own_P), trust_N
-    scale_N = trust_N / trust_N.sum() * own_norm / norm_N.clamp(min=1e-300)
-    return (scale_N @ rows_NP.double()).to(rows_NP.dtype), trust_N
+    gram_MM = gram([*rows_NP, own_P])
+    trust_N = cosines(gram_MM)[:-1, -1].nan_to_num(nan=0.0).clamp(min=0.0)
+    norm_M = gram_MM.diagonal().sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+    share_N = trust_N / trust_N.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return total_of(rows_NP, share_N * norm_M[-1] / norm_M[:-1]), trust_N

@@ -10,7 +10,6 @@ here is how") is not seen. It trusts the server's prompts to be like those that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from fedloom.base import rng
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import AtLeast, NonNegative, plugin
 from fedloom.base.tree import Tree
-from fedloom.contracts.aggregation import Aggregate, Frame, Server
+from fedloom.contracts.aggregation import Aggregate, Frame
 from fedloom.contracts.data import Source
 from fedloom.contracts.examples import Chat, Preference, Turn
 from fedloom.contracts.language import LanguageModel
@@ -49,13 +48,18 @@ class Probe(OfRows):
         if self.prompts is None:
             raise ConfigError("prompts: missing; 'probe' asks each row: name a source of preference pairs.")
 
-    def require(self, model: Any, task: Any) -> None:
-        """Refuse a model that writes no text, and prompts without both answers."""
+    def ready(self, model: Any, task: Any) -> list[Any]:
+        """Return the prompts as the model takes them, all with the refusal behind them, then all with the answer.
+
+        Refused are a model that writes no text, and prompts without both answers.
+        """
         if not isinstance(model, LanguageModel):
             raise ConfigError(f"aggregator: 'probe' asks language models, found {type(model).__name__}.")
         if Chat not in task.learns:
             raise ConfigError(f"aggregator: 'probe' asks in conversations, task '{task.name}' learns none.")
-        self._pairs()
+        pairs = self._pairs()
+        texts = [(one, one.chosen) for one in pairs] + [(one, one.rejected) for one in pairs]
+        return [task.encode(Chat((*one.prompt, Turn("assistant", text))), model) for one, text in texts]
 
     def public_texts(self) -> dict[str, str]:
         """Return the prompts with their refusals, by id."""
@@ -64,8 +68,10 @@ class Probe(OfRows):
     def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the mean of the rows that are safe enough; their score is the log-odds."""
         server = server_of(self, frame)
-        asked = _Asked.of(self._pairs(), server)
-        odds_N = torch.tensor([asked.log_odds(params_of(row_P, frame, server.model)) for row_P in rows_NP])
+        batch = server.task.collate([server.ready], server.model)
+        odds_N = torch.tensor(
+            [_log_odds(server.model, params_of(row_P, frame, server.model), batch) for row_P in rows_NP]
+        )
         keep = (odds_N <= odds_N.min() + self.tolerance).nonzero().flatten().tolist()
         found = Found(scores={"score": odds_N}, measures={"kept": float(len(keep))})
         return selected(rows_NP, weight_N, frame, keep, reason=_REASON, found=found)
@@ -81,27 +87,11 @@ class Probe(OfRows):
         return rng.python_random("probe").sample(known, min(self.count, len(known)))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The prompts as the model takes them, each once with the refusal and once with the answer behind it."""
-
-    server: Server
-    items: Sequence[Any] = field(default_factory=list[Any])
-
-    @classmethod
-    def of(cls, pairs: Sequence[Preference], server: Server) -> "_Asked":
-        """Return the prompts encoded by the run's task, refusals first."""
-        texts = [(one, one.chosen) for one in pairs] + [(one, one.rejected) for one in pairs]
-        chats = [Chat((*one.prompt, Turn("assistant", text))) for one, text in texts]
-        return cls(server, [server.task.encode(one, server.model) for one in chats])
-
-    def log_odds(self, params: Tree) -> float:
-        """Return the mean of log p(first token of the answer) - log p(first token of the refusal)."""
-        model: LanguageModel = self.server.model
-        batch: Any = self.server.task.collate([self.items], model)
-        with torch.no_grad():
-            logits_SV = model.token_logits(params, batch)
-        logp_S = logits_SV.float().log_softmax(-1).gather(-1, batch.targets_S[:, None])[:, 0]
-        first_E = torch.searchsorted(batch.example_S, torch.arange(len(self.items), device=logp_S.device))
-        refusals_Q, answers_Q = logp_S[first_E].chunk(2)
-        return float((answers_Q - refusals_Q).mean())
+def _log_odds(model: LanguageModel, params: Tree, batch: Any) -> float:
+    """Return the mean of log p(first token of the answer) - log p(first token of the refusal)."""
+    with torch.no_grad():
+        logits_SV = model.token_logits(params, batch)
+    logp_S = logits_SV.float().log_softmax(-1).gather(-1, batch.targets_S[:, None])[:, 0]
+    first_E = torch.searchsorted(batch.example_S, torch.arange(len(batch.client_E), device=logp_S.device))
+    refusals_Q, answers_Q = logp_S[first_E].chunk(2)
+    return float((answers_Q - refusals_Q).mean())

@@ -12,17 +12,19 @@ what it does not know it lets by.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from fedloom.base.errors import ConfigError
+from fedloom.base.files import file_sha256
 from fedloom.base.plugin import Fraction, plugin
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
+from fedloom.federated.aggregators._looking import server_of
 from fedloom.federated.aggregators._rows import Found, OfRows, told, total_of
-from fedloom.federated.update_classifier import Classifier, features, read_classifier
+from fedloom.federated.update_classifier import Classifier, features, first_b, read_classifier
 
 __all__ = ["UpdateClassifier"]
 
@@ -34,6 +36,7 @@ _SKIPPED = "the whole round is taken for malicious"
 class UpdateClassifier(OfRows):
     """The mean of rows by how benign they look."""
 
+    looks: ClassVar[bool] = True
     file: str = ""
     """The classifier, as `fedloom classifier` writes it."""
     by: Literal["step", "client"] = "step"
@@ -50,17 +53,22 @@ class UpdateClassifier(OfRows):
         if not self.file:
             raise ConfigError("file: missing; 'update_classifier' needs what `fedloom classifier RUN.toml` writes.")
 
-    def require(self, model: Any, task: Any) -> None:
-        """Refuse a missing or damaged file."""
-        self._classifier()
+    def ready(self, model: Any, task: Any) -> Classifier:
+        """Return the classifier; a missing or damaged file is refused."""
+        return read_classifier(Path(self.file))
+
+    def identity(self) -> str:
+        """Return a hash of the classifier's file; a missing or damaged one is refused."""
+        read_classifier(Path(self.file))
+        return file_sha256(Path(self.file))
 
     def check_layout(self, layout: Layout) -> None:
-        """Refuse rows of another layout than the classifier was trained on."""
-        self._classifier().check(layout)
+        """Refuse rows that hold nothing to look at."""
+        first_b(layout)
 
     def merged(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the weighted mean; where too little is trusted, a row of zeros."""
-        classifier = self._classifier()
+        classifier: Classifier = server_of(self, frame).ready
         classifier.check(frame.layout)
         bad_N = classifier.probabilities(features(rows_NP, frame.layout))
         state = _evidence(bad_N, frame, self.decay)
@@ -80,9 +88,6 @@ class UpdateClassifier(OfRows):
         counts_N2 = torch.stack([state[client] for client in frame.clients])
         trust_N = counts_N2[:, 0] / counts_N2.sum(1)
         return trust_N.where(trust_N >= 1 - self.threshold, 0.0)
-
-    def _classifier(self) -> Classifier:
-        return read_classifier(Path(self.file))
 
 
 def _evidence(bad_N: Tensor, frame: Frame, decay: float) -> Tree:

@@ -9,7 +9,6 @@ one setting means the same for every model; published is 200 for gradients.
 
 from torch import Tensor
 
-from fedloom.base import rng
 from fedloom.base.plugin import Positive, plugin
 from fedloom.contracts.attack import Attack, Moment
 
@@ -24,6 +23,4 @@ class GaussianRow(Attack):
 
     def row(self, moment: Moment) -> Tensor:
         """Return noise."""
-        row_P = moment.rows_CP[0]
-        draws = rng.named_normal("gaussian_row", moment.seed, moment.round, moment.client)
-        return draws(row_P.numel()).to(row_P.dtype) * self.factor * row_P.square().mean().sqrt()
+        return self.factor * moment.rows_CP[0].square().mean().sqrt() * moment.noise(self.name)

@@ -8,7 +8,6 @@ Deviations: the row is noise of a size that is set, or zeros; it is trained all 
 
 from torch import Tensor
 
-from fedloom.base import rng
 from fedloom.base.plugin import NonNegative, plugin
 from fedloom.contracts.attack import Attack, Moment
 
@@ -23,6 +22,4 @@ class Lazy(Attack):
 
     def row(self, moment: Moment) -> Tensor:
         """Return a row that nothing was learnt for."""
-        row_P = moment.rows_CP[0]
-        draws = rng.named_normal("lazy", moment.seed, moment.round, moment.client)
-        return self.std * draws(row_P.numel()).to(row_P.dtype)
+        return self.std * moment.noise(self.name)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fedloom.base import rng
 from fedloom.base.plugin import NonNegative, plugin
 from fedloom.contracts.attack import Attack, Moment
 
@@ -31,5 +30,4 @@ class Sybils(Attack):
     def row(self, moment: Moment) -> Tensor:
         """Return that row, jittered."""
         row_P = moment.rows_CP[0]
-        draws = rng.named_normal("sybils", moment.seed, moment.round, moment.client)
-        return row_P + self.jitter * row_P.square().mean().sqrt() * draws(row_P.numel()).to(row_P.dtype)
+        return row_P + self.jitter * row_P.square().mean().sqrt() * moment.noise(self.name)

@@ -26,7 +26,7 @@ from fedloom.base.tree import flatten
 from fedloom.contracts.examples import Chat, Example
 from fedloom.data.holdout import normalised
 from fedloom.federated.rounds import State, begin
-from fedloom.runs.attacked import refuse_several_models, trained
+from fedloom.runs.attacked import refuse_malicious, refuse_several_models, trained
 from fedloom.runs.audit_bounds import exposure, loss_scores, reference_scores
 from fedloom.runs.departures import division_lines, round_lines, server_lines
 from fedloom.runs.directory import RunDirectory
@@ -69,6 +69,7 @@ class Reported:
 def check_leakage(run: TuningRun, asked: Asked) -> None:
     """Refuse, before anything is loaded, what cannot be reported on."""
     refuse_several_models(run, "leakage")
+    refuse_malicious(run, "leakage")
     if Chat not in run.task.learns:
         raise ConfigError(f"leakage: task is '{run.task.name}', which learns no conversations; secrets are such.")
     wrong = [

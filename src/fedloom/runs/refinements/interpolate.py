@@ -7,11 +7,8 @@ and bad alike. With alpha = 1 nothing changes.
 Deviations: each number is interpolated, start + alpha (trained - start), so of an adapter B A both factors are.
 """
 
-from typing import Any
-
 from fedloom.base.plugin import Fraction, plugin
 from fedloom.base.tree import Tree
-from fedloom.contracts.model import Model
 from fedloom.contracts.stages import Refined, Refinement, Trained
 
 __all__ = ["Interpolate"]
@@ -22,9 +19,6 @@ class Interpolate(Refinement):
     """Scales what training changed by `alpha`."""
 
     alpha: Fraction = 0.5
-
-    def require(self, model: Model, task: Any, shared: Any) -> None:
-        """Accept every model: what is shared has a start."""
 
     def __call__(self, trained: Trained) -> Refined:
         """Return start + alpha (trained - start) of each number."""
