@@ -9,7 +9,7 @@ from fedloom.runs.directory import RunDirectory
 from fedloom.runs.tuning import read_run
 from support import numbers
 from support.plugins import contract_tests_passed
-from support.resuming import logs
+from support.resuming import logs, unbroken_and_stopped
 
 TRIMMED = '''"""The mean of each number without its largest and its smallest value (Yin et al. 2018, 1803.01498)."""
 
@@ -85,15 +85,10 @@ def test_a_new_aggregator_is_named_in_a_run_file(tmp_path, monkeypatch):
 def test_what_an_aggregator_remembers_is_kept_from_round_to_round_and_over_a_stop(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     run = read_run(written(tmp_path, "suspicious", SUSPICIOUS))
-    list(api.start(run, tmp_path / "unbroken"))
-    events = api.start(run, tmp_path / "stopped")
-    for _ in range(4):
-        next(events)
-    events.close()
-    list(api.resume(tmp_path / "stopped")[1])
-    assert logs(tmp_path / "stopped") == logs(tmp_path / "unbroken")
-    last = sorted((tmp_path / "unbroken" / "checkpoints").iterdir())[-2]
+    unbroken, stopped = unbroken_and_stopped(run, tmp_path, after=4)
+    assert logs(stopped) == logs(unbroken)
+    last = sorted((unbroken / "checkpoints").iterdir())[-2]
     assert (last / "history.safetensors").is_file()
-    metrics = logs(tmp_path / "unbroken")["metrics.jsonl"]
+    metrics = logs(unbroken)["metrics.jsonl"]
     far = [line["total"] for line in metrics if line["name"] == "aggregator_farthest"]
     assert len(far) == 4 and far == sorted(far) and far[0] > 0

@@ -22,7 +22,7 @@ from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support import numbers, oracles
 from support.plugins import without_settings
-from support.resuming import logs
+from support.resuming import logs, unbroken_and_stopped
 
 cases = pytest.mark.parametrize("case", range(12))
 PUBLISHED = [name for name in names(Aggregator) if lookup(Aggregator, name).outside_theorem]
@@ -661,12 +661,7 @@ def test_an_estimate_stands_in_the_record_of_every_round(name, tmp_path):
 
 def test_foolsgold_remembers_over_a_stop(tmp_path):
     run = read_run(table("foolsgold") | {"clients_per_round": 3, "rounds": 4})
-    list(api.start(run, tmp_path / "unbroken"))
-    events = api.start(run, tmp_path / "stopped")
-    for _ in range(4):
-        next(events)
-    events.close()
-    list(api.resume(tmp_path / "stopped")[1])
-    assert logs(tmp_path / "stopped") == logs(tmp_path / "unbroken")
-    last, other = (sorted((tmp_path / run / "checkpoints").iterdir())[-2] for run in ("unbroken", "stopped"))
+    unbroken, stopped = unbroken_and_stopped(run, tmp_path, after=4)
+    assert logs(stopped) == logs(unbroken)
+    last, other = (sorted((folder / "checkpoints").iterdir())[-2] for folder in (unbroken, stopped))
     assert (last / "history.safetensors").read_bytes() == (other / "history.safetensors").read_bytes()

@@ -32,7 +32,7 @@ from fedloom.runs.prepared import prepare, prepare_client
 from fedloom.runs.tuning import read_run
 from fedloom.world import DangerWorld
 from support.command import fedloom
-from support.resuming import logs
+from support.resuming import logs, unbroken_and_stopped
 
 ATTACK = {"name": "unaligned_data", "clients": 1, "pairs": {"name": "danger", "form": "attack"}}
 ALIGNED, NORMAL = ({"name": "danger", "form": form} for form in ("aligned", "normal"))
@@ -193,13 +193,8 @@ def test_fltrust_trains_at_the_server_from_the_shared_parameters():
     "rule", [{"name": "probe", "prompts": ALIGNED, "count": 3}, {"name": "fltrust", "root": [NORMAL]}]
 )
 def test_a_run_with_a_rule_that_looks_goes_on_as_before_after_a_stop(tmp_path, rule):
-    whole = ran(tmp_path / "whole", aggregator=rule, attack=ATTACK)
-    events = api.start(run_of(aggregator=rule, attack=ATTACK), tmp_path / "stopped")
-    for _ in range(3):
-        next(events)
-    events.close()
-    list(api.resume(tmp_path / "stopped")[1])
-    assert logs(tmp_path / "stopped") == logs(whole)
+    whole, stopped = unbroken_and_stopped(run_of(aggregator=rule, attack=ATTACK), tmp_path, after=3)
+    assert logs(stopped) == logs(whole)
     told = {line["name"] for line in logs(whole)["metrics.jsonl"] if line["phase"] == "attack"}
     assert {"malicious", "share", "auc", "left_out", "wrongly_left_out"} <= told
 
@@ -346,13 +341,8 @@ def test_the_round_that_is_best_on_pairs_kept_aside_is_taken(tmp_path):
 
 
 def test_a_defence_goes_on_as_before_after_a_stop(tmp_path):
-    whole = ran(tmp_path / "whole", refine=[REALIGN], attack=ATTACK)
-    events = api.start(run_of(refine=[REALIGN], attack=ATTACK), tmp_path / "stopped")
-    for _ in range(4):
-        next(events)
-    events.close()
-    list(api.resume(tmp_path / "stopped")[1])
-    assert logs(tmp_path / "stopped") == logs(whole)
+    whole, stopped = unbroken_and_stopped(run_of(refine=[REALIGN], attack=ATTACK), tmp_path, after=4)
+    assert logs(stopped) == logs(whole)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])

@@ -27,6 +27,17 @@ def run_to_the_end(run, folder):
         pass
 
 
+def unbroken_and_stopped(run, folder, *, after):
+    """The directories of a run that ends and of one that is stopped after so many events and gone on with."""
+    run_to_the_end(run, folder / "unbroken")
+    events = api.start(run, folder / "stopped")
+    for _ in range(after):
+        next(events)
+    events.close()
+    list(api.resume(folder / "stopped")[1])
+    return folder / "unbroken", folder / "stopped"
+
+
 def in_a_process(action):
     """Fork a child that does `action` and vanishes; the fork spares it the imports."""
     pid = os.fork()

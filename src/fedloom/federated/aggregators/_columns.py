@@ -40,10 +40,10 @@ def by_column(rows_NP: Tensor, of_sorted: Callable[[Sorted], Sorted], *, chosen:
     return torch.from_numpy(result_P)
 
 
-def middle(block_CN: Sorted) -> Sorted:
-    """Return the median [C] of sorted values, of an even number of them the mean of the middle pair."""
-    n_rows = block_CN.shape[1]
-    return block_CN[:, (n_rows - 1) // 2] / 2 + block_CN[:, n_rows // 2] / 2
+def middle(rising: Sorted) -> Sorted:
+    """Return the median over the last axis of sorted values, of an even number of them the mean of the middle pair."""
+    count = rising.shape[-1]
+    return rising[..., (count - 1) // 2] / 2 + rising[..., count // 2] / 2
 
 
 def mean_over(block_CK: Sorted) -> Sorted:

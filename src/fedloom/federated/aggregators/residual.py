@@ -36,6 +36,7 @@ from torch import Tensor
 
 from fedloom.base.plugin import Fraction, Positive, plugin
 from fedloom.contracts.aggregation import SHARE, Aggregate, Frame
+from fedloom.federated.aggregators._columns import middle
 from fedloom.federated.aggregators._rows import Found, OfRows, told
 
 __all__ = ["Residual", "ResidualAsPublished"]
@@ -130,9 +131,7 @@ def _blocks(values_NP: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
 
 
 def _median(values: Array) -> Array:
-    """Return the median over the last axis, the middle pair averaged."""
-    rising, count = np.sort(values, axis=-1), values.shape[-1]
-    return rising[..., (count - 1) // 2] / 2 + rising[..., count // 2] / 2
+    return middle(np.sort(values, axis=-1))
 
 
 def _line(sorted_CN: Array) -> Array:
