@@ -131,7 +131,7 @@ def _blocks(values_NP: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
 
 
 def _median(values: Array) -> Array:
-    return middle(np.sort(values, axis=-1))
+    return np.asarray(middle(np.sort(values, axis=-1)), dtype=np.float64)
 
 
 def _line(sorted_CN: Array) -> Array:
