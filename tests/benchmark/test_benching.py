@@ -157,6 +157,14 @@ def test_described_data_stand_on_the_page_and_are_measured_once(done, tmp_path, 
     assert not capsys.readouterr().err
 
 
+def test_control_arm_without_a_method_is_printed_as_missing(done, tmp_path, capsys):
+    folder, out, *_ = done
+    controls = [{"arm": "an oracle", "why": "nobody knows it"}]
+    file = write_suite(folder, {"fedavg": {}, "local": {"protocol": "local_only"}}, controls=controls)
+    bench(file, [], out=shutil.copytree(out, tmp_path / "out"), jobs=1, as_json=False, quiet=True)
+    assert capsys.readouterr().out == "missing: an oracle (nobody knows it)\n"
+
+
 def test_suite_of_which_no_cell_ends_says_so(done, tmp_path, monkeypatch, capsys):
     refused = (Ended(cell, 1.0, "refused") for cell in one_cell(done))
     monkeypatch.setattr("fedloom.benchmark.runner.carry_out", lambda *_, **__: refused)

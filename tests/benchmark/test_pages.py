@@ -254,6 +254,10 @@ def test_claims_of_a_suite_are_decided(suite_text):
     assert re.search(r"training lowers no loss</th><td[^>]*>(▲ holds|▼ does not hold|not decided)<", suite_text)
 
 
+def test_control_arm_without_a_method_stands_beside_the_claims_as_missing(suite_text):
+    assert '<p class="bad">missing: an oracle (nobody knows it)</p>' in suite_text
+
+
 def test_centralised_training_is_a_bound_and_never_first(suite_text):
     verdict = re.search(r'class="verdict">([^<]*)<', suite_text)[1]
     assert re.match(r"(fedavg|local|fedavg and local) (comes first|share the first place) of 2 ", verdict)

@@ -235,6 +235,21 @@ def test_claim_that_makes_no_sense_is_refused(file, change, message):
         load_suite(file, quick=False)
 
 
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        ('arm = "pooled"\nmethod = "pooled"', r"controls\[0\].method: found 'pooled'"),
+        ('arm = "pooled"', "allowed is an arm with its method, or with why there is none"),
+        ('arm = "pooled"\nmethod = "local"\nwhy = "no"', "allowed is an arm with its method, or with why"),
+        ('arm = ""\nmethod = "local"', "arm: found ''"),
+    ],
+)
+def test_control_that_makes_no_sense_is_refused(file, control, message):
+    file.write_text(f"{TEXT}\n[[controls]]\n{control}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_suite(file, quick=False)
+
+
 def test_claim_may_be_about_the_base(file):
     file.write_text(TEXT + CLAIM.replace('"local"', '"base"'))
     assert load_suite(file, quick=False).claims[0].than == "base"

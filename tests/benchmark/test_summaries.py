@@ -10,6 +10,7 @@ from scipy import stats
 
 from fedloom.base.errors import DataError, RunError
 from fedloom.benchmark.ranking import ALL, gap, pair_rows, rank_rows
+from fedloom.benchmark.suite import Control
 from fedloom.benchmark.summary import (
     client_rows,
     domain_rows,
@@ -386,6 +387,25 @@ def test_cells_that_have_not_ended_are_named():
     cells = by_seed(TWO)
     del cells["d", "bad", 2]
     assert summarise(suite_of(cells, missing=[("d", "bad", 2)])).missing == ("d/bad_s2",)
+
+
+def test_control_arm_that_no_finished_run_is_is_printed_as_missing():
+    cells = {key: run for key, run in by_seed(TWO).items() if key[1] != "bad"}
+    controls = (
+        Control(arm="trained alone", method="good"),
+        Control(arm="before training", method="base"),
+        Control(arm="a bad one", method="bad"),
+        Control(arm="an oracle", why="nobody knows it"),
+    )
+    assert summarise(suite_of(cells, missing=[("d", "bad", 0)], controls=controls)).absent_controls == (
+        "missing: a bad one (no run of 'bad' has ended)",
+        "missing: an oracle (nobody knows it)",
+    )
+
+
+def test_before_training_is_missing_where_no_run_has_ended():
+    found = suite_of({}, missing=[("d", "m", 0)], controls=[Control(arm="before training", method="base")])
+    assert summarise(found).absent_controls == ("missing: before training (no run of 'base' has ended)",)
 
 
 def test_score_that_no_run_tells_is_refused():

@@ -22,11 +22,17 @@ def answers(completer, prompts=PROMPTS, **sampling):
     return [found[place] for place in range(len(prompts))]
 
 
-def test_greedy_answers_are_those_of_our_own_model():
-    assert answers(CTranslate2()) == answers(LocalModel())
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The embedded model, converted once."""
+    return CTranslate2(cache=str(tmp_path_factory.mktemp("converted")))
 
 
-def test_an_adapter_is_part_of_the_model(tmp_path):
+def test_greedy_answers_are_those_of_our_own_model(converted):
+    assert answers(converted) == answers(LocalModel())
+
+
+def test_an_adapter_is_part_of_the_model(tmp_path, converted):
     family = CausalLM()
     model = family.build(seed=0, device=torch.device("cpu"))
     draw = torch.Generator().manual_seed(0)
@@ -34,19 +40,19 @@ def test_an_adapter_is_part_of_the_model(tmp_path):
     family.save(model, moved, str(tmp_path / "adapter"))
     adapted = CausalLM.for_adapter(tmp_path / "adapter")
     found = answers(CTranslate2(adapter=str(tmp_path / "adapter")))
-    assert found == answers(LocalModel(model=adapted)) != answers(CTranslate2())
+    assert found == answers(LocalModel(model=adapted)) != answers(converted)
 
 
-def test_drawn_answers_depend_on_prompt_and_seed_alone():
+def test_drawn_answers_depend_on_prompt_and_seed_alone(converted):
     drawn = {"temperature": 1.0, "seed": 3, "max_new_tokens": 6}
-    together = answers(CTranslate2(), **drawn)
-    assert answers(CTranslate2(), PROMPTS[::-1], **drawn)[::-1] == together
-    assert answers(CTranslate2(), **drawn | {"seed": 4}) != together
+    together = answers(converted, **drawn)
+    assert answers(converted, PROMPTS[::-1], **drawn)[::-1] == together
+    assert answers(converted, **drawn | {"seed": 4}) != together
 
 
-def test_a_stop_text_ends_an_answer():
-    whole = answers(CTranslate2(), PROMPTS[:1])[0].text
-    assert answers(CTranslate2(), PROMPTS[:1], stop=(whole[2:4],))[0].text == whole[:2].strip()
+def test_a_stop_text_ends_an_answer(converted):
+    whole = answers(converted, PROMPTS[:1])[0].text
+    assert answers(converted, PROMPTS[:1], stop=(whole[2:4],))[0].text == whole[:2].strip()
 
 
 def test_a_converted_model_is_kept_under_what_it_is(tmp_path):

@@ -290,6 +290,11 @@ def test_words_of_a_text(text, expected):
     assert words(text) == expected
 
 
+@given(st.text(alphabet=st.characters(max_codepoint=127)))
+def test_words_of_ascii_texts_are_found_the_short_way_as_the_long_one(text):
+    assert [*words(text), "\u0416".casefold()] == words(f"{text} \u0416")
+
+
 def test_a_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score", None)
     with pytest.raises(ConfigError, match=r"needs rouge_score, which is not installed; pip install fedloom\[text\]"):

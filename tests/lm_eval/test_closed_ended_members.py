@@ -60,8 +60,8 @@ def local_attempt(name, row):
 
 
 @pytest.mark.parametrize("row", [{"question": "q", "answer": "a"}, {"subset": "", "question": "q", "answer": "a"}])
-def test_every_seventh_group_and_tag_loads_or_is_refused_in_one_line(everything, row):
-    names = sorted(name for name, entry in everything.items() if entry.kind.name in ("GROUP", "TAG"))[::7]
+def test_every_twentieth_group_and_tag_loads_or_is_refused_in_one_line(everything, row):
+    names = sorted(name for name, entry in everything.items() if entry.kind.name in ("GROUP", "TAG"))[::20]
     told = {}
     for name in names:
         try:
@@ -70,7 +70,7 @@ def test_every_seventh_group_and_tag_loads_or_is_refused_in_one_line(everything,
             told[name] = str(error)
             continue
         told[name] = local_attempt(name, row | {"subset": leaf} if "subset" in row else row)
-    assert len(told) > 200 and not [name for name, text in told.items() if "\n" in text]
+    assert len(told) > 70 and not [name for name, text in told.items() if "\n" in text]
 
 
 @pytest.mark.parametrize("name", ["mmlu_pro", "multimedqa", "leaderboard", "anli", "lambada", "pythia"])

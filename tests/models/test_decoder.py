@@ -57,7 +57,7 @@ def some_prompts(seed, n, shared):
     return [beginning + torch.randint(3, VOCABULARY, (size,), generator=draw).tolist() for size in sizes]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     kind=st.sampled_from(list(KINDS)),
     seed=st.integers(0, 10**6),

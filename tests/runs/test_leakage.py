@@ -36,10 +36,17 @@ TABLE = {
     "evaluation": {"metrics": [], "holdout": 0.0},
 }
 PRIVATE = {
+    "rounds": 5,
     "privacy": {"name": "gaussian", "epsilon": 1.0, "delta": 1e-4},
     "weighting": "uniform",
     "local": TABLE["local"] | {"clip_norm": 0.0, "tokens_per_example": 3},
 }
+BRIEF = {
+    "rounds": 1,
+    "data": {"name": "world", "n_clients": 2, "records": 20},
+    "local": {"lr": 0.03, "steps": 1, "batch": 4},
+}
+"""Of runs of which is asked what is told, not what is found."""
 REPEATS = (0, 1, 16)
 
 
@@ -171,7 +178,7 @@ def test_summary_says_that_nothing_protects(bare):
 
 
 def test_what_was_refined_is_what_is_attacked(tmp_path):
-    record = reported(tmp_path / "run", Asked(2, (0, 4)), rounds=2, refine=["forgetful"])
+    record = reported(tmp_path / "run", Asked(2, (0, 4)), **BRIEF, refine=["forgetful"])
     assert all(row["final"] == row["base"] for row in record["reconstruction"])
 
 
@@ -219,7 +226,7 @@ def test_no_attack_finds_a_secret_held_sixteen_times_at_a_sixteenth_of_epsilon(t
 @pytest.fixture(scope="module")
 def echoed(folder):
     data = {"name": "world", "form": "note", "n_clients": 2}
-    return reported(folder / "echoed", Asked(2, (0, 3)), rounds=1, data=data, prepare=["echo"])
+    return reported(folder / "echoed", Asked(2, (0, 3)), **BRIEF | {"data": data}, prepare=["echo"])
 
 
 def test_pairs_that_are_their_documents_overlap_in_full(echoed):
@@ -236,7 +243,7 @@ def test_pairs_that_rewrite_others_let_no_canary_in(tmp_path):
     pairs = {"name": "pairs", "pool": "world", "completer": {"name": "analogical"}}
     pairs["selector"] = {"name": "per_datum", "k": 1}
     data = {"name": "world", "form": "note", "n_clients": 3}
-    record = reported(tmp_path / "run", Asked(2, (0, 3)), rounds=1, data=data, prepare=[pairs])
+    record = reported(tmp_path / "run", Asked(2, (0, 3)), **BRIEF | {"data": data}, prepare=[pairs])
     assert record["pairs"]["over_8_words"]["value"] == 0
     assert [row["in_examples"]["value"] for row in record["exposure"]["by_repeats"]] == [0, 0]
 
@@ -354,7 +361,7 @@ def test_two_shadows_share_no_text_and_have_all_between_them():
 
 @pytest.mark.parametrize(("shadows", "times"), [(0, 1), (2, 3)])
 def test_what_left_the_server_is_told_of_the_shadows_too(tmp_path, shadows, times):
-    record = reported(tmp_path / "run", Asked(1, (1,), shadows=shadows), rounds=1, refine=["talkative"])
+    record = reported(tmp_path / "run", Asked(1, (1,), shadows=shadows), **BRIEF, refine=["talkative"])
     row = of(record["ledger"], what="server, talkative: prompts of a teacher")
     assert (row["times"], row["clients"], row["bytes"]) == (times, 0, 7 * times)
     assert f"left the server {row['what']}: {times} times, {7 * times} bytes" in summary(record)
@@ -375,12 +382,12 @@ def test_no_state_of_a_shadow_is_kept_beside_the_next(tmp_path, monkeypatch):
 
     most = []
     monkeypatch.setattr("fedloom.runs.leakage.shadows.trained", watched)
-    reported(tmp_path / "run", Asked(1, (1,), shadows=2), rounds=4)
-    assert len(most) == 8 and max(most) <= 3
+    reported(tmp_path / "run", Asked(1, (1,), shadows=2), **BRIEF | {"rounds": 2})
+    assert len(most) == 4 and max(most) <= 3
 
 
 def test_shadows_give_one_attack_more(tmp_path):
-    record = reported(tmp_path / "run", Asked(2, (0, 1), seeds=2, shadows=2), rounds=1)
+    record = reported(tmp_path / "run", Asked(2, (0, 1), seeds=2, shadows=2), **BRIEF)
     assert [row["by"] for row in record["membership"]] == ["loss", "reference", "min-k", "lira"]
     assert record["seeds"] == [0, 1] and bits(record, 1)["n"] == 4
 

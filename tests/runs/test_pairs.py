@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import shutil
 import stat
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -93,15 +95,27 @@ def run_of(files, **changes):
     return read_run(table | changes)
 
 
-def made(files, texts, folder=None, **changes):
+def made(files, texts, folder=None, owner="c0", **changes):
     preparation = lookup(Preparation, "pairs")
     settings = {key: value for key, value in pairs(files, **changes).items() if key != "name"}
-    return config.build(preparation, settings)([Document(text) for text in texts], Owner("c0", 0, folder))
+    return config.build(preparation, settings)([Document(text) for text in texts], Owner(owner, 0, folder))
+
+
+def documents_of(files, client):
+    rows = map(json.loads, Path(files["documents"]).read_text().splitlines())
+    return [row["text"] for row in rows if row["client"] == client]
 
 
 def lines(folder):
     return [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
 
+
+SCHEMA = {
+    "id": str, "client": str, "document": int, "start": int, "stop": int, "instruction": str, "response": str,
+    "examples": list, "similarity": list, "fallback": bool, "filters": dict, "reason": str, "generator": str,
+    "prompt": str, "seed": int,
+}  # fmt: skip
+"""Of a line of pairs.jsonl."""
 
 TEXT = "The baker Mira sells figs in Lodz for 7 coins."
 """A document that the pool's first example fits."""
@@ -125,10 +139,6 @@ def test_pairs_are_the_documents_own(files, tmp_path):
     assert [(one["instruction"], one["response"]) for one in found][:1] == [("What does kivaT sell in Tavik?", "plums")]
     first = found[0]
     assert first["examples"] == ["trade"] and first["similarity"][0] > 0.3 and not first["fallback"]
-    assert set(first) == {
-        "client", "generator", "seed", "id", "document", "start", "stop", "instruction", "response", "examples",
-        "similarity", "fallback", "filters", "reason", "prompt",
-    }  # fmt: skip
     assert list(first["filters"]) == ["form", "copy", "grounding", "duplicate"]
 
 
@@ -146,11 +156,25 @@ def test_a_killed_run_ends_as_if_it_had_not_been(files, tmp_path, seed):
     kill_and_resume(run, tmp_path / "killed", kills=7, longest_s=0.6, seed=seed)
     assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole") != {}
     for client in ("c0", "c1", "c2"):
-        own = [folder / "prepared" / "0_pairs" / client for folder in (tmp_path / "killed", tmp_path / "whole")]
-        answers = [(place / "answers.jsonl").read_text().splitlines() for place in own]
-        assert len(answers[0]) == len(answers[1]) == 3
-        keyless = [[{k: v for k, v in one.items() if k != "prompt"} for one in lines(place)] for place in own]
-        assert keyless[0] == keyless[1]
+        killed, fresh = tmp_path / "killed" / "prepared" / "0_pairs" / client, tmp_path / client
+        fresh.mkdir()
+        shutil.copy(killed / "key", fresh)  # what fences are made with; each folder draws its own
+        made(files, documents_of(files, client), fresh, owner=client)
+        assert (fresh / "pairs.jsonl").read_bytes() == (killed / "pairs.jsonl").read_bytes()
+        assert len((killed / "answers.jsonl").read_text().splitlines()) == 3
+
+
+def test_every_row_kept_or_dropped_is_of_one_schema_and_they_add_up(files, tmp_path):
+    odd = ["", "PK\x03\x04\x00", "A tale of nothing in particular, without any goods.", TEXT, TEXT]
+    found, rows = made(files, odd, tmp_path), lines(tmp_path)
+    assert len(rows) == found.counts["generated"] == len(odd)
+    assert sum(not row["reason"] for row in rows) == found.counts["accepted"] == len(found.examples)
+    assert Counter(row["reason"] for row in rows if row["reason"]) == reasons(found)
+    for row in rows:
+        assert {name: type(value) for name, value in row.items()} == SCHEMA
+        assert all(isinstance(one, str) for one in row["examples"]) and len(row["examples"]) == len(row["similarity"])
+        assert 0 <= row["start"] <= row["stop"]
+        assert bool(row["instruction"] and row["response"]) or row["reason"]
 
 
 def test_the_key_of_the_fences_is_the_owners_alone(files, tmp_path):
@@ -506,6 +530,7 @@ def test_a_command_makes_pairs_and_trains_nothing(files, tmp_path, monkeypatch, 
     assert len(kept) == 7 and set(kept[0]) == {"client", "instruction", "output"}
     shown = capsys.readouterr().out
     assert "c2" in shown and "accepted" in shown
+    assert f"pool: shows {len(POOL)} public examples; domains " in shown
     assert fedloom(monkeypatch, *words, "completer.name=analogical") == 0
     assert json.loads((tmp_path / "out" / "c0" / "cost.json").read_text())["calls"] == 0
 

@@ -337,7 +337,7 @@ def dnc_dropped(rows, columns, count):
     """Shejwalkar and Houmansadr 2021, Algorithm 2, lines 4 to 9: the indices of the highest scores."""
     sub = np.array([[float(row[j]) for j in columns] for row in rows])
     centred = sub - sub.mean(axis=0)
-    v = np.linalg.svd(centred)[2][0]
+    v = np.linalg.svd(centred, full_matrices=False)[2][0]
     scores = [float(u @ v) ** 2 for u in centred]
     return set(sorted(range(len(rows)), key=lambda i: -scores[i])[:count])
 

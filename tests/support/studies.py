@@ -4,7 +4,7 @@ import json
 
 from fedloom import api
 from fedloom.base import config
-from fedloom.benchmark.suite import Claim, Suite, cells_of
+from fedloom.benchmark.suite import Claim, Control, Suite, cells_of
 from support.small_runs import small_run
 
 HOSTILE = '<script>alert("x")</script> & <b>'
@@ -69,6 +69,7 @@ def make_suite(folder):
         data={"one": {}, "other": {"local": {"lr": 0.01}}},
         methods={"fedavg": {}, "local": {"protocol": "local_only"}, "centralised": {"protocol": "centralised"}},
         claims=(Claim(text="training lowers no loss", kind="above", methods=("fedavg",), than="base"),),
+        controls=(Control(arm="an oracle", why="nobody knows it"),),
     )
     place = folder / "suite"
     place.mkdir()

@@ -24,10 +24,22 @@ def written(path, rows):
     return str(path)
 
 
-def test_a_card_says_rows_domains_and_hash(tmp_path):
-    pool = read_pool(written(tmp_path / "pool.jsonl", ROWS))
-    assert pool.card == {"rows": 2, "domains": {"care": 1, "trade": 1}, "sha256": pool.sha256}
+def test_a_card_says_rows_domains_origins_cost_and_hash(tmp_path):
+    rows = [ROWS[0] | {"origin": "two nurses", "minutes": 4}, ROWS[1] | {"minutes": 2.5}]
+    pool = read_pool(written(tmp_path / "pool.jsonl", rows))
+    assert pool.card == {
+        "rows": 2,
+        "domains": {"care": 1, "trade": 1},
+        "origins": {"not told": 1, "two nurses": 1},
+        "minutes": 6.5,
+        "sha256": pool.sha256,
+    }
     assert [row.id for row in pool.rows] == ["a", "b"]
+
+
+def test_a_pool_that_says_nothing_of_its_cost_costs_what_is_not_known(tmp_path):
+    assert read_pool(written(tmp_path / "pool.jsonl", ROWS)).card["minutes"] is None
+    assert read_pool("world").card["minutes"] == 0
 
 
 def test_rows_without_an_id_are_numbered(tmp_path):
@@ -42,6 +54,9 @@ def test_rows_without_an_id_are_numbered(tmp_path):
         ([ROWS[0] | {"response": " "}], "line 1, column 'response': is empty"),
         ([{key: value for key, value in ROWS[0].items() if key != "document"}], "column 'document': found null"),
         ([ROWS[0] | {"instruction": 3}], "column 'instruction': found int"),
+        ([ROWS[0] | {"minutes": -1}], "column 'minutes': found -1, allowed is a number from 0 on"),
+        ([ROWS[0] | {"minutes": "two"}], "column 'minutes': found 'two'"),
+        ([ROWS[0] | {"minutes": True}], "column 'minutes': found True"),
     ],
 )
 def test_what_is_no_pool_is_refused_with_its_place(rows, why, tmp_path):

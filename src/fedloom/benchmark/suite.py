@@ -25,6 +25,7 @@ __all__ = [
     "BASE",
     "Cell",
     "Claim",
+    "Control",
     "Key",
     "Quick",
     "Suite",
@@ -95,6 +96,22 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Control:
+    """An arm without which the claims are not to be read, and the method that is it; without one, why not."""
+
+    arm: str
+    method: str = ""
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.arm or bool(self.method) == bool(self.why):
+            raise ConfigError(
+                f"arm: found '{self.arm}' with method = '{self.method}' and why = '{self.why}', allowed is an arm with "
+                "its method, or with why there is none."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quick:
     """What `--quick` changes."""
 
@@ -123,6 +140,7 @@ class Suite:
     methods: Mapping[str, Mapping[str, Any]]
     quick: Quick = field(default_factory=Quick)
     claims: tuple[Claim, ...] = ()
+    controls: tuple[Control, ...] = ()
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -148,6 +166,8 @@ class Suite:
             _need_known(f"claims[{number}].methods", claim.methods, self.methods)
             _need_known(f"claims[{number}].than", [claim.than] * bool(claim.than), [*self.methods, BASE])
             _need_known(f"claims[{number}].data", claim.data, self.data)
+        for number, control in enumerate(self.controls):
+            _need_known(f"controls[{number}].method", [control.method] * bool(control.method), [*self.methods, BASE])
         _need_known("scores", self.scores, self.data)
         _need_known("quick.data", self.quick.data, self.data)
         _need_known("quick.methods", self.quick.methods, self.methods)
@@ -367,6 +387,14 @@ class SuiteOutcome:
         """Return the finished runs of a data set and a method by seed."""
         keys = {seed: (data, method, seed) for seed in self.seeds}
         return {seed: self.cells[key] for seed, key in keys.items() if key in self.cells}
+
+    def absent_controls(self) -> Iterator[str]:
+        """Yield each control arm that no finished run is, with why."""
+        for one in self.suite.controls:
+            if not one.method:
+                yield f"missing: {one.arm} ({one.why})"
+            elif one.method not in {BASE if self.cells else "", *(method for _, method, _ in self.cells)}:
+                yield f"missing: {one.arm} (no run of '{one.method}' has ended)"
 
     def kinds(self) -> Iterator[tuple[str, str, Mapping[int, Outcome]]]:
         """Yield data set, method and finished runs by seed, where there are any."""

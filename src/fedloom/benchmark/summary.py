@@ -94,6 +94,8 @@ class Summary:
     """By whose facts are asked for: those a client's own records are about, others', all."""
     missing: tuple[str, ...]
     """Cells that have not ended."""
+    absent_controls: tuple[str, ...]
+    """A line for each control arm that no finished run is."""
 
     def record(self) -> dict[str, Any]:
         """Return all of it as JSON values; null stands for what is no finite number."""
@@ -126,6 +128,7 @@ def summarise(found: SuiteOutcome) -> Summary:
         domains=tuple(domain_rows(found)),
         facts=tuple(fact_rows(found)),
         missing=tuple(f"{data}/{method}_s{seed}" for data, method, seed in found.missing),
+        absent_controls=tuple(found.absent_controls()),
     )
 
 

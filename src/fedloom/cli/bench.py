@@ -37,7 +37,9 @@ def bench(
         bool, typer.Option("--describe", help="Measure the seven diversities of each data set for the page, once.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but claims and errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print nothing but claims, what they lack, and errors.")
+    ] = False,
 ) -> None:
     """Run a suite, or what is left of it, and print who wins, by how much and how sure.
 
@@ -61,7 +63,7 @@ def bench(
         lines([json.dumps(told.record(), allow_nan=False)])
     else:
         print_tables([] if quiet else _tables(told.summary))
-        lines([one.line for one in told.decisions])
+        lines([*told.summary.absent_controls, *(one.line for one in told.decisions)])
     try:
         page = write_report(folder, told=told)
         lines([] if quiet or as_json else [str(page)])

@@ -34,6 +34,7 @@ def synthesise(
     from fedloom.base import config
     from fedloom.base.files import disk_errors, file_name, write_atomic
     from fedloom.contracts.stages import Owner
+    from fedloom.results.show import pool_line
 
     table: dict[str, Any] = reduce(config.apply_override, settings or [], {"pool": str(pool)})
     making = _preparation(table)
@@ -54,7 +55,9 @@ def synthesise(
     if not kept:
         raise DataError(f"{file}: no pair was kept; {out} says of each candidate why.")
     write_atomic(out / "pairs.jsonl", "".join(f"{line}\n" for line in kept))
-    tell({"clients": told}, [_table(told)], [str(out / "pairs.jsonl")], as_json=as_json)
+    card = making.public_card()
+    shown = [f"pool: {pool_line(card)}", str(out / "pairs.jsonl")]
+    tell({"clients": told, "pool": card}, [_table(told)], shown, as_json=as_json)
 
 
 def _preparation(table: Mapping[str, Any]) -> "Preparation":

@@ -66,6 +66,10 @@ class Preparation(Family):
         """Return public texts, by id, that what is made is modelled on: none of them may be measured by."""
         return {}
 
+    def public_card(self) -> Mapping[str, Any]:
+        """Return what the partition card says of those texts: JSON values; {} where there are none."""
+        return {}
+
     def brings_in(self) -> str:
         """Return the setting by which one example decides about several prepared ones; "" if there is none.
 

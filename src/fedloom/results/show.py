@@ -27,10 +27,12 @@ __all__ = [
     "compare_record",
     "compare_table",
     "outcome",
+    "pool_line",
     "privacy_line",
     "show_record",
     "show_table",
     "stage_lines",
+    "stages",
     "without_seeds",
 ]
 
@@ -162,6 +164,11 @@ def privacy_line(found: Outcome) -> str:
 
 def stage_lines(found: Outcome) -> list[str]:
     """Return what was made of clients' examples before training and of the model after it, a line for each stage."""
+    return [f"{stage}: {text}" for stage, text in stages(found)]
+
+
+def stages(found: Outcome) -> list[tuple[str, str]]:
+    """Return each stage with what was made and dropped, and each pool of public examples that one shows."""
     told: dict[tuple[str, int], dict[str, float]] = {}
     for one in found.card.get("prepared", ()):
         counts = told.setdefault((f"prepare {one['stage']}", one["at"]), {})
@@ -170,9 +177,23 @@ def stage_lines(found: Outcome) -> list[str]:
     for name, total in found.refined.items():
         stage, _, what = name.partition("/")
         told.setdefault((f"refine {stage}", 0), {})[what] = total
-    return [
-        f"{stage}: " + ", ".join(f"{n:,g} {what}" for what, n in counts.items()) for (stage, _), counts in told.items()
+    shown = [(f"prepare {one['stage']}", pool_line(one)) for one in found.card.get("pools", ())]
+    return shown + [
+        (stage, ", ".join(f"{n:,g} {what}" for what, n in counts.items())) for (stage, _), counts in told.items()
     ]
+
+
+def pool_line(card: Mapping[str, Any]) -> str:
+    """Return the card of a pool of public examples in a line: size, domains, origin, what it cost, hash."""
+    minutes = "not told" if card["minutes"] is None else f"{card['minutes']:g}"
+    return (
+        f"shows {card['rows']:,} public examples; domains {_counted(card['domains'])}; origins "
+        f"{_counted(card['origins'])}; minutes of work {minutes}; {card['sha256']}"
+    )
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
 def cell(interval: Interval | None, spec: str = ".3f") -> str:

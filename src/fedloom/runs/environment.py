@@ -4,6 +4,7 @@ import platform
 import socket
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _git(*words: str) -> str:
+    """Return what git says of the source tree, asked once: the code in memory is that of when it was imported."""
     try:
         done = subprocess.run(
             ["git", "-C", str(_PACKAGE), *words], capture_output=True, text=True, timeout=10, check=False

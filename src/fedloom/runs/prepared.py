@@ -207,7 +207,9 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
         return division
     train, told, quality = Preparing(run, folder).prepared(division.train)
     left_out = sorted(division.train.keys() - train.keys())
-    card = {**division.card, "prepared": told, "left_out": left_out}
+    cards = [(step.name, step.public_card()) for step in run.prepare]
+    pools = [{"stage": name, **card} for name, card in cards if card]
+    card = {**division.card, "prepared": told, "pools": pools, "left_out": left_out}
     return replace(division, train=train, card=card, quality=quality)
 
 

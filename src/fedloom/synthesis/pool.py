@@ -1,6 +1,7 @@
 """The pool of public examples: read from a file, described by a card, kept apart from what is tested."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,12 +33,17 @@ class Pool:
     rows: tuple[PoolRow, ...]
     sha256: str
     """Of the file's bytes, or of the rows where there is no file."""
+    origins: Mapping[str, int]
+    """How many rows say that they are from where."""
+    minutes: float | None
+    """Person-minutes that writing the rows took, of those that say so; None where none does."""
 
     @property
     def card(self) -> dict[str, Any]:
-        """Rows, rows of each domain, and the hash."""
+        """Rows, rows of each domain and origin, what they cost in minutes, and the hash."""
         domains = Counter(row.domain or "unnamed" for row in self.rows)
-        return {"rows": len(self.rows), "domains": dict(sorted(domains.items())), "sha256": self.sha256}
+        counted = {"domains": dict(sorted(domains.items())), "origins": dict(sorted(self.origins.items()))}
+        return {"rows": len(self.rows), **counted, "minutes": self.minutes, "sha256": self.sha256}
 
     @property
     def pairs(self) -> dict[str, str]:
@@ -53,21 +59,23 @@ class Pool:
 def read_pool(path: str, *, documents: bool = True) -> Pool:
     """Return the pool in a file of records with document, instruction and response, perhaps id and domain.
 
-    Without `documents` a row is an instruction with its response. `world` is no file but 200 public notes of the
-    controlled world. An empty pool, a row without one of the three and an id twice are refused with DataError.
+    A row may say its `origin` and the person-`minutes` that it took to write. Without `documents` a row is an
+    instruction with its response. `world` is no file but 200 public notes of the controlled world. An empty pool, a row
+    without one of the three and an id twice are refused with DataError.
     """
     if path == "world":
         return _of_world()
     files = list(find_files(path).values())
-    rows = [
-        _row(record, number, documents) for file in files for number, record in enumerate(read_records(file, "auto"), 1)
-    ]
+    records = [one for file in files for one in enumerate(read_records(file, "auto"), 1)]
+    rows = [_row(record, number, documents) for number, record in records]
     twice = [name for name, n_rows in Counter(row.id for row in rows).items() if n_rows > 1]
     if not rows or twice:
         what = f"id '{twice[0]}' stands twice" if twice else "holds no rows"
         raise DataError(f"{path}: {what}, allowed are rows with an id each; correct the pool.")
     digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
-    return Pool(tuple(rows), f"sha256:{digest}")
+    origins = Counter(str(record.values.get("origin") or "not told") for _, record in records)
+    minutes = [_minutes(record) for _, record in records if record.values.get("minutes") is not None]
+    return Pool(tuple(rows), f"sha256:{digest}", origins, math.fsum(minutes) if minutes else None)
 
 
 @cache
@@ -82,13 +90,21 @@ def _of_world() -> Pool:
         )
         for at, (document, asked) in enumerate(World(0).examples(200))
     )
-    return Pool(rows, f"sha256:{json_sha256([asdict(row) for row in rows])}")
+    digest = json_sha256([asdict(row) for row in rows])
+    return Pool(rows, f"sha256:{digest}", {"the controlled world": len(rows)}, minutes=0.0)
 
 
 def _row(record: Record, number: int, documents: bool) -> PoolRow:
     texts = {name: _text(record, name) for name in ("document", "instruction", "response")[not documents :]}
     others = {name: str(record.values.get(name) or "") for name in ("id", "domain")}
     return PoolRow(**{"document": "", **texts}, id=others["id"] or str(number), domain=others["domain"])
+
+
+def _minutes(record: Record) -> float:
+    found = record.values["minutes"]
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < math.inf:
+        raise DataError(f"{record.where}, column 'minutes': found {found!r}, allowed is a number from 0 on.")
+    return float(found)
 
 
 def _text(record: Record, name: str) -> str:

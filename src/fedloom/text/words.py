@@ -21,6 +21,7 @@ def _of(kind: str) -> str:
     return "".join(letter for letter in _MARKED if unicodedata.category(letter)[0] == kind)
 
 
+_ASCII_WORDS = re.compile("[a-z0-9]+")  # the same words of ASCII texts, sooner
 _UNSPACED = re.compile(f"([{_IDEOGRAPHS}]|[{_of('L')}][{_of('M')}]*)")
 
 
@@ -30,6 +31,8 @@ def words(text: str) -> list[str]:
     >>> words("Caf\u00e9-bar: 2 \u5317\u4eac, \u0e17\u0e35\u0e48\u0e19\u0e35\u0e48")
     ['caf\u00e9', 'bar', '2', '\u5317', '\u4eac', '\u0e17\u0e35\u0e48', '\u0e19\u0e35\u0e48']
     """
+    if text.isascii():
+        return _ASCII_WORDS.findall(text.lower())
     plain = unicodedata.normalize("NFC", text).casefold()
     spaced = "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in plain)
     return _UNSPACED.sub(r" \1 ", spaced).split()

@@ -12,9 +12,10 @@ from fedloom.benchmark.page import logs
 from fedloom.benchmark.page.words import plural, value
 from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.results.outcome import Outcome
+from fedloom.results.show import stages as shown
 from fedloom.runs.accounts import largest_epsilon, spent_text
 
-__all__ = ["costs", "data", "environment", "privacy"]
+__all__ = ["costs", "data", "environment", "privacy", "stages"]
 
 Runs = Mapping[int, Outcome]
 """Of one data set and method, by seed."""
@@ -94,6 +95,11 @@ def _cost(name: str, method: str, runs: Runs) -> Row:
     means = {what: _mean([found.cost[what] for found in runs.values()]) for what in _first(runs).cost}
     rest = (means[what] for what in ("upload_bytes", "download_bytes", "wall_s"))
     return [name, method, len(runs), means["rounds"], _mean(tokens), *rest]
+
+
+def stages(study: SuiteOutcome) -> list[Row]:
+    """Return what each stage of the first run of each kind made and dropped; nothing where no run has stages."""
+    return [[method, name, stage, text] for name, method, runs in study.kinds() for stage, text in shown(_first(runs))]
 
 
 def privacy(study: SuiteOutcome) -> Mapping[str, Any]:

@@ -58,6 +58,7 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
         safety=safety,
         attacks=safety.rows(study),
         data=background.data(study, folder),
+        stages=background.stages(study),
         costs=background.costs(study),
         privacy=background.privacy(study),
         environment=background.environment(study),

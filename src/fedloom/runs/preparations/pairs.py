@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import disk_errors, json_sha256, write_atomic
@@ -131,6 +132,10 @@ class Pairs(Preparation):
     def public_texts(self) -> dict[str, str]:
         """Return the texts of the pool by id, none of which may be measured by."""
         return read_pool(self.pool).texts
+
+    def public_card(self) -> dict[str, Any]:
+        """Return the card of the pool."""
+        return read_pool(self.pool).card
 
     def __call__(self, examples: Sequence[Example], owner: Owner) -> Made:
         """Return the pairs that survive as Chats, each with the tags of its document."""
