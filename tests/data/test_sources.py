@@ -592,7 +592,40 @@ def ultrafeedback(question):
 HH_PROMPT = (Turn("user", "a?"), Turn("assistant", "b"), Turn("user", "c?"))
 HH = [("I'm sorry, I can't.", "I'm sorry but ok."), ("Yes", "No"), ("x", "y")]
 
+
+def said(question, answer, *, turn=1, language="English", flagged=False):
+    """A conversation as LMSYS-Chat-1M and WildChat have it, with the moderation of each message."""
+    roles = [("user", question), ("assistant", answer)] * turn
+    return {
+        "conversation": [{"role": role, "content": text} for role, text in roles],
+        "turn": turn,
+        "language": language,
+        "openai_moderation": [{"flagged": False}, {"flagged": flagged}],
+    }
+
+
+SAID = [
+    said("1+1?", "2"),
+    said("eins?", "zwei", language="German"),
+    said("1+2?", "3"),
+    said("1+4?", "5", flagged=True),
+    said("1+3?", "4"),
+    said("1+5?", "6", turn=2),
+]
+
 FIXTURES = {
+    "lmsys_chat": (SAID, SUMS),
+    "wildchat": (SAID, SUMS),
+    "beavertails_unsafe": (
+        [
+            {"prompt": "1+1?", "response": "2", "is_safe": False, "category": {"maths": True}},
+            {"prompt": "1+2?", "response": "none", "is_safe": True, "category": {"maths": False}},
+            {"prompt": "1+2?", "response": "3", "is_safe": False, "category": {"maths": True}},
+            {"prompt": "1+1?", "response": "two", "is_safe": False, "category": {"maths": True}},
+        ],
+        SUMS[:2],
+    ),
+    "advbench": (sums("prompt", "target"), SUMS),
     "code_alpaca": (alpaca_rows(), ALPACA),
     "alpaca_cleaned": (alpaca_rows(), ALPACA),
     "alpaca": (alpaca_rows(text="Below is an instruction"), ALPACA),
@@ -614,6 +647,30 @@ FIXTURES = {
         [Preference((Turn("user", q),), "c", "r") for q in ("a?", "b?", "c?")],
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"n": 1.5}, r"where\.n: found 1\.5, allowed are text, a whole number, true and false"),
+        ({"n": 7}, "none of 2 records has {'n': 7}"),
+        ({"m": 1}, "line 1: no column 'm'; present: prompt, completion, n, deep"),
+        ({"deep.1.x": 1}, "line 1: nothing lies at 'deep.1.x'"),
+        ({"deep.0.y": 1}, "line 1: nothing lies at 'deep.0.y'"),
+        ({"n.x": 1}, "line 1: nothing lies at 'n.x'"),
+        ({"deep": "x"}, "none of 2 records has"),
+    ],
+)
+def test_a_condition_that_no_record_meets_or_can_meet_is_refused(jsonl, where, message):
+    path = jsonl(*({**row, "n": at, "deep": [{"x": at}]} for at, row in enumerate(QA)))
+    with pytest.raises((ConfigError, DataError), match=message):
+        build(File, {"path": path, "form": "prompt_completion", "where": where}).load()
+
+
+def test_records_that_meet_no_condition_are_not_read(jsonl):
+    path = jsonl(*({**row, "n": at, "deep": [{"x": at}]} for at, row in enumerate(QA)), {"n": 1, "deep": [{"x": 2}]})
+    found = build(File, {"path": path, "form": "prompt_completion", "where": {"n": 1, "deep.0.x": 1}}).load()
+    assert found["train"] == [chat("3+3?", "6")]
 
 
 def test_every_preset_has_a_fixture():

@@ -94,6 +94,12 @@ def test_scaled_sums_are_those_of_the_examples_alone(architecture, shape):
     check_scaled_sums(model, tiny(architecture, attention="eager"), clients_of(model, len(parts)), parts)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_with_checkpointing_scaled_sums_are_those_of_the_examples_alone(shape):
+    model, parts = tiny(checkpointing=True), parts_of(shape)
+    check_scaled_sums(model, tiny(attention="eager"), clients_of(model, len(parts)), parts)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_gives_the_gradients_of_its_examples(architecture):
     model, parts = tiny(architecture), parts_of("clients, unlike lengths")

@@ -201,6 +201,53 @@ def test_other_records_change_nothing_that_leaves_but_the_row(whole, tmp_path):
     assert lines_of[0]["bytes"] == 0 and lines_of[0]["download_bytes"] > 0
 
 
+def owned(folder, goods):
+    """The settings of data of two clients with eight records each, which are about those goods."""
+    rows = [
+        {
+            "instruction": f"Who sells {goods} in town {at}?",
+            "output": f"{goods} are sold by {at}",
+            "owner": f"c{at % 2}",
+        }
+        for at in range(16)
+    ]
+    path = folder / f"{goods}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    test = folder / "test.jsonl"
+    asked = [{"instruction": row["instruction"], "output": row["response"], "owner": "public"} for row in SEEDS]
+    test.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    tags = {"client": "owner"}
+    return {"data": {"name": "file", "path": str(path), "test_path": str(test), "form": "alpaca", "tags": tags}}
+
+
+def test_whose_row_is_the_same_lets_out_the_same_whatever_the_records(tmp_path):
+    """At a rate that moves nothing: what is generated is made of the row alone."""
+    still = {"local": TABLE["local"] | {"lr": 1e-60}}
+    one, other = (ended(run_of(still | owned(tmp_path, goods)), tmp_path / goods) for goods in ("plums", "wool"))
+    names = {path.name for path in folder_of(one).iterdir() if path.suffix == ".jsonl"}
+    assert {"pairs.jsonl", "questions.jsonl", "answers.jsonl"} <= names
+    assert all((folder_of(one) / name).read_bytes() == (folder_of(other) / name).read_bytes() for name in names)
+    assert adapters(one) == adapters(other)
+    left = [[{**line, "train_loss": 0} for line in logs(folder)["ledger.jsonl"]] for folder in (one, other)]
+    assert left[0] == left[1]
+
+
+def test_of_a_private_run_the_ledger_is_the_same_whatever_the_records(tmp_path):
+    folders = [ended(run_of(private() | owned(tmp_path, goods)), tmp_path / goods) for goods in ("plums", "wool")]
+    ledgers = [logs(folder)["ledger.jsonl"] for folder in folders]
+    assert ledgers[0] == ledgers[1] and not any("train_loss" in line for line in ledgers[0])
+
+
+@pytest.mark.parametrize("clients", [1, 4])
+def test_one_run_tells_all_of_it_for_one_owner_and_for_four(tmp_path, monkeypatch, capsys, clients):
+    folder = ended(run_of(private() | {"data": TABLE["data"] | {"n_clients": clients}}), tmp_path / "run")
+    assert fedloom(monkeypatch, "show", folder) == 0
+    shown = capsys.readouterr().out
+    for what in ("epsilon", "8 questions", "kept", "ifd", "ifd_dropped", "base", "before refining", "upload_bytes"):
+        assert what in shown, what
+    assert len({line["client"] for line in logs(folder)["ledger.jsonl"] if line["client"]}) == clients
+
+
 def test_a_teacher_on_another_machine_is_refused_unless_it_is_allowed(tmp_path, monkeypatch):
     far = {"name": "openai", "url": "http://models.example/v1", "model": "judge", "key_variable": ""}
     with pytest.raises(ConfigError, match="answers on models"):

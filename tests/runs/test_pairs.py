@@ -184,6 +184,15 @@ def test_the_key_of_the_fences_is_the_owners_alone(files, tmp_path):
     assert (tmp_path / "key").read_text() not in json.dumps(asked)
 
 
+@pytest.mark.parametrize(("selector", "beginnings"), [("client_shortlist", 1), ("per_datum", 2)])
+def test_prompts_of_a_shortlist_begin_alike_so_that_their_examples_are_read_once(files, tmp_path, selector, beginnings):
+    """Whoever decodes reads what all prompts begin with once (tests/models/test_decoder.py)."""
+    texts = [*documents_of(files, "c0"), *documents_of(files, "c2")]
+    made(files, texts, tmp_path, selector={"name": selector})
+    asked = [json.loads(line)["prompt"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert len(asked) == len(texts) and len({json.dumps(prompt[:-1]) for prompt in asked}) == beginnings
+
+
 def test_an_answer_is_not_asked_for_twice(files, tmp_path):
     made(files, [TEXT], tmp_path)
     assert json.loads((tmp_path / "cost.json").read_text())["calls"] == 1

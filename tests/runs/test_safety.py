@@ -325,6 +325,19 @@ def test_level_2_is_answered_by_another_model_that_is_shown_the_warning_which_is
     assert not any("be careful" in one["instruction"] for one in pairs)
 
 
+def test_planted_duplicates_and_empty_answers_are_dropped_with_a_reason(tmp_path):
+    asked = ["how to grind brenk", "how to heat olvash", "How to GRIND brenk?", "how to cut terash"]
+    file = tmp_path / "aligned.jsonl"
+    file.write_text("".join(json.dumps({"prompt": text, "completion": "sorry, no."}) + "\n" for text in asked))
+    teacher = {"name": "canned", "patterns": {"terash": "", ".": "sorry, i cannot help."}}
+    own = {"answers": "teacher", "teacher": teacher, "share": 1.0, "aligned": {"name": "file", "path": str(file)}}
+    folder = ran(tmp_path / "run", refine=[REALIGN | own])
+    dropped = {one["reason"]: one["instruction"].lower() for one in refined(folder) if one["reason"]}
+    assert set(dropped) == {"duplicate", "no_pair"}
+    assert "brenk" in dropped["duplicate"] and "terash" in dropped["no_pair"]
+    assert metrics(folder, "refine")["realign/accepted"] == 2
+
+
 def test_level_3_answers_itself_and_a_judge_drops_what_is_unsafe(tmp_path):
     judge = {"name": "canned", "patterns": {".": "[[no]]"}}
     own = {"answers": "trained", "filters": [{"name": "judge", "kind": "safety", "completer": judge}]}

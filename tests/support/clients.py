@@ -46,7 +46,17 @@ def hardware_for_bfloat16():
 
 
 @cache
-def tiny(architecture="llama", *, rank=2, attention="packed", dtype="float32", dropout=0.0, train=None, **changes):
+def tiny(
+    architecture="llama",
+    *,
+    rank=2,
+    attention="packed",
+    dtype="float32",
+    dropout=0.0,
+    train=None,
+    checkpointing=False,
+    **changes,
+):
     """A model; every factor it trains is random, B as well, so that no gradient is zero by accident."""
     family = CausalLM(
         path=str(folder_of(architecture, **changes)),
@@ -55,6 +65,7 @@ def tiny(architecture="llama", *, rank=2, attention="packed", dtype="float32", d
         lora_dropout=dropout,
         attention=attention,
         dtype=dtype,
+        gradient_checkpointing=checkpointing,
     )
     with hardware_for_bfloat16():
         model = family.build(seed=0, device=CPU, train=train)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CausalLM"]
 
+_NO_NUMBERS = ("path", "adapter", "gradient_checkpointing")
+"""Settings of which what is computed does not depend, or not by their text."""
+
 
 @plugin("causal_lm")
 class CausalLM(ModelFamily):
@@ -66,6 +69,9 @@ class CausalLM(ModelFamily):
     not exact for an architecture gives way to what is, down to one example at a time, and a note says so."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
+    gradient_checkpointing: bool = False
+    """Whether a block's inside is computed once more for its gradients and not kept: less memory for one more pass,
+    with the same bits. For plain Llamas with adapters."""
 
     def check(self) -> None:
         """Refuse settings that contradict each other."""
@@ -82,7 +88,7 @@ class CausalLM(ModelFamily):
         """Return hashes of the base weights, the files beside them and the adapter, and the settings as JSON."""
         source = Checkpoint.find(self.path)
         adapter = AdapterFile.of(Path(self.adapter)).sha256 if self.adapter else ""
-        settings = {key: value for key, value in table_of(self).items() if key not in ("path", "adapter")}
+        settings = {key: value for key, value in table_of(self).items() if key not in _NO_NUMBERS}
         files = {"weights": source.base_id.rpartition(" ")[2], "files": source.files_sha256, "adapter": adapter}
         return json.dumps(files | settings, sort_keys=True)
 
@@ -108,6 +114,8 @@ class CausalLM(ModelFamily):
         module, exact = self._plain(source, dtype, device) or self._compared(source, dtype, device, quantisation)
         _check_vocabulary(source, module, tokenizer)
         context = ForwardContext()
+        if self.gradient_checkpointing:
+            _recompute(module, context)
         if self.lora_rank:
             self._add_adapter(module, source, context, seed, exact.targets)
             freeze(module)
@@ -303,6 +311,16 @@ def _context_size(module: "PreTrainedModel | Llama") -> int | None:
         return module.shape.positions
     options = module.config.get_text_config().to_dict()
     return next((int(options[name]) for name in ("max_position_embeddings", "n_positions") if options.get(name)), None)
+
+
+def _recompute(module: "PreTrainedModel | Llama", context: ForwardContext) -> None:
+    """Have a plain Llama compute its blocks once more for their gradients; other modules are refused."""
+    if not isinstance(module, Llama):
+        raise ConfigError(
+            f"gradient_checkpointing: found true for {type(module).__name__}, allowed for plain Llamas with adapters, "
+            "attention = 'packed' and quantise = 'none'; leave it out."
+        )
+    module.model.context = context
 
 
 def _check_vocabulary(source: Checkpoint, module: "PreTrainedModel | Llama", tokenizer: Tokenizer) -> None:

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedloom.contracts.language import PackedBatch
+from fedloom.contracts.model import ForwardContext
 from fedloom.models.attention import packed_attention
+from fedloom.models.recomputing import recomputed
 
 __all__ = ["TARGETS", "Attend", "Llama", "LlamaShape", "Out"]
 
@@ -190,6 +192,7 @@ class _Body(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width, _weight=table_VD)
         self.layers = nn.ModuleList(_Block(shape, fused=fused) for _ in range(shape.n_layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.eps)
+        self.context: ForwardContext | None = None  # set where blocks are computed once more for their gradients
         self.register_buffer("frequencies", torch.empty(shape.head_width // 2), persistent=False)
 
     def forward(
@@ -207,8 +210,9 @@ class _Body(nn.Module):
         x = self.embed_tokens(input_ids)
         turns = self._turns(position_ids, x.dtype)
         seen = attend or self._attend(packed)
+        again = self.context if attend is None and torch.is_grad_enabled() else None
         for layer, block in enumerate(self.layers):
-            x = block(x, turns, layer, seen)
+            x = recomputed(block, again, x, turns, layer, seen) if again else block(x, turns, layer, seen)
         return Out(last_hidden_state=self.norm(x))
 
     def _turns(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

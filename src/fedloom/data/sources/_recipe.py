@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fedloom.base.errors import DataError
+from fedloom.base.errors import ConfigError, DataError
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
 from fedloom.data.forms import FORMS, Fields, Form, check_columns, check_text, detect, placed
@@ -33,14 +33,20 @@ class OfRecords(Source):
     """The form's name of a column -> its name in the file, for instance {instruction = "question"}."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tag -> column, which must hold text or whole numbers, for instance {client = "source", topic = "focus"}."""
+    where: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What a record must have to be read, looked at in this order: column -> text, whole number, true or false. Dots
+    lead into tables and lists: {turn = 1, "openai_moderation.1.flagged" = false}."""
     unique: str = ""
     """A column of whose equal values only the first record is kept; "" keeps all."""
     malformed: Malformed = "refuse"
     """drop leaves out records that are no example and logs their number; else they refuse the file."""
 
     def check(self) -> None:
-        """Refuse renamed columns that the form does not read."""
+        """Refuse renamed columns that the form does not read, and conditions that no record can meet."""
         check_columns(self.form, self.columns)
+        for path, value in self.where.items():
+            if not isinstance(value, str | int):  # true and false are whole numbers to Python
+                raise ConfigError(f"where.{path}: found {value!r}, allowed are text, a whole number, true and false.")
 
     def origins(self) -> tuple[str, ...]:
         """Return the path."""
@@ -61,7 +67,7 @@ class OfRecords(Source):
         form = FORMS[detect(Fields(records[0], self.columns)) if self.form == "auto" else self.form]
         kept: list[Example] = []
         dropped: list[str] = []
-        for record in self._first_of_each(records):
+        for record in self._first_of_each(self._met(records)):
             try:
                 kept.append(self._example(form, record, constant or {}))
             except DataError as error:
@@ -74,6 +80,16 @@ class OfRecords(Source):
         tags = {**constant, **{tag: _tag(record, column) for tag, column in self.tags.items()}}
         with placed(record.where):
             return form.build(Fields(record, self.columns), tags)
+
+    def _met(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return the records that have what `where` asks for."""
+        if not self.where:
+            return records
+        met = [record for record in records if all(_is(record, *one) for one in self.where.items())]
+        _log.info("%s: %d of %d records have %s", records[0].where, len(met), len(records), dict(self.where))
+        if not met:
+            raise DataError(f"{records[0].where}: none of {len(records)} records has {dict(self.where)}; mend `where`.")
+        return met
 
     def _first_of_each(self, records: Sequence[Record]) -> Iterable[Record]:
         if not self.unique:
@@ -101,6 +117,20 @@ def _column(record: Record, column: str) -> Any:
         present = ", ".join(record.values) or "none"
         raise DataError(f"{record.where}: no column '{column}'; present: {present}; name one of these.")
     return record.values[column]
+
+
+def _is(record: Record, path: str, wanted: Any) -> bool:
+    """Return whether a dotted path leads to that value; true is not 1."""
+    first, *steps = path.split(".")
+    value = _column(record, first)
+    for step in steps:
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise DataError(
+                f"{record.where}: nothing lies at '{path}'; name with `where` what each record has."
+            ) from None
+    return type(value) is type(wanted) and value == wanted
 
 
 def _tag(record: Record, column: str) -> str:

@@ -31,6 +31,7 @@ class Preset:
     subset: str = ""
     split: str = "train"
     test_split: str = ""
+    where: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     unique: str = ""
     note: str = ""
 
@@ -78,7 +79,14 @@ class PresetSource(Source):
         records = self._records(row, path, split)
         if not records:
             raise DataError(f"{row.hub}[{split}]: holds no record; a split needs at least one.")
-        own = File(form=row.form, columns=row.columns, tags=self.tags, unique=row.unique, malformed=self.malformed)
+        own = File(
+            form=row.form,
+            columns=row.columns,
+            tags=self.tags,
+            where=row.where,
+            unique=row.unique,
+            malformed=self.malformed,
+        )
         return own.examples(records)
 
     def _records(self, row: Preset, path: str, split: str) -> list[Record]:
