@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from fedloom.benchmark.claims import decide
-from fedloom.benchmark.suite import Claim
+from fedloom.benchmark.stated import Claim
 from support.suites import answers, by_seed, made, suite_of
 
 CLEAR = {"fedavg": [0.8, 0.82, 0.81], "fedprox": [0.7, 0.71, 0.72], "local": [0.3, 0.32, 0.31]}

@@ -24,7 +24,8 @@ from fedloom.base import rng
 from fedloom.base.mean import Mean
 from fedloom.benchmark.claims import decide
 from fedloom.benchmark.ranking import pair_rows, rank_rows
-from fedloom.benchmark.suite import Claim, Suite, SuiteOutcome
+from fedloom.benchmark.stated import Claim
+from fedloom.benchmark.suite import Suite, SuiteOutcome
 from fedloom.benchmark.summary import client_rows
 from fedloom.contracts.evaluation import Answered, Question
 from fedloom.evaluation.held_out import Scored

@@ -10,7 +10,7 @@ from scipy import stats
 
 from fedloom.base.errors import DataError, RunError
 from fedloom.benchmark.ranking import ALL, gap, pair_rows, rank_rows
-from fedloom.benchmark.suite import Control
+from fedloom.benchmark.stated import Control
 from fedloom.benchmark.summary import (
     client_rows,
     domain_rows,

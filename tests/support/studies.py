@@ -4,7 +4,8 @@ import json
 
 from fedloom import api
 from fedloom.base import config
-from fedloom.benchmark.suite import Claim, Control, Suite, cells_of
+from fedloom.benchmark.stated import Claim, Control
+from fedloom.benchmark.suite import Suite, cells_of
 from support.small_runs import small_run
 
 HOSTILE = '<script>alert("x")</script> & <b>'

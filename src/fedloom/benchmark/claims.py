@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from fedloom.base.errors import DataError, RunError
 from fedloom.benchmark.ranking import ALL, gap
-from fedloom.benchmark.suite import BASE, Claim, SuiteOutcome
+from fedloom.benchmark.stated import BASE, Claim
+from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.benchmark.summary import Summary, summarise
 from fedloom.evaluation.intervals import LEVEL
 from fedloom.results.estimates import Estimate, Where

@@ -14,7 +14,8 @@ import numpy as np
 
 from fedloom.base.errors import DataError
 from fedloom.base.rng import numpy_random
-from fedloom.benchmark.suite import BASE, SuiteOutcome
+from fedloom.benchmark.stated import BASE
+from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.evaluation.intervals import Verdict, verdict
 from fedloom.evaluation.repetitions import Repetition, repeated_p
 from fedloom.evaluation.statistics import LEVEL, Array, Interval, ScoreTable, holm, resampled, sign_flip

@@ -11,7 +11,8 @@ from fedloom.base.errors import DataError, RunError
 from fedloom.base.files import plain
 from fedloom.base.rng import numpy_random
 from fedloom.benchmark.ranking import PairRow, RankRow, pair_rows, rank_rows
-from fedloom.benchmark.suite import BASE, SuiteOutcome
+from fedloom.benchmark.stated import BASE
+from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.evaluation.repetitions import student_interval
 from fedloom.evaluation.statistics import Array, Interval, drawn_interval
 from fedloom.results.estimates import FACTS, TEST, Estimate, Phase, Where, estimate

@@ -5,7 +5,7 @@ Shape letters as in `contracts`: K stacked clients, X examples, E slots of a bat
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -89,14 +89,24 @@ class ForwardContext:
     @contextmanager
     def alone(self, client: int) -> Generator[None]:
         """Be the context of one sequence of a client, whose factors carry no leading axis."""
-        kept = self.batch, self.generators, self.per_example, self.scaling_K
-        self.batch, self.per_example = None, False
-        self.generators = self.generators[client : client + 1]
-        self.scaling_K = None if self.scaling_K is None else self.scaling_K[client : client + 1]
+        own = slice(client, client + 1)
+        scaling_K = None if self.scaling_K is None else self.scaling_K[own]
+        with self.saying(ForwardContext(generators=self.generators[own], scaling_K=scaling_K)):
+            yield
+
+    @contextmanager
+    def saying(self, other: "ForwardContext") -> Generator[None]:
+        """Say of a pass what another context says."""
+        kept = replace(self)
+        self._say(other)
         try:
             yield
         finally:
-            self.batch, self.generators, self.per_example, self.scaling_K = kept
+            self._say(kept)
+
+    def _say(self, other: "ForwardContext") -> None:
+        self.batch, self.generators = other.batch, other.generators
+        self.per_example, self.scaling_K = other.per_example, other.scaling_K
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,8 @@ said of the pass. Dropout draws again what it drew.
 Deviations: none; gradients are those of the plain pass, bit for bit.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -32,7 +31,7 @@ def recomputed(block: nn.Module, context: ForwardContext, x: Tensor, *others: An
     def run(x: Tensor) -> Tensor:
         if next(passes) == 0:
             return block(x, *others)
-        with _as_then(context, replace(then, generators=_rewound(then.generators, drawn))):
+        with context.saying(replace(then, generators=_rewound(then.generators, drawn))):
             return functional_call(block, own, (x, *others), tie_weights=False)
 
     return checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
@@ -44,19 +43,3 @@ def _rewound(generators: Sequence[torch.Generator], states: Sequence[Tensor]) ->
     for generator, state in zip(made, states, strict=True):
         generator.set_state(state)
     return made
-
-
-@contextmanager
-def _as_then(context: ForwardContext, then: ForwardContext) -> Generator[None]:
-    """Have the context say what it said."""
-    now = replace(context)
-    try:
-        _set(context, then)
-        yield
-    finally:
-        _set(context, now)
-
-
-def _set(context: ForwardContext, told: ForwardContext) -> None:
-    for field in fields(told):
-        setattr(context, field.name, getattr(told, field.name))

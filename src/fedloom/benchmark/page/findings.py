@@ -8,7 +8,8 @@ from functools import cached_property
 from fedloom.benchmark.claims import Conclusion
 from fedloom.benchmark.page.words import plural
 from fedloom.benchmark.ranking import ALL, PairRow, RankRow, gap
-from fedloom.benchmark.suite import BASE, SuiteOutcome
+from fedloom.benchmark.stated import BASE
+from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.benchmark.summary import ClientRow, Summary
 from fedloom.evaluation.intervals import verdict
 from fedloom.results.outcome import Outcome

@@ -9,7 +9,7 @@ from fedloom.benchmark.page import figures, logs
 from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.words import bounds, called, score_name, value
 from fedloom.benchmark.ranking import ALL, mean_value
-from fedloom.benchmark.suite import BASE
+from fedloom.benchmark.stated import BASE
 from fedloom.evaluation.intervals import Estimate, Interval
 from fedloom.results.estimates import FACTS, crossed
 from fedloom.results.per_client import direction

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedloom.base import config
 from fedloom.base.errors import MissingFileError, RunError
-from fedloom.benchmark.suite import BASE, Key, Suite, SuiteOutcome, load_suite_directory
+from fedloom.benchmark.stated import BASE
+from fedloom.benchmark.suite import Key, Suite, SuiteOutcome, load_suite_directory
 from fedloom.results.outcome import Outcome, outcome
 from fedloom.results.per_client import direction
 from fedloom.results.show import without_seeds
