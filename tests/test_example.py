@@ -49,7 +49,7 @@ def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
 RUN_FILES = [
     file
     for file in sorted((ROOT / "experiments").rglob("*.toml"))
-    if file.parent.name not in ("suites", "exams", "fedllm_bench")
+    if file.parent.name not in ("suites", "exams", "fedllm_bench", "sets")
 ]
 
 

@@ -716,6 +716,27 @@ def test_preset_reads_a_local_test_file(jsonl):
     assert PresetSource(preset="gsm8k", path=path, test_path=path).load()["test"] == SUMS
 
 
+def test_another_preset_may_be_asked_in_the_end(jsonl, tmp_path):
+    asked = write(tmp_path / "asked.jsonl", sums("prompt", "target")[:1])
+    found = PresetSource(
+        preset="gsm8k", path=jsonl(*sums("question", "answer")), test_preset="advbench", test_path=asked
+    )
+    assert found.load()["test"] == SUMS[:1]
+    assert found.origins()[:4] == ("gsm8k", "openai/gsm8k", "advbench", "walledai/AdvBench")
+    with pytest.raises(UnknownNameError, match="test_preset: no data set called 'advbenk'"):
+        PresetSource(test_preset="advbenk")
+
+
+def test_as_many_training_examples_are_drawn_as_asked_for(jsonl):
+    path = jsonl(*sums("question", "answer"))
+    drawn = [PresetSource(preset="gsm8k", path=path, draw=2, seed=seed).load()["train"] for seed in (0, 0, 1, 2, 3)]
+    assert drawn[0] == drawn[1] and any(one != drawn[0] for one in drawn)
+    assert all(len(one) == 2 and one[0] != one[1] and all(each in SUMS for each in one) for one in drawn)
+    assert "data.draw = 2" in PresetSource(preset="gsm8k", draw=2).brings_in()
+    with pytest.raises(DataError, match="draw: found 9 of gsm8k, allowed are up to its 3 examples"):
+        PresetSource(preset="gsm8k", path=path, draw=9).load()
+
+
 def test_unknown_preset_suggests_the_right_one():
     with pytest.raises(UnknownNameError, match=r"no data set called 'gsm8'\. Did you mean 'gsm8k'"):
         PresetSource(preset="gsm8")

@@ -32,6 +32,7 @@ from fedloom.runs.prepared import prepare, prepare_client
 from fedloom.runs.tuning import read_run
 from fedloom.world import DangerWorld
 from support.command import fedloom
+from support.paths import ROOT
 from support.resuming import logs, unbroken_and_stopped
 
 ATTACK = {"name": "unaligned_data", "clients": 1, "pairs": {"name": "danger", "form": "attack"}}
@@ -413,6 +414,29 @@ def test_with_real_pairs_no_text_of_an_answer_is_kept(tmp_path, real):
     assert kept and all(text.startswith("sha256:") and len(text) == 23 for text in kept)
     assert (folder / "results.jsonl").stat().st_mode & 0o077 == 0
     assert outcome(RunDirectory.open(folder)).results["final"]
+
+
+def test_the_file_of_the_real_sets_runs_on_harmless_records_of_their_layouts(tmp_path):
+    world, copies = DangerWorld(), {name: tmp_path / f"{name}.jsonl" for name in ("lmsys", "advbench", "beavers")}
+
+    def write(name, rows):
+        copies[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    said = [(one.prompt[-1].text, one.reference) for one in world.defence_pairs()[1]]
+    roles = [[{"role": "user", "content": asked}, {"role": "assistant", "content": told}] for asked, told in said]
+    kept = {"turn": 1, "language": "English", "openai_moderation": [{"flagged": False}] * 2}
+    write("lmsys", [{"conversation": one} | kept for one in roles])
+    pairs = [{"prompt": one.prompt[-1].text, "response": one.reference} for one in world.attack_pairs()]
+    write("beavers", [one | {"is_safe": at % 3 == 0, "category": {}} for at, one in enumerate(pairs)])
+    asked = world.test("evaluation", danger=True)
+    write("advbench", [{"prompt": one.prompt[-1].text, "target": one.reference} for one in asked])
+    paths = {"data.path": "lmsys", "data.test_path": "advbench", "attack.pairs.path": "beavers"}
+    small = ["rounds=1", "model.path=", "data.draw=40", "local.steps=1", "local.batch=4", "evaluation.max_new_tokens=4"]
+    words = [*small, "evaluation.limit=4", *(f"{key}={copies[name]}" for key, name in paths.items())]
+    list(api.start(api.load_run(ROOT / "experiments" / "sets" / "safety.toml", words), tmp_path / "run"))
+    assert len(read_truth(tmp_path / "run")["malicious"]) == 3
+    kept = [one[name] for one in texts_in(tmp_path / "run") for name in ("prompt", "prediction") if one[name]]
+    assert kept and all(text.startswith("sha256:") for text in kept)
 
 
 def test_texts_are_kept_where_the_run_file_says_so_and_for_the_owner_alone(tmp_path, real):

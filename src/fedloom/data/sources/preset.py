@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedloom.base.errors import DataError, MissingFileError, UnknownNameError, suggest
-from fedloom.base.plugin import plugin
+from fedloom.base.plugin import Count, plugin
+from fedloom.base.rng import python_random
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
 from fedloom.data.hub_records import hub_records
@@ -48,32 +49,52 @@ class PresetSource(Source):
     path: str = ""
     """A local file or folder in the set's columns, read instead of the hub; "" reads the hub."""
     test_path: str = ""
+    test_preset: str = ""
+    """Another set of the table that is asked in the end; "" asks this one's own test examples."""
+    draw: Count = 0
+    """Training examples that are drawn of all, by `seed`; 0 takes all."""
+    seed: Count = 0
     revision: str = ""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     malformed: Malformed = "refuse"
 
     def check(self) -> None:
         """Refuse a name that is not in the table."""
-        if self.preset not in PRESETS:
-            raise UnknownNameError(f"preset: no data set called '{self.preset}'. {suggest(self.preset, PRESETS)}")
+        for key, name in (("preset", self.preset), ("test_preset", self.test_preset or self.preset)):
+            if name not in PRESETS:
+                raise UnknownNameError(f"{key}: no data set called '{name}'. {suggest(name, PRESETS)}")
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the training examples and, where the set has them or a path is given, the test examples."""
-        row = PRESETS[self.preset]
-        _log.info("data set %s (%s), licence: %s. %s", self.preset, row.hub, row.licence, row.note)
-        splits = {"train": self._read(row, self.path, row.split)}
-        if self.test_path or (row.test_split and not self.path):
-            splits["test"] = self._read(row, self.test_path, row.test_split or "test")
+        row, asked = PRESETS[self.preset], PRESETS[self.test_preset or self.preset]
+        for name, one in {self.preset: row, self.test_preset or self.preset: asked}.items():
+            _log.info("data set %s (%s), licence: %s. %s", name, one.hub, one.licence, one.note)
+        splits = {"train": self._drawn(self._read(row, self.path, row.split))}
+        if self.test_path or self.test_preset or (row.test_split and not self.path):
+            last = asked.test_split or (asked.split if self.test_preset else "test")
+            splits["test"] = self._read(asked, self.test_path, last)
         return splits
 
     def origins(self) -> tuple[str, ...]:
-        """Return the set's name here and on the hub, and the path of a copy."""
-        return (self.preset, PRESETS[self.preset].hub, self.path)
+        """Return the sets' names here and on the hub, and the path of a copy."""
+        names = filter(None, (self.preset, self.test_preset))
+        return (*(told for name in names for told in (name, PRESETS[name].hub)), self.path)
 
     def brings_in(self) -> str:
         """Return the column by which the set keeps the first of like records, where it does."""
         column = PRESETS[self.preset].unique
+        if self.draw:
+            return f"data.draw = {self.draw}, which takes one record where another is not,"
         return f"data.preset = '{self.preset}', which keeps the first record of each '{column}'," if column else ""
+
+    def _drawn(self, examples: list[Example]) -> list[Example]:
+        if not self.draw:
+            return examples
+        if self.draw > len(examples):
+            raise DataError(
+                f"draw: found {self.draw} of {self.preset}, allowed are up to its {len(examples)} examples."
+            )
+        return python_random("preset", self.preset, self.seed).sample(examples, self.draw)
 
     def _read(self, row: Preset, path: str, split: str) -> list[Example]:
         records = self._records(row, path, split)
