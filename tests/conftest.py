@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +17,8 @@ from support.openai_server import openai_server as openai_server  # a fixture fo
 from support.paths import SHARED
 
 torch.set_num_threads(1)
+settings.register_profile("suite", max_examples=30)  # each, where a test says no number
+settings.load_profile("suite")
 
 REASONS = {
     "gpu": "needs a CUDA device",

@@ -130,7 +130,7 @@ def five_seeds(folder):
     table |= {"evaluation": {"metrics": [], "holdout": 0.0}}
     table["model"] |= {"lora_rank": 8}
     directory = RunDirectory.create(folder / "five", attacked_files(read_run(table), ""))
-    *_, last = leakage(read_run(table), directory, Asked(canaries=5, repeats=(0, 1, 4, 16), seeds=5))
+    *_, last = leakage(read_run(table), directory, Asked(canaries=4, repeats=(0, 1, 4, 16), seeds=5))
     assert len(last.record["seeds"]) == 5
     return last.record
 
@@ -222,13 +222,13 @@ def test_epsilon_counts_the_planted_secrets(folder, private):
     rates = {line["client"]: line["sampling_rate"] for line in lines if "sampling_rate" in line}
     n_planted, n_own = 5 * (1 + 16) + 5 * 16, private["membership"][0]["n_members"]  # canaries and sentences
     assert sum(16 / rate for rate in rates.values()) >= n_planted + n_own
-    (stated,) = (line for line in summary(private) if line.startswith("stated          epsilon 0."))
+    (stated,) = (line for line in summary(private) if line.startswith("stated          epsilon "))
     assert stated.endswith("it covers one record: a secret held r times is r records, which it does not cover")
 
 
 def test_no_attack_finds_a_secret_held_sixteen_times_at_a_sixteenth_of_epsilon(tmp_path):
     privacy = PRIVATE["privacy"] | {"epsilon": 1 / 16}
-    record = reported(tmp_path / "run", Asked(5, (16,)), **PRIVATE | {"privacy": privacy, "rounds": 4})
+    record = reported(tmp_path / "run", Asked(5, (16,)), **PRIVATE | {"privacy": privacy, "rounds": 2})
     assert holds(bits(record, 16), record["exposure"]["chance_bits"])
 
 
