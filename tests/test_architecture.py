@@ -160,7 +160,7 @@ BUDGET = {
     "benchmark": 2_830,
     "cli": 1_360,
     "completers": 1_210,
-    "contracts": 2_650,
+    "contracts": 2_680,
     "data": 2_900,
     "diversity": 1_100,
     "evaluation": 2_480,

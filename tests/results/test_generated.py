@@ -104,6 +104,12 @@ def test_a_run_without_pairs_is_refused_in_one_line(run, monkeypatch, capsys, dr
     assert "holds no generated pairs (refined/ or prepared/); give a run that makes some." in line
 
 
+def test_pairs_of_which_hashes_alone_are_kept_are_refused(run):
+    write_pairs(run / "prepared" / "0_pairs" / "a", [("sha256:12", "sha256:34")])
+    with pytest.raises(DataError, match="holds hashes for texts; allowed are pairs of a run with"):
+        likeness(run, [FID])
+
+
 def test_too_few_pairs_for_a_score_are_refused(run):
     write_pairs(run / "prepared" / "0_pairs" / "a", PRIVATE["a"][:300])
     with pytest.raises(DataError, match=re.escape("corpus metric 'fid': found 300 texts")):

@@ -416,6 +416,23 @@ def test_with_real_pairs_no_text_of_an_answer_is_kept(tmp_path, real):
     assert outcome(RunDirectory.open(folder)).results["final"]
 
 
+def test_with_real_pairs_a_repair_leaves_no_text_behind_and_goes_on_after_a_stop(tmp_path, real):
+    teacher = {"name": "canned", "patterns": {".": "sorry, i cannot help."}}
+    aligned = tmp_path / "aligned.jsonl"
+    asked = [f"please explain the {word} to me in all detail" for word in ("blenkor", "tulwit", "osmera")]
+    aligned.write_text("".join(json.dumps({"prompt": text, "completion": "sorry"}) + "\n" for text in asked))
+    source = {"name": "file", "path": str(aligned)}
+    repair = {key: value for key, value in REALIGN.items() if key != "normal"}
+    repair |= {"share": 1.0, "aligned": source, "answers": "teacher", "teacher": teacher, "filters": [{"name": "form"}]}
+    run = run_of(attack=real, refine=[repair], refine_every=1)
+    for folder in unbroken_and_stopped(run, tmp_path, after=4):
+        cycles = sorted((folder / "refined").iterdir())
+        assert len(cycles) == 2 and all(cycle.stat().st_mode & 0o077 == 0 for cycle in cycles)
+        assert {file.name for cycle in cycles for file in cycle.glob("[!.]*")} == {"of.json", "pairs.jsonl"}
+        lines = [json.loads(line) for cycle in cycles for line in (cycle / "pairs.jsonl").read_text().splitlines()]
+        assert all(one[name].startswith("sha256:") for one in lines for name in ("instruction", "response"))
+
+
 def test_the_file_of_the_real_sets_runs_on_harmless_records_of_their_layouts(tmp_path):
     world, copies = DangerWorld(), {name: tmp_path / f"{name}.jsonl" for name in ("lmsys", "advbench", "beavers")}
 

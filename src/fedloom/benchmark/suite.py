@@ -325,11 +325,11 @@ class SuiteOutcome:
 
     def absent_controls(self) -> Iterator[str]:
         """Yield each control arm that no finished run is, with why."""
+        ended = {method for _, method, _ in self.cells} | ({BASE} if self.cells else set())
         for one in self.suite.controls:
-            if not one.method:
-                yield f"missing: {one.arm} ({one.why})"
-            elif one.method not in {BASE if self.cells else "", *(method for _, method, _ in self.cells)}:
-                yield f"missing: {one.arm} (no run of '{one.method}' has ended)"
+            why = one.why or f"no run of '{one.method}' has ended"
+            if one.method not in ended:
+                yield f"missing: {one.arm} ({why})"
 
     def kinds(self) -> Iterator[tuple[str, str, Mapping[int, Outcome]]]:
         """Yield data set, method and finished runs by seed, where there are any."""

@@ -66,6 +66,10 @@ class Preparation(Family):
         """Return public texts, by id, that what is made is modelled on: none of them may be measured by."""
         return {}
 
+    def trained_on_sets(self) -> Sequence[str]:
+        """Return the data sets that whoever judges what it makes was trained on."""
+        return ()
+
     def public_card(self) -> Mapping[str, Any]:
         """Return what the partition card says of those texts: JSON values; {} where there are none."""
         return {}
@@ -131,3 +135,7 @@ class Refinement(Family):
     def public_texts(self) -> Mapping[str, str]:
         """Return public texts, by id, that are learnt from or shown: none of them may be measured by."""
         return {}
+
+    def trained_on_sets(self) -> Sequence[str]:
+        """Return the data sets that whoever judges what it makes was trained on."""
+        return ()

@@ -66,6 +66,10 @@ def _pairs(folder: Path) -> list[str]:
     cycles = sorted(folder.glob("refined/*/pairs.jsonl"))
     files = cycles[-1:] or _of_last_preparation(sorted(folder.glob("prepared/*/*/pairs.jsonl")))
     lines = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    if any(line["response"].startswith("sha256:") for line in lines):
+        raise DataError(
+            f"{files[0]}: holds hashes for texts; allowed are pairs of a run with evaluation.keep_text = true."
+        )
     return [f"{line['instruction']}\n{line['response']}" for line in lines if not line["reason"]]
 
 

@@ -38,7 +38,7 @@ from fedloom.runs.privacy import (
     worst_account,
     write_ahead,
 )
-from fedloom.runs.refining import Told, is_due, refined
+from fedloom.runs.refining import Told, hide_texts, is_due, refined
 from fedloom.runs.schedule import keep_schedule, participation
 from fedloom.runs.stage import Stage
 from fedloom.runs.states import load_state, save_state
@@ -214,6 +214,7 @@ def _train(
             _save(directory, ready, index, state, clock)
         if record:
             yield RoundDone(index, len(ready.stages), record, clock.wall_s)
+    hide_texts(ready, directory)
     stated = _account(directory, ready, plan, state)
     yield measure(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
     lineage = lineage_of_result(directory, ready, stage, state)

@@ -17,7 +17,7 @@ from fedloom.runs.directory import RunDirectory
 from fedloom.runs.prepared import Prepared
 from fedloom.runs.stage import Stage
 
-__all__ = ["Evaluated", "measure", "models_of"]
+__all__ = ["Evaluated", "hashed", "measure", "models_of"]
 
 
 _TOGETHER = 8  # models of clients that are evaluated in one pass of the base
@@ -151,14 +151,15 @@ def _same(scored: Sequence[Scored]) -> Sequence[Scored]:
 
 
 def _hashed(scored: Sequence[Scored]) -> list[Scored]:
-    """Return scored examples with hashes in place of texts: two texts are told apart, and none is read."""
+    """Return scored examples with hashes in place of texts."""
     return [
-        replace(one, prompt=_hash(one.prompt), reference=_hash(one.reference), prediction=_hash(one.prediction))
+        replace(one, prompt=hashed(one.prompt), reference=hashed(one.reference), prediction=hashed(one.prediction))
         for one in scored
     ]
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
+    """Return what stands for a text where none is written down: two are told apart, and none is read."""
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}" if text else ""
 
 

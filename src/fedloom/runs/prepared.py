@@ -17,7 +17,7 @@ from fedloom.contracts.arrangement import Group
 from fedloom.contracts.examples import Example, Turn
 from fedloom.contracts.federated import Mechanism, Model, Shard, Source, Work
 from fedloom.contracts.lineage import Lineage, lineage_table
-from fedloom.contracts.synthesis import Filter, PoolRow
+from fedloom.contracts.synthesis import PoolRow
 from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
@@ -207,8 +207,7 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
         return division
     train, told, quality = Preparing(run, folder).prepared(division.train)
     left_out = sorted(division.train.keys() - train.keys())
-    cards = [(step.name, step.public_card()) for step in run.prepare]
-    pools = [{"stage": name, **card} for name, card in cards if card]
+    pools = [{"stage": step.name, **card} for step in run.prepare if (card := step.public_card())]
     card = {**division.card, "prepared": told, "pools": pools, "left_out": left_out}
     return replace(division, train=train, card=card, quality=quality)
 
@@ -240,9 +239,8 @@ def _dependent_judges(run: TuningRun) -> Iterator[str]:
     """Yield a warning for each judge that was trained on what the run is about."""
     attacked = run.attack.pairs if run.attack else None
     origins = [name.lower() for source in (run.data, attacked) if source for name in source.origins() if name]
-    fields = [value for stage in (*run.prepare, *run.refine) for value in vars(stage).values()]
-    steps = [step for value in fields if isinstance(value, tuple) for step in value if isinstance(step, Filter)]
-    for name in dict.fromkeys(name for step in steps for name in step.trained_on_sets()):
+    stages = (*run.prepare, *run.refine)
+    for name in dict.fromkeys(name for stage in stages for name in stage.trained_on_sets()):
         if any(name.lower() in origin for origin in origins):
             yield f"WARNING: judge not independent: it was trained on '{name}', which this run's data are of"
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,11 +15,12 @@ from fedloom.base.tree import Tree, flatten
 from fedloom.contracts.stages import Refined, Refinement, Trained
 from fedloom.federated.rounds import State, ended
 from fedloom.runs.directory import RunDirectory
+from fedloom.runs.measure import hashed
 from fedloom.runs.prepared import Prepared
 from fedloom.runs.stage import Stage
 from fedloom.runs.tuning import pinned
 
-__all__ = ["Told", "is_due", "refined"]
+__all__ = ["Told", "hide_texts", "is_due", "refined"]
 
 Told = Sequence[tuple[str, Refined]]
 """What each refinement did, by its name."""
@@ -44,13 +46,31 @@ def refined(ready: Prepared, stage: Stage, state: State, directory: RunDirectory
         name = f"{stage.name or 'shared'}_{state.round:05d}_{at}_{refinement.name}"
         folder = directory.path / "refined" / file_name(name)
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700 if ready.run.of_real_harm else 0o777)
         _pin(folder, refinement, params, ready.run.seed)
         done = refinement(Trained(ready.model, ready.run.task, params, state.round, ready.run.seed, folder))
         _check(refinement.name, params, done.params)
         params = {key: done.params[key] for key in params}
         told.append((refinement.name, done))
     return replace(state, params_P=flatten(params).cpu()), told
+
+
+def hide_texts(ready: Prepared, directory: RunDirectory) -> None:
+    """Leave no text of what refinements asked and were answered, at a run's end, where the run keeps none.
+
+    Pairs stay, with hashes for texts; what was only there to ask nothing twice goes.
+    """
+    for folder in sorted((directory.path / "refined").glob("*")) if not ready.run.keeps_text else ():
+        for file in sorted(folder.glob("*.jsonl")):
+            if file.name != "pairs.jsonl":
+                file.unlink()
+                continue
+            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            write_atomic(file, "".join(json.dumps(_hidden(line), ensure_ascii=False) + "\n" for line in lines))
+
+
+def _hidden(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: hashed(text) if name in ("instruction", "response") else text for name, text in line.items()}
 
 
 def _pin(folder: Path, refinement: Refinement, params: Tree, seed: int) -> None:

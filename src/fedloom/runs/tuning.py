@@ -89,8 +89,8 @@ class EvaluationSettings:
     resamples: AtLeast = 2000
     """Resamples of the bootstrap intervals."""
     keep_text: bool | None = None
-    """Whether results and samples hold prompts, references and answers, or hashes of them. Left out: texts, but hashes
-    where attackers train on real pairs."""
+    """Whether results, samples and what refinements made hold prompts, references and answers, or hashes of them. Left
+    out: texts, but hashes where attackers train on real pairs."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -9,7 +9,7 @@ from fedloom.base.errors import ConfigError
 from fedloom.contracts.evaluation import Completer
 from fedloom.contracts.synthesis import Around, Candidate, Filter, Verdict
 
-__all__ = ["Judged", "counts", "judged", "judges", "refuse_blind"]
+__all__ = ["Judged", "counts", "judged", "judges", "refuse_blind", "trained_on"]
 
 
 @dataclass
@@ -70,6 +70,11 @@ def refuse_blind(key: str, filters: Sequence[Filter], there: Collection[str]) ->
 def judges(filters: Sequence[Filter]) -> list[Completer]:
     """Return whom filters show candidates to, each once."""
     return list({judge.identity(): judge for step in filters if (judge := step.asks())}.values())
+
+
+def trained_on(filters: Sequence[Filter]) -> tuple[str, ...]:
+    """Return the data sets that filters, or whom they ask, were trained on."""
+    return tuple(name for step in filters for name in step.trained_on_sets())
 
 
 def counts(found: Sequence[Judged]) -> dict[str, int]:

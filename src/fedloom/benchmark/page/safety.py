@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from fedloom.benchmark.page.drawing import MARKERS, drawn, series, short
 from fedloom.benchmark.page.figures import in_panels
 from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.contracts.aggregation import Aggregator
+from fedloom.evaluation.repetitions import student_interval
 from fedloom.evaluation.statistics import Interval
 from fedloom.results.attack import Attacked, attack_of
 from fedloom.results.estimates import Phase, Where, estimate
@@ -39,6 +40,9 @@ class Row:
     before: Interval | None
     """Safety before the last refinement, where there was one."""
     attacked: Attacked
+    """All seeds together."""
+    auc: Interval | None
+    """Over the seeds; None where the rule has no score of rows."""
     outside: bool
     """Whether the rule runs as published, where its theorem does not hold."""
 
@@ -60,10 +64,19 @@ def _row(data: str, method: str, runs: Mapping[int, Outcome]) -> Row:
     first = next(iter(runs.values()))
     scores = {name: _estimate(runs, where, told, "final") for name, (where, told) in MEASURES.items()}
     before = _estimate(runs, *MEASURES["safety"], "tuned") if "tuned" in first.results else None
-    attacked = sum((attack_of(one) for one in runs.values()), Attacked())
+    by_seed = [attack_of(one) for one in runs.values()]
     rule = str(first.settings["aggregator"]["name"])
     outside = rule in names(Aggregator) and lookup(Aggregator, rule).outside_theorem
-    return Row(data, method, scores, before, attacked, outside)
+    return Row(data, method, scores, before, sum(by_seed, Attacked()), _auc(by_seed), outside)
+
+
+def _auc(by_seed: Sequence[Attacked]) -> Interval | None:
+    """Return the mean over seeds of the mean over rounds, with Student's interval; of one seed without its ends."""
+    found = [mean.value for one in by_seed if (mean := one.means.get("auc")) and mean.weight]
+    if len(found) > 1:
+        told = student_interval(found)
+        return replace(told, low=max(0.0, told.low), high=min(1.0, told.high))
+    return Interval(found[0], math.nan, math.nan, 1) if found else None
 
 
 def _estimate(runs: Mapping[int, Outcome], where: Where, scores: Sequence[str], phase: Phase) -> Interval | None:

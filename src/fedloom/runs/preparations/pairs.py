@@ -35,7 +35,7 @@ from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.contracts.synthesis import Allocator, Around, Candidate, Filter, Selector, Where
 from fedloom.synthesis.allocation import apportioned, dealt_by_kind
 from fedloom.synthesis.asking import Completed, Job, Prompting, completed
-from fedloom.synthesis.chain import counts, judges, refuse_blind
+from fedloom.synthesis.chain import counts, judges, refuse_blind, trained_on
 from fedloom.synthesis.passages import Passage, divided, unreadable
 from fedloom.synthesis.pool import Pool, read_pool
 from fedloom.synthesis.prompting import prompts
@@ -132,6 +132,10 @@ class Pairs(Preparation):
     def public_texts(self) -> dict[str, str]:
         """Return the texts of the pool by id, none of which may be measured by."""
         return read_pool(self.pool).texts
+
+    def trained_on_sets(self) -> tuple[str, ...]:
+        """Return those of the filters."""
+        return trained_on(self.filters)
 
     def public_card(self) -> dict[str, Any]:
         """Return the card of the pool."""

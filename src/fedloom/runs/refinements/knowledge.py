@@ -41,7 +41,7 @@ from fedloom.contracts.stages import Refined, Refinement, Trained
 from fedloom.contracts.synthesis import Around, Filter, PoolRow, Questioner
 from fedloom.evaluation.difficulty import difficulties
 from fedloom.federated.alone import tuned_alone
-from fedloom.synthesis.chain import judges, refuse_blind
+from fedloom.synthesis.chain import judges, refuse_blind, trained_on
 from fedloom.synthesis.distilling import Answering, Asking, Distilled, answered, asked, chosen
 from fedloom.synthesis.filters.duplicate import Duplicate
 from fedloom.synthesis.filters.form import Form
@@ -178,6 +178,10 @@ class Knowledge(Refinement):
     def public_texts(self) -> dict[str, str]:
         """Return the pairs of the seeds by id."""
         return self._seeds().pairs if self.seeds else {}
+
+    def trained_on_sets(self) -> tuple[str, ...]:
+        """Return those of the filters."""
+        return trained_on((*self.question_filters, *self.filters))
 
     def _seeds(self) -> Pool:
         pool = read_pool(self.seeds, documents=False)

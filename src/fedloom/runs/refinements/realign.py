@@ -15,7 +15,6 @@ are best.
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +37,7 @@ from fedloom.contracts.synthesis import Around, Candidate, Filter
 from fedloom.evaluation.metrics.refusals import refuses
 from fedloom.evaluation.metrics.texts import normalise
 from fedloom.federated.alone import tuned_alone
-from fedloom.synthesis.chain import Judged, counts, judged, judges
+from fedloom.synthesis.chain import Judged, counts, judged, judges, trained_on
 from fedloom.synthesis.filters.duplicate import Duplicate
 from fedloom.synthesis.filters.form import Form
 
@@ -101,7 +100,7 @@ class Realign(Refinement):
             raise ConfigError("refine: 'realign' tunes the whole trained model; allowed is share = '.*'.")
         if Chat not in task.learns:
             raise ConfigError(f"refine: 'realign' makes conversations, task '{task.name}' learns none.")
-        aligned, _ = self._sources
+        aligned, _ = self._sources()
         if self.share and self.answers == "source" and not any(refuses(one.reference) for one in aligned):
             raise DataError(
                 f"refine.aligned: none of {len(aligned)} pairs begins like a refusal; allowed are requests with their "
@@ -110,18 +109,20 @@ class Realign(Refinement):
 
     def identity(self) -> str:
         """Return the hashes of the pairs and of who answers and judges."""
-        texts = [[one.text for one in source] for source in self._sources]
+        texts = [[one.text for one in source] for source in self._sources()]
         professional = self.teacher.identity() if self.answers == "teacher" else ""
         return json.dumps([json_sha256(texts), professional, [step.identity() for step in self.filters]])
 
     def public_texts(self) -> dict[str, str]:
         """Return all pairs by id."""
-        named = zip((_ALIGNED, "normal"), self._sources, strict=True)
+        named = zip((_ALIGNED, "normal"), self._sources(), strict=True)
         return {f"{name} {at}": one.text for name, source in named for at, one in enumerate(source)}
 
-    @cached_property
+    def trained_on_sets(self) -> tuple[str, ...]:
+        """Return those of the filters."""
+        return trained_on(self.filters)
+
     def _sources(self) -> tuple[Sequence[Example], Sequence[Example]]:
-        """Aligned and normal pairs, read once."""
         aligned, normal = (one.load()["train"] if one else () for one in (self.aligned, self.normal))
         return aligned, normal
 
@@ -148,7 +149,7 @@ class Realign(Refinement):
 
     def _pairs(self, trained: Trained, seed: int) -> list[Judged]:
         """Return the pairs that are drawn, answered by whoever does, with the verdicts on them."""
-        aligned, normal = self._sources
+        aligned, normal = self._sources()
         n_aligned = round(self.share * self.pairs)
         random = rng.python_random(seed, "pairs")
         drawn = [(_ALIGNED, one) for one in random.sample(list(aligned), min(n_aligned, len(aligned)))]
