@@ -1,6 +1,7 @@
 # make quickstart   install fedloom, tune the embedded model over 20 clients, compare with the baselines
-# make test         install what the tests need and run them
-# make check        lint, types, tests
+# make test         install what the tests need and run them, but for the slow ones
+# make slow         the tests that tell by simulation, by kills at random moments or by much training
+# make check        lint, types, all tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
 # make methods      every federated method of the package on the quickstart task over five seeds, side by side
 # make tune         the rate of each of them, picked on validation questions of other seeds
@@ -23,7 +24,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test lint types check claims methods tune coverage alignment u2s knowledge safety safety_real bench clean
+.PHONY: install install-report install-dev quickstart test slow lint types check claims methods tune coverage alignment u2s knowledge safety safety_real bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -46,7 +47,11 @@ quickstart: install
 	$(FEDLOOM) compare $(OUT)/federated $(OUT)/local_only $(OUT)/centralised
 
 test: install-dev
-	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m "not slow"
+
+# What is told by simulation, by kills at random moments or by much training; `make check` and CI run it beside the rest.
+slow: install-dev
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m slow
 
 lint: install-dev
 	$(VENV)/bin/ruff format --check .
@@ -55,7 +60,7 @@ lint: install-dev
 types: install-dev
 	$(VENV)/bin/basedpyright
 
-check: lint types test
+check: lint types test slow
 
 claims: install-report
 	$(FEDLOOM) bench experiments/suites/quickstart.toml --out runs/claims

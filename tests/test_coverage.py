@@ -4,6 +4,8 @@ import pytest
 
 from support.tools import tool
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def script():

@@ -259,6 +259,7 @@ def killed_in_its_second_cell(file, out, cells):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_bench_that_is_killed_goes_on_where_it_stopped(done, tmp_path):
     file = write_suite(done[0], {"fedavg": {}, "local": {"protocol": "local_only", "rounds": 60}})
     suite, out = load_suite(file, quick=False), tmp_path / "out"

@@ -105,6 +105,7 @@ def test_a_run_on_numbers_is_shown_compared_and_has_a_page(tmp_path, monkeypatch
     assert "test" in write_report(tmp_path / "one", tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_numbers_goes_on_to_the_same_bytes(tmp_path):
     changes = {"rule": "scaffold", "share": "weight", "local": TABLE["local"] | {"optimiser_state": "kept"}}
     run = read_run(TABLE | changes)

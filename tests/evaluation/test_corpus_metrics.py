@@ -286,6 +286,7 @@ def test_the_frechet_distance_of_normals_on_a_line_is_by_hand():
     assert squared_distance(np.array([1.0]), one, np.array([3.0]), two) == pytest.approx(2**2 + (1 - 2) ** 2)
 
 
+@pytest.mark.slow
 def test_two_halves_of_one_set_score_within_the_interval_of_chance():
     """At 95 % a few of 20 halves may lie outside; the bound is what 20 coins exceed three times in 10,000."""
     draws = [np.random.default_rng(seed).permutation(_normal(7, 1000)) for seed in range(20)]
@@ -300,6 +301,7 @@ def test_sets_of_two_origins_lie_beyond_chance(moved):
     assert found.raw > found.high > found.chance > found.low > 0
 
 
+@pytest.mark.slow
 def test_the_excess_does_not_grow_as_texts_become_fewer():
     """What the raw distance of one origin does: over five draws of each size, means and not extremes."""
     raw, excess = {}, {}
@@ -309,6 +311,7 @@ def test_the_excess_does_not_grow_as_texts_become_fewer():
     assert raw[250] > 2 * raw[1000] and excess[250] < raw[250] / 3
 
 
+@pytest.mark.slow
 def test_two_halves_of_one_set_of_texts_are_nearer_than_texts_of_two_kinds():
     same, halves = _texts("lorem", 1000), np.random.default_rng(0).permutation(1000)
     first, second = ([same[at] for at in part] for part in np.split(halves, 2))

@@ -271,6 +271,7 @@ def test_server_gain_is_one_for_averaging_and_below_one_for_adaptive_rules(folde
     assert gains[0] == 1.0 and all(0 < gain < 1 for gain in gains[1:])
 
 
+@pytest.mark.slow
 def test_250_clients_need_fewer_than_five_adapter_copies_beside_the_rows_that_the_mean_holds(tmp_path):
     """In a process of its own, where nothing else holds tensors."""
     command = [sys.executable, "-m", "support.count_adapters", str(tmp_path)]

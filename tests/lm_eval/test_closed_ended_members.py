@@ -59,6 +59,7 @@ def local_attempt(name, row):
     return "loaded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [{"question": "q", "answer": "a"}, {"subset": "", "question": "q", "answer": "a"}])
 def test_every_twentieth_group_and_tag_loads_or_is_refused_in_one_line(everything, row):
     names = sorted(name for name, entry in everything.items() if entry.kind.name in ("GROUP", "TAG"))[::20]

@@ -14,6 +14,8 @@ from fedloom.results.generated import likeness
 from support.command import fedloom
 from support.small_runs import small_table
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn")
 
 WORDS = {"a": [f"ab{n}" for n in range(40)], "b": [f"yz{n}" for n in range(40)], "junk": ["qqqq", "jjjj", "kkkk"]}

@@ -20,6 +20,8 @@ from support.models import tokenizer
 from support.resuming import kill_and_resume, logs, run_to_the_end
 from support.small_runs import small_run, write_run_file
 
+pytestmark = pytest.mark.slow
+
 PRIVATE = {
     "privacy": {"name": "gaussian", "epsilon": 1.0, "delta": 1e-5},
     "weighting": "uniform",

@@ -180,6 +180,7 @@ def test_what_an_aggregator_says_of_single_rows_is_told_client_by_client(tmp_pat
 # ---------------------------------------------------------------------------------------------- stops, memory, refusals
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with_its_bytes_are_those_of_an_unbroken_run(tmp_path):
     run = read_run(TABLE | {"rule": "scaffold", "codec": "int8", "rounds": 8, "checkpoint_every": 3})
     start_s = time.monotonic()

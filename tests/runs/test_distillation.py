@@ -276,6 +276,7 @@ def test_no_prompt_holds_a_private_record(tmp_path, seeds):
 # -------------------------------------------------------------------------------------------------------------- stops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_run_ends_as_if_it_had_not_been(whole, tmp_path, seed):
     kill_and_resume(run_of(), tmp_path / "killed", kills=10, longest_s=0.8, seed=seed)

@@ -28,6 +28,8 @@ from support.command import fedloom
 from support.models import tokenizer
 from support.small_runs import small_run, small_table, write_run_file
 
+pytestmark = pytest.mark.slow
+
 TABLE = {
     "rounds": 10,
     "model": {"name": "causal_lm", "lora_rank": 8},

@@ -149,6 +149,7 @@ def test_nothing_but_rows_and_counts_leaves_a_client(files, tmp_path):
     assert [line["what"] for line in lines if "pairs" in line["what"]] == ["prepare pairs: counts (partition.json)"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_run_ends_as_if_it_had_not_been(files, tmp_path, seed):
     run = run_of(files)

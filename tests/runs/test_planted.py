@@ -40,6 +40,8 @@ from fedloom.runs import audit_bounds as auditing
 from fedloom.runs.audit_bounds import best_thresholds, least_leak, many_trials_bound
 from fedloom.runs.planted import Target, trials
 
+pytestmark = pytest.mark.slow
+
 DELTA = 0.01
 STATED = 0.999
 UNITS = ("example", "client", "client_local")

@@ -18,6 +18,7 @@ EXAMPLES = FIXED | {"unit": "example", "clip_quantile": 0.5, "clip_count_noise":
 CLIENTS = FIXED | {"unit": "client", "clip_quantile": 0.5, "clip_count_noise": 5.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "kills"),
     [
