@@ -654,15 +654,16 @@ FIXTURES = {
     [
         ({"n": 1.5}, r"where\.n: found 1\.5, allowed are text, a whole number, true and false"),
         ({"n": 7}, "none of 2 records has {'n': 7}"),
-        ({"m": 1}, "line 1: no column 'm'; present: prompt, completion, n, deep"),
+        ({"m": 1}, "line 1: no column 'm'; present: prompt, completion, n, flag, deep"),
         ({"deep.1.x": 1}, "line 1: nothing lies at 'deep.1.x'"),
         ({"deep.0.y": 1}, "line 1: nothing lies at 'deep.0.y'"),
         ({"n.x": 1}, "line 1: nothing lies at 'n.x'"),
         ({"deep": "x"}, "none of 2 records has"),
+        ({"flag": 1}, "none of 2 records has {'flag': 1}"),
     ],
 )
 def test_a_condition_that_no_record_meets_or_can_meet_is_refused(jsonl, where, message):
-    path = jsonl(*({**row, "n": at, "deep": [{"x": at}]} for at, row in enumerate(QA)))
+    path = jsonl(*({**row, "n": at, "flag": True, "deep": [{"x": at}]} for at, row in enumerate(QA)))
     with pytest.raises((ConfigError, DataError), match=message):
         build(File, {"path": path, "form": "prompt_completion", "where": where}).load()
 
