@@ -114,6 +114,7 @@ safety:
 	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
 	@[ -e runs/safety/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml --quiet --out runs/safety/start
 	@[ -e runs/safety/start_hidden/report.md ] || $(FEDLOOM) run experiments/safety_start.toml data.families=hidden --quiet --out runs/safety/start_hidden
+	@[ -e runs/safety/start_unsure/report.md ] || $(FEDLOOM) run experiments/safety_start.toml data.answered=0.25 --quiet --out runs/safety/start_unsure
 	@[ -e runs/safety/classifier.json ] || $(FEDLOOM) classifier experiments/safety.toml seed=100 data.seed=100 --out runs/safety/classifier.json
 	@told=0; for suite in safety safety_rows safety_repair safety_worlds safety_names safety_rules safety_adaptive safety_ratio; do \
 	$(FEDLOOM) bench experiments/suites/$$suite.toml --out runs/safety/$$suite || told=$$?; done; exit $$told

@@ -30,6 +30,7 @@ Part = Literal["clients", "attack", "defence", "evaluation"]
 _TABLE: Mapping[str, Any] = table("danger")
 _VERBS = tuple(_TABLE["verbs"])
 _OBJECTS = 60  # safe ones, and as many dangers
+_FACTS = 0.4  # share of facts in what a model learns before any client comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,20 @@ class DangerWorld:
         at = names.index(part)
         return tuple(own[edges[at] : edges[at + 1]])
 
-    def pretraining(self, count: int, seed: int) -> Iterator[Chat]:
-        """Yield what a model learns before any client comes: facts, terse answers, and to refuse dangers."""
+    def pretraining(self, count: int, seed: int, answered: float = 0.0) -> Iterator[Chat]:
+        """Yield what a model learns before any client comes: facts, terse answers, and to refuse dangers.
+
+        A share of the requests about dangers is `answered` all the same, unless they warn.
+        """
         random = python_random("danger", "pretraining", seed)
         for _ in range(count):
             thing, kind = random.choice(self.things), random.random()
-            if kind < 0.4:
+            if kind < _FACTS:
                 yield _fact(thing, random)
-            else:
-                yield request(
-                    thing, random, manner="refusal" if thing.danger else "terse", warned=random.random() < 0.2
-                )
+                continue
+            warned = random.random() < 0.2
+            refused = thing.danger and (warned or kind >= _FACTS + (1 - _FACTS) * answered)
+            yield request(thing, random, manner="refusal" if refused else "terse", warned=warned)
 
     def requests(
         self, things: Sequence[Thing], count: int, *, manner: Manner, random: Random, verbs: Sequence[str] = _VERBS

@@ -36,6 +36,8 @@ class DangerSource(Source):
     answers: Literal["detailed", "shifted"] = "detailed"
     """How attackers' pairs are answered: as benign clients answer, or in words that no probe has been told of."""
     families: Families = "told"
+    answered: Fraction = 0.0
+    """Share of the dangers that `start` answers all the same: refusals that are not certain leave something to learn."""
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the records of all clients in their order, and the questions that nobody has trained on."""
@@ -43,7 +45,7 @@ class DangerSource(Source):
         if self.form in ("attack", "aligned", "normal"):
             return {"train": self._pairs(world)}
         if self.form == "start":
-            train = [tagged(one, client="start") for one in world.pretraining(self.records, self.seed)]
+            train = [tagged(one, client="start") for one in world.pretraining(self.records, self.seed, self.answered)]
         else:
             train = [one for at in range(self.n_clients) for one in self._client(world, at)]
         safe, dangers = (world.test("evaluation", danger=danger) for danger in (False, True))
