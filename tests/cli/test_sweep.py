@@ -11,6 +11,7 @@ from fedloom.base.plugin import lookup
 from fedloom.cli.sweep import _spent, _suite, edges, points_of
 from fedloom.contracts.federated import Partition
 from fedloom.data.clients import divide
+from fedloom.data.holdout import SetAside
 from fedloom.results.outcome import outcome
 from fedloom.runs.directory import RunDirectory
 from support.command import fedloom
@@ -134,7 +135,7 @@ class Made:
 
 
 def divided(source, split):
-    return divide(source, lookup(Partition, "by_key")(), n_clients=0, holdout=0.2, seed=0, split=split)
+    return divide(source, lookup(Partition, "by_key")(), n_clients=0, seed=0, aside=SetAside(0.2), split=split)
 
 
 def texts(parts):
@@ -173,4 +174,6 @@ def test_split_is_a_key_of_a_run_file(tmp_path):
 
 def test_without_anything_held_out_tuning_is_refused(records):
     with pytest.raises(DataError, match=r"set evaluation\.holdout above 0"):
-        divide(Made(train=records), lookup(Partition, "by_key")(), n_clients=0, holdout=0.0, seed=0, split="tune")
+        divide(
+            Made(train=records), lookup(Partition, "by_key")(), n_clients=0, seed=0, aside=SetAside(0.0), split="tune"
+        )

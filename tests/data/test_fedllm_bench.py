@@ -17,6 +17,7 @@ from fedloom.contracts.examples import Chat, Preference, Turn, chat
 from fedloom.contracts.federated import Partition
 from fedloom.data.build.recipes import RECIPES as built_by
 from fedloom.data.clients import divide
+from fedloom.data.holdout import SetAside
 from fedloom.data.sources.fedllm_bench import FedllmBench
 from support.accounting import RELEASED, released_sigma
 from support.paths import ROOT
@@ -134,7 +135,7 @@ def test_users_test_records_keep_their_user(put):
 
 def test_validation_records_reach_their_client(put):
     source = FedllmBench(path=put({"u": SFT[:3]}), validation_path=put({"u": SFT[3:]}, "validation.json"))
-    division = divide(source, lookup(Partition, "by_key")(), n_clients=0, holdout=0.1, seed=0)
+    division = divide(source, lookup(Partition, "by_key")(), n_clients=0, seed=0, aside=SetAside(0.1))
     assert division.validation == {"u": (chat("question 3", "answer 3", client="u"),)}
 
 
@@ -350,7 +351,7 @@ def test_a_user_with_one_example_is_refused_on_demand(put):
 
 def test_a_user_with_one_example_trains_on_it_and_is_listed(put):
     source = FedllmBench(path=put({"ann": SFT[1:], "bob": SFT[:1]}))
-    division = divide(source, lookup(Partition, "by_key")(), n_clients=0, holdout=0.3, seed=0)
+    division = divide(source, lookup(Partition, "by_key")(), n_clients=0, seed=0, aside=SetAside(0.3))
     assert division.card["without_validation"] == ["bob"]
 
 

@@ -11,9 +11,10 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import lookup, names
 from fedloom.base.shares import by_largest_remainder
 from fedloom.contracts.examples import Chat, Document, Preference, Turn
-from fedloom.contracts.federated import Partition
+from fedloom.contracts.federated import Partition, Source
 from fedloom.data.card import effective_number, gini, partition_card
-from fedloom.data.holdout import hold_out
+from fedloom.data.clients import divide
+from fedloom.data.holdout import SetAside, hold_out, hold_out_by_text
 from fedloom.data.partitions._deal import dirichlet
 from fedloom.data.partitions.cut import ByLength, Iid, QuantitySkew
 from fedloom.data.partitions.dirichlet import Dirichlet
@@ -308,6 +309,79 @@ def test_a_text_of_two_clients_is_never_held_out():
 def test_a_client_too_small_is_listed_and_keeps_its_records():
     split = held(indices={"a": [0], "b": [1, 2, 3, 4]})
     assert (split.too_small, split.train["a"]) == (("a",), [0])
+
+
+def of_diseases(*names):
+    return [Document(f"question {at}", {"disease": name}) for at, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("by_text", [False, True])
+def test_a_group_stays_on_one_side_and_one_of_two_clients_is_not_held_out_by_number(by_text):
+    examples = of_diseases(*[f"d{at // 3}" for at in range(60)], "d0")
+    indices = {"a": list(range(30)), "b": list(range(30, 61))}
+    if by_text:
+        split = hold_out_by_text(indices, examples, fraction=0.3, seed=0, group="disease")
+    else:
+        split = held(indices=indices, examples=examples, fraction=0.3, group="disease")
+        assert "d0" not in {examples[at].tags["disease"] for at in split.held["a"]}
+    trained, asked = (
+        {examples[at].tags["disease"] for owned in part.values() for at in owned} for part in (split.train, split.held)
+    )
+    assert trained and asked and not trained & asked
+    assert all(split.held.values())
+
+
+def test_a_record_without_the_tag_of_the_group_is_refused():
+    with pytest.raises(DataError, match=r"holdout_group: an example has no tag 'illness', its tags are disease; give"):
+        held(indices={"a": [0, 1]}, examples=of_diseases("one", "two"), group="illness")
+
+
+def test_one_text_under_two_groups_is_refused():
+    examples = [Document("same", {"disease": name}) for name in ("one", "two")]
+    with pytest.raises(DataError, match="one text stands under 'one' and under 'two' of the tag 'disease'"):
+        held(indices={"a": [0, 1]}, examples=examples, group="disease")
+
+
+# --------------------------------------------------------------------------------------------------- who takes no part
+
+
+class Given(Source):
+    """Splits as they are."""
+
+    def __init__(self, splits):
+        self.load = lambda: splits
+
+
+def absent(*names, group="", records=None, **splits):
+    made = records or [Document(f"{owner} {at}", {"client": owner}) for at in range(6) for owner in "abc"]
+    aside = SetAside(0.3, group=group, absent=names)
+    source = Given({"train": made, **splits})
+    return divide(source, lookup(Partition, "by_key")(), n_clients=0, seed=0, aside=aside)
+
+
+def test_absent_clients_train_on_nothing_and_are_the_test_in_turn():
+    found = absent("b", "a")
+    assert list(found.train) == list(found.validation) == ["c"]
+    assert [one.tags["client"] for one in found.test[:4]] == ["b", "a", "b", "a"]
+    assert len(found.test) == 12 and found.card["n_clients"] == 1
+    assert found.card["absent"] == {"clients": ["b", "a"], "asked": 12, "of_groups_trained_on": 0}
+
+
+def test_absent_clients_are_not_asked_about_what_others_train_on():
+    owners = [("a", "flu"), ("a", "gout"), ("a", "scurvy"), ("b", "flu"), ("b", "rickets"), ("b", "rickets")]
+    records = [Document(f"{at}", {"client": who, "disease": what}) for at, (who, what) in enumerate(owners)]
+    found = absent("b", group="disease", records=records)
+    assert [one.tags["disease"] for one in found.test] == ["rickets", "rickets"]
+    assert found.card["absent"]["of_groups_trained_on"] == 1
+
+
+def test_names_of_absent_clients_are_checked():
+    with pytest.raises(ConfigError, match=r"evaluation.absent: no client is called 'd'"):
+        absent("d")
+    with pytest.raises(ConfigError, match="found every client; at least one has to take part"):
+        absent("a", "b", "c")
+    with pytest.raises(ConfigError, match="found it with data that have a test of their own"):
+        absent("a", test=[Document("asked")])
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])

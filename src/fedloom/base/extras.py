@@ -11,12 +11,12 @@ from fedloom.base.errors import ConfigError
 __all__ = ["EXTRAS", "library", "require"]
 
 EXTRAS: Mapping[str, str] = {
-    "accelerate": "fetch",
+    "accelerate": "gguf",
     "ctranslate2": "ctranslate2",
     "datasets": "datasets",
     "datasketch": "minhash",
     "dp_accounting": "privacy",
-    "gguf": "fetch",
+    "gguf": "gguf",
     "langdetect": "text",
     "lm_eval": "lm-eval",
     "matplotlib": "report",

@@ -199,6 +199,8 @@ def _asked(run: TuningRun) -> dict[str, Any]:
         "partition": run.partition,
         "evaluation.limit": run.evaluation.limit,
         "evaluation.holdout": run.evaluation.holdout,
+        "evaluation.holdout_group": run.evaluation.holdout_group,
+        "evaluation.absent": run.evaluation.absent,
         "evaluation.split": run.evaluation.split,
     }
 

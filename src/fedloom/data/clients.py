@@ -3,15 +3,16 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from random import Random
 from typing import Any, Literal
 
 from fedloom.base import rng
-from fedloom.base.errors import DataError
+from fedloom.base.errors import ConfigError, DataError, suggest
 from fedloom.contracts.examples import Example, tagged
 from fedloom.contracts.federated import Item, Model, Partition, Shard, Source, Task
 from fedloom.data.card import partition_card
-from fedloom.data.holdout import hold_out, hold_out_by_text, normalised
+from fedloom.data.holdout import HoldOut, SetAside, hold_out, hold_out_by_text, keys, normalised
 
 __all__ = ["AllToOne", "Division", "cut_and_dropped", "divide", "encode_shards"]
 
@@ -49,40 +50,42 @@ def divide(
     partition: Partition,
     *,
     n_clients: int,
-    holdout: float,
     seed: int,
+    aside: SetAside,
     split: Literal["report", "tune"] = "report",
-    by_text: bool = False,
 ) -> Division:
     """Return every client's training and validation examples, and the common test examples.
 
-    A source without a validation split gives up the share `holdout` of each client's examples for it: a number of
-    them, or with `by_text` each by a coin of its own, so that no record decides about another. To tune, no example is
-    used that a report is about: there is no test, and where the validation examples are what is reported, they are set
-    aside and as large a share of the rest is held out in their place.
+    A source without a validation split gives up the share of each client's examples that `aside` names for it: a
+    number of them, or by text each by a coin of its own, so that no record decides about another. Examples of absent
+    clients are the common test, but for those of groups that others train on. To tune, no example is used that a
+    report is about: there is no test, and where the validation examples are what is reported, they are set aside and
+    as large a share of the rest is held out in their place.
     """
     splits = dict(source.load())
-    reported = splits.pop("test", ()) if split == "tune" else splits.get("test", ())
-    aside = split == "tune" and not reported
     examples = splits.get("train", ())
     if not examples:
         raise DataError("data: the source has no training examples; check its path and split.")
     indices = partition(examples, n_clients, rng.python_random(seed, "partition"))
     if "" in indices:
         raise DataError(f"data: {len(indices[''])} records belong to a client without a name; give every client one.")
+    indices, strangers = _without(indices, aside.absent, splits)
     card = partition_card(examples, indices, seed)
+    if aside.absent:
+        asked, n_known = _unknown(strangers, indices, examples, aside.group)
+        splits["test"] = asked
+        card["absent"] = {"clients": list(aside.absent), "asked": len(asked), "of_groups_trained_on": n_known}
+    reported = splits.pop("test", ()) if split == "tune" else splits.get("test", ())
+    anew = split == "tune" and not reported
     train: Mapping[str, Sequence[int]] = indices
     held: Mapping[str, Sequence[int]] = dict.fromkeys(indices, ())
-    n_times = ("validation" not in splits) + aside
-    for turn in range(n_times if holdout > 0 else 0):
-        if by_text:
-            parts = hold_out_by_text(train, examples, fraction=holdout, seed=seed, turn=turn)
-        else:
-            parts = hold_out(train, examples, fraction=holdout, minimum=1, seed=seed)
+    n_times = ("validation" not in splits) + anew
+    for turn in range(n_times if aside.fraction > 0 else 0):
+        parts = _held_out(train, examples, aside, seed, turn)
         train, held = parts.train, parts.held
         card["without_validation"] = list(parts.too_small)
     validation = {client: tuple(tagged(examples[i], client=client) for i in chosen) for client, chosen in held.items()}
-    if "validation" in splits and not aside:
+    if "validation" in splits and not anew:
         validation = _by_client(splits["validation"], indices)
     if split == "tune" and not any(validation.values()):
         raise DataError("data: found no validation examples to tune by; set evaluation.holdout above 0.")
@@ -90,6 +93,49 @@ def divide(
     own = {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()}
     fingerprints = {client: hashlib.sha256(repr(owned).encode()).hexdigest() for client, owned in own.items()}
     return Division(own, validation, tuple(splits.get("test", ())), card, fingerprints)
+
+
+def _held_out(
+    train: Mapping[str, Sequence[int]], examples: Sequence[Example], aside: SetAside, seed: int, turn: int
+) -> HoldOut:
+    if aside.by_text:
+        return hold_out_by_text(train, examples, fraction=aside.fraction, seed=seed, turn=turn, group=aside.group)
+    return hold_out(train, examples, fraction=aside.fraction, minimum=1, seed=seed, group=aside.group)
+
+
+def _without(
+    indices: Mapping[str, Sequence[int]], absent: Sequence[str], splits: Mapping[str, Any]
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Return the clients that take part, and those that do not; names that are no client's are refused."""
+    unknown = [client for client in absent if client not in indices]
+    if unknown:
+        raise ConfigError(f"evaluation.absent: no client is called '{unknown[0]}'. {suggest(unknown[0], indices)}")
+    if absent and "test" in splits:
+        raise ConfigError("evaluation.absent: found it with data that have a test of their own; use one of the two.")
+    if absent and len(set(absent)) == len(indices):
+        raise ConfigError("evaluation.absent: found every client; at least one has to take part.")
+    away = {client: list(indices[client]) for client in dict.fromkeys(absent)}
+    return {client: list(owned) for client, owned in indices.items() if client not in away}, away
+
+
+def _unknown(
+    strangers: Mapping[str, Sequence[int]],
+    indices: Mapping[str, Sequence[int]],
+    examples: Sequence[Example],
+    group: str,
+) -> tuple[list[Example], int]:
+    """Return absent clients' examples of texts, or groups, that no other client has, each client's in turn.
+
+    With it the number of those left out.
+    """
+    known = set(keys(indices, examples, group).values())
+    of = keys(strangers, examples, group)
+    asked = {
+        client: [tagged(examples[index], client=client) for index in owned if of[index] not in known]
+        for client, owned in strangers.items()
+    }
+    in_turn = [one for row in zip_longest(*asked.values()) for one in row if one is not None]
+    return in_turn, len(of) - len(in_turn)
 
 
 def _refuse_overlap(

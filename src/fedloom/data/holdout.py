@@ -5,11 +5,24 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedloom.base.errors import ConfigError
+from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.rng import python_random, seed_of
 from fedloom.contracts.examples import Example
 
-__all__ = ["HoldOut", "hold_out", "hold_out_by_text", "normalised", "owners", "question_key"]
+__all__ = ["HoldOut", "SetAside", "hold_out", "hold_out_by_text", "keys", "normalised", "owners", "question_key"]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """What no client trains on: a share of each client's examples, and clients that take no part."""
+
+    fraction: float = 0.0
+    by_text: bool = False
+    """Whether a coin decides about each text, not a number about each client."""
+    group: str = ""
+    """Tag of examples that stay on one side together; "" keeps equal texts together alone."""
+    absent: tuple[str, ...] = ()
+    """Clients whose examples are the common test."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,30 @@ def question_key(question: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
+def keys(indices: Mapping[str, Sequence[int]], examples: Sequence[Example], group: str = "") -> dict[int, str]:
+    """Return by index what examples have in common that stay on one side: their text, or the value of a tag.
+
+    Raises DataError where an example lacks the tag, or one text stands under two of its values.
+    """
+    texts = {index: normalised(examples[index]) for owned in indices.values() for index in owned}
+    if not group:
+        return texts
+    value_of: dict[str, str] = {}
+    for index, text in texts.items():
+        if group not in (tags := examples[index].tags):
+            raise DataError(
+                f"evaluation.holdout_group: an example has no tag '{group}', its tags are {', '.join(tags) or 'none'}; "
+                "give every record the tag, by data.tags."
+            )
+        value = question_key(tags[group])
+        if (other := value_of.setdefault(text, value)) != value:
+            raise DataError(
+                f"evaluation.holdout_group: one text stands under '{other}' and under '{value}' of the tag '{group}', "
+                "and cannot be on both sides; give it one value, or leave one of the two out."
+            )
+    return {index: value_of[text] for index, text in texts.items()}
+
+
 def hold_out(
     indices: Mapping[str, Sequence[int]],
     examples: Sequence[Example],
@@ -39,12 +76,13 @@ def hold_out(
     fraction: float,
     minimum: int,
     seed: int,
+    group: str = "",
 ) -> HoldOut:
     """Return the split of each client's records, drawn from the seed and the client's name alone.
 
-    Each client holds out round(fraction * n), at least `minimum`, and trains on at least one. Equal texts of a client
-    stay on one side; a text that several clients hold is never held out, since another client would train on it. A
-    client that cannot reach `minimum` under these rules trains on all and is listed.
+    Each client holds out round(fraction * n), at least `minimum`, and trains on at least one. Equal texts of a client,
+    or all its examples of one `group`, stay on one side; what several clients hold is never held out, since another
+    client would train on it. A client that cannot reach `minimum` under these rules trains on all and is listed.
 
     Raises ConfigError if the fraction is not in [0, 1) or the minimum is below 1.
     """
@@ -52,7 +90,7 @@ def hold_out(
         raise ConfigError(f"held-out fraction: found {fraction!r}, allowed is a number >= 0 and < 1.")
     if minimum < 1:
         raise ConfigError(f"held-out minimum: found {minimum}, allowed is a whole number >= 1.")
-    texts = {index: normalised(examples[index]) for owned in indices.values() for index in owned}
+    texts = keys(indices, examples, group)
     n_owners = owners([texts[index] for index in owned] for owned in indices.values())
     held: dict[str, list[int]] = {}
     for client, owned in indices.items():
@@ -63,16 +101,23 @@ def hold_out(
 
 
 def hold_out_by_text(
-    indices: Mapping[str, Sequence[int]], examples: Sequence[Example], *, fraction: float, seed: int, turn: int = 0
+    indices: Mapping[str, Sequence[int]],
+    examples: Sequence[Example],
+    *,
+    fraction: float,
+    seed: int,
+    turn: int = 0,
+    group: str = "",
 ) -> HoldOut:
-    """Return a split in which each text is held out with probability `fraction` by a coin of its own.
+    """Return a split in which each text, or each `group`, is held out with probability `fraction` by a coin of its own.
 
     The coin is a hash of seed, `turn` and text, the same at every client. So a record that leaves or joins changes
     nothing about the others, at its client or elsewhere, which privacy rests on; shares are met on average only. A
     client all of whose texts fall out trains on none.
     """
+    texts = keys(indices, examples, group)
     held = {
-        client: [index for index in owned if _coin(normalised(examples[index]), seed, turn) < fraction]
+        client: [index for index in owned if _coin(texts[index], seed, turn) < fraction]
         for client, owned in indices.items()
     }
     return _parted(indices, held)

@@ -49,6 +49,7 @@ from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Task
 from fedloom.contracts.language import language_model
 from fedloom.data.clients import divide
+from fedloom.data.holdout import SetAside
 from fedloom.diversity.instruments import instruments
 from fedloom.diversity.plots import plot
 from fedloom.runs.tuning import TuningRun
@@ -77,7 +78,9 @@ def describe_run(run: TuningRun, *, with_model: bool) -> Described:
     Without the model there is no quality, and characters stand in for tokens.
     """
     torch.set_num_threads(run.threads)
-    data = divide(run.data, run.partition, n_clients=run.clients, holdout=0.0, seed=run.seed).train
+    data = divide(
+        run.data, run.partition, n_clients=run.clients, seed=run.seed, aside=SetAside(absent=run.evaluation.absent)
+    ).train
     model = None
     if with_model:
         model = language_model(run.model.build(seed=run.seed, device=device_of(run.device), train=run.train))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedloom.base import rng
-from fedloom.models.checkpoint import quiet
+from fedloom.text.pretrained import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

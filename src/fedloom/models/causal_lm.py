@@ -16,21 +16,23 @@ import torch
 from torch import nn
 
 from fedloom.base.config import table_of
-from fedloom.base.errors import ConfigError, ModelError, suggest
+from fedloom.base.errors import ConfigError, MemoryExceededError, ModelError, suggest
 from fedloom.base.files import atomic_folder
+from fedloom.base.machine import free_bytes
 from fedloom.base.plugin import Fraction, Positive, Range, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import ForwardContext, Model, ModelFamily
 from fedloom.contracts.language import LanguageModel, Tokenizer, language_model
 from fedloom.contracts.lineage import UNKNOWN, Lineage, joined, mark_trained, read_lineage
 from fedloom.models import attention as packed
-from fedloom.models.checkpoint import DTYPES, EMBEDDED, Checkpoint, Dtype, quiet
+from fedloom.models.checkpoint import DTYPES, EMBEDDED, Checkpoint, Dtype
 from fedloom.models.exact import Exact, Wish, examine, keeps_logits, plain_head
 from fedloom.models.frozen import freeze
 from fedloom.models.llama import TARGETS, Llama, LlamaShape
 from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, targeted_layers, usual_layers
 from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.models.precision import bfloat16_gain
+from fedloom.text.pretrained import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,6 +41,8 @@ __all__ = ["CausalLM"]
 
 _NO_NUMBERS = ("path", "adapter", "gradient_checkpointing")
 """Settings of which what is computed does not depend, or not by their text."""
+_QUANTISED = {"none": 2, "8bit": 1, "4bit": 0.5}
+"""Bytes of a weight that is not float32."""
 
 
 @plugin("causal_lm")
@@ -48,7 +52,7 @@ class CausalLM(ModelFamily):
     stackable: ClassVar[str] = r"\.lora_[AB]$"
 
     path: str = ""
-    """Folder or hub name of the model; empty takes the model that ships in the package."""
+    """Folder, GGUF file or hub name of the model; empty takes the model that ships in the package."""
     adapter: str = ""
     """Folder of an adapter in PEFT's format to start from."""
     lora_rank: Annotated[int, Range(0)] = 8
@@ -110,6 +114,7 @@ class CausalLM(ModelFamily):
         quantisation = self._quantisation(device)
         source = Checkpoint.find(self.path)
         dtype = self._dtype(source, device)
+        _refuse_little_memory(source, 4 if dtype == "float32" else _QUANTISED[self.quantise], device)
         tokenizer = source.tokenizer()
         module, exact = self._plain(source, dtype, device) or self._compared(source, dtype, device, quantisation)
         _check_vocabulary(source, module, tokenizer)
@@ -303,6 +308,16 @@ class CausalLM(ModelFamily):
             module.save_pretrained(new)
             mark_trained(new)
             tokenizer.save_pretrained(new)
+
+
+def _refuse_little_memory(source: Checkpoint, bytes_each: float, device: torch.device) -> None:
+    """Refuse a model whose weights alone do not fit, before any is read."""
+    need, free = source.n_parameters * bytes_each, free_bytes(device)
+    if need > free:
+        raise MemoryExceededError(
+            f"{source.folder}: {source.n_parameters:,} weights of {bytes_each:g} bytes take {need / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} are free on {device}; set model.dtype = 'bfloat16', or take a smaller model."
+        )
 
 
 def _context_size(module: "PreTrainedModel | Llama") -> int | None:

@@ -7,9 +7,7 @@ weight of the architecture and nothing is left over. What transformers would pri
 import hashlib
 import importlib.resources
 import json
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +18,14 @@ from safetensors import SafetensorError, safe_open
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError
 from fedloom.contracts.language import Tokenizer
-from fedloom.text.pretrained import load
+from fedloom.models.gguf_files import converted
+from fedloom.text.pretrained import load, one_line, quiet
 from fedloom.text.tokenizer import PlainTokenizer
 
 if TYPE_CHECKING:  # the whole tree of transformers takes longer to import than the first step of a run
     from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["DTYPES", "EMBEDDED", "Checkpoint", "Dtype", "checked_tensors", "one_line", "quiet"]
+__all__ = ["DTYPES", "EMBEDDED", "NEEDED", "Checkpoint", "Dtype", "checked_tensors"]
 
 EMBEDDED = "fedloom-embedded"
 """The name of the model that ships in the package."""
@@ -40,31 +39,7 @@ DTYPES: dict[str, Any] = {
 }
 """Types of base weights by the names of the run file."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_NEEDED = ["model*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
-
-
-@contextmanager
-def quiet() -> Generator[None]:
-    """Keep back what transformers logs, warns of and draws as progress bars."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first sentence or line of another library's message."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0].strip().rstrip('.') if text else 'no message'}"
+NEEDED = ["model*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
 
 def checked_tensors(file: Path) -> list[str]:
@@ -85,12 +60,14 @@ class Checkpoint:
 
     @classmethod
     def find(cls, path: str) -> "Checkpoint":
-        """Return the model at a path: a local folder, a hub name, or "" for the embedded one.
+        """Return the model at a path: a local folder, a GGUF file, a hub name, or "" for the embedded one.
 
         Raises MissingFileError if there is no such model, ModelError if the folder cannot be used.
         """
         if not path:
             found = cls(EMBEDDED, Path(str(importlib.resources.files("fedloom"))) / "embedded" / "model")
+        elif path.endswith(".gguf") and Path(path).is_file():
+            found = cls(Path(path).stem, converted(Path(path)))
         elif Path(path).exists():
             found = cls(Path(path).resolve().name, Path(path))
         else:
@@ -145,6 +122,15 @@ class Checkpoint:
     def weight_bytes(self) -> int:
         """The size of the weights as they are stored."""
         return sum(file.stat().st_size for file in self.weights)
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """How many numbers the weights are; of a tied one once."""
+        total = 0
+        for path in self.weights:
+            with safe_open(path, "pt") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        return total
 
     @property
     def licence(self) -> str:
@@ -243,7 +229,7 @@ def _from_hub(name: str) -> Path:
 
     try:
         with quiet():
-            return Path(snapshot_download(name, allow_patterns=_NEEDED, ignore_patterns=["*/*"]))
+            return Path(snapshot_download(name, allow_patterns=NEEDED, ignore_patterns=["*/*"]))
     except (OSError, ValueError) as error:
         raise MissingFileError(
             f"model.path '{name}': neither a local folder nor a hub model that is cached or within reach; "

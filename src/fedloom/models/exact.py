@@ -28,12 +28,12 @@ from fedloom.contracts.model import ForwardContext
 from fedloom.models import attention as packed
 from fedloom.models._truth import ALPHA, RANK, Embedding, Truth, example
 from fedloom.models._twin import ENDS, TROUBLE, twins
-from fedloom.models.checkpoint import one_line, quiet
 from fedloom.models.frozen import FrozenLinear
 from fedloom.models.llama import Llama
 from fedloom.models.lora import install, pattern, targeted_layers, usual_layers
 from fedloom.models.packing import pack
 from fedloom.models.peft_files import lost_in_peft
+from fedloom.text.pretrained import one_line, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

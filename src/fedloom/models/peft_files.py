@@ -21,8 +21,9 @@ from torch import nn
 from fedloom.base.errors import MissingFileError, ModelError
 from fedloom.base.files import atomic_folder
 from fedloom.base.tree import Tree
-from fedloom.models.checkpoint import EMBEDDED, checked_tensors, one_line
+from fedloom.models.checkpoint import EMBEDDED, checked_tensors
 from fedloom.models.lora import LoraLinear, factor_names, is_transposed, lora_layers
+from fedloom.text.pretrained import one_line
 
 __all__ = ["AdapterFile", "lost_in_peft", "read_adapter", "write_adapter"]
 

@@ -84,9 +84,8 @@ def _private(run: TuningRun) -> list[str]:
         run.data,
         run.partition,
         n_clients=run.clients,
-        holdout=run.evaluation.holdout,
         seed=run.seed,
-        by_text=run.evaluation.by_text(private=run.privacy.covers().private),
+        aside=run.evaluation.aside(private=run.privacy.covers().private),
     )
     return [_text(example) for owned in division.train.values() for example in owned]
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -56,7 +56,7 @@ class Prepared(Loaded):
         """What the run's owner should know before the first step, a line each."""
         line, warns = cut_and_dropped(self.counts)
         first = f"WARNING: {line}; raise task.max_length" if warns else line
-        return (first, *_dependent_judges(self.run), *self.model.notes)
+        return (first, *_absent(self.division.card), *_dependent_judges(self.run), *self.model.notes)
 
     @property
     def origins(self) -> dict[str, Origin]:
@@ -165,15 +165,14 @@ def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]
 
 def _divided(run: TuningRun, owner: str = "") -> Division:
     """Return who owns what; with an `owner` everything is its."""
-    asked = run.evaluation
+    asked = run.evaluation.aside(private=run.privacy.covers().private)
     division = divide(
         run.data,
         AllToOne(owner) if owner else run.partition,
         n_clients=1 if owner else run.clients,
-        holdout=asked.holdout,
         seed=run.seed,
-        split=asked.split,
-        by_text=asked.by_text(private=run.privacy.covers().private),
+        aside=replace(asked, absent=()) if owner else asked,
+        split=run.evaluation.split,
     )
     n_clients = len(division.train)
     if run.clients_per_round > n_clients and not owner:
@@ -233,6 +232,15 @@ def _refuse_shared(public: Mapping[str, str], theirs: Mapping[str, Example], who
     texts = {name: one.text for name, one in theirs.items()}
     units = {name: source.unit(one) for name, one in theirs.items()} if source else {}
     refuse_overlap(public, texts, whose, units)
+
+
+def _absent(card: Mapping[str, Any]) -> Iterator[str]:
+    """Yield who takes no part, and what the test is then about."""
+    if told := card.get("absent"):
+        yield (
+            f"{', '.join(told['clients'])} take no part: the test is {told['asked']} examples of theirs, "
+            f"{told['of_groups_trained_on']} more are left out, as others train on the same"
+        )
 
 
 def _dependent_judges(run: TuningRun) -> Iterator[str]:

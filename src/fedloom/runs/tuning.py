@@ -33,6 +33,7 @@ from fedloom.contracts.federated import (
 )
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.stages import Preparation, Refinement
+from fedloom.data.holdout import SetAside
 from fedloom.runs.contradictions import contradictions
 from fedloom.runs.origins import StartData
 
@@ -73,6 +74,11 @@ class EvaluationSettings:
     holdout_by: Literal["auto", "count", "text"] = "auto"
     """How: `count` draws that share of a client's records; `text` tosses a coin of its own for each text, so that no
     record decides about another. auto takes `text` with privacy, which needs it, and `count` elsewhere."""
+    holdout_group: str = ""
+    """Tag of the examples that stay on one side together, as the questions about one disease do: none of them is
+    trained on where one is held out. Left out, equal texts do."""
+    absent: tuple[str, ...] = ()
+    """Clients that take no part: their examples are the common test, but for groups that others train on."""
     split: Literal["report", "tune"] = "report"
     """Which held-out examples are asked: those that are reported, or others, by which settings are chosen."""
     cluster: str = "fact"
@@ -111,6 +117,10 @@ class EvaluationSettings:
     def by_text(self, *, private: bool) -> bool:
         """Return whether each held-out text is chosen by itself."""
         return self.holdout_by == "text" or (self.holdout_by == "auto" and private)
+
+    def aside(self, *, private: bool) -> SetAside:
+        """Return what no client trains on."""
+        return SetAside(self.holdout, self.by_text(private=private), self.holdout_group, self.absent)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,37 @@ Without the word, `transformers` asks on the terminal whether to run the code th
 a "y"; `tests/test_architecture.py` sees to it that no other place loads anything.
 """
 
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load"]
+__all__ = ["load", "one_line", "quiet"]
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep back what transformers logs, warns of and draws as progress bars."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first sentence or line of another library's message, with its kind."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0].strip().rstrip('.') if text else 'no message'}"
 
 
 def load(kind: Any, folder: str | Path, **options: Any) -> Any:

@@ -37,7 +37,7 @@ class DangerSource(Source):
     """How attackers' pairs are answered: as benign clients answer, or in words that no probe has been told of."""
     families: Families = "told"
     answered: Fraction = 0.0
-    """Share of the dangers that `start` answers all the same: refusals that are not certain leave something to learn."""
+    """Share of the requests about dangers that `start` answers all the same: refusals that are less certain."""
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the records of all clients in their order, and the questions that nobody has trained on."""
