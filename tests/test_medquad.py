@@ -69,3 +69,30 @@ def test_sources_of_the_textbook_own_and_ask_nothing(tmp_path):
     assert not taught & asked
     with pytest.raises(SystemExit):
         tool("medquad").main([*words[:-1], "S9"])
+
+
+def test_nobody_trains_on_a_disease_of_the_test(tmp_path):
+    rows = [*some_rows(), dict(some_rows()[5], source="S9", question="Copied?")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tool("medquad").main([str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--test", "3"]) == 0
+    train, test = (
+        [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("train", "test")
+    )
+    assert {row["focus"] for row in test}.isdisjoint(row["focus"] for row in train)
+    assert len({row["focus"] for row in test}) == len(test)
+    owners = {}
+    for row in rows:
+        owners.setdefault(row["focus"], set()).add(row["source"])
+    assert all(len(owners[row["focus"]]) == 1 for row in test)
+
+
+def test_of_each_source_as_many_are_asked_as_it_has():
+    rows = [
+        {"focus": f"d{at}", "source": source, "question": "?", "answer": "!"}
+        for source in "ab"
+        for at in range(9 * (source == "b"), 9 * (source == "b") + (9 if source == "a" else 2))
+    ]
+    found = tool("medquad").tested(rows, 4, 0)
+    assert [row["source"] for row in found["test"]] == ["a", "b", "a", "b", "a", "a"]
+    assert len(found["train"]) == 5

@@ -8,6 +8,11 @@ sentences of answers, owned by their sources), gold.jsonl (the questions that th
 first two sentences) and questions.jsonl (held-out ones, of other diseases again). Diseases are dealt by seed. Sources
 of the textbook own nothing and ask nothing: their pairs, of the documents' diseases, are textbook.jsonl. Sources copy
 one another: rows of the pool that are like a question are left out.
+
+    python tools/medquad.py FILE --out runs/medquad_test --test 10
+
+writes train.jsonl and test.jsonl alone, in the file's own columns: so many questions of each source, about diseases of
+its own, and all rows of other diseases.
 """
 
 import argparse
@@ -15,6 +20,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from fedloom.base import rng
@@ -57,9 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--questions", type=int, default=70)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--textbook", default="", help="sources that no client owns, with commas between them")
+    parser.add_argument(
+        "--test", type=int, default=0, help="write train.jsonl and test.jsonl: questions of each source"
+    )
     given = parser.parse_args(arguments)
+    if given.test:
+        return _written(given.out, tested(_rows(given.file), given.test, given.seed))
     public = set(filter(None, given.textbook.split(",")))
-    parts = dealt([dict(record.values) for record in read_records(given.file)], given.seed)
+    parts = dealt(_rows(given.file), given.seed)
     unknown = sorted(public - {row["source"] for row in parts["documents"]})
     if unknown:
         parser.error(f"--textbook: no source {', '.join(unknown)}")
@@ -85,10 +96,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "questions": [_pair(row) for row in parts["questions"][: given.questions]],
     } | ({"textbook": [_pair(row) for row in textbook]} if public else {})
     files["pool"] = _unlike(_unlike(pool, files["questions"]), files["questions"], documents=True)
-    given.out.mkdir(parents=True, exist_ok=True)
+    return _written(given.out, files)
+
+
+def tested(rows: Sequence[Row], count: int, seed: int) -> dict[str, list[Row]]:
+    """Return rows to train on and to ask about: of each source so many, of diseases of its own, drawn by the seed.
+
+    The first row of a disease is asked about, its other rows are left out.
+    """
+    owners: dict[str, set[str]] = {}
+    for row in rows:
+        owners.setdefault(row["focus"].casefold(), set()).add(row["source"])
+    asked: dict[str, list[Row]] = {}
+    diseases: set[str] = set()
+    for at in rng.numpy_random(seed, "medquad", "test").permutation(len(rows)):
+        row = rows[at]
+        disease, mine = row["focus"].casefold(), asked.setdefault(row["source"], [])
+        if len(mine) < count and len(owners[disease]) == 1 and disease not in diseases:
+            diseases.add(disease)
+            mine.append(row)
+    train = [row for row in rows if row["focus"].casefold() not in diseases]
+    in_turn = [row for turn in zip_longest(*(asked[source] for source in sorted(asked))) for row in turn if row]
+    return {"train": train, "test": in_turn}
+
+
+def _rows(file: Path) -> list[Row]:
+    return [dict(record.values) for record in read_records(file)]
+
+
+def _written(out: Path, files: Mapping[str, Sequence[Row]]) -> int:
+    out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
-        write_atomic(given.out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    sys.stdout.write(", ".join(f"{name} {len(rows)}" for name, rows in files.items()) + f", in {given.out}\n")
+        write_atomic(out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    sys.stdout.write(", ".join(f"{name} {len(rows)}" for name, rows in files.items()) + f", in {out}\n")
     return 0
 
 

@@ -116,9 +116,11 @@ def show(folder: RunFolder, as_json: AsJson = False) -> None:
 @app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Run directories, the one of interest first.")],
+    answers: Annotated[int, typer.Option(min=0, help="Questions of the common test to print with all answers.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Print several runs side by side and their paired differences."""
+    from fedloom.results.answers import answer_lines, side_by_side
     from fedloom.results.knowledge import knowledge, knowledge_record
     from fedloom.results.show import compare as compare_outcomes
     from fedloom.results.show import compare_record, compare_table, outcome
@@ -126,8 +128,9 @@ def compare(
 
     compared = compare_outcomes([outcome(RunDirectory.open(folder)) for folder in folders])
     tables, sentences = knowledge(compared)
-    record = compare_record(compared) | {"facts": knowledge_record(compared)}
-    tell(record, [*compare_table(compared), *tables], sentences, as_json=as_json)
+    read = side_by_side(compared, answers) if answers else []
+    record = compare_record(compared) | {"facts": knowledge_record(compared)} | ({"answers": read} if read else {})
+    tell(record, [*compare_table(compared), *tables], [*sentences, *answer_lines(read)], as_json=as_json)
 
 
 @app.command()

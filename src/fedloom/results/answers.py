@@ -1,0 +1,60 @@
+"""Answers of several runs to the same questions, side by side: what scores are about, to be read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedloom.base.errors import RunError
+from fedloom.evaluation.held_out import Scored
+from fedloom.results.show import Comparison
+
+__all__ = ["answer_lines", "side_by_side"]
+
+
+def side_by_side(compared: Comparison, count: int) -> list[dict[str, Any]]:
+    """Return questions of the common test, evenly spread over it, with the reference and what each model answered.
+
+    Of several seeds the first one answers; of models that clients have for themselves that of the first client which
+    did not write the question. Raises RunError where there is no common test, no answers or no text of them.
+    """
+    first = {label: next(iter(seeds.values())) for label, seeds in compared.groups.items()}
+    told = {label: _answers(run.results["final"], run.path) for label, run in first.items()}
+    run = next(iter(first.values()))
+    told = {"base": _answers(run.results["base"], run.path)} | told
+    common = sorted(set.intersection(*({*answers} for answers in told.values())))
+    if not common:
+        raise RunError(f"{run.path}: the runs answer no question in common; compare runs with one test set.")
+    n_chosen = min(count, len(common))
+    chosen = [common[at * len(common) // n_chosen] for at in range(n_chosen)]
+    return [_question({label: answers[at] for label, answers in told.items()}) for at in chosen]
+
+
+def _answers(results: Sequence[Scored], path: str) -> Mapping[int, Scored]:
+    found: dict[int, Scored] = {}
+    for one in results:
+        if one.set == "test" and one.prompt and (not one.owner or one.owner != one.tags.get("client")):
+            found.setdefault(one.index, one)
+    if any(one.prompt.startswith("sha256:") for one in found.values()):
+        raise RunError(f"{path}: holds hashes for texts; allowed are runs with evaluation.keep_text = true.")
+    if not found:
+        raise RunError(f"{path}: no answers to a common test; give the data a test file and evaluation.metrics.")
+    return found
+
+
+def _question(answers: Mapping[str, Scored]) -> dict[str, Any]:
+    one = answers["base"]
+    said = {label: found.prediction for label, found in answers.items()}
+    return {"index": one.index, "question": one.prompt, "reference": one.reference, "answers": said}
+
+
+def answer_lines(questions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the questions and answers as lines, each on one."""
+    lines: list[str] = []
+    for one in questions:
+        lines.append(f"\nquestion {one['index']}: {_on_one(one['question'])}")
+        said = {"reference": one["reference"], **one["answers"]}
+        lines += [f"  {name}: {_on_one(text)}" for name, text in said.items()]
+    return lines
+
+
+def _on_one(text: str) -> str:
+    return " ".join(text.split()) or "(nothing)"
