@@ -357,3 +357,12 @@ def test_interval_of_few_units_is_as_wide_as_students():
 
 def test_degrees_of_freedom_of_equal_variances_add_up():
     assert satterthwaite([(0.5, 4), (0.5, 4)]) == 8
+
+
+@pytest.mark.parametrize("n_units", range(2, 60))
+def test_no_interval_of_a_share_leaves_0_to_1(n_units):
+    t = student_quantile(0.95, n_units - 1)
+    low, high = bounded_share(0.0, 0.0, n_units, t)
+    assert (low, math.copysign(1.0, low)) == (0.0, 1.0) and 0 < high < 1
+    low, high = bounded_share(1.0, 0.0, n_units, t)
+    assert 0 < low < 1 and high == 1.0

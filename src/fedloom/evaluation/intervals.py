@@ -116,7 +116,7 @@ def bounded_share(value: float, variance: float, n_units: int, t: float) -> tupl
     n = value * (1 - value) / variance if variance > 0 else float(n_units)
     middle = (value + t * t / (2 * n)) / (1 + t * t / n)
     half = t * math.sqrt(max(value * (1 - value), 0.0) / n + (t / (2 * n)) ** 2) / (1 + t * t / n)
-    return min(middle - half, value), max(middle + half, value)
+    return max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value))  # rounding leads out of them
 
 
 def bounded_difference(
