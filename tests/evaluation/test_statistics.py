@@ -1,5 +1,6 @@
 """Intervals cover what they should, and pairs are tighter than their parts."""
 
+import math
 import time
 from dataclasses import replace
 
