@@ -499,6 +499,21 @@ def test_fewer_clients_fit_into_less_memory(monkeypatch):
     assert found == sorted(found) and found[-1] > 10 * found[0]
 
 
+@pytest.mark.parametrize(("checkpointing", "again"), [("auto", True), (False, False), (True, True)])
+def test_blocks_are_computed_again_where_one_client_would_not_fit(monkeypatch, checkpointing, again):
+    from fedloom.federated.engines import _memory
+
+    model = tiny(checkpointing=checkpointing, num_hidden_layers=6)
+    this = work(model, shards_of([[60] * 20], "room"), local=PLAIN_SGD)
+    monkeypatch.setattr(_memory, "free_bytes", lambda device: 2**30)
+    plenty, _ = _memory.room_for(this)
+    assert model.context.recompute is (checkpointing is True) and plenty > 1
+    monkeypatch.setattr(_memory, "free_bytes", lambda device: 2**30 // plenty // 2)
+    assert _memory.room_for(this)[0] == 1 and model.context.recompute is again
+    monkeypatch.setattr(_memory, "free_bytes", lambda device: 2**30)
+    assert (_memory.room_for(this)[0] > 1.5 * plenty) is (checkpointing == "auto")
+
+
 def test_a_packet_of_another_size_is_refused():
     def carry(jobs):
         for report in carrier()(jobs):

@@ -145,7 +145,7 @@ def _convert_optional(parts: tuple[Any, ...], value: Any, path: str) -> Any:
 
 
 def _convert_literal(parts: tuple[Any, ...], value: Any, path: str) -> Any:
-    if value not in parts:
+    if not any(type(part) is type(value) and part == value for part in parts):  # 1 is not true
         raise ConfigError(f"{path}: found {value!r}. {suggest(str(value), map(str, parts))}")
     return value
 

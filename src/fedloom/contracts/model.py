@@ -83,6 +83,10 @@ class ForwardContext:
     """Whether the factors carry one slot per sequence, which all hold their client's values."""
     scaling_K: Tensor | None = None
     """Each stacked client's alpha / r over the layer's own, where clients have ranks of their own."""
+    n_blocks: int = 0
+    """Blocks that can be computed once more for their gradients, so that their inputs alone are kept; 0 where none."""
+    recompute: bool = False
+    """Whether they are."""
     side_by_side: bool = True
     """Whether whole models may still be tried under `torch.func.vmap`; False once that has failed."""
 

@@ -73,9 +73,10 @@ class CausalLM(ModelFamily):
     not exact for an architecture gives way to what is, down to one example at a time, and a note says so."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Literal["auto", True, False] = "auto"
     """Whether a block's inside is computed once more for its gradients and not kept: less memory for one more pass,
-    with the same bits. For plain Llamas with adapters."""
+    with the same bits. For plain Llamas with adapters. `auto` does so where one client would not fit into half of the
+    free memory without."""
 
     def check(self) -> None:
         """Refuse settings that contradict each other."""
@@ -119,8 +120,7 @@ class CausalLM(ModelFamily):
         module, exact = self._plain(source, dtype, device) or self._compared(source, dtype, device, quantisation)
         _check_vocabulary(source, module, tokenizer)
         context = ForwardContext()
-        if self.gradient_checkpointing:
-            _recompute(module, context)
+        self._allow_recomputing(module, context)
         if self.lora_rank:
             self._add_adapter(module, source, context, seed, exact.targets)
             freeze(module)
@@ -198,6 +198,17 @@ class CausalLM(ModelFamily):
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
+
+    def _allow_recomputing(self, module: "PreTrainedModel | Llama", context: ForwardContext) -> None:
+        """Let a plain Llama compute its blocks once more for their gradients; of other modules that is refused."""
+        if isinstance(module, Llama) and self.gradient_checkpointing is not False:
+            module.model.context, context.n_blocks = context, len(module.model.layers)
+            context.recompute = self.gradient_checkpointing is True
+        elif self.gradient_checkpointing is True:
+            raise ConfigError(
+                f"gradient_checkpointing: found true for {type(module).__name__}, allowed for plain Llamas with "
+                "adapters, attention = 'packed' and quantise = 'none'; leave it out."
+            )
 
     def _add_adapter(
         self, module: nn.Module, source: Checkpoint, context: ForwardContext, seed: int, patterns: frozenset[str] | None
@@ -326,16 +337,6 @@ def _context_size(module: "PreTrainedModel | Llama") -> int | None:
         return module.shape.positions
     options = module.config.get_text_config().to_dict()
     return next((int(options[name]) for name in ("max_position_embeddings", "n_positions") if options.get(name)), None)
-
-
-def _recompute(module: "PreTrainedModel | Llama", context: ForwardContext) -> None:
-    """Have a plain Llama compute its blocks once more for their gradients; other modules are refused."""
-    if not isinstance(module, Llama):
-        raise ConfigError(
-            f"gradient_checkpointing: found true for {type(module).__name__}, allowed for plain Llamas with adapters, "
-            "attention = 'packed' and quantise = 'none'; leave it out."
-        )
-    module.model.context = context
 
 
 def _check_vocabulary(source: Checkpoint, module: "PreTrainedModel | Llama", tokenizer: Tokenizer) -> None:

@@ -192,7 +192,7 @@ class _Body(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width, _weight=table_VD)
         self.layers = nn.ModuleList(_Block(shape, fused=fused) for _ in range(shape.n_layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.eps)
-        self.context: ForwardContext | None = None  # set where blocks are computed once more for their gradients
+        self.context: ForwardContext | None = None  # says whether blocks are computed once more for their gradients
         self.register_buffer("frequencies", torch.empty(shape.head_width // 2), persistent=False)
 
     def forward(
@@ -211,6 +211,7 @@ class _Body(nn.Module):
         turns = self._turns(position_ids, x.dtype)
         seen = attend or self._attend(packed)
         again = self.context if attend is None and torch.is_grad_enabled() else None
+        again = again if again and again.recompute else None
         for layer, block in enumerate(self.layers):
             x = recomputed(block, again, x, turns, layer, seen) if again else block(x, turns, layer, seen)
         return Out(last_hidden_state=self.norm(x))

@@ -1,5 +1,6 @@
 """How many clients fit into memory together, from what one of them was measured to need."""
 
+import logging
 import math
 
 import torch
@@ -9,6 +10,8 @@ from fedloom.base.tree import Layout, Tree, stack
 from fedloom.contracts.federated import Work
 
 __all__ = ["room_for"]
+
+_log = logging.getLogger(__name__)
 
 _ROWS = 10  # a client's row, gradients, moments, scratch, anchor, memory, upload and temporaries
 _TOKENS = {"cpu": 4096, "cuda": 32768}  # tokens of a pass beyond which more clients no longer pay: docs/log.md
@@ -24,10 +27,24 @@ def room_for(work: Work) -> tuple[int, int]:
     n_examples = math.ceil(1.5 * batch) if per_example else batch
     tokens = sum(longest[:n_examples])
     row_bytes = 4 * (plan.layout.size + Layout.of_tree(work.private).size)
-    rows = _ROWS + (n_examples if per_example else 0)
-    per_client = rows * row_bytes + tokens * _bytes_per_token(work)
+    rows = (_ROWS + (n_examples if per_example else 0)) * row_bytes
     mean_tokens = n_examples * sum(longest) / len(longest)
-    return max(1, int(free_bytes(device) / 2 / per_client)), max(1, round(_TOKENS[device.type] / mean_tokens))
+    fits = _fitting(work, free_bytes(device) / 2, rows, tokens)
+    return max(1, int(fits)), max(1, round(_TOKENS[device.type] / mean_tokens))
+
+
+def _fitting(work: Work, room: float, rows: int, tokens: int) -> float:
+    """Return how many clients fit; where not even one does, have blocks computed once more, if they can be."""
+    context, per_token = work.model.context, _bytes_per_token(work)
+    if context.n_blocks and not context.recompute and rows + tokens * per_token > room:
+        context.recompute = True
+        within = per_token / context.n_blocks  # one block at a time is as it was
+        per_token = _bytes_per_token(work) + within
+        _log.info(
+            "blocks are computed once more for their gradients: %.1f GiB of memory do not hold one client's",
+            room / 2**30,
+        )
+    return room / (rows + tokens * per_token)
 
 
 def _bytes_per_token(work: Work) -> float:
