@@ -29,10 +29,11 @@ _STAGES = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj")
 def layer_widths(shape: Shape) -> dict[str, tuple[int, int]]:
     """Return (input, output) width of the linear layers of one block, in the order in which they are computed."""
     square, up = (shape.width, shape.width), (shape.width, shape.inner)
+    grouped = (shape.width, shape.width * (shape.groups or shape.heads) // shape.heads)
     return {
         "q_proj": square,
-        "k_proj": square,
-        "v_proj": square,
+        "k_proj": grouped,
+        "v_proj": grouped,
         "o_proj": square,
         "gate_proj": up,
         "up_proj": up,

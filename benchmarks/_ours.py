@@ -26,7 +26,7 @@ def table_of(shape: Shape, folder: Path, settings: Settings, **changes: Any) -> 
         "lora_alpha": 2.0 * shape.rank,
         "lora_targets": list(shape.targets),
         # What a user gets without asking; on the CPU the trainers beside it are published in float32.
-        "dtype": "auto" if settings.device == "cuda" else "float32",
+        "dtype": "auto" if settings.device == "cuda" or shape.dtype == "bfloat16" else "float32",
     }
     data = {"name": "file", "path": str(write_data(shape, folder)), "form": "alpaca", "tags": {"client": "owner"}}
     table = {

@@ -4,7 +4,7 @@ Tokens are whole words, so lengths are exact and every library that reads the fo
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ __all__ = [
     "LARGE",
     "MEDIUM",
     "SHAPES",
+    "SMOLLM2",
     "TINY",
     "Lengths",
     "Shape",
@@ -59,6 +60,8 @@ class Shape:
     depth: int = 0
     inner: int = 0
     heads: int = 0
+    groups: int = 0
+    """Heads of keys and values; 0 takes as many as there are heads."""
     vocabulary: int = 32_000
     dtype: Literal["float32", "bfloat16"] = "float32"
     rank: int = 8
@@ -88,8 +91,13 @@ MEDIUM = Shape(
 TINY = Shape(name="tiny", width=64, depth=2, inner=128, heads=4, vocabulary=256, clients=2, steps=1, batch=2)
 _PUBLISHED = {"rank": 32, "targets": ("q_proj", "v_proj"), "clients": 4, "steps": 4, "batch": 16}
 _LONG = Lengths(prompt=(40, 160), answer_median=130.0, longest=512)
+SMOLLM2 = Shape(
+    name="smollm2", width=576, depth=30, inner=1536, heads=9, groups=3, vocabulary=49_152, rank=16,
+    targets=("q_proj", "v_proj"), clients=2, steps=1, batch=4, lengths=_LONG,
+)  # fmt: skip
+"""SmolLM2-135M with random weights; of `bfloat16` the base is stored so, as it is published."""
 SHAPES = {
-    "cpu": (EMBEDDED, LARGE),
+    "cpu": (EMBEDDED, LARGE, SMOLLM2, replace(SMOLLM2, name="smollm2-bfloat16", dtype="bfloat16")),
     "cuda": (
         EMBEDDED,
         Shape(name="0.1B", width=768, depth=12, inner=2048, heads=12, lengths=_LONG, **_PUBLISHED),
@@ -125,7 +133,7 @@ def _config(shape: Shape) -> AutoConfig:
         intermediate_size=shape.inner,
         num_hidden_layers=shape.depth,
         num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
+        num_key_value_heads=shape.groups or shape.heads,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,
