@@ -14,7 +14,7 @@ from fedloom.base.errors import ModelError
 from fedloom.contracts.language import Encoded
 from fedloom.contracts.model import _sums_of_chosen, sums_by
 from fedloom.federated.kernels import client_gradients
-from fedloom.models.attention import packed_attention, register
+from fedloom.models.attention import _Short, packed_attention, register
 from fedloom.models.lora import lora_layers
 from fedloom.models.packing import LEAST_SLACK, least_slack, pack
 from support.clients import (
@@ -393,3 +393,20 @@ def test_sums_of_chosen_values_are_those_by_scattered_additions():
     torch.testing.assert_close(chosen, ours)
     slopes = [torch.autograd.grad(one.square().sum(), values)[0] for one in (ours, chosen)]
     torch.testing.assert_close(slopes[0], slopes[1])
+
+
+@pytest.mark.parametrize("cached", [1, 3 * 13 * 13, 2**21])
+def test_short_rows_attend_as_the_fused_kernel_has_it_however_many_pass_at_a_time(monkeypatch, cached):
+    """In float64, for which the kernel of bfloat16 is as right: an independent computation of the same sums."""
+    monkeypatch.setattr("fedloom.models.attention._CACHED", cached)
+    draw = rng.generator("short rows")
+    shape, double = (2, 4, 13, 8), torch.float64
+    query, key, value, grad = (torch.randn(shape, generator=draw, dtype=double) for _ in range(4))
+    leaves = [[part.clone().requires_grad_() for part in (query, key, value)] for _ in range(2)]
+    ours = _Short.apply(*leaves[0], 0.3)
+    theirs = torch.nn.functional.scaled_dot_product_attention(*leaves[1], is_causal=True, scale=0.3)
+    torch.testing.assert_close(ours, theirs)
+    for out in (ours, theirs):
+        out.backward(grad)
+    for one, other in zip(*leaves, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
