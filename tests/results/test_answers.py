@@ -1,5 +1,6 @@
 """Answers side by side: which questions, whose models, and what has no text."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,8 @@ from fedloom.evaluation.held_out import Scored
 from fedloom.results.answers import answer_lines, side_by_side
 from fedloom.results.outcome import Outcome
 from fedloom.results.show import compare
+from support.command import fedloom
+from support.small_runs import small_table, write_records, write_run_file
 
 
 def said(index, answer, owner="", prompt="", **tags):
@@ -25,15 +28,21 @@ SHARED = run("fedavg", [said(at, f"shared {at}", client="a") for at in range(6)]
 LOCAL = run("local", [said(at, f"{owner}'s {at}", owner, client="a") for owner in "abc" for at in range(6)])
 
 
-def test_questions_are_spread_over_the_test_and_every_model_answers():
+def test_questions_are_drawn_from_the_test_and_every_model_answers():
     found = side_by_side(compare([SHARED, LOCAL]), 3)
-    assert [one["index"] for one in found] == [0, 2, 4]
-    assert found[1] == {
-        "index": 2,
-        "question": "What is 2?",
-        "reference": "right",
-        "answers": {"base": "untuned", "fedavg": "shared 2", "local": "b's 2"},
-    }
+    asked = [one["index"] for one in found]
+    assert asked == sorted(set(asked)) and len(asked) == 3
+    for one in found:
+        base, shared, local = one["answers"].items()
+        assert (base, shared) == (("base", "untuned"), ("fedavg", f"shared {one['index']}"))
+        owner = local[0].removeprefix("local (").removesuffix(")")
+        assert owner in "bc" and local[1] == f"{owner}'s {one['index']}"
+        assert (one["question"], one["reference"]) == (f"What is {one['index']}?", "right")
+
+
+def test_questions_are_not_all_of_the_source_that_comes_at_every_seventh_place():
+    many = run("fedavg", [said(at, "x") for at in range(70)])
+    assert len({one["index"] % 7 for one in side_by_side(compare([many]), 10)}) > 3
 
 
 def test_more_questions_than_there_are_give_all_and_one_run_is_enough():
@@ -62,3 +71,23 @@ def test_each_answer_is_a_line():
 def test_what_cannot_be_read_is_refused(runs, message):
     with pytest.raises(RunError, match=message):
         side_by_side(compare(runs), 2)
+
+
+def test_answers_to_a_public_test_can_be_read_and_those_of_absent_owners_are_theirs(tmp_path, monkeypatch, capsys):
+    write_records(tmp_path / "test.jsonl", clients=1, seed=9)
+    made = small_table(tmp_path, rounds=1)
+    data = made["data"] | {"test_path": str(tmp_path / "test.jsonl"), "tags": {"domain": "owner"}}
+    public = {"data": data, "partition": {"name": "by_key", "tag": "domain"}, "rounds": 1}
+    absent = {"evaluation": {"max_new_tokens": 3, "resamples": 20, "absent": ["client3"], "holdout": 0.0}, "rounds": 1}
+    for name, changes in (("public", public), ("absent", absent)):
+        file = write_run_file(tmp_path, **changes)
+        assert fedloom(monkeypatch, "run", file, "--out", tmp_path / name) == 0
+    assert "client3 take no part: the test is 9 examples of theirs, 0 more are left out" in capsys.readouterr().out
+    assert fedloom(monkeypatch, "compare", tmp_path / "absent", "--answers", 2) == 2
+    assert "texts of clients are not written down" in capsys.readouterr().err
+    assert fedloom(monkeypatch, "compare", tmp_path / "public", "--answers", 2) == 0
+    told = capsys.readouterr().out
+    assert told.count("\nquestion ") == 2 and told.count("  reference: ") == 2 and told.count("  FedAvg: ") == 2
+    assert fedloom(monkeypatch, "compare", tmp_path / "public", "--answers", 2, "--json") == 0
+    read = json.loads(capsys.readouterr().out)["answers"]
+    assert [set(one["answers"]) for one in read] == [{"base", "FedAvg"}] * 2

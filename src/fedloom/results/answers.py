@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedloom.base.errors import RunError
+from fedloom.base.rng import python_random
 from fedloom.evaluation.held_out import Scored
 from fedloom.results.show import Comparison
 
@@ -11,10 +12,11 @@ __all__ = ["answer_lines", "side_by_side"]
 
 
 def side_by_side(compared: Comparison, count: int) -> list[dict[str, Any]]:
-    """Return questions of the common test, evenly spread over it, with the reference and what each model answered.
+    """Return questions of the common test, drawn from it, with the reference and what each model answered.
 
-    Of several seeds the first one answers; of models that clients have for themselves that of the first client which
-    did not write the question. Raises RunError where there is no common test, no answers or no text of them.
+    Of several seeds the first one answers; where clients have models of their own one of them does, drawn too and
+    named, but not that of whose question it is. Raises RunError where there is no common test, no answers or no text
+    of them.
     """
     first = {label: next(iter(seeds.values())) for label, seeds in compared.groups.items()}
     told = {label: _answers(run.results["final"], run.path) for label, run in first.items()}
@@ -23,26 +25,32 @@ def side_by_side(compared: Comparison, count: int) -> list[dict[str, Any]]:
     common = sorted(set.intersection(*({*answers} for answers in told.values())))
     if not common:
         raise RunError(f"{run.path}: the runs answer no question in common; compare runs with one test set.")
-    n_chosen = min(count, len(common))
-    chosen = [common[at * len(common) // n_chosen] for at in range(n_chosen)]
+    chosen = sorted(python_random("answers side by side").sample(common, min(count, len(common))))
     return [_question({label: answers[at] for label, answers in told.items()}) for at in chosen]
 
 
-def _answers(results: Sequence[Scored], path: str) -> Mapping[int, Scored]:
-    found: dict[int, Scored] = {}
+def _answers(results: Sequence[Scored], path: str) -> Mapping[int, Sequence[Scored]]:
+    """Return by question the answers of models that are not of the question's own client."""
+    found: dict[int, list[Scored]] = {}
     for one in results:
         if one.set == "test" and one.prompt and (not one.owner or one.owner != one.tags.get("client")):
-            found.setdefault(one.index, one)
-    if any(one.prompt.startswith("sha256:") for one in found.values()):
+            found.setdefault(one.index, []).append(one)
+    if any(one.prompt.startswith("sha256:") for told in found.values() for one in told):
         raise RunError(f"{path}: holds hashes for texts; allowed are runs with evaluation.keep_text = true.")
     if not found:
-        raise RunError(f"{path}: no answers to a common test; give the data a test file and evaluation.metrics.")
+        raise RunError(
+            f"{path}: no answers to a common test; give the data a test file whose records have no tag 'client', for "
+            "texts of clients are not written down, and set evaluation.metrics."
+        )
     return found
 
 
-def _question(answers: Mapping[str, Scored]) -> dict[str, Any]:
-    one = answers["base"]
-    said = {label: found.prediction for label, found in answers.items()}
+def _question(answers: Mapping[str, Sequence[Scored]]) -> dict[str, Any]:
+    one = answers["base"][0]
+    said: dict[str, str] = {}
+    for label, told in answers.items():
+        drawn = python_random("answers side by side", label, one.index).choice(told)
+        said[f"{label} ({drawn.owner})" if drawn.owner else label] = drawn.prediction
     return {"index": one.index, "question": one.prompt, "reference": one.reference, "answers": said}
 
 
