@@ -168,7 +168,7 @@ BUDGET = {
     "judged": 1_600,
     "lm_eval": 2_000,
     "models": 3_680,
-    "results": 1_240,
+    "results": 1_330,
     "runs": 6_550,
     "tasks": 760,
     "synthesis": 2_260,

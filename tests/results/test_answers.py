@@ -40,6 +40,12 @@ def test_questions_are_drawn_from_the_test_and_every_model_answers():
         assert (one["question"], one["reference"]) == (f"What is {one['index']}?", "right")
 
 
+def test_nobody_s_model_answers_that_client_s_own_question():
+    local = run("local", [said(at, owner, owner, client="a") for owner in "abc" for at in range(40)])
+    answered = {one["answers"].get("local (a)") for one in side_by_side(compare([local]), 40)}
+    assert answered == {None}
+
+
 def test_questions_are_not_all_of_the_source_that_comes_at_every_seventh_place():
     many = run("fedavg", [said(at, "x") for at in range(70)])
     assert len({one["index"] % 7 for one in side_by_side(compare([many]), 10)}) > 3
