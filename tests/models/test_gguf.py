@@ -1,5 +1,6 @@
 """Models in GGUF: converted once, by content; what cannot be read is refused in a line and leaves nothing."""
 
+import errno
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import gguf
 import pytest
 import torch
 
-from fedloom.base.errors import ConfigError, ModelError
+from fedloom.base.errors import ConfigError, ModelError, RunError
 from fedloom.models import gguf_files
 from fedloom.models.checkpoint import Checkpoint
 from support.command import fedloom
@@ -121,3 +122,13 @@ def test_the_extra_is_asked_for(file, monkeypatch):
     monkeypatch.setattr(gguf_files, "require", missing)
     with pytest.raises(ConfigError, match=r"'tiny.gguf': needs \('gguf', 'accelerate'\)"):
         Checkpoint.find(str(file))
+
+
+def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(file, cache, monkeypatch):
+    def full(self, folder, **_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    with pytest.raises(RunError, match="the disk is full; free some space"):
+        Checkpoint.find(str(file))
+    assert not list(cache.glob("*"))
