@@ -95,13 +95,17 @@ u2s:
 	$(VENV)/bin/python tools/u2s.py
 	$(FEDLOOM) bench experiments/suites/u2s.toml --out runs/u2s
 
-# What attacks find in a model tuned without privacy, with it, and after distillation; a professional for each world, and the
-# suite. It comes last, since it ends with 1 while a claim is not decided.
+# A professional for each world; four owners and one, each step and how like its pairs are to the private ones; what attacks find
+# in a model tuned without privacy, with it, and after distillation; and the suite. It comes last, since it ends with 1 while a
+# claim is not decided.
 knowledge:
 	@VENV=$(VENV) EXTRAS=report,privacy,text tools/install.sh
 	@for seed in 0 1 2 3 4; do out=runs/professional_$$seed; [ -e $$out/report.md ] || { rm -rf $$out; \
 	$(FEDLOOM) run experiments/professional.toml data.seed=$$seed seed=$$seed --quiet --out $$out; } || exit 2; done
 	@[ -e runs/professional/report.md ] || { rm -rf runs/professional; $(FEDLOOM) run experiments/professional.toml --quiet --out runs/professional; }
+	@for owners in 4 1; do out=runs/knowledge/owners_$$owners; [ -e $$out/report.md ] || { rm -rf $$out; \
+	$(FEDLOOM) run experiments/knowledge.toml data.n_clients=$$owners --quiet --out $$out; } || exit 2; $(FEDLOOM) show $$out; \
+	$(FEDLOOM) evaluate generated $$out --metric vocabulary_divergence || exit 2; done
 	rm -rf runs/knowledge/leak_*
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' 'privacy={name="none"}' --out runs/knowledge/leak_open
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' --out runs/knowledge/leak_private
