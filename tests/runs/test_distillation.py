@@ -273,6 +273,18 @@ def test_no_prompt_holds_a_private_record(tmp_path, seeds):
     assert all(sum(row["instruction"] in text for row in SEEDS) == 3 for text in texts)
 
 
+def test_files_of_another_run_change_nothing_and_its_own_folder_is_refused(whole, tmp_path, monkeypatch):
+    """A7: they lie in the folder above and in the one that the run is started from."""
+    here = tmp_path / "here"
+    ended(run_of({"seed": 5}, questions=6), here)
+    monkeypatch.chdir(here)
+    mine = ended(run_of(), here / "mine")
+    assert adapters(mine) == adapters(whole) != adapters(here)
+    assert (logs(mine), lines(mine)) == (logs(whole), lines(whole))
+    with pytest.raises(RunError, match="is not empty|already"):
+        ended(run_of(), here)
+
+
 # -------------------------------------------------------------------------------------------------------------- stops
 
 
