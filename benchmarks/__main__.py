@@ -25,6 +25,7 @@ __all__ = ["main"]
 
 ENTRIES = {
     "federated": "a",
+    "real_model": "a",
     "flower": "a",
     "cohort": "b",
     "private": "c",

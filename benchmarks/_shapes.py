@@ -4,7 +4,7 @@ Tokens are whole words, so lengths are exact and every library that reads the fo
 """
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -97,7 +97,7 @@ SMOLLM2 = Shape(
 )  # fmt: skip
 """SmolLM2-135M with random weights; of `bfloat16` the base is stored so, as it is published."""
 SHAPES = {
-    "cpu": (EMBEDDED, LARGE, SMOLLM2, replace(SMOLLM2, name="smollm2-bfloat16", dtype="bfloat16")),
+    "cpu": (EMBEDDED, LARGE),
     "cuda": (
         EMBEDDED,
         Shape(name="0.1B", width=768, depth=12, inner=2048, heads=12, lengths=_LONG, **_PUBLISHED),

@@ -19,7 +19,7 @@ from benchmarks._ours import Rounds, table_of
 from benchmarks._shapes import SHAPES, TINY, Shape
 from benchmarks._trainers import PlainClient, PublishedRound, TrlClient
 
-__all__ = ["main"]
+__all__ = ["compare", "main"]
 
 ENGINES = ("cohort", "sequential")
 _TARGETS = {"small": 8.0, "large": 3.0, "smollm2": 3.0, "smollm2-bfloat16": 6.0}
@@ -33,11 +33,12 @@ def main(settings: Settings) -> list[Figure]:
     figures: list[Figure] = []
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
-            figures += _compare(shape, Path(folder), settings)
+            figures += compare(shape, Path(folder), settings)
     return figures
 
 
-def _compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
+def compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
+    """Return what each published side takes over each engine of ours, on one shape."""
     ours = {name: Rounds(table_of(shape, folder, settings, engine={"name": name})) for name in ENGINES}
     theirs: dict[str, PublishedRound] = {
         "trl": PublishedRound(TrlClient(shape, folder, settings)),
