@@ -281,7 +281,7 @@ def test_files_of_another_run_change_nothing_and_its_own_folder_is_refused(whole
     mine = ended(run_of(), here / "mine")
     assert adapters(mine) == adapters(whole) != adapters(here)
     assert (logs(mine), lines(mine)) == (logs(whole), lines(whole))
-    with pytest.raises(RunError, match="is not empty|already"):
+    with pytest.raises(RunError, match=r"is not empty|already"):
         ended(run_of(), here)
 
 

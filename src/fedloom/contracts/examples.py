@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from fedloom.base.errors import DataError
 
-__all__ = ["Chat", "Document", "Example", "Preference", "Role", "Turn", "chat", "tagged", "text_id"]
+__all__ = ["Chat", "Document", "Example", "Preference", "Role", "Shown", "Turn", "chat", "tagged", "text_id"]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -54,6 +54,22 @@ class Turn:
     role: Role
     text: str
 
+    @property
+    def learnt(self) -> bool:
+        """Whether it is learnt where it is an answer."""
+        return True
+
+
+class Shown(Turn):
+    """An answer that is read and not learnt, as records say of it with `weight` or `train`."""
+
+    __slots__ = ()
+
+    @property
+    def learnt(self) -> bool:
+        """False."""
+        return False
+
 
 def _lines(turns: Sequence[Turn]) -> str:
     return "\n".join(turn.text for turn in turns)
@@ -75,7 +91,7 @@ def _check_turns(turns: Sequence[Turn], last: Role) -> None:
 class Chat:
     """A conversation that ends with an answer; an instruction with its response is one of two turns.
 
-    A system turn may come first; then user and assistant alternate. All assistant turns are learnt from.
+    A system turn may come first; then user and assistant alternate. Assistant turns are learnt from, but `Shown` ones.
     """
 
     turns: tuple[Turn, ...]

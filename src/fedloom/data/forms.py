@@ -3,10 +3,10 @@
 | form | columns | example |
 |---|---|---|
 | `messages` | messages: list of {role, content} | Chat |
-| `prompt_completion` | prompt, completion | Chat |
-| `alpaca` | instruction, output, input if there is one (appended to the instruction with one space) | Chat |
+| `prompt_completion` | prompt, completion: each a text, or both lists of {role, content} | Chat |
+| `alpaca` | instruction, output, input if there is one (appended to the instruction with one space), history | Chat |
 | `instruction_response` | instruction, response, as KnowledgeSG's client files have them | Chat |
-| `conversations` | conversations: list of {from: human, gpt or system; value} (ShareGPT) | Chat |
+| `conversations` | conversations: list of {from: human or user, gpt or assistant, system; value} (ShareGPT) | Chat |
 | `preference` | prompt, chosen, rejected: each a text or a list of {role, content}; input if mapped | Preference |
 | the same | chosen, rejected: lists that begin with one prompt; its text as prompt, too, or none | Preference |
 | `text` | text | Document |
@@ -16,6 +16,9 @@
 
 The last three are never guessed: a run file must name them. A record that has chosen and rejected beside the columns
 of another form fits both: the run file must say which is meant.
+
+A column `system` opens the conversation. An answer with `weight` 0 or `train` false is read and not learnt; other keys
+and columns that change what a record means are refused where they are set.
 """
 
 import re
@@ -27,8 +30,18 @@ from typing import Any
 from fedloom.base.errors import ConfigError, DataError, UnknownNameError, suggest
 from fedloom.contracts.examples import Chat, Document, Example, Preference, Role, Turn
 from fedloom.data.records import Record
+from fedloom.data.turns import check_text, read_turns, shape
 
-__all__ = ["FORMS", "Fields", "check_columns", "check_text", "detect", "placed", "sharegpt_turns"]
+__all__ = [
+    "FORMS",
+    "Fields",
+    "check_columns",
+    "check_text",
+    "detect",
+    "placed",
+    "refuse_unread",
+    "sharegpt_turns",
+]
 
 Tags = Mapping[str, str]
 
@@ -78,76 +91,81 @@ def placed(where: str) -> Generator[None]:
         raise DataError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
-def check_text(value: Any, where: str) -> str:
-    """Return a value that is text; null, NaN, any other type and half a surrogate pair are refused."""
-    if not isinstance(value, str):
-        found = "null" if value is None else f"{value!r}" if isinstance(value, float) else type(value).__name__
-        raise DataError(f"{where}: found {found}, allowed is text.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{where}: character {error.start} is half a surrogate pair, allowed is text.") from error
-    return value
-
-
-def _turns(value: Any, where: str, *, role: str, text: str, roles: Mapping[str, Role]) -> list[Turn]:
-    """Return the turns of a list of {role: ..., text: ...} objects, the two keys named by the arguments."""
-    if not isinstance(value, list | tuple):
-        raise DataError(f"{where}: found {type(value).__name__}, allowed is a list of turns.")
-    turns: list[Turn] = []
-    for index, item in enumerate(value):
-        place = f"{where}[{index}]"
-        if not isinstance(item, dict) or role not in item or text not in item:
-            raise DataError(f"{place}: found {_shape(item)}, allowed is an object with '{role}' and '{text}'.")
-        spoken_by = check_text(item[role], f"{place}.{role}")
-        if spoken_by not in roles:
-            raise DataError(f"{place}: '{role}' is {spoken_by!r}, allowed are {', '.join(roles)}.")
-        turns.append(Turn(roles[spoken_by], check_text(item[text], f"{place}.{text}")))
-    return turns
-
-
-def _shape(item: Any) -> str:
-    return f"the keys {', '.join(map(str, item)) or 'none'}" if isinstance(item, dict) else type(item).__name__
-
-
 _OPENAI: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
-_SHAREGPT: Mapping[str, Role] = {"system": "system", "human": "user", "gpt": "assistant"}
+_SHAREGPT: Mapping[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
 
 
-def _role_content(fields: Fields, name: str) -> list[Turn]:
-    return _turns(fields.raw(name), fields.where(name), role="role", text="content", roles=_OPENAI)
+def _role_content(fields: Fields, name: str, *, answers: bool = True) -> list[Turn]:
+    return read_turns(fields.raw(name), fields.where(name), role="role", text="content", roles=_OPENAI, answers=answers)
 
 
-def _two_turns(prompt: str, answer: str, tags: Tags) -> Chat:
-    return Chat((Turn("user", prompt), Turn("assistant", answer)), tags)
+def _opened(fields: Fields, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Return the turns behind the system turn that a column has, if any; one of their own beside it is refused."""
+    if not fields.has("system") or fields.raw("system") in (None, ""):
+        return tuple(turns)
+    if turns and turns[0].role == "system":
+        raise DataError(f"{fields.where('system')}: found it beside a system turn; allowed is one of the two.")
+    return (Turn("system", fields.text("system")), *turns)
+
+
+def _two_turns(fields: Fields, prompt: str, answer: str, tags: Tags, before: Sequence[Turn] = ()) -> Chat:
+    return Chat(_opened(fields, [*before, Turn("user", prompt), Turn("assistant", answer)]), tags)
 
 
 def _alpaca(fields: Fields, tags: Tags) -> Example:
     instruction, extra = fields.text("instruction"), fields.text("input") if fields.has("input") else ""
-    return _two_turns(f"{instruction} {extra}" if extra else instruction, fields.text("output"), tags)
+    prompt = f"{instruction} {extra}" if extra else instruction
+    return _two_turns(fields, prompt, fields.text("output"), tags, _history(fields))
+
+
+def _history(fields: Fields) -> list[Turn]:
+    """Return earlier questions and answers: a list of pairs."""
+    found = fields.raw("history") if fields.has("history") else None
+    if not isinstance(found or [], list):
+        raise DataError(f"{fields.where('history')}: found {type(found).__name__}, allowed is a list of pairs of text.")
+    turns: list[Turn] = []
+    for index, pair in enumerate(found or []):
+        place = f"{fields.where('history')}[{index}]"
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(f"{place}: found {shape(pair)}, allowed is a question with its answer.")
+        turns += [Turn("user", check_text(pair[0], place)), Turn("assistant", check_text(pair[1], place))]
+    return turns
+
+
+def _completed(fields: Fields, tags: Tags) -> Example:
+    """Return a prompt with its completion: two texts, or two lists of turns, as trl has them."""
+    if not isinstance(fields.raw("prompt"), list):
+        return _two_turns(fields, fields.text("prompt"), fields.text("completion"), tags)
+    turns = [*_role_content(fields, "prompt", answers=False), *_role_content(fields, "completion")]
+    return Chat(_opened(fields, turns), tags)
 
 
 def sharegpt_turns(fields: Fields) -> list[Turn]:
     """Return the turns of a ShareGPT dialogue as they are."""
     where = fields.where("conversations")
-    return _turns(fields.raw("conversations"), where, role="from", text="value", roles=_SHAREGPT)
+    return read_turns(fields.raw("conversations"), where, role="from", text="value", roles=_SHAREGPT)
 
 
 def _conversation(fields: Fields, tags: Tags) -> Example:
     """Return the Chat of a ShareGPT dialogue; one leading answer without a question is dropped, as published."""
     turns = sharegpt_turns(fields)
-    return Chat(tuple(turns[1:] if turns and turns[0].role == "assistant" else turns), tags)
+    return Chat(_opened(fields, turns[1:] if turns and turns[0].role == "assistant" else turns), tags)
 
 
 def _preference(fields: Fields, tags: Tags) -> Example:
     given = fields.raw("prompt") if fields.has("prompt") else None
-    before = _role_content(fields, "prompt") if isinstance(given, list) else []
+    before = _role_content(fields, "prompt", answers=False) if isinstance(given, list) else []
     if not isinstance(fields.raw("chosen"), list):
-        prompt = before or [Turn("user", _prompt_text(fields))]
-        return Preference(tuple(prompt), fields.text("chosen"), fields.text("rejected"), tags)
+        prompt = _opened(fields, before or [Turn("user", _prompt_text(fields))])
+        return Preference(prompt, fields.text("chosen"), fields.text("rejected"), tags)
     chosen, rejected = (before + _role_content(fields, name) for name in ("chosen", "rejected"))
-    pair = _pair(chosen, rejected, tags)
+    pair = _pair(_opened(fields, chosen), _opened(fields, rejected), tags)
     if given is not None and not isinstance(given, list):  # a column that some records leave empty is null there
         _check_prompt(_prompt_text(fields), pair.prompt)
     return pair
@@ -201,15 +219,13 @@ def _best_thread(root: Any, record: str, tags: Tags) -> Chat:
         chain.append(min(replies, key=_rank))
         replies = _replies(chain[-1], where)
     roles: Mapping[str, Role] = {"prompter": "user", "assistant": "assistant"}
-    turns = _turns(chain, where, role="role", text="text", roles=roles)
+    turns = read_turns(chain, where, role="role", text="text", roles=roles)
     return Chat(tuple(turns[:-1] if turns[-1].role == "user" else turns), tags)
 
 
 def _replies(message: Any, where: str) -> list[Any]:
     if not isinstance(message, dict) or not isinstance(message.get("replies"), list):
-        raise DataError(
-            f"{where}: found {_shape(message)}, allowed is a message with role, text and a list of replies."
-        )
+        raise DataError(f"{where}: found {shape(message)}, allowed is a message with role, text and a list of replies.")
     return message["replies"]
 
 
@@ -235,18 +251,20 @@ class Form:
 
 
 FORMS: Mapping[str, Form] = {
-    "messages": Form(("messages",), lambda fields, tags: Chat(tuple(_role_content(fields, "messages")), tags)),
-    "prompt_completion": Form(
-        ("prompt", "completion"),
-        lambda fields, tags: _two_turns(fields.text("prompt"), fields.text("completion"), tags),
+    "messages": Form(
+        ("messages",), lambda fields, tags: Chat(_opened(fields, _role_content(fields, "messages")), tags), ("system",)
     ),
-    "alpaca": Form(("instruction", "output"), _alpaca, reads=("input",)),
+    "prompt_completion": Form(("prompt", "completion"), _completed, ("system",)),
+    "alpaca": Form(("instruction", "output"), _alpaca, ("input", "system", "history")),
     "instruction_response": Form(
         ("instruction", "response"),
-        lambda fields, tags: _two_turns(fields.text("instruction"), fields.text("response"), tags),
+        lambda fields, tags: _two_turns(fields, fields.text("instruction"), fields.text("response"), tags),
+        ("system",),
     ),
-    "conversations": Form(("conversations",), _conversation),
-    "preference": Form(("prompt", "chosen", "rejected"), _preference, ("input",), lists=("chosen", "rejected")),
+    "conversations": Form(("conversations",), _conversation, ("system",)),
+    "preference": Form(
+        ("prompt", "chosen", "rejected"), _preference, ("input", "system"), lists=("chosen", "rejected")
+    ),
     "text": Form(("text",), lambda fields, tags: Document(fields.text("text"), tags)),
     "transcript": Form(("chosen", "rejected"), _transcript, guessed=False),
     "tree": Form(
@@ -287,3 +305,23 @@ def detect(fields: Fields) -> str:
         f"{fields.record.where}: {found} fit no form; allowed: {needs}; preference needs no prompt where chosen and "
         f"rejected are lists of turns; rename them with `columns`, or set `form` to one never guessed: {named}."
     )
+
+
+_MEANINGS: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("label", "train", "is_rejected", "is_chosen"), lambda value: isinstance(value, bool)),
+    "weight": lambda value: isinstance(value, int | float) and value != 1,
+    **dict.fromkeys(("system", "history", "tools", "functions", "images", "image", "audio", "videos"), bool),
+}
+"""Columns that change what a record means, and whether a value of theirs does."""
+
+
+def refuse_unread(fields: Fields, form: Form, known: Sequence[str]) -> None:
+    """Refuse a column that changes what the record means and that neither the form reads nor the run file names."""
+    read = {fields.columns.get(name, name) for name in form.needs + form.reads} | set(known)
+    for name, changes in _MEANINGS.items():
+        if name not in read and changes(fields.record.values.get(name)):
+            raise DataError(
+                f"{fields.record.where}, column '{name}': found {fields.record.values[name]!r:.60}, which changes what "
+                "the record means and is not read; leave such records out by `where`, make it a tag, or say that it is "
+                f"ignored: ignored = ['{name}']."
+            )

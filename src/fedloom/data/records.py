@@ -20,6 +20,7 @@ __all__ = ["Record", "find_files", "parse_json", "read_records", "read_text", "r
 
 _FORMATS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
+_LONGEST_FIELD = 2**31 - 1
 _ROWS = 1024  # rows of a Parquet file held at once
 
 
@@ -176,6 +177,7 @@ def _record(where: str, values: Any) -> Record:
 
 
 def _read_csv(path: Path, name: str) -> Iterator[Record]:
+    csv.field_size_limit(_LONGEST_FIELD)  # of the library's own 131,072 characters a user's file is not to blame
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     header: list[str] = []
     try:

@@ -14,8 +14,8 @@ import numpy as np
 from fedloom.base.errors import DataError
 from fedloom.base.files import json_sha256
 from fedloom.contracts.synthesis import PoolRow
-from fedloom.data.forms import check_text
 from fedloom.data.records import Record, find_files, read_records
+from fedloom.data.turns import check_text
 from fedloom.synthesis.vectors import tfidf_cosines
 from fedloom.text.words import words
 from fedloom.world import World

@@ -19,7 +19,7 @@ from fedloom.base.errors import DataError, ModelError
 from fedloom.base.mean import LossSum, Mean
 from fedloom.base.plugin import AtLeast, default, plugin
 from fedloom.base.tree import Tree
-from fedloom.contracts.examples import Chat, Document, Example
+from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.federated import Prediction, Task, Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch, Piece, Tokenizer
 from fedloom.models.packing import alike, least_slack, pack
@@ -50,6 +50,7 @@ class Sft(Task):
             case Chat(turns=turns):
                 texts, begin = self.template.texts(turns, model.tokenizer), self.template.begins
                 if self.learn == "all":
+                    _refuse_left_out(turns)
                     texts = [[replace(piece, supervised=True) for piece in pieces] for pieces in texts]
                 blank = any(turn.role == "assistant" and not turn.text.strip() for turn in turns)
             case Document(text=text):
@@ -114,6 +115,14 @@ class Sft(Task):
         """Return the model's greedy answer to the last question of each example; a Document is refused."""
         answering = Answering(self.template, self.max_length, self.batch)
         return answering.answers(model, params, parts, max_new_tokens=max_new_tokens)
+
+
+def _refuse_left_out(turns: Sequence[Turn]) -> None:
+    if not all(turn.learnt for turn in turns):
+        raise DataError(
+            "task.learn: found 'all' with an answer that its record leaves out of what is learnt (weight = 0, train = "
+            "false); allowed is 'answers'."
+        )
 
 
 def _end_of_text(tokenizer: Tokenizer) -> str:

@@ -17,8 +17,8 @@ from fedloom.base.rng import python_random
 from fedloom.data.build.recipes import RECIPES, DatasetName, Recipe
 from fedloom.data.build.splitting import Entry, Splits, split_users
 from fedloom.data.build.upstream import Upstream
-from fedloom.data.forms import check_text
 from fedloom.data.records import Record, parse_json, read_text
+from fedloom.data.turns import check_text
 
 __all__ = ["build", "verify"]
 

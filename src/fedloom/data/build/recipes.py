@@ -12,8 +12,8 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from fedloom.base.errors import DataError
-from fedloom.data.forms import check_text
 from fedloom.data.records import Record
+from fedloom.data.turns import check_text
 
 __all__ = ["RECIPES", "DatasetName", "Origin", "Recipe", "RowFilter"]
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from fedloom.base.errors import DataError, MissingFileError
 from fedloom.contracts.examples import Chat, Example, Preference, Turn, chat, tagged
-from fedloom.data.forms import Fields, check_text, placed, sharegpt_turns
+from fedloom.data.forms import Fields, placed, sharegpt_turns
 from fedloom.data.records import Record, parse_json, read_text
+from fedloom.data.turns import check_text
 
 __all__ = ["LOCAL", "TEST", "TRAINING", "Layout", "examples_of", "groups_of", "languages_of", "layout_of"]
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
-from fedloom.data.forms import FORMS, Fields, Form, check_columns, check_text, detect, placed
+from fedloom.data.forms import FORMS, Fields, Form, check_columns, detect, placed, refuse_unread
 from fedloom.data.records import Record
+from fedloom.data.turns import check_text
 
 __all__ = ["FormName", "Malformed", "OfRecords"]
 
@@ -36,6 +37,8 @@ class OfRecords(Source):
     where: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What a record must have to be read, looked at in this order: column -> text, whole number, true or false. Dots
     lead into tables and lists: {turn = 1, "openai_moderation.1.flagged" = false}."""
+    ignored: tuple[str, ...] = ()
+    """Columns that are left out though they may change what a record means, such as label, weight, tools or images."""
     unique: str = ""
     """A column of whose equal values only the first record is kept; "" keeps all."""
     malformed: Malformed = "refuse"
@@ -64,7 +67,8 @@ class OfRecords(Source):
 
     def examples(self, records: Sequence[Record], constant: Mapping[str, str] | None = None) -> list[Example]:
         """Return the examples of records, in their order; `constant` tags are set on all of them."""
-        form = FORMS[detect(Fields(records[0], self.columns)) if self.form == "auto" else self.form]
+        first = self._seen(records[0])
+        form = FORMS[detect(Fields(first, self.columns)) if self.form == "auto" else self.form]
         kept: list[Example] = []
         dropped: list[str] = []
         for record in self._first_of_each(self._met(records)):
@@ -78,8 +82,18 @@ class OfRecords(Source):
 
     def _example(self, form: Form, record: Record, constant: Mapping[str, str]) -> Example:
         tags = {**constant, **{tag: _tag(record, column) for tag, column in self.tags.items()}}
+        fields = Fields(self._seen(record), self.columns)
+        refuse_unread(
+            fields, form, [*self.tags.values(), *(path.partition(".")[0] for path in self.where), self.unique]
+        )
         with placed(record.where):
-            return form.build(Fields(record, self.columns), tags)
+            return form.build(fields, tags)
+
+    def _seen(self, record: Record) -> Record:
+        """Return the record without the columns that are ignored."""
+        if not self.ignored:
+            return record
+        return Record(record.where, {name: one for name, one in record.values.items() if name not in self.ignored})
 
     def _met(self, records: Sequence[Record]) -> Sequence[Record]:
         """Return the records that have what `where` asks for."""

@@ -42,7 +42,7 @@ class Format:
                 raise ConfigError(f"{name}: found {text!r}, allowed is a text that contains '{_TEXT}' once.")
 
     def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
-        """Return the conversation in pieces; the answers with their ends are the supervised ones."""
+        """Return the conversation in pieces; the answers that are learnt, with their ends, are supervised."""
         return list(self._pieces(turns, self._end_token(tokenizer)))
 
     def _pieces(self, turns: Sequence[Turn], end: str) -> Iterator[Piece]:
@@ -52,7 +52,7 @@ class Format:
         prompt_end = before.rstrip(" ")
         for index, turn in enumerate(turns[has_system:]):
             if turn.role == "assistant":
-                yield Piece(f"{before[len(prompt_end) :]}{turn.text}{after}{end}", supervised=True)
+                yield Piece(f"{before[len(prompt_end) :]}{turn.text}{after}{end}", supervised=turn.learnt)
             else:
                 gap = self.separator if index else ""
                 yield Piece(f"{gap}{_fill(self.user, turn.text)}{prompt_end}", supervised=False)

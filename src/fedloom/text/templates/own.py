@@ -54,33 +54,34 @@ class Own(Template):
         """Return the whole conversation as one text; where it would be rewritten on the way, a text for each answer."""
         parts = _parts(turns, tokenizer)
         whole = _joined(parts)
-        return [whole] if whole else [pieces for part in parts if part[1] and (pieces := _joined([part]))]
+        chosen = [part for part in parts if part[2]] or parts[-1:]
+        return [whole] if whole else [pieces for part in chosen if (pieces := _joined([part]))]
 
 
-def _parts(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """Return the prompt for each answer and the answer with its end; of an open question the prompt alone."""
+def _parts(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[tuple[str, str, bool]]:
+    """Return the prompt for each answer, the answer with its end and whether it is learnt; of a question the prompt."""
     if tokenizer.chat_template is None:
         raise ModelError(f"template 'own': the tokenizer has no chat template; {_PRESETS}.")
-    parts: list[tuple[str, str]] = []
+    parts: list[tuple[str, str, bool]] = []
     for index, turn in enumerate(turns):
         if turn.role == "assistant":
             prompt = _render(tokenizer, turns[:index], for_answer=True)
             text = _render(tokenizer, turns[: index + 1], for_answer=False)
-            parts.append((prompt, _with_end(_rest(prompt, text), turn.text, tokenizer)))
+            parts.append((prompt, _with_end(_rest(prompt, text), turn.text, tokenizer), turn.learnt))
     if turns[-1].role != "assistant":
-        parts.append((_render(tokenizer, turns, for_answer=True), ""))
+        parts.append((_render(tokenizer, turns, for_answer=True), "", False))
     return parts
 
 
-def _joined(parts: Sequence[tuple[str, str]]) -> list[Piece] | None:
+def _joined(parts: Sequence[tuple[str, str, bool]]) -> list[Piece] | None:
     """Return one text with all answers; None where a later prompt does not begin with what stood before it."""
     pieces: list[Piece] = []
     done = ""
-    for prompt, answer in parts:
+    for prompt, answer, learnt in parts:
         if not prompt.startswith(done):
             return None
         pieces.append(Piece(prompt[len(done) :], supervised=False))
-        pieces += [Piece(answer, supervised=True)] if answer else []
+        pieces += [Piece(answer, supervised=learnt)] if answer else []
         done = prompt + answer
     return pieces
 
