@@ -8,7 +8,7 @@ fair to those who would turn it off.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,16 +37,16 @@ def main(settings: Settings) -> list[Figure]:
     return figures
 
 
-def compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
-    """Return what each published side takes over each engine of ours, on one shape."""
-    ours = {name: Rounds(table_of(shape, folder, settings, engine={"name": name})) for name in ENGINES}
+def compare(shape: Shape, folder: Path, settings: Settings, *, engines: Sequence[str] = ENGINES) -> list[Figure]:
+    """Return what each published side takes over engines of ours, on one shape."""
+    ours = {name: Rounds(table_of(shape, folder, settings, engine={"name": name})) for name in engines}
     theirs: dict[str, PublishedRound] = {
         "trl": PublishedRound(TrlClient(shape, folder, settings)),
         "trl, no checkpointing": PublishedRound(TrlClient(shape, folder, settings, checkpointing=False)),
-        "transformers.Trainer, no checkpointing": PublishedRound(
-            PlainClient(shape, folder, settings, checkpointing=False)
-        ),
     }
+    if len(engines) > 1:
+        client = PlainClient(shape, folder, settings, checkpointing=False)
+        theirs["transformers.Trainer, no checkpointing"] = PublishedRound(client)
     if ours["cohort"].dtype == torch.bfloat16:  # fedloom takes it by itself where it pays; the published loop does not
         client = TrlClient(shape, folder, settings, checkpointing=False, dtype=torch.bfloat16)
         theirs["trl, bfloat16, no checkpointing"] = PublishedRound(client)
@@ -65,7 +65,7 @@ def compare(shape: Shape, folder: Path, settings: Settings) -> list[Figure]:
         "our base weights": str(ours["cohort"].dtype).removeprefix("torch."),
     }
     figures = []
-    for engine in ENGINES:
+    for engine in engines:
         for name, side in theirs.items():
             more = {"padding": f"{ours[engine].padding:.1%}"} | _theirs(side)
             figures.append(_figure(shape, engine, name, seconds, settings, work | more))
