@@ -32,16 +32,7 @@ from fedloom.contracts.examples import Chat, Document, Example, Preference, Role
 from fedloom.data.records import Record
 from fedloom.data.turns import check_text, read_turns, shape
 
-__all__ = [
-    "FORMS",
-    "Fields",
-    "check_columns",
-    "check_text",
-    "detect",
-    "placed",
-    "refuse_unread",
-    "sharegpt_turns",
-]
+__all__ = ["FORMS", "Fields", "check_columns", "detect", "placed", "refuse_unread", "sharegpt_turns"]
 
 Tags = Mapping[str, str]
 
