@@ -3,8 +3,9 @@
     python -m benchmarks.robust [--quick]
 
 The N float32 rows of a round lie in one matrix, as the server gathers them; memcpy copies it to memory that was in use
-before. Flower's functions are given the same rows as arrays, where `flwr` is installed (`make bench`). One thread, on
-the CPU, where rows arrive, whatever the device. Memory is the peak of a fresh process over what the matrix takes.
+before. Rows are checked for NaN, which is in the figures. Flower's functions are given the same rows as arrays, where
+`flwr` is installed (`make bench`). One thread, on the CPU, where rows arrive, whatever the device. Memory is the peak
+of a fresh process over what the matrix takes.
 """
 
 import math
@@ -89,7 +90,6 @@ def _beside_memcpy(n_rows: int, size: int, settings: Settings) -> list[Figure]:
             other=seconds["memcpy"],
             target=None if settings.quick or name not in SLOWER else Target(">=", 1 / SLOWER[name]),
             work={"bytes read": n_bytes},
-            note="rows are checked for NaN, which is in the figure",
         )
         for name in names
     ]
