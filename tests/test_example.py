@@ -11,6 +11,7 @@ from fedloom import api
 from fedloom.base import config
 from fedloom.data.records import read_records
 from fedloom.runs.tuning import read_run
+from support.models import model_folder
 from support.paths import ROOT
 
 
@@ -81,8 +82,10 @@ def miniature(file, folder):
         teacher = 'teacher = { name = "canned", patterns = { "." = "in northgate" } }'
         sizes = "questions = 6, keep = 3, max_question_tokens = 12"
         words.append(f'refine = [{{ name = "knowledge", {sizes}, {teacher}, local = {{ steps = 1, batch = 2 }} }}]')
+    if file.parent.name == "real":  # a model that is fetched; `make real-test` has it
+        words += [f"model.path={model_folder(folder / 'model')}", "task.template=vicuna"]
     if "clients" in table:
-        words.append("clients=3")
+        words += ["clients=3", *(["clients_per_round=2"] if per_round else [])]
     if "path" in data:
         return [*words, f"data.path={shortened(ROOT / data['path'], folder)}"]
     if data.get("name") == "danger":  # aligned by a run before this one
