@@ -161,7 +161,7 @@ BUDGET = {
     "cli": 1_360,
     "completers": 1_210,
     "contracts": 2_680,
-    "data": 3_010,
+    "data": 3_110,
     "diversity": 1_100,
     "evaluation": 2_480,
     "federated": 5_200,
