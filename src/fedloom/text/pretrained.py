@@ -7,6 +7,7 @@ a "y"; `tests/test_architecture.py` sees to it that no other place loads anythin
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ __all__ = ["load", "one_line", "quiet"]
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keep back what transformers logs, warns of and draws as progress bars."""
+    """Keep back what transformers and its hub log, warn of and draw as progress bars."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub = getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(CRITICAL)  # what it has to say is in its errors
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -26,6 +30,7 @@ def quiet() -> Generator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        hub.setLevel(level)
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
