@@ -8,7 +8,7 @@ fair to those who would turn it off.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,14 +37,15 @@ def main(settings: Settings) -> list[Figure]:
     return figures
 
 
-def compare(shape: Shape, folder: Path, settings: Settings, *, engines: Sequence[str] = ENGINES) -> list[Figure]:
-    """Return what each published side takes over engines of ours, on one shape."""
+def compare(shape: Shape, folder: Path, settings: Settings, *, lean: bool = False) -> list[Figure]:
+    """Return what each published side takes over each engine of ours; `lean`, trl alone over the usual one."""
+    engines = ENGINES[:1] if lean else ENGINES
     ours = {name: Rounds(table_of(shape, folder, settings, engine={"name": name})) for name in engines}
     theirs: dict[str, PublishedRound] = {
         "trl": PublishedRound(TrlClient(shape, folder, settings)),
         "trl, no checkpointing": PublishedRound(TrlClient(shape, folder, settings, checkpointing=False)),
     }
-    if len(engines) > 1:
+    if not lean:
         client = PlainClient(shape, folder, settings, checkpointing=False)
         theirs["transformers.Trainer, no checkpointing"] = PublishedRound(client)
     if ours["cohort"].dtype == torch.bfloat16:  # fedloom takes it by itself where it pays; the published loop does not

@@ -22,7 +22,7 @@ def main(settings: Settings) -> list[Figure]:
     figures: list[Figure] = []
     for one in (shape, replace(shape, name=f"{shape.name}-bfloat16", dtype="bfloat16")):
         with tempfile.TemporaryDirectory() as folder:
-            figures += compare(one, Path(folder), settings, engines=("cohort",))
+            figures += compare(one, Path(folder), settings, lean=True)
     return figures
 
 

@@ -22,7 +22,7 @@ and columns that change what a record means are refused where they are set.
 """
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from fedloom.contracts.examples import Chat, Document, Example, Preference, Role
 from fedloom.data.records import Record
 from fedloom.data.turns import check_text, read_turns, shape
 
-__all__ = ["FORMS", "Fields", "check_columns", "detect", "placed", "refuse_unread", "sharegpt_turns"]
+__all__ = ["FORMS", "Fields", "check_columns", "detect", "placed", "refuse_unread", "sharegpt_turns", "unread"]
 
 Tags = Mapping[str, str]
 
@@ -306,13 +306,18 @@ _MEANINGS: Mapping[str, Callable[[Any], bool]] = {
 """Columns that change what a record means, and whether a value of theirs does."""
 
 
-def refuse_unread(fields: Fields, form: Form, known: Sequence[str]) -> None:
-    """Refuse a column that changes what the record means and that neither the form reads nor the run file names."""
-    read = {fields.columns.get(name, name) for name in form.needs + form.reads} | set(known)
-    for name, changes in _MEANINGS.items():
-        if name not in read and changes(fields.record.values.get(name)):
+def unread(form: Form, columns: Mapping[str, str], known: Collection[str]) -> list[str]:
+    """Return the columns that change what a record means and that neither the form reads nor the run file names."""
+    read = {columns.get(name, name) for name in form.needs + form.reads}
+    return [name for name in _MEANINGS if name not in read and name not in known]
+
+
+def refuse_unread(record: Record, names: Sequence[str]) -> None:
+    """Refuse a record whose value in one of those columns changes what it means."""
+    for name in names:
+        if _MEANINGS[name](record.values.get(name)):
             raise DataError(
-                f"{fields.record.where}, column '{name}': found {fields.record.values[name]!r:.60}, which changes what "
+                f"{record.where}, column '{name}': found {record.values[name]!r:.60}, which changes what "
                 "the record means and is not read; leave such records out by `where`, make it a tag, or say that it is "
                 f"ignored: ignored = ['{name}']."
             )

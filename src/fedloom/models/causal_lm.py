@@ -41,8 +41,8 @@ __all__ = ["CausalLM"]
 
 _NO_NUMBERS = ("path", "adapter", "gradient_checkpointing")
 """Settings of which what is computed does not depend, or not by their text."""
-_QUANTISED = {"none": 2, "8bit": 1, "4bit": 0.5}
-"""Bytes of a weight that is not float32."""
+_QUANTISED = {"8bit": 1, "4bit": 0.5}
+"""Bytes of a quantised weight."""
 
 
 @plugin("causal_lm")
@@ -115,7 +115,7 @@ class CausalLM(ModelFamily):
         quantisation = self._quantisation(device)
         source = Checkpoint.find(self.path)
         dtype = self._dtype(source, device)
-        _refuse_little_memory(source, 4 if dtype == "float32" else _QUANTISED[self.quantise], device)
+        _refuse_little_memory(source, _QUANTISED.get(self.quantise, 4 if dtype == "float32" else 2), device)
         tokenizer = source.tokenizer()
         module, exact = self._plain(source, dtype, device) or self._compared(source, dtype, device, quantisation)
         _check_vocabulary(source, module, tokenizer)

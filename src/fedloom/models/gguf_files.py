@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from fedloom.base.errors import ModelError
 from fedloom.base.extras import library, require
-from fedloom.base.files import atomic_folder, file_sha256, held
+from fedloom.base.files import atomic_folder, disk_errors, file_sha256
 from fedloom.base.machine import free_bytes
 from fedloom.text.pretrained import load, one_line, quiet
 
@@ -43,8 +44,9 @@ def _converted(file: Path, size: int, changed_ns: int, cache: Path) -> Path:
     folder = cache / "gguf" / file_sha256(file)[:32]
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with held(cache / "gguf.lock", f"{file}: another process is converting a model; try again when it is done."):
+    with disk_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "gguf.lock"):  # the runs of a suite ask for it at once: all but one wait
         if not folder.is_dir():
             with atomic_folder(folder) as new:
                 convert(file, new)

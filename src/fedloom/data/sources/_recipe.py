@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
-from fedloom.data.forms import FORMS, Fields, Form, check_columns, detect, placed, refuse_unread
+from fedloom.data.forms import FORMS, Fields, Form, check_columns, detect, placed, refuse_unread, unread
 from fedloom.data.records import Record
 from fedloom.data.turns import check_text
 
@@ -69,11 +69,14 @@ class OfRecords(Source):
         """Return the examples of records, in their order; `constant` tags are set on all of them."""
         first = self._seen(records[0])
         form = FORMS[detect(Fields(first, self.columns)) if self.form == "auto" else self.form]
+        asked = [path.partition(".")[0] for path in self.where]
+        names = unread(form, self.columns, [*self.tags.values(), *asked, self.unique])
         kept: list[Example] = []
         dropped: list[str] = []
         for record in self._first_of_each(self._met(records)):
             try:
-                kept.append(self._example(form, record, constant or {}))
+                refuse_unread(seen := self._seen(record), names)
+                kept.append(self._example(form, seen, constant or {}))
             except DataError as error:
                 if self.malformed == "refuse":
                     raise
@@ -82,12 +85,8 @@ class OfRecords(Source):
 
     def _example(self, form: Form, record: Record, constant: Mapping[str, str]) -> Example:
         tags = {**constant, **{tag: _tag(record, column) for tag, column in self.tags.items()}}
-        fields = Fields(self._seen(record), self.columns)
-        refuse_unread(
-            fields, form, [*self.tags.values(), *(path.partition(".")[0] for path in self.where), self.unique]
-        )
         with placed(record.where):
-            return form.build(fields, tags)
+            return form.build(Fields(record, self.columns), tags)
 
     def _seen(self, record: Record) -> Record:
         """Return the record without the columns that are ignored."""

@@ -11,7 +11,7 @@ No begin token is put before the text: servers send what the template renders an
 
 import datetime
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from jinja2 import TemplateError
 
@@ -54,26 +54,34 @@ class Own(Template):
         """Return the whole conversation as one text; where it would be rewritten on the way, a text for each answer."""
         parts = _parts(turns, tokenizer)
         whole = _joined(parts)
-        chosen = [part for part in parts if part[2]] or parts[-1:]
+        chosen = [part for part in parts if part.learnt] or parts[-1:]
         return [whole] if whole else [pieces for part in chosen if (pieces := _joined([part]))]
 
 
-def _parts(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[tuple[str, str, bool]]:
-    """Return the prompt for each answer, the answer with its end and whether it is learnt; of a question the prompt."""
+class _Part(NamedTuple):
+    """An answer with its end, and the prompt before it; of an open question the prompt alone."""
+
+    prompt: str
+    answer: str = ""
+    learnt: bool = False
+
+
+def _parts(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[_Part]:
+    """Return the part of each answer, and of an open question behind them."""
     if tokenizer.chat_template is None:
         raise ModelError(f"template 'own': the tokenizer has no chat template; {_PRESETS}.")
-    parts: list[tuple[str, str, bool]] = []
+    parts: list[_Part] = []
     for index, turn in enumerate(turns):
         if turn.role == "assistant":
             prompt = _render(tokenizer, turns[:index], for_answer=True)
             text = _render(tokenizer, turns[: index + 1], for_answer=False)
-            parts.append((prompt, _with_end(_rest(prompt, text), turn.text, tokenizer), turn.learnt))
+            parts.append(_Part(prompt, _with_end(_rest(prompt, text), turn.text, tokenizer), turn.learnt))
     if turns[-1].role != "assistant":
-        parts.append((_render(tokenizer, turns, for_answer=True), "", False))
+        parts.append(_Part(_render(tokenizer, turns, for_answer=True)))
     return parts
 
 
-def _joined(parts: Sequence[tuple[str, str, bool]]) -> list[Piece] | None:
+def _joined(parts: Sequence[_Part]) -> list[Piece] | None:
     """Return one text with all answers; None where a later prompt does not begin with what stood before it."""
     pieces: list[Piece] = []
     done = ""
