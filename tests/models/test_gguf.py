@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import gguf
 import pytest
@@ -13,6 +15,7 @@ from fedloom.models import gguf_files
 from fedloom.models.checkpoint import Checkpoint
 from support.command import fedloom
 from support.gguf_model import TEMPLATE, gguf_file
+from support.models import model_folder
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +135,29 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(file, cache, monkeypat
     with pytest.raises(RunError, match="the disk is full; free some space"):
         Checkpoint.find(str(file))
     assert not list(cache.glob("*"))
+
+
+def test_who_comes_second_waits_for_the_first_and_converts_nothing(file, cache, monkeypatch):
+    """As the runs of a suite do, each in a process of its own."""
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def slowly(_, folder):
+        begun.set()
+        assert go_on.wait(60)
+        made.append(model_folder(folder))
+
+    monkeypatch.setattr(gguf_files, "convert", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(gguf_files.converted, file)
+        assert begun.wait(60)
+        second = pool.submit(gguf_files.converted, file)
+        go_on.set()
+        assert first.result(60) == second.result(60) == next(cache.iterdir())
+    assert len(made) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told_in_a_line(file, tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setenv("FEDLOOM_CACHE", str(tmp_path / "taken" / "cache"))
+    with pytest.raises(RunError, match=r"taken/cache: cannot be written \(Not a directory\)"):
+        Checkpoint.find(str(file))
