@@ -71,27 +71,45 @@ def test_sources_of_the_textbook_own_and_ask_nothing(tmp_path):
         tool("medquad").main([*words[:-1], "S9"])
 
 
-def test_nobody_trains_on_a_disease_of_the_test(tmp_path):
-    rows = [*some_rows(), dict(some_rows()[5], source="S9", question="Copied?")]
+def asked_rows(text):
+    """Rows of ten diseases of one source each, two rows a disease, and of a disease that two sources write about."""
+    own = [(f"d{at // 2}", f"S{at // 2 % 3}", text(at)) for at in range(20)]
+    shared = [("both", "S0", "shared words one"), ("both", "S1", "shared words two")]
+    return [
+        {"focus": focus, "source": source, "question": f"Q {words}", "answer": f"A {words}"}
+        for focus, source, words in own + shared
+    ]
+
+
+def written(rows, tmp_path, count):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert tool("medquad").main([str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--test", "3"]) == 0
-    train, test = (
+    words = [str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--test", str(count)]
+    assert tool("medquad").main(words) == 0
+    return tuple(
         [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
         for name in ("train", "test")
     )
-    assert {row["focus"] for row in test}.isdisjoint(row["focus"] for row in train)
-    assert len({row["focus"] for row in test}) == len(test)
-    owners = {}
-    for row in rows:
-        owners.setdefault(row["focus"], set()).add(row["source"])
-    assert all(len(owners[row["focus"]]) == 1 for row in test)
+
+
+def test_nobody_trains_on_a_disease_of_the_test_and_none_is_asked_that_two_sources_know(tmp_path):
+    train, test = written(asked_rows(lambda at: f"{at}a {at}b {at}c"), tmp_path, 2)
+    asked = [row["focus"] for row in test]
+    assert len(asked) == len(set(asked)) == 6 and "both" not in asked
+    assert {row["focus"] for row in train}.isdisjoint(asked)
+    assert len(train) == 22 - 2 * 6
+
+
+def test_nobody_trains_on_a_copy_under_another_disease(tmp_path):
+    """All ten diseases say the same; the one that two sources write about does not."""
+    train, test = written(asked_rows(lambda at: "the very same words of it"), tmp_path, 2)
+    assert len(test) == 6 and {row["focus"] for row in train} == {"both"}
 
 
 def test_of_each_source_as_many_are_asked_as_it_has():
     rows = [
-        {"focus": f"d{at}", "source": source, "question": "?", "answer": "!"}
-        for source in "ab"
-        for at in range(9 * (source == "b"), 9 * (source == "b") + (9 if source == "a" else 2))
+        {"focus": f"d{at}", "source": source, "question": f"q{at}", "answer": f"a{at}"}
+        for source, ats in (("a", range(9)), ("b", range(9, 11)))
+        for at in ats
     ]
     found = tool("medquad").tested(rows, 4, 0)
     assert [row["source"] for row in found["test"]] == ["a", "b", "a", "b", "a", "a"]

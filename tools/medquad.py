@@ -12,7 +12,7 @@ one another: rows of the pool that are like a question are left out.
     python tools/medquad.py FILE --out runs/medquad_test --test 10
 
 writes train.jsonl and test.jsonl alone, in the file's own columns: so many questions of each source, about diseases of
-its own, and all rows of other diseases.
+its own, and all rows of other diseases that are near none of these with its answer.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tested(rows: Sequence[Row], count: int, seed: int) -> dict[str, list[Row]]:
     """Return rows to train on and to ask about: of each source so many, of diseases of its own, drawn by the seed.
 
-    The first row of a disease is asked about, its other rows are left out.
+    The first row of a disease is asked about, its other rows are left out, and so is every row like one that is asked.
     """
     owners: dict[str, set[str]] = {}
     for row in rows:
@@ -115,8 +115,11 @@ def tested(rows: Sequence[Row], count: int, seed: int) -> dict[str, list[Row]]:
         if len(mine) < count and len(owners[disease]) == 1 and disease not in diseases:
             diseases.add(disease)
             mine.append(row)
-    train = [row for row in rows if row["focus"].casefold() not in diseases]
     in_turn = [row for turn in zip_longest(*(asked[source] for source in sorted(asked))) for row in turn if row]
+    others = [row for row in rows if row["focus"].casefold() not in diseases]
+    asked_texts, texts = ([f"{row['question']}\n{row['answer']}" for row in part] for part in (in_turn, others))
+    nearest = tfidf_cosines(asked_texts, texts).max(0, initial=0.0)
+    train = [row for row, cosine in zip(others, nearest, strict=True) if cosine <= NEAR]
     return {"train": train, "test": in_turn}
 
 

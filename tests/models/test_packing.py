@@ -14,9 +14,10 @@ from fedloom.base.errors import ModelError
 from fedloom.contracts.language import Encoded
 from fedloom.contracts.model import _sums_of_chosen, sums_by
 from fedloom.federated.kernels import client_gradients
+from fedloom.models import packing
 from fedloom.models.attention import _Short, packed_attention, register
 from fedloom.models.lora import lora_layers
-from fedloom.models.packing import LEAST_SLACK, least_slack, pack
+from fedloom.models.packing import LEAST_SLACK, pack
 from support.clients import (
     CPU,
     TASK,
@@ -31,7 +32,8 @@ from support.clients import (
 )
 from support.models import ARCHITECTURES, VOCABULARY
 
-# Lengths of the examples of each client. Groups of like length form from eight examples on.
+SPARED = packing._SPARED
+# Lengths of the examples of each client; see `few_are_a_group`.
 CASES = {
     "one example": [[7]],
     "ties": [[6, 6, 6, 6]],
@@ -43,6 +45,21 @@ CASES = {
     "clients of unequal parts": [[4, 17], [3], [9, 9, 2, 1]],
     "clients with groups": [[20, 6] * 6, [5], [24, 4, 4] * 3],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_are_a_group():
+    """Of models as small as these no group would be worth a call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_SPARED", {"cpu": 100 * packing._WIDTH})
+        yield
+
+
+def padded(parts):
+    """Pack as a model does that pads however unlike its clients' parts are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "LEAST_SLACK", 10**9)
+        return pack(parts, CPU)
 
 
 def parts_of(case):
@@ -72,7 +89,7 @@ def by_hand():
     first = Encoded(torch.tensor([11, 12, 13]).int(), torch.tensor([True, False, True]))
     second = Encoded(torch.tensor([21, 22]).int(), torch.tensor([False, True]))
     third = Encoded(torch.tensor([31, 32]).int(), torch.tensor([True, True]))
-    return pack([[first, second], [third]], CPU, least_slack=10**9)
+    return padded([[first, second], [third]])
 
 
 BY_HAND = {
@@ -103,20 +120,46 @@ def test_examples_of_one_length_without_padding_are_even():
     assert pack([examples([4, 4]), examples([4, 4], "other")], CPU).even
 
 
+def entries(lengths, groups):
+    """Numbers of [T, T] that attention computes over groups that hold the lengths in their order."""
+    assert sum(n for n, _ in groups) == len(lengths)
+    at = [sum(n for n, _ in groups[:k]) for k in range(len(groups))]
+    assert all(lengths[start] == longest for start, (_, longest) in zip(at, groups, strict=True))
+    return sum(n * longest**2 for n, longest in groups)
+
+
 @pytest.mark.parametrize(
-    ("lengths", "groups"),
+    ("lengths", "least", "groups"),
     [
-        ([9] * 8 + [6] * 8, ((8, 9), (8, 6))),
-        ([9] * 8 + [7] * 8, ((16, 9),)),
-        ([9] * 8 + [6] * 7, ((15, 9),)),
-        ([9] * 7 + [6] * 9, ((8, 9), (8, 6))),
-        ([6] * 8 + [9] * 8, ((8, 9), (8, 6))),
-        ([40] * 8 + [20] * 8 + [9] * 8, ((8, 40), (8, 20), (8, 9))),
-        ([5], ((1, 5),)),
+        ([9, 9, 6, 6], 89, ((2, 9), (2, 6))),  # 2 (81 - 36) = 90 numbers are spared
+        ([9, 9, 6, 6], 90, ((4, 9),)),
+        ([40, 20, 9], 600, ((1, 40), (2, 20))),  # 319 more would be spared by a third
+        ([40, 20, 9], 300, ((1, 40), (1, 20), (1, 9))),
+        ([5], 0, ((1, 5),)),
+        ([4, 4, 4], 0, ((3, 4),)),
     ],
 )
-def test_groups_end_where_examples_are_a_third_shorter(lengths, groups):
-    assert pack([examples(lengths)], CPU).groups == groups
+def test_a_group_is_parted_where_attention_spares_more_than_a_call_costs(lengths, least, groups):
+    assert packing._groups(lengths, least) == groups
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12), least=st.integers(0, 4000))
+def test_no_further_parting_of_a_group_spares_more_than_a_call_costs(lengths, least):
+    lengths = sorted(lengths, reverse=True)
+    groups = packing._groups(lengths, least)
+    whole, start = entries(lengths, groups), 0
+    for place, (n, longest) in enumerate(groups):
+        for at in range(1, n):
+            parts = (*groups[:place], (at, longest), (n - at, lengths[start + at]), *groups[place + 1 :])
+            assert whole - entries(lengths, parts) <= least
+        start += n
+
+
+def test_a_wide_model_parts_sooner(monkeypatch):
+    monkeypatch.setattr(packing, "_SPARED", SPARED)
+    items = [examples([60, 40])]
+    assert [len(pack(items, CPU, width=width).groups) for width in (128, 2048)] == [1, 2]
 
 
 def test_the_first_token_of_an_example_is_never_asked_for():
@@ -132,7 +175,7 @@ often = settings(max_examples=40, deadline=None, derandomize=True, database=None
 @often
 @given(lengths=some_clients)
 def test_every_real_token_comes_back_from_side_by_side(lengths):
-    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, least_slack=10**9)
+    batch = padded([examples(own, k) for k, own in enumerate(lengths)])
     real_N = torch.ones(len(batch.tokens_N), dtype=torch.bool).index_fill(0, batch.padding_Q, 0)
     assert torch.equal(batch.place_M[batch.home_N[real_N]], real_N.nonzero().flatten())
 
@@ -141,7 +184,7 @@ def test_every_real_token_comes_back_from_side_by_side(lengths):
 @given(lengths=some_clients)
 def test_a_line_side_by_side_holds_one_example_and_zeros(lengths):
     items = [examples(own, k) for k, own in enumerate(lengths)]
-    batch = pack(items, CPU, least_slack=10**9)
+    batch = padded(items)
     everyone, lines, start = [item for part in items for item in part], [], 0
     for n_examples, length in batch.groups:
         lines += batch.tokens_N[batch.place_M][start : start + n_examples * length].view(n_examples, length).tolist()
@@ -153,7 +196,7 @@ def test_a_line_side_by_side_holds_one_example_and_zeros(lengths):
 @often
 @given(lengths=some_clients)
 def test_positions_start_anew_in_each_example(lengths):
-    batch = pack([examples(own, k) for k, own in enumerate(lengths)], CPU, least_slack=10**9)
+    batch = padded([examples(own, k) for k, own in enumerate(lengths)])
     longest = max(map(sum, lengths))
     expected = [[t for length in own for t in range(length)] for own in lengths]
     assert batch.positions_N.tolist() == [t for own in expected for t in [*own, *[0] * (longest - len(own))]]
@@ -163,7 +206,7 @@ def test_positions_start_anew_in_each_example(lengths):
 @given(lengths=some_clients)
 def test_a_target_is_the_token_behind_the_place_that_is_asked(lengths):
     items = [examples(own, k) for k, own in enumerate(lengths)]
-    batch = pack(items, CPU, least_slack=10**9)
+    batch = padded(items)
     assert torch.equal(batch.tokens_N[batch.asked_S + 1], batch.targets_S)
     assert batch.targets_S.tolist() == [t for part in items for item in part for t in asked(item)[1].tolist()]
 
@@ -219,9 +262,11 @@ def in_float64(model):
 def test_parts_with_and_without_padding_have_the_same_gradients(architecture, case, monkeypatch):
     model, parts, sums = tiny(architecture), parts_of(case), []
     leaves = {name: t.requires_grad_() for name, t in tree.stack(clients_params(model, len(parts))).items()}
-    for chosen in (0, 10_000):
-        monkeypatch.setattr("fedloom.tasks.sft.least_slack", lambda width, chosen=chosen: chosen)
-        assert (len(TASK.collate(parts, model).padding_Q) == 0) == (chosen == 0)
+    for chosen in (0, 10**9):
+        monkeypatch.setattr(packing, "LEAST_SLACK", chosen)
+        monkeypatch.setattr(packing, "_WIDTH", model.width)
+        padding = len(TASK.collate(parts, model).padding_Q)
+        assert (padding == 0) == (chosen == 0)
         sums.append(client_gradients(model, TASK, leaves, parts).sum_KP)
     assert distance(*sums) < 1e-5
 
@@ -342,7 +387,7 @@ def attention_inputs(batch, n_heads=4, n_groups=2, width=8):
 
 @pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
 def test_padding_gets_a_gradient_of_zero(case):
-    batch = pack(parts_of(case), CPU, least_slack=10**9)
+    batch = padded(parts_of(case))
     states = attention_inputs(batch)
     out = packed_attention(*states, batch)
     grads = torch.autograd.grad(out.square().sum(), states)
@@ -351,7 +396,7 @@ def test_padding_gets_a_gradient_of_zero(case):
 
 @pytest.mark.parametrize("case", ["clients of unequal parts", "clients with groups"])
 def test_a_gradient_at_padding_goes_nowhere(case):
-    batch = pack(parts_of(case), CPU, least_slack=10**9)
+    batch = padded(parts_of(case))
     states = attention_inputs(batch)
     out = packed_attention(*states, batch)
     grads = torch.autograd.grad(out[:, batch.padding_Q].square().sum(), states)
@@ -359,7 +404,7 @@ def test_a_gradient_at_padding_goes_nowhere(case):
 
 
 def test_what_stands_at_padding_does_not_matter():
-    batch = pack(parts_of("clients with groups"), CPU, least_slack=10**9)
+    batch = padded(parts_of("clients with groups"))
     states = [state.detach() for state in attention_inputs(batch)]
     real_N = torch.ones(len(batch.tokens_N), dtype=torch.bool).index_fill(0, batch.padding_Q, 0)
     before = packed_attention(*states, batch)
@@ -382,7 +427,7 @@ def test_attention_with_sinks_is_refused():
 
 
 def test_a_wide_model_is_spared_padding_that_a_narrow_one_bears():
-    assert (least_slack(128), least_slack(256), least_slack(1024)) == (LEAST_SLACK, LEAST_SLACK // 4, 1)
+    assert tuple(map(packing._least_slack, (128, 256, 1024))) == (LEAST_SLACK, LEAST_SLACK // 4, 1)
 
 
 def test_sums_of_chosen_values_are_those_by_scattered_additions():
@@ -395,16 +440,20 @@ def test_sums_of_chosen_values_are_those_by_scattered_additions():
     torch.testing.assert_close(slopes[0], slopes[1])
 
 
-@pytest.mark.parametrize("cached", [1, 3 * 13 * 13, 2**21])
-def test_short_rows_attend_as_the_fused_kernel_has_it_however_many_pass_at_a_time(monkeypatch, cached):
+@pytest.mark.parametrize(
+    ("cached", "queries", "groups"), [(1, 170, 4), (3 * 13 * 13, 5, 2), (2**21, 3, 1), (2**21, 170, 2)]
+)
+def test_short_rows_attend_as_the_fused_kernel_has_it_however_many_pass_at_a_time(monkeypatch, cached, queries, groups):
     """In float64, for which the kernel of bfloat16 is as right: an independent computation of the same sums."""
     monkeypatch.setattr("fedloom.models.attention._CACHED", cached)
-    draw = rng.generator("short rows")
-    shape, double = (2, 4, 13, 8), torch.float64
-    query, key, value, grad = (torch.randn(shape, generator=draw, dtype=double) for _ in range(4))
+    monkeypatch.setattr("fedloom.models.attention._QUERIES", queries)
+    draw, double = rng.generator("short rows"), torch.float64
+    query, key, value, grad = (
+        torch.randn(2, heads, 13, 8, generator=draw, dtype=double) for heads in (4, groups, groups, 4)
+    )
     leaves = [[part.clone().requires_grad_() for part in (query, key, value)] for _ in range(2)]
     ours = _Short.apply(*leaves[0], 0.3)
-    theirs = torch.nn.functional.scaled_dot_product_attention(*leaves[1], is_causal=True, scale=0.3)
+    theirs = torch.nn.functional.scaled_dot_product_attention(*leaves[1], is_causal=True, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(ours, theirs)
     for out in (ours, theirs):
         out.backward(grad)

@@ -337,10 +337,11 @@ def test_each_token_is_asked_of_the_one_before_it():
     assert torch.equal(batch.tokens_N[batch.asked_S + 1], batch.targets_S)
 
 
-def test_padding_behind_a_shorter_client_is_not_asked_for():
+def test_padding_behind_a_shorter_client_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr("fedloom.models.packing.LEAST_SLACK", 10_000)
     model = _bare("qwen")
     items = _items(model)
-    batch = pack([items[:4], items[4:]], model.device, least_slack=10_000)
+    batch = pack([items[:4], items[4:]], model.device)
     assert len(batch.padding_Q) > 0 and not torch.isin(batch.padding_Q, batch.asked_S).any()
 
 

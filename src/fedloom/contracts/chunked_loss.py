@@ -18,6 +18,7 @@ __all__ = ["LARGE", "ChunkedLoss", "piece_size", "token_loss"]
 LARGE = 1 << 24
 """Numbers of a logit matrix that may be held at once: 64 MiB in float32."""
 _IN_CACHE = 1 << 21
+_ROWS = 160  # tokens for which a head too wide for any cache is read once
 
 
 def piece_size(device: torch.device) -> int:
@@ -38,7 +39,7 @@ class ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden_SD: Tensor, head_VD: Tensor, bias_V: Tensor | None, targets_S: Tensor) -> Tensor:
         """Return the losses, and keep their gradient by h."""
         wants_grad = ctx.needs_input_grad[0]
-        size = max(1, piece_size(head_VD.device) // len(head_VD))
+        size = max(_ROWS, piece_size(head_VD.device) // len(head_VD))
         losses: list[Tensor] = []
         grads: list[Tensor] = []
         for hidden, targets in zip(hidden_SD.split(size), targets_S.split(size), strict=True):

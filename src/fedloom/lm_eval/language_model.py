@@ -24,7 +24,7 @@ from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 from fedloom.models.generation import complete_tokens, stop_tokens
-from fedloom.models.packing import least_slack, pack
+from fedloom.models.packing import pack
 
 if TYPE_CHECKING:
     from lm_eval.api.model import TemplateLM
@@ -125,7 +125,7 @@ class Scorer:
             items.append(Encoded(tokens_T, torch.zeros(len(tokens_T), dtype=torch.bool)))
             start += len(tokens_T)
             asked.append(torch.arange(start - len(continuation), start))
-        batch = pack([items], self.model.device, least_slack=least_slack(self.model.width))
+        batch = pack([items], self.model.device, width=self.model.width)
         targets = torch.tensor([token for _, continuation in pairs for token in continuation])
         return replace(batch, asked_S=torch.cat(asked).to(self.model.device), targets_S=targets.to(self.model.device))
 

@@ -22,7 +22,8 @@ __all__ = ["NAME", "packed_attention", "register"]
 NAME = "packed"
 
 _SHORT = 512  # tokens of a row; at twice that the fused kernel is ahead again, and [T, T] is large
-_CACHED = 2**21  # numbers of [T, T] worked off together: 4 MB in bfloat16
+_QUERIES = 170  # of a block, about
+_CACHED = 2**21  # weights worked off together: 4 MB in bfloat16
 
 
 def register() -> None:
@@ -65,15 +66,13 @@ def packed_attention(
     sliding_window: int | None = None,
 ) -> Tensor:
     """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads."""
-    wide = [_side_by_side(part, packed) for part in (query, key, value)]
+    sizes = [n_examples * length for n_examples, length in packed.groups]
+    wide = [_side_by_side(part, packed).split(sizes) for part in (query, key, value)]
     outs: list[Tensor] = []
-    start = 0
-    for n_examples, length in packed.groups:
-        parts = [part[start : start + n_examples * length] for part in wide]
+    for (n_examples, length), *parts in zip(packed.groups, *wide, strict=True):
         query, key, value = (part.view(n_examples, length, *part.shape[1:]).transpose(1, 2) for part in parts)
         mask = _window(length, sliding_window, query.device)
         outs.append(_attended(query, key, value, mask, scaling).transpose(1, 2).flatten(0, 1))
-        start += n_examples * length
     out_MHd = outs[0] if len(outs) == 1 else torch.cat(outs)
     n_heads, width = out_MHd.shape[1:]
     if not packed.even:
@@ -87,8 +86,6 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     scaling = width**-0.5 if scaling is None else scaling
     # The fused kernel of a CPU is made for float32: its gradient in bfloat16 takes several times as long.
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None and length <= _SHORT:
-        if key.shape[1] != n_heads:
-            key, value = (part.repeat_interleave(n_heads // part.shape[1], dim=1) for part in (key, value))
         return _Short.apply(query, key, value, scaling)
     return functional.scaled_dot_product_attention(
         query,
@@ -102,43 +99,56 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
 
 
 class _Short(torch.autograd.Function):
-    """Causal attention of short rows [E, H, T, d] in three products forwards and four backwards, [T, T] kept.
+    """Causal attention of short rows in three products forwards and four backwards, the weights kept.
 
-    Heads pass a few at a time, so that their [T, T] stay in the processor's cache from one product to the next.
+    Queries [E, H, T, d] attend to keys and values [E, G, T, d], of which each serves R = H / G heads. A few queries at
+    a time meet the keys up to their own, so that half of the square is spared, and a few of the C = E x G at a time, so
+    that weights stay in the processor's cache from one product to the next.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        q_GTd, k_GTd, v_GTd = (part.flatten(0, 1) for part in (query, key, value))
-        length, out_GTd = query.shape[2], torch.empty_like(q_GTd)
-        later_TT = q_GTd.new_full((length, length), -torch.inf).triu_(1)
-        weights: list[Tensor] = []
-        for chunk in _chunks(len(q_GTd), length):
-            scores_CTT = torch.baddbmm(later_TT, q_GTd[chunk], k_GTd[chunk].mT, alpha=scaling)
-            weights.append(scores_CTT.softmax(-1))
-            out_GTd[chunk] = torch.bmm(weights[-1], v_GTd[chunk])
-        ctx.save_for_backward(q_GTd, k_GTd, v_GTd, *weights)
+        q_CRTd = (query * scaling).reshape(-1, query.shape[1] // key.shape[1], *query.shape[2:])
+        k_CTd, v_CTd = (part.flatten(0, 1) for part in (key, value))
+        out_CRTd, weights = torch.empty_like(q_CRTd), list[Tensor]()
+        for chunk, rows, seen in _blocks(q_CRTd.shape):
+            scores = torch.bmm(q_CRTd[chunk, :, rows].flatten(1, 2), k_CTd[chunk, seen].mT)
+            square = scores.unflatten(1, (q_CRTd.shape[1], -1))[..., rows]
+            square += square.new_full(square.shape[-2:], -torch.inf).triu_(1)
+            weights.append(scores.softmax(-1))
+            out_CRTd[chunk, :, rows] = torch.bmm(weights[-1], v_CTd[chunk, seen]).unflatten(1, square.shape[1:3])
+        ctx.save_for_backward(q_CRTd, k_CTd, v_CTd, *weights)
         ctx.scaling = scaling
-        return out_GTd.view(query.shape)
+        return out_CRTd.view(query.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_GTd, k_GTd, v_GTd, *weights = ctx.saved_tensors
-        grad_GTd = grads[0].flatten(0, 1)
-        found = [torch.empty_like(part) for part in (q_GTd, k_GTd, v_GTd)]
-        for chunk, weight_CTT in zip(_chunks(len(q_GTd), q_GTd.shape[1]), weights, strict=True):
-            slope_CTT = torch.bmm(grad_GTd[chunk], v_GTd[chunk].mT)
-            slope_CTT = torch.ops.aten._softmax_backward_data(slope_CTT, weight_CTT, -1, weight_CTT.dtype)
-            found[0][chunk] = torch.bmm(slope_CTT, k_GTd[chunk]).mul_(ctx.scaling)
-            found[1][chunk] = torch.bmm(slope_CTT.mT, q_GTd[chunk]).mul_(ctx.scaling)
-            found[2][chunk] = torch.bmm(weight_CTT.mT, grad_GTd[chunk])
-        query, key, value = (part.view(grads[0].shape) for part in found)
-        return query, key, value, None
+        q_CRTd, k_CTd, v_CTd, *weights = ctx.saved_tensors
+        grad_CRTd = grads[0].reshape(q_CRTd.shape)
+        by_q_CRTd = torch.empty_like(q_CRTd)
+        by_k_CTd, by_v_CTd = (torch.zeros_like(k_CTd, dtype=torch.float32) for _ in range(2))
+        for (chunk, rows, seen), weight in zip(_blocks(q_CRTd.shape), weights, strict=True):
+            query, grad = (part[chunk, :, rows].flatten(1, 2) for part in (q_CRTd, grad_CRTd))
+            slope = torch.bmm(grad, v_CTd[chunk, seen].mT)
+            slope = torch.ops.aten._softmax_backward_data(slope, weight, -1, weight.dtype)
+            by_q_CRTd[chunk, :, rows] = torch.bmm(slope, k_CTd[chunk, seen]).view_as(by_q_CRTd[chunk, :, rows])
+            by_k_CTd[chunk, seen] += torch.bmm(slope.mT, query)
+            by_v_CTd[chunk, seen] += torch.bmm(weight.mT, grad)
+        by_k, by_v = (part.to(k_CTd.dtype).view(len(grads[0]), -1, *k_CTd.shape[1:]) for part in (by_k_CTd, by_v_CTd))
+        return by_q_CRTd.mul_(ctx.scaling).view(grads[0].shape), by_k, by_v, None
 
 
-def _chunks(n_heads: int, length: int) -> list[slice]:
-    size = max(1, _CACHED // length**2)
-    return [slice(start, start + size) for start in range(0, n_heads, size)]
+def _blocks(shape: torch.Size) -> list[tuple[slice, slice, slice]]:
+    """Return heads of keys, queries and the keys that these see, block by block; blocks are of like size."""
+    n_keys, repeats, length = shape[:3]
+    n_queries = -(-length // max(1, round(length / _QUERIES)))
+    n_heads = max(1, _CACHED // (repeats * n_queries * length))
+    ends = range(n_queries, length + n_queries, n_queries)
+    return [
+        (slice(head, head + n_heads), slice(end - n_queries, min(end, length)), slice(min(end, length)))
+        for head in range(0, n_keys, n_heads)
+        for end in ends
+    ]
 
 
 def _window(length: int, sliding_window: int | None, device: torch.device) -> Tensor | None:

@@ -9,25 +9,25 @@ from torch.nn import functional
 
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 
-__all__ = ["LEAST_SLACK", "alike", "least_slack", "pack"]
+__all__ = ["LEAST_SLACK", "alike", "pack"]
 
 LEAST_SLACK = 32  # tokens of padding a part from which on unequal parts are multiplied one by one: see docs/log.md
 _WIDTH = 128  # of the model for which that was measured
-_FEWEST = 8  # examples of a group: below, one more call costs more than padding
+_SPARED = {"cpu": 2**20, "cuda": 2**29}  # numbers of [T, T], times the width, that one more call of attention is worth
 
 
-def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slack: int = LEAST_SLACK) -> PackedBatch:
+def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, width: int = _WIDTH) -> PackedBatch:
     """Return the examples of each client as one batch on `device`; an example of several sequences is neighbours.
 
-    The longest part sets the length of all, unless that would pad the others by `least_slack` tokens in the mean: then,
-    on the CPU, parts stay as they are. A token is asked for if it is supervised and not the first of its example, which
-    nothing precedes.
+    The longest part sets the length of all, unless padding the others costs a model of that `width` more than products
+    one by one: then, on the CPU, parts stay as they are. A token is asked for if it is supervised and not the first of
+    its example, which nothing precedes.
     """
     items = [item for part in parts for item in part]
     sizes = tuple(sum(len(item.tokens_T) for item in part) for part in parts)
     lengths = [length for item in items for length in item.lengths]
     sequences = [len(item.lengths) for item in items]
-    ragged = device.type == "cpu" and max(sizes) * len(sizes) - sum(sizes) >= least_slack * len(sizes)
+    ragged = device.type == "cpu" and max(sizes) * len(sizes) - sum(sizes) >= _least_slack(width) * len(sizes)
     lengths_E = torch.tensor(lengths)
     counts_K = torch.tensor([sum(len(item.lengths) for item in part) for part in parts])
     client_E = torch.arange(len(parts)).repeat_interleave(counts_K)
@@ -35,7 +35,7 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, least_slac
     # Where a sequence starts: behind all sequences before it and the padding of the parts before its own.
     start_E = lengths_E.cumsum(0) - lengths_E + (slack_K.cumsum(0) - slack_K)[client_E]
     order_E = lengths_E.argsort(descending=True, stable=True)
-    groups = _groups(lengths_E[order_E].tolist())
+    groups = _groups(lengths_E[order_E].tolist(), _SPARED.get(device.type, 0) / width)
     # Side by side: the line of a sequence, the column of a token in it, and whether there is one.
     width_E = torch.tensor([length for _, length in groups]).repeat_interleave(torch.tensor([n for n, _ in groups]))
     line_M = order_E.repeat_interleave(width_E)
@@ -81,24 +81,22 @@ def _there(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def least_slack(width: int) -> int:
+def _least_slack(width: int) -> int:
     """Return the padding that products one by one are worth in a model of that width: a token costs its square."""
     return max(1, round(LEAST_SLACK * (_WIDTH / width) ** 2))
 
 
-def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def _groups(lengths: Sequence[int], least: float) -> tuple[tuple[int, int], ...]:
     """Return (examples, longest) of groups of like length, from lengths that fall.
 
-    A group ends where the next example is a third shorter than its first, unless few examples would gain by it.
+    They are parted where that spares attention most, as long as it spares more numbers of [T, T] than `least`.
     """
-    groups: list[tuple[int, int]] = []
-    start = 0
-    for index, length in enumerate(lengths):
-        enough = min(index - start, len(lengths) - index) >= _FEWEST
-        if enough and 3 * length <= 2 * lengths[start]:
-            groups.append((index - start, lengths[start]))
-            start = index
-    return (*groups, (len(lengths) - start, lengths[start]))
+    longest, n_examples = lengths[0], len(lengths)
+    spared = [(n_examples - at) * (longest**2 - length**2) for at, length in enumerate(lengths)]
+    if max(spared) <= least:
+        return ((n_examples, longest),)
+    at = spared.index(max(spared))
+    return *_groups(lengths[:at], least), *_groups(lengths[at:], least)
 
 
 def alike(parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> list[PackedBatch] | None:

@@ -31,7 +31,7 @@ from fedloom.contracts.federated import Prediction, Task, Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 from fedloom.contracts.model import sums_by
 from fedloom.models.generation import template_tokens
-from fedloom.models.packing import alike, least_slack, pack
+from fedloom.models.packing import alike, pack
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import passes, token_counts
 
@@ -146,7 +146,7 @@ class Dpo(Task):
 
     def collate(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> PackedBatch:
         """Return the clients' pairs packed into one row."""
-        return pack(parts, model.device, least_slack=least_slack(model.width))
+        return pack(parts, model.device, width=model.width)
 
     def alike(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> list[PackedBatch] | None:
         """Return batches of sequences padded to one length."""

@@ -22,7 +22,7 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Chat, Document, Example, Turn
 from fedloom.contracts.federated import Prediction, Task, Template
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch, Piece, Tokenizer
-from fedloom.models.packing import alike, least_slack, pack
+from fedloom.models.packing import alike, pack
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import losses, summed_losses, token_counts
 from fedloom.text.masks import pieces_to_tokens
@@ -93,7 +93,7 @@ class Sft(Task):
 
     def collate(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> PackedBatch:
         """Return the clients' examples packed into one row, with no padding between them."""
-        return pack(parts, model.device, least_slack=least_slack(model.width))
+        return pack(parts, model.device, width=model.width)
 
     def alike(self, parts: Sequence[Sequence[Encoded]], model: LanguageModel) -> list[PackedBatch] | None:
         """Return batches of sequences padded to one length."""
