@@ -29,6 +29,7 @@ ENTRIES = {
     "flower": "a",
     "cohort": "b",
     "private": "c",
+    "real_private": "c",
     "aggregation": "d",
     "robust": "d",
     "codecs": "d",
@@ -37,6 +38,7 @@ ENTRIES = {
     "roofline": "g",
     "products": "g",
     "generation": "h",
+    "real_generation": "h",
 }
 LIMIT_S = {"cpu": 600, "cuda": 900}
 """After so long an entry is stopped and counts as failed."""

@@ -22,6 +22,8 @@ from benchmarks._trainers import PlainClient, PublishedRound, TrlClient
 __all__ = ["compare", "main"]
 
 ENGINES = ("cohort", "sequential")
+SAME_TYPE = "trl, bfloat16"
+_SAME_TYPE = 3.0
 _TARGETS = {"small": 8.0, "large": 3.0, "smollm2": 3.0, "smollm2-bfloat16": 6.0}
 
 
@@ -49,8 +51,9 @@ def compare(shape: Shape, folder: Path, settings: Settings, *, lean: bool = Fals
         client = PlainClient(shape, folder, settings, checkpointing=False)
         theirs["transformers.Trainer, no checkpointing"] = PublishedRound(client)
     if ours["cohort"].dtype == torch.bfloat16:  # fedloom takes it by itself where it pays; the published loop does not
-        client = TrlClient(shape, folder, settings, checkpointing=False, dtype=torch.bfloat16)
-        theirs["trl, bfloat16, no checkpointing"] = PublishedRound(client)
+        for name, again in ((SAME_TYPE, True), (f"{SAME_TYPE}, no checkpointing", False)):
+            client = TrlClient(shape, folder, settings, checkpointing=again, dtype=torch.bfloat16)
+            theirs[name] = PublishedRound(client)
     sides: dict[str, Callable[[], object]] = {**ours, **theirs}
     seconds = alternate(sides, repeats=settings.repeats(5 if shape.width == 0 else 3), settings=settings)
     supervised = {name: side.supervised_tokens for name, side in ours.items()}
@@ -89,7 +92,8 @@ def _figure(
     work: dict[str, int | str],
 ) -> Figure:
     goal = 5.0 if settings.device == "cuda" else _TARGETS.get(shape.name)
-    target = Target(">=", goal) if goal and engine == "cohort" and name == "trl" else None
+    goal = {"trl": goal, SAME_TYPE: _SAME_TYPE}.get(name)
+    target = Target(">=", goal) if goal and engine == "cohort" else None
     per_step = 1000 / (shape.clients * shape.steps)
     return ratio(
         "a",

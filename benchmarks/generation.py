@@ -35,12 +35,11 @@ from fedloom.models.checkpoint import Checkpoint
 from fedloom.models.decoder import decode
 from fedloom.models.generation import prompt_tokens
 
-__all__ = ["main"]
+__all__ = ["Task", "compare", "main"]
 
 SMALL = Shape(name="20M", width=384, depth=8, inner=1024, heads=6, vocabulary=16_000)
 LARGE = Shape(name="97M", width=768, depth=12, inner=2048, heads=12, vocabulary=16_000)
 SLOTS, SHARED = 16, 300
-_USED = {EMBEDDED.name: 1280, TINY.name: TINY.vocabulary, SMALL.name: 16_000, LARGE.name: 16_000}
 Side = Callable[[], object]
 
 
@@ -57,7 +56,7 @@ class Task:
     def of(cls, shape: Shape, n_prompts: int, n_shared: int, median: float) -> "Task":
         """Return random prompts of 10 to 60 tokens."""
         draw = rng.numpy_random("generation", shape.name, n_shared)
-        words = partial(draw.integers, 5, _USED[shape.name])
+        words = partial(draw.integers, 5, 1280 if shape == EMBEDDED else shape.vocabulary)
         shared = words(size=n_shared).tolist()
         sizes = draw.integers(10, 60, size=n_prompts)
         lengths = (draw.lognormal(0.0, 0.6, size=n_prompts) * median).round().clip(1, 3 * median).astype(int)
@@ -80,12 +79,13 @@ def main(settings: Settings) -> list[Figure]:
             figure
             for shape, n_prompts, median in sizes
             for n_shared in (0, SHARED)
-            for figure in _compare(shape, Task.of(shape, n_prompts, n_shared, median), Path(folder), settings)
+            for figure in compare(shape, Task.of(shape, n_prompts, n_shared, median), Path(folder), settings)
         ]
         return found + [_completed(shape, Path(folder), settings) for shape, _, _ in sizes if shape != EMBEDDED]
 
 
-def _compare(shape: Shape, task: Task, folder: Path, settings: Settings) -> list[Figure]:
+def compare(shape: Shape, task: Task, folder: Path, settings: Settings) -> list[Figure]:
+    """Compare the ways to write what a task asks for."""
     source = base_folder(shape, folder)
     sides = _sides(source, task, folder, brief=shape == LARGE)
     seconds = alternate(sides, repeats=settings.repeats(2), settings=settings)

@@ -28,7 +28,7 @@ from benchmarks._common import (
 from benchmarks._ours import Rounds, table_of
 from benchmarks._shapes import Lengths, Shape
 
-__all__ = ["main"]
+__all__ = ["compare", "main"]
 
 SHAPE = Shape(
     name="5M",
@@ -55,14 +55,20 @@ TABLES = {OURS: {"privacy": _PRIVATE, "weighting": "uniform"}, "fedloom without 
 
 def main(settings: Settings) -> list[Figure]:
     """Compare time and memory of private steps."""
+    shape = SHAPES[settings.device]
+    return compare("benchmarks.private", replace(shape, batch=4) if settings.quick else shape, settings)
+
+
+def compare(module: str, shape: Shape, settings: Settings) -> list[Figure]:
+    """Compare time and memory of private steps of a shape; `module` is who is called again for a side's memory."""
     if settings.part:
-        return report(_memory(settings))
+        return report(_memory(shape, settings))
     with tempfile.TemporaryDirectory() as folder:
-        sides = {name: _side(name, Path(folder), settings) for name in _names()}
+        sides = {name: _side(name, shape, Path(folder), settings) for name in _names()}
         seconds = alternate(sides, repeats=settings.repeats(3), settings=settings)
-    grown = {name: in_fresh_process("benchmarks.private", name, settings) for name in _names()}
-    return [_time(name, seconds, settings) for name in _names() if name != OURS] + [
-        _space(name, grown) for name in _names() if name != OURS
+    grown = {name: in_fresh_process(module, name, settings) for name in _names()}
+    return [_time(name, shape, seconds) for name in _names() if name != OURS] + [
+        _space(name, shape, grown) for name in _names() if name != OURS
     ]
 
 
@@ -72,12 +78,7 @@ def _names() -> list[str]:
     return [*TABLES, *MAKERS]
 
 
-def _shape(settings: Settings) -> Shape:
-    return replace(SHAPES[settings.device], batch=4) if settings.quick else SHAPES[settings.device]
-
-
-def _side(name: str, folder: Path, settings: Settings) -> Callable[[], object]:
-    shape = _shape(settings)
+def _side(name: str, shape: Shape, folder: Path, settings: Settings) -> Callable[[], object]:
     if name in TABLES:
         return Rounds(table_of(shape, folder, settings, **TABLES[name]))
     from benchmarks._opacus import MAKERS
@@ -91,8 +92,7 @@ def _side(name: str, folder: Path, settings: Settings) -> Callable[[], object]:
     return steps
 
 
-def _time(name: str, seconds: dict[str, Sample], settings: Settings) -> Figure:
-    shape = _shape(settings)
+def _time(name: str, shape: Shape, seconds: dict[str, Sample]) -> Figure:
     ours, other = (seconds[side].scaled(1000 / shape.steps, "ms a step") for side in (OURS, name))
     work: dict[str, int | float | str] = {"examples": shape.batch, "rank": shape.rank, "steps": shape.steps}
     if name == "fedloom without DP":
@@ -104,12 +104,12 @@ def _time(name: str, seconds: dict[str, Sample], settings: Settings) -> Figure:
     )
 
 
-def _space(name: str, grown: dict[str, dict[str, float]]) -> Figure:
+def _space(name: str, shape: Shape, grown: dict[str, dict[str, float]]) -> Figure:
     ours, other = (Sample((grown[side]["grown_bytes"] / 2**20,), "MiB") for side in (OURS, name))
     peaks = {f"peak, {side}": f"{grown[side]['peak_bytes'] / 2**20:.0f} MiB" for side in (OURS, name)}
     return Figure(
         entry="c",
-        what=f"memory of a step: {name} over fedloom with DP",
+        what=f"{shape.name}, memory of a step: {name} over fedloom with DP",
         value=other.median / ours.median,
         target=Target(">=", 1.0) if name.startswith("Opacus") else None,
         ours=ours,
@@ -118,9 +118,9 @@ def _space(name: str, grown: dict[str, dict[str, float]]) -> Figure:
     )
 
 
-def _memory(settings: Settings) -> dict[str, float]:
+def _memory(shape: Shape, settings: Settings) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        side = _side(settings.part, Path(folder), settings)
+        side = _side(settings.part, shape, Path(folder), settings)
         before_bytes = forget_peak(settings)
         for _ in range(2):
             side()
