@@ -12,7 +12,8 @@ one another: rows of the pool that are like a question are left out.
     python tools/medquad.py FILE --out runs/medquad_test --test 10
 
 writes train.jsonl and test.jsonl alone, in the file's own columns: so many questions of each source, about diseases of
-its own, and all rows of other diseases that are near none of these with its answer.
+its own, and all rows of other diseases that are near none of these with its answer; and exam.jsonl, the same questions
+with their references for a judge.
 """
 
 import argparse
@@ -120,7 +121,10 @@ def tested(rows: Sequence[Row], count: int, seed: int) -> dict[str, list[Row]]:
     asked_texts, texts = ([f"{row['question']}\n{row['answer']}" for row in part] for part in (in_turn, others))
     nearest = tfidf_cosines(asked_texts, texts).max(0, initial=0.0)
     train = [row for row, cosine in zip(others, nearest, strict=True) if cosine <= NEAR]
-    return {"train": train, "test": in_turn}
+    exam = [
+        {"instruction": row["question"], "reference": row["answer"], "category": row["source"]} for row in in_turn
+    ]
+    return {"train": train, "test": in_turn, "exam": exam}
 
 
 def _rows(file: Path) -> list[Row]:
