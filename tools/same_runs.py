@@ -45,7 +45,7 @@ KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 _MOMENT = {"environment.json", "dirty.diff", ".lock"}
-_TIMES = ("wall_s", "log_bytes", "values_sha256")
+_TIMES = ("wall_s", "logs", "state_sha256")
 
 
 def make(folder: Path) -> None:

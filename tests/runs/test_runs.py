@@ -10,7 +10,7 @@ import torch
 
 from fedloom.base.errors import MissingFileError, RunError
 from fedloom.base.files import atomic_folder, disk_errors, write_atomic
-from fedloom.runs.directory import Checkpoint, RunDirectory
+from fedloom.runs.directory import LOGS, Checkpoint, RunDirectory
 
 
 @pytest.fixture
@@ -83,19 +83,77 @@ def test_after_deleting_the_damaged_checkpoint_the_older_one_serves(directory):
     assert directory.restore().values == {"round": 1}
 
 
-def test_damaged_state_file_is_refused(directory):
-    directory.save(1, checkpoint(1))
-    (directory.path / "checkpoints" / "round_00001" / "state.json").write_text("{")
-    with pytest.raises(RunError, match=r"cannot be read .*it is the only one: start the run anew"):
+STATE = "checkpoints/round_00002/state.json"
+
+
+def three_saved(directory):
+    """Three checkpoints, of which two are kept, with a line of every log before each."""
+    for value in (0, 1, 2):
+        for log in LOGS:
+            directory.append(log, [{"a": value}])
+        directory.save(value, checkpoint(value))
+
+
+def test_any_character_of_the_state_file_changed_is_refused(directory):
+    three_saved(directory)
+    text = (directory.path / STATE).read_text()
+    for place, character in enumerate(text):
+        changed = chr(ord(character) ^ 1) if character.isalnum() else "x"
+        (directory.path / STATE).write_text(text[:place] + changed + text[place + 1 :])
+        with pytest.raises(RunError, match=r"cannot be read .*delete round_00002 to go on from round_00001"):
+            directory.restore()
+    (directory.path / STATE).write_text(text)
+    assert directory.restore().values == {"round": 2}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "1" * 5000, "[" * 100_000, '{"values": {"round": 2}}'])
+def test_a_state_file_of_another_form_is_refused(directory, text):
+    directory.save(2, checkpoint(2))
+    (directory.path / STATE).write_text(text)
+    with pytest.raises(RunError, match=r"cannot be read .*there is no older one: start the run anew"):
         directory.restore()
 
 
-def test_lost_log_lines_are_refused(directory):
-    directory.append("ledger.jsonl", [{"a": 1}])
+def test_a_checkpoint_under_another_number_is_refused(directory):
     directory.save(1, checkpoint(1))
+    (directory.path / "checkpoints/round_00001").rename(directory.path / "checkpoints/round_00005")
+    with pytest.raises(RunError, match="differs from what was saved"):
+        directory.restore()
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[:-2] + b"9" + data[-1:]])
+def test_a_log_that_lost_lines_is_gone_on_with_from_the_checkpoint_that_it_covers(directory, log, damage):
+    three_saved(directory)
+    file = directory.path / log
+    file.write_bytes(damage(file.read_bytes()))
+    found = directory.restore()
+    assert found.values == {"round": 1} and log in found.lost and "going on from round_00001" in found.lost
+    assert all(directory.lines(name) == [{"a": 0}, {"a": 1}] for name in LOGS)
+
+
+def test_a_log_that_covers_no_checkpoint_is_refused(directory):
+    three_saved(directory)
     os.truncate(directory.path / "ledger.jsonl", 2)
-    with pytest.raises(RunError, match="lines were lost"):
+    with pytest.raises(RunError, match="lines were lost; no checkpoint knows of less: start the run anew"):
         directory.restore()
+
+
+def test_what_a_kill_left_half_written_or_half_removed_is_swept_up(directory):
+    three_saved(directory)
+    for name in (".round_00003.new", ".round_00000.old"):
+        (directory.path / "checkpoints" / name).mkdir()
+        (directory.path / "checkpoints" / name / "state.json").write_text("{")
+    assert directory.restore().values == {"round": 2}
+    names = sorted(path.name for path in (directory.path / "checkpoints").iterdir())
+    assert names == ["round_00001", "round_00002"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1" * 5000, "[" * 100_000, "\x00"])
+def test_a_damaged_table_is_refused_by_its_name(directory, text):
+    (directory.path / "chosen.json").write_text(text)
+    with pytest.raises(RunError, match=r"chosen\.json: is not what fedloom wrote .*restore it from a copy"):
+        directory.table("chosen.json")
 
 
 def test_damaged_log_line_is_named(directory):

@@ -27,6 +27,7 @@ __all__ = [
     "json_sha256",
     "plain",
     "refuse_filled",
+    "remove_folder",
     "removed_if_refused",
     "sync",
     "write_atomic",
@@ -118,6 +119,7 @@ def write_atomic(path: Path, text: str) -> None:
             file.write(text)
             sync(file)
         temporary.replace(path)
+        _sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -132,11 +134,23 @@ def atomic_folder(path: Path) -> Generator[Path]:
             yield temporary
             for file in filter(Path.is_file, temporary.iterdir()):
                 file.chmod(0o644)  # transformers writes weights that only their owner can read
+                with file.open("rb+") as written:
+                    sync(written)
+            _sync_folder(temporary)
             if path.exists():
-                shutil.rmtree(path)
+                remove_folder(path)
             temporary.replace(path)
+            _sync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder under a hidden name, so that one that a kill leaves half removed is not taken for whole."""
+    going = path.with_name(f".{path.name}.old")
+    shutil.rmtree(going, ignore_errors=True)
+    path.replace(going)
+    shutil.rmtree(going)
 
 
 @contextlib.contextmanager
@@ -153,3 +167,14 @@ def sync(file: IO[Any]) -> None:
     """Wait until the disk has a file."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder: a rename is no more than a promise before."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

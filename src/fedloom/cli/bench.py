@@ -118,10 +118,11 @@ def _told_once(ended: "Iterable[Ended]") -> list[str]:
 def _tell_data(cell: "Cell", ended: "list[Ended]", folder: Path) -> None:
     """Say once for each data set what share of its examples was cut or dropped."""
     from fedloom.data.clients import cut_and_dropped
+    from fedloom.runs.directory import RunDirectory
 
-    card = folder / cell.folder / "partition.json"
-    if [one.cell.data for one in ended].count(cell.data) == 1 and card.is_file():
-        line, warns = cut_and_dropped(json.loads(card.read_text(encoding="utf-8"))["encoded"])
+    run = RunDirectory(folder / cell.folder)
+    if [one.cell.data for one in ended].count(cell.data) == 1 and (run.path / "partition.json").is_file():
+        line, warns = cut_and_dropped(run.table("partition.json").get("encoded", {}))
         lines([f"{'WARNING: ' * warns}{cell.data}: {line}"])
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -296,11 +295,7 @@ def _card(directory: RunDirectory) -> dict[str, Any]:
     """Return the partition card; empty if the run was stopped before its data were divided."""
     if not (directory.path / "partition.json").is_file():
         return {}
-    with reading(directory, "partition.json"):
-        card = json.loads(directory.read("partition.json"))
-        if not isinstance(card, dict):
-            raise TypeError("it is no table")
-        return card
+    return directory.table("partition.json")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fedloom.base.errors import RunError
 from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Carrier, Job, Plan, Report
 from fedloom.runs.directory import RunDirectory
@@ -28,7 +29,9 @@ class Attendance:
         self._partial = plan.min_clients > 0
         # A round that was closed and not saved is the first of a run that goes on, and of no other.
         known = self._partial and self._path.is_file()
-        self._last: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8")) if known else {}
+        self._last: dict[str, Any] = directory.table(_FILE) if known else {}
+        if self._last and not {"leg", "round", "clients"} <= self._last.keys():
+            raise RunError(f"{self._path}: is not what fedloom wrote; restore it from a copy or start a new run.")
 
     def carrier(self, carrier: Carrier) -> Carrier:
         """Return the carrier without the jobs of those that do not come."""

@@ -15,11 +15,13 @@
     samples/            a few inputs and outputs per evaluation
     report.md           the final table; its presence says that the run is complete
 
-Logs grow by whole lines; a checkpoint remembers how long they were, and resuming cuts them back to that, so that a
-resumed run writes the same lines again. Everything else is written under a temporary name and renamed.
+Logs grow by whole lines; a checkpoint remembers how long they were and their hashes, and resuming cuts them back to
+that, so that a resumed run writes the same lines again. Where a log has lost lines, an older checkpoint that it still
+covers is gone on from. Everything else is written under a temporary name and renamed.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -32,7 +34,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedloom.base.errors import MissingFileError, RunError
-from fedloom.base.files import atomic_folder, disk_errors, file_sha256, held, json_sha256, refuse_filled, sync
+from fedloom.base.files import (
+    atomic_folder,
+    disk_errors,
+    file_sha256,
+    held,
+    json_sha256,
+    refuse_filled,
+    remove_folder,
+    sync,
+)
 from fedloom.base.tree import Tree
 
 __all__ = ["AUDIT_LOG", "LOGS", "Checkpoint", "RunDirectory"]
@@ -50,6 +61,8 @@ class Checkpoint:
 
     trees: Mapping[str, Tree]
     values: Mapping[str, Any]
+    lost: str = ""
+    """Why it is not the last one that is gone on from."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,18 @@ class RunDirectory:
         except UnicodeDecodeError as error:
             raise RunError(f"{file}: is no UTF-8 text ({error.reason}); the run directory is damaged.") from error
 
+    def table(self, name: str) -> dict[str, Any]:
+        """Return the JSON object in a file of the run; a damaged one is refused."""
+        try:
+            found = json.loads(self.read(name))
+            if not isinstance(found, dict):
+                raise TypeError("it is no table")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RunError(
+                f"{self.path / name}: is not what fedloom wrote ({error}); restore it from a copy or start a new run."
+            ) from error
+        return found
+
     def lines(self, log: str) -> list[dict[str, Any]]:
         """Return the records of a log; a damaged line is refused by its number."""
         records: list[dict[str, Any]] = []
@@ -126,19 +151,21 @@ class RunDirectory:
         with atomic_folder(folder) as new:
             for name, tree in checkpoint.trees.items():
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tree.items()}, new / name)
-                with (new / name).open("rb") as file:
-                    sync(file)
             state = {
+                "number": number,
                 "values": dict(checkpoint.values),
-                "log_bytes": {log: (self.path / log).stat().st_size for log in self._logs()},
+                "logs": {log: self._synced(log) for log in self._logs()},
                 "sha256": {name: file_sha256(new / name) for name in checkpoint.trees},
-                "values_sha256": json_sha256(checkpoint.values),
             }
-            with (new / "state.json").open("w") as file:
-                json.dump(state, file)
-                sync(file)
+            (new / "state.json").write_text(json.dumps(state | {"state_sha256": json_sha256(state)}))
         for old in self._checkpoints()[:-_KEEP]:
-            shutil.rmtree(old)
+            remove_folder(old)
+
+    def _synced(self, log: str) -> dict[str, Any]:
+        """Return how long a log is and its hash, once the disk has it."""
+        with (self.path / log).open("rb+") as file:
+            sync(file)
+        return {"bytes": (self.path / log).stat().st_size, "sha256": file_sha256(self.path / log)}
 
     @property
     def has_checkpoint(self) -> bool:
@@ -149,30 +176,63 @@ class RunDirectory:
         return sorted((self.path / "checkpoints").glob("round_*"), key=_number)
 
     def restore(self) -> Checkpoint | None:
-        """Return the last checkpoint, the logs cut back to it; None if there is none. A damaged one is refused."""
+        """Return the last checkpoint that the logs cover, the logs cut back to it; None if there is none.
+
+        A damaged one is refused.
+        """
+        for left in (self.path / "checkpoints").glob(".round_*"):  # a kill came while they were written or removed
+            shutil.rmtree(left)
         folders = self._checkpoints()
         if not folders:
             self._cut(dict.fromkeys(self._logs(), 0))
             return None
-        folder = folders[-1]
+        lost: list[str] = []
+        for place in reversed(range(len(folders))):
+            folder, older = folders[place], folders[:place]
+            state = self._state(folder, older)
+            lost += [where] if (where := self._lost(state["logs"])) else []
+            if not where:
+                break
+        else:
+            raise RunError(f"{lost[0]}; no checkpoint knows of less: start the run anew.")
+        damaged = [
+            name
+            for name, digest in state["sha256"].items()
+            if not (folder / name).is_file() or file_sha256(folder / name) != digest
+        ]
+        if damaged:
+            raise RunError(f"{folder / damaged[0]}: its bytes differ from what was saved; {_other(folder, older)}")
         try:
-            state = json.loads((folder / "state.json").read_text())
-            if not isinstance(state["values"], dict):
-                raise TypeError("its values are no table")
-            if state["values_sha256"] != json_sha256(state["values"]):
-                raise ValueError("its values differ from what was saved")
-            damaged = [name for name, digest in state["sha256"].items() if file_sha256(folder / name) != digest]
-            if damaged:
-                raise RunError(
-                    f"{folder / damaged[0]}: its bytes differ from what was saved; {_other(folder, folders)}"
-                )
             trees = {name: load_file(folder / name) for name in state["sha256"]}
-            self._cut(state["log_bytes"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            if isinstance(error, RunError):
-                raise
-            raise RunError(f"{folder}: the checkpoint cannot be read ({error}); {_other(folder, folders)}") from error
-        return Checkpoint(trees, state["values"])
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{folder}: the checkpoint cannot be read ({error}); {_other(folder, older)}") from error
+        self._cut({log: kept["bytes"] for log, kept in state["logs"].items()})
+        return Checkpoint(trees, state["values"], f"{lost[0]}: going on from {folder.name}" if lost else "")
+
+    @staticmethod
+    def _state(folder: Path, older: Sequence[Path]) -> dict[str, Any]:
+        try:
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            if state.pop("state_sha256") != json_sha256(state) or state["number"] != _number(folder)[0]:
+                raise ValueError("it differs from what was saved")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(
+                f"{folder / 'state.json'}: the checkpoint cannot be read ({error}); {_other(folder, older)}"
+            ) from error
+        return state
+
+    def _lost(self, logs: Mapping[str, Mapping[str, Any]]) -> str:
+        """Return which log does not begin as a checkpoint knows it; "" where all do."""
+        for log, known in logs.items():
+            if not (self.path / log).is_file():
+                return f"{self.path / log}: missing"
+            size = (self.path / log).stat().st_size
+            if size < known["bytes"]:
+                return f"{self.path / log}: has {size} bytes, the checkpoint knows of {known['bytes']}; lines were lost"
+            with (self.path / log).open("rb") as file:
+                if hashlib.sha256(file.read(known["bytes"])).hexdigest() != known["sha256"]:
+                    return f"{self.path / log}: begins otherwise than the checkpoint knows it"
+        return ""
 
     def _logs(self) -> tuple[str, ...]:
         return (*LOGS, AUDIT_LOG) if (self.path / AUDIT_LOG).is_file() else LOGS
@@ -181,11 +241,6 @@ class RunDirectory:
         for log, size in log_bytes.items():
             if not (self.path / log).is_file():
                 raise RunError(f"{self.path / log}: missing; the run directory is damaged: start the run anew.")
-            found = (self.path / log).stat().st_size
-            if found < size:
-                raise RunError(
-                    f"{self.path / log}: has {found} bytes, the checkpoint knows of {size}; lines were lost."
-                )
             os.truncate(self.path / log, size)
 
 
@@ -194,7 +249,7 @@ def _number(folder: Path) -> tuple[int, bool]:
     return int(digits) if digits.isdigit() else -1, not folder.name.endswith(_UNREFINED)
 
 
-def _other(folder: Path, folders: Sequence[Path]) -> str:
-    if len(folders) > 1:
-        return f"delete {folder.name} to go on from {folders[-2].name}."
-    return "it is the only one: start the run anew."
+def _other(folder: Path, older: Sequence[Path]) -> str:
+    if older:
+        return f"delete {folder.name} to go on from {older[-1].name}."
+    return "there is no older one: start the run anew."

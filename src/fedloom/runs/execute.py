@@ -129,7 +129,8 @@ def _execute(
     else:
         _check_unchanged(ready, directory, saved, card)
     keep_schedule(directory, ready.stages)
-    yield from map(Note, (*ready.notes, *participation(ready.stages)))
+    told = saved.lost if saved else ""
+    yield from map(Note, (*filter(None, [told]), *ready.notes, *participation(ready.stages)))
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", division_lines(ready))
@@ -161,8 +162,11 @@ def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint
         )
     if saved.values.get("start", []) != lineage_table(ready.lineage):
         raise RunError(f"{directory.path}: the model that the run starts from tells another lineage; restore it.")
-    if directory.read("partition.json") != card:
-        raise RunError(f"{directory.path}: the data have changed since the run began; restore them or start a new run.")
+    if directory.table("partition.json") != json.loads(card):
+        raise RunError(
+            f"{directory.path}: the data have changed since the run began, or partition.json has; restore them or "
+            "start a new run."
+        )
 
 
 def _pinned_sha256(directory: RunDirectory) -> str:
@@ -251,7 +255,9 @@ def _engine(directory: RunDirectory, ready: Prepared, stage: Stage) -> Engine:
         table = config.table_of(replace(ready.run, engine=engine))["engine"]
         write_atomic(path, json.dumps({"engine": table, "dtype": dtype}, indent=1))
         return engine
-    chosen = json.loads(path.read_text(encoding="utf-8"))
+    chosen = directory.table(path.name)
+    if not isinstance(chosen.get("engine"), dict) or not isinstance(chosen.get("dtype"), str):
+        raise RunError(f"{path}: is not what fedloom wrote; restore it from a copy or start a new run.")
     if chosen["dtype"] != dtype:
         raise RunError(
             f"{path}: the run began with base weights in {chosen['dtype']}, this machine would take {dtype}; resume it "
