@@ -1,6 +1,8 @@
 """Killed at any moment and resumed, a run ends with the same bytes as an unbroken one."""
 
 import json
+import os
+import random
 import time
 
 import pytest
@@ -8,6 +10,7 @@ from safetensors.torch import load_file
 
 from fedloom import api
 from fedloom.base.errors import FedloomError, RunError
+from fedloom.runs.directory import LOGS
 from support.resuming import adapters, kill_and_resume, logs, run_to_the_end
 from support.small_runs import small_run, write_run_file
 
@@ -39,6 +42,41 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(tmp_path, chang
     kill_and_resume(run, tmp_path / "killed", kills=kills, longest_s=0.7 * took_s, seed=len(changes))
     assert adapters(tmp_path / "killed") == adapters(tmp_path / "unbroken") != {}
     assert logs(tmp_path / "killed") == logs(tmp_path / "unbroken")
+
+
+def harmed(folder, draw):
+    """Lose the end of a log, as a disk does that had not written it, or the last checkpoint's rename, or both."""
+    kind = draw.choice(["log", "rename", "both"])
+    if kind != "rename":
+        file = folder / draw.choice(LOGS)
+        os.truncate(file, draw.randrange(file.stat().st_size + 1))
+    if kind != "log" and (saved := sorted((folder / "checkpoints").glob("round_*"))):
+        saved[-1].rename(saved[-1].with_name(f".{saved[-1].name}.new"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"privacy": EXAMPLES, "weighting": "uniform"}], ids=["plain", "private"])
+def test_what_a_disk_lost_is_made_again_or_refused_in_one_line(tmp_path, changes):
+    """Sixty stops at random moments, each with lines or a rename lost: the same bytes or one line, never silence."""
+    run, draw = small_run(tmp_path, rounds=4, checkpoint_every=1, **changes), random.Random(len(changes))
+    run_to_the_end(run, tmp_path / "unbroken")
+    refused = 0
+    for number in range(30):
+        folder = tmp_path / str(number)
+        events = api.start(run, folder)
+        for _ in range(draw.randrange(1, 7)):
+            next(events)
+        events.close()
+        harmed(folder, draw)
+        try:
+            list(api.resume(folder)[1])
+        except RunError as error:
+            assert "\n" not in str(error)
+            refused += 1
+            continue
+        assert adapters(folder) == adapters(tmp_path / "unbroken") != {}
+        assert logs(folder) == logs(tmp_path / "unbroken")
+    assert 0 < refused < 15
 
 
 def ledger_rows(folder):
