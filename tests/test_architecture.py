@@ -156,7 +156,7 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 100,
-    "base": 1_450,
+    "base": 1_500,
     "benchmark": 2_830,
     "cli": 1_360,
     "completers": 1_210,

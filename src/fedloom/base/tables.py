@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedloom.base.shown import in_markdown
+
 __all__ = ["Table"]
 
 
@@ -16,9 +18,9 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as Markdown."""
-        lines = [f"## {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
+        lines = [f"## {in_markdown(self.title)}", "", _line(self.header), _line(["---"] * len(self.header))]
         return "\n".join([*lines, *map(_line, self.rows), ""])
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(in_markdown, cells))} |"

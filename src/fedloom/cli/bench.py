@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedloom.base.errors import FedloomError
+from fedloom.base.shown import shown
 from fedloom.base.tables import Table
 from fedloom.cli.output import lines, overriding, print_tables
 
@@ -80,7 +81,7 @@ def _end(problems: list[str], *, all_hold: bool) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"fedloom: {' '.join(text.split())}\n")
+    sys.stderr.write(f"fedloom: {' '.join(shown(text).split())}\n")
 
 
 def carried_out(suite: "Suite", folder: Path, *, jobs: int, silent: bool, called: str = "cells") -> list[str]:

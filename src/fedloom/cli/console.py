@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedloom.base.mean import Mean
+from fedloom.base.shown import shown
 from fedloom.contracts.federated import Report
 from fedloom.runs.execute import Event, Note, RoundDone
 from fedloom.runs.tuning import TuningRun
@@ -67,7 +68,7 @@ class Display:
             self._line(f"{event.wall_s:8.1f} s  round {event.record.round + 1}/{rounds}  {loss}")
 
     def _line(self, text: str) -> None:
-        self._bars.console.print(escape(text), soft_wrap=True, highlight=False)
+        self._bars.console.print(escape(shown(text)), soft_wrap=True, highlight=False)
 
 
 def _loss(loss: Mean) -> str:

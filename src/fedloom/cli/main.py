@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 import typer
 
 from fedloom.base.errors import FedloomError, UnknownNameError, suggest
+from fedloom.base.shown import shown
 from fedloom.cli.bench import bench
 from fedloom.cli.classifier import classifier
 from fedloom.cli.data import data
@@ -296,5 +297,5 @@ def main() -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"fedloom: {' '.join(message.split())}", file=sys.stderr)
+    print(f"fedloom: {' '.join(shown(message).split())}", file=sys.stderr)
     sys.exit(2)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from fedloom.base.shown import shown
 from fedloom.base.tables import Table
 
 __all__ = ["AsJson", "Quiet", "RunFile", "lines", "overriding", "print_tables", "tell", "today"]
@@ -48,14 +49,14 @@ def print_tables(tables: Iterable[Table]) -> None:
     """Print tables as wide as they need."""
     wide = Console(width=_NO_LIMIT)
     for table in tables:
-        shown = RichTable(title=table.title, title_justify="left")
+        printed = RichTable(title=escape(shown(table.title)), title_justify="left")
         for name in table.header:
-            shown.add_column(escape(name), no_wrap=True)
+            printed.add_column(escape(shown(name)), no_wrap=True)
         for row in table.rows:
-            shown.add_row(*map(escape, row))
-        wide.print(shown)
+            printed.add_row(*(escape(shown(cell)) for cell in row))
+        wide.print(printed)
 
 
 def lines(texts: Sequence[str]) -> None:
-    """Print plain lines."""
-    sys.stdout.write("".join(f"{text}\n" for text in texts))
+    """Print plain lines, one for each text."""
+    sys.stdout.write("".join(f"{shown(text)}\n" for text in texts))

@@ -58,7 +58,7 @@ def answer_lines(questions: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the questions and answers as lines, each on one."""
     lines: list[str] = []
     for one in questions:
-        lines.append(f"\nquestion {one['index']}: {_on_one(one['question'])}")
+        lines += ["", f"question {one['index']}: {_on_one(one['question'])}"]
         said = {"reference": one["reference"], **one["answers"]}
         lines += [f"  {name}: {_on_one(text)}" for name, text in said.items()]
     return lines

@@ -4,6 +4,8 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from fedloom.base.shown import in_markdown
+
 __all__ = ["text_template"]
 
 
@@ -17,4 +19,5 @@ def text_template(package: str, name: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["shown"] = lambda value: in_markdown(str(value))
     return environment.get_template(name)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from fedloom.base.config import read_toml
 from fedloom.base.extras import library
+from fedloom.base.shown import shown
 
 __all__ = ["DASHES", "GRID", "INK", "MARKERS", "MUTED", "PAPER", "drawn", "series", "short"]
 
@@ -36,7 +37,7 @@ def series(number: int) -> str:
 
 def short(text: str, longest: int = 26) -> str:
     """Return a text cut to fit a figure, without characters that no file of text may hold."""
-    plain = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    plain = shown(text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 

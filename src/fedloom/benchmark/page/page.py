@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedloom.base.errors import RunError
 from fedloom.base.files import write_atomic
+from fedloom.base.shown import shown
 from fedloom.benchmark.claims import Conclusion, conclude
 from fedloom.benchmark.page import background, figures, grids, safety, verdict, words
 from fedloom.benchmark.page.findings import Findings
@@ -33,6 +34,10 @@ def write_report(folder: Path, out: Path | None = None, *, told: Conclusion | No
     return path
 
 
+def _foreign(value: Any) -> Any:
+    return shown(value, breaks=True) if type(value) is str else value  # what is Markup we have written
+
+
 def page(folder: Path, told: Conclusion | None = None) -> str:
     """Return the HTML of the page of a directory."""
     told = told or conclude(load(folder))
@@ -42,7 +47,9 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
     found = Findings(told)
     forest, forest_label = grids.forest(found)
     loader = PackageLoader("fedloom.benchmark.page", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False, finalize=_foreign
+    )
     filters: dict[str, Callable[[Any], str]] = {"string": str} | {name: vars(words)[name] for name in words.FILTERS}
     environment.filters.update(filters)
     return environment.get_template("page.html.jinja").render(
