@@ -62,7 +62,8 @@ def test_of_several_seeds_the_first_answers():
 
 def test_each_answer_is_a_line():
     told = answer_lines(side_by_side(compare([run("fedavg", [said(7, "one\n two"), said(9, " ")])]), 2))
-    assert told[:4] == ["\nquestion 7: What is 7?", "  reference: right", "  base: untuned", "  fedavg: one two"]
+    assert told[:3] == ["", "question 7: What is 7?", "  reference: right"]
+    assert told[3:5] == ["  base: untuned", "  fedavg: one two"]
     assert told[-1] == "  fedavg: (nothing)"
 
 
