@@ -125,6 +125,35 @@ def test_a_server_that_always_hangs_is_refused(openai_server):
         answers(client(server, timeout_s=0.2), prompts("a"))
 
 
+def test_an_answer_that_comes_byte_by_byte_ends_in_time(openai_server):
+    server = openai_server(ECHO, failures=lambda number: "drip")
+    with pytest.raises(CompletionError, match=r"no answer within 0\.4 s, 1 retries included"):
+        answers(client(server, timeout_s=0.4), prompts("a"))
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ("endless", r"sends an answer of more than 0 MiB"),
+        ("packed", r"packs its answers \(gzip\), which nobody asked for"),
+        ("elsewhere", r"sends requests on to http://203\.0\.113\.1/v1/chat/completions; name that address"),
+        ("here", r"sends requests on to /v1/chat/completions/; name that address"),
+    ],
+)
+def test_an_answer_without_measure_or_from_elsewhere_is_not_taken(openai_server, monkeypatch, failure, message):
+    monkeypatch.setattr("fedloom.completers._limits.MOST_BYTES", 2**18)
+    server = openai_server(ECHO, failures=lambda number: failure)
+    with pytest.raises(CompletionError, match=f"{server.url}: {message}.*what was answered is kept"):
+        answers(client(server), prompts("a"))
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("failure", ["garbage", "nested", "page", "empty"])
+def test_what_is_no_answer_is_asked_for_again(openai_server, failure):
+    server = openai_server(ECHO, failures={1: failure})
+    assert (answers(client(server), prompts("a")), len(server.bodies)) == (["[[7]]"], 2)
+
+
 def test_a_server_that_is_not_there_is_refused():
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))

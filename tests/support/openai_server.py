@@ -9,6 +9,7 @@ function from the number to a name, or to None, does as well: `failures=lambda n
 """
 
 import contextlib
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import pytest
 FAILURES = (
     *("rate_limit", "quota", "server_error", "hang", "closed", "cut", "garbage", "nested", "true_count", "page"),
     *("empty", "no_content", "filtered", "too_long", "too_long_vllm", "too_large", "wrong_setting"),
+    *("drip", "endless", "packed", "elsewhere", "here"),
 )
 
 
@@ -162,6 +164,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, _chat(body["model"], "", 0, 0) | {"choices": []})
             case "no_content":
                 self._reply(200, _chat(body["model"], None, 3, 0))
+            case "drip":  # a byte now and then, so that no single read is ever late
+                self._send(200, b"{", {"Content-Type": "application/json"}, length=100_000)
+                while not self.server.served.closing.wait(0.05):
+                    self.wfile.write(b" ")
+            case "endless":
+                self._send(200, b"", {"Content-Type": "application/json"}, length=2**40)
+                while not self.server.served.closing.is_set():
+                    self.wfile.write(b" " * 2**20)
+            case "packed":
+                headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+                self._send(200, gzip.compress(b" " * 10**7), headers)
+            case "elsewhere":
+                self._send(307, b"", {"Location": "http://203.0.113.1/v1/chat/completions"})
+            case "here":
+                self._send(308, b"", {"Location": "/v1/chat/completions/"})
             case _:
                 raise ValueError(failure)
 

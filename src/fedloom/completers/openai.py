@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from urllib.parse import SplitResult, urlsplit
 from fedloom.base.errors import CompletionError, ConfigError, one_line
 from fedloom.base.extras import library
 from fedloom.base.plugin import Positive, Range, plugin
+from fedloom.completers._limits import limiting, not_taken
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -51,9 +53,10 @@ class OpenAIServer(Completer):
     key_variable: str = ""
     """The NAME of the environment variable that holds the key; empty where the server wants none."""
     timeout_s: Positive = 120.0
-    """Time for one answer."""
+    """Time for one answer, and for each part of it to come."""
     retries: Annotated[int, Range(0, 20)] = 5
-    """Further attempts for a request, after 0.5 s, 1 s, 2 s and so on up to 8 s, or when the server says."""
+    """Further attempts for a request, after 0.5 s, 1 s, 2 s and so on up to 8 s, or when the server says; for an answer
+    that is none, too."""
     parallel: Annotated[int, Range(1, 64)] = 4
     """Requests under way at once."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -102,7 +105,11 @@ class OpenAIServer(Completer):
                 api_key=key or "none",
                 timeout=self.timeout_s,
                 max_retries=self.retries,
-                http_client=openai.DefaultHttpxClient(event_hooks={"response": [_give_up_on_quota]}),
+                http_client=openai.DefaultHttpxClient(
+                    event_hooks={"response": [limiting(self.timeout_s), _give_up_on_quota]},
+                    headers={"Accept-Encoding": "identity"},
+                    follow_redirects=False,  # a prompt goes to the address that was named, and the key with it
+                ),
             )
         except _client_errors(openai) as error:
             raise ConfigError(
@@ -174,18 +181,29 @@ class _Server:
         """
         import openai
 
-        request = self._request(prompt, sampling)
         try:
-            raw = self.client.chat.completions.with_raw_response.create(**request)
+            return self._asked(self._request(prompt, sampling))
+        except not_taken() as error:
+            refusal = self._error(self._hidden(str(error)), "It was not taken.")
         except openai.APIError as error:
             if _is_for_good(error):
                 return Completion("", refused=self._hidden(one_line(error.message))[:200])
             refusal = self._refusal(error)
         except _client_errors(openai) as error:
             refusal = self._failure(error)
-        else:
-            return self._parsed(raw.text)
         raise refusal from None  # its cause holds the request, and with it the key
+
+    def _asked(self, request: Mapping[str, Any]) -> Completion:
+        """Return the answer; what is none is asked for again, as the client does where it gets nothing."""
+        waits_s = iter([min(0.5 * 2**number, 8.0) for number in range(self.settings.retries)])
+        while True:
+            raw = self.client.chat.completions.with_raw_response.create(**request)
+            try:
+                return self._parsed(raw.text)
+            except CompletionError:
+                if (wait_s := next(waits_s, None)) is None:
+                    raise
+                time.sleep(wait_s)
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         request: dict[str, Any] = {
