@@ -1,16 +1,19 @@
 """What turns the meaning of a record is read, or refused by its name; nothing of it is passed over."""
 
 import json
+from dataclasses import dataclass, replace
 
 import pytest
 
-from fedloom.base.errors import DataError
+from fedloom.base.config import build
+from fedloom.base.errors import ConfigError, DataError, ModelError
 from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Chat, Shown, Turn
-from fedloom.contracts.federated import Template
-from fedloom.data.sources.file import File
+from fedloom.contracts.federated import Source, Template
+from fedloom.data.sources.file import File, OneFile
 from fedloom.tasks.sft import Sft
 from support.clients import tiny
+from support.tokenizers import CHAT_TEMPLATE, tokenizer
 
 
 def read(path, *rows, **settings):
@@ -29,6 +32,11 @@ def assistant(text, **more):
 
 def told(example):
     return [(turn.role, turn.text) for turn in getattr(example, "turns", None) or example.prompt]
+
+
+@dataclass(frozen=True)
+class OfSource:
+    data: Source
 
 
 PLAIN = {"prompt": "Is the sky blue?", "completion": "By day."}
@@ -167,7 +175,8 @@ def _encoded(task, turns, model):
         ),
         (assistant(["x"]), r"\[1\].content\[0\]: found a part of type 'str', allowed are parts of text"),
         (assistant([{"type": "text"}]), r"\[1\].content\[0\].text: found null, allowed is text"),
-        ({"role": "tool", "content": "42"}, r"\[1\]: 'role' is 'tool', allowed are system, user, assistant"),
+        ({"role": "tool", "content": "42"}, r"turn 1 has role 'tool', allowed is 'assistant'"),
+        (user("x", tool_call_id="1"), r"\[1\]: found 'tool_call_id', which is not read"),
     ],
 )
 def test_what_a_turn_says_besides_text_is_refused(tmp_path, turn, message):
@@ -200,3 +209,98 @@ def test_what_is_ignored_is_not_read_and_not_needed(tmp_path):
         read(tmp_path, PLAIN, ignored=("completion",))
     (found,) = read(tmp_path, PLAIN | {"text": "All of it."}, ignored=("prompt", "completion"))
     assert found.text == "All of it."
+
+
+# ------------------------------------------------------------------------------------------------------------- tools
+
+ASKED = [user("What is 6 x 7?"), assistant("I ask."), {"role": "tool", "content": "42", "tool_call_id": "c1"}]
+
+
+def test_what_a_tool_says_is_a_turn_that_is_not_learnt(tmp_path):
+    (found,) = read(tmp_path, {"messages": [*ASKED, assistant("It is 42.")]})
+    assert [turn.role for turn in found.turns] == ["user", "assistant", "tool", "assistant"]
+    model = replace(tiny(), tokenizer=tokenizer("qwen", chat_template=CHAT_TEMPLATE))
+    item = Sft(template=lookup(Template, "own")()).encode(found, model)
+    said, learnt = (model.tokenizer.decode(tokens) for tokens in (item.tokens_T, item.tokens_T[item.supervised_T]))
+    assert "<|im_start|>tool\n42<|im_end|>" in said
+    assert learnt == "I ask.<|im_end|>It is 42.<|im_end|>"
+
+
+def test_two_tools_may_answer_and_a_conversation_may_not_begin_with_one(tmp_path):
+    twice = [*ASKED, {"role": "function", "name": "clock", "content": "noon"}, assistant("42 at noon.")]
+    assert [role for role, _ in told(read(tmp_path, {"messages": twice})[0])][2:4] == ["tool", "tool"]
+    with pytest.raises(DataError, match="turn 0 has role 'tool', allowed is 'user'"):
+        read(tmp_path, {"messages": [ASKED[2], assistant("x")]})
+
+
+@pytest.mark.parametrize("role", ["tool", "function_response", "observation"])
+def test_tools_of_sharegpt_are_read(tmp_path, role):
+    turns = [("human", "6 x 7?"), ("gpt", "I ask."), (role, "42"), ("gpt", "42.")]
+    (found,) = read(tmp_path, {"conversations": [{"from": who, "value": text} for who, text in turns]})
+    assert told(found)[2] == ("tool", "42")
+
+
+def test_a_template_without_a_form_for_tools_refuses_them(tmp_path):
+    (found,) = read(tmp_path, {"messages": [*ASKED, assistant("42.")]})
+    with pytest.raises(ModelError, match="a tool speaks in a conversation, for which this template has no form"):
+        Sft(template=lookup(Template, "vicuna")()).encode(found, tiny())
+
+
+# --------------------------------------------------------------------------------------------- files of unlike layout
+
+
+def hospitals(path):
+    (path / "north.csv").write_bytes(
+        "Frage;Antwort\n".replace(";", ",").encode("cp1252") + "Wo?,Köln\n".encode("cp1252")
+    )
+    (path / "south.jsonl").write_bytes(
+        (json.dumps({"q": "Dove?", "a": "Forlì"}, ensure_ascii=False) + "\n").encode("utf-16")
+    )
+    (path / "east.json").write_text(json.dumps([{"messages": [user("Where?"), assistant("York")]}]))
+    return [
+        {
+            "path": str(path / "north.csv"),
+            "columns": {"instruction": "Frage", "output": "Antwort"},
+            "encoding": "cp1252",
+        },
+        {"path": str(path / "south.jsonl"), "columns": {"instruction": "q", "output": "a"}, "encoding": "utf-16"},
+        {"path": str(path / "east.json"), "tags": {"file": "east.json", "kind": "talk"}},
+    ]
+
+
+def test_three_hospitals_with_three_layouts_are_one_source(tmp_path):
+    source = build(OfSource, {"data": {"name": "file", "files": hospitals(tmp_path)}}).data
+    source.check()
+    found = source.load()["train"]
+    assert [(one.tags["file"], one.reference) for one in found] == [
+        ("north.csv", "Köln"),
+        ("south.jsonl", "Forlì"),
+        ("east.json", "York"),
+    ]
+    assert found[2].tags["kind"] == "talk" and len(source.origins()) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": "x"}, "path: found one beside `files`"),
+        ({"encoding": "hex"}, "encoding: found 'hex', allowed is one of texts"),
+        ({"encoding": "latin1,2"}, "encoding: found 'latin1,2'"),
+        ({"files": (OneFile(path="a/x.csv"), OneFile(path="b/x.csv"))}, "files: two have one name; tell them apart"),
+    ],
+)
+def test_files_that_cannot_be_told_or_read_are_refused_before_any_is_opened(change, message):
+    fields = {"files": (OneFile(path="a.csv"),)} | change
+    with pytest.raises(ConfigError, match=message):
+        File(**fields).check()
+
+
+def test_a_wrong_encoding_of_one_file_is_refused_by_its_key(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.files\[0\]\.encoding: found 'utf-99'"):
+        build(OfSource, {"data": {"name": "file", "files": [{"path": "a", "encoding": "utf-99"}]}})
+
+
+def test_a_byte_that_is_none_of_the_encoding_is_refused_with_its_place(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"instruction,output\nHi,\x81\n")
+    with pytest.raises(DataError, match=r"a\.csv: byte 22 is 0x81, not cp1252; convert the file to UTF-8"):
+        File(path=str(tmp_path / "a.csv"), encoding="cp1252").load()

@@ -154,9 +154,23 @@ def test_conversations_must_alternate(jsonl):
     assert "line 1: turn 1 has role 'user', allowed is 'assistant'" in refusal(File(path=path))
 
 
-def test_conversations_must_end_with_an_answer(jsonl):
-    path = jsonl(sharegpt(("human", "hi"), ("gpt", "ho"), ("human", "and?")))
-    assert "line 1: a conversation of 3 turns must end with a turn of role 'assistant'" in refusal(File(path=path))
+def test_conversations_without_an_answer_are_refused(jsonl):
+    path = jsonl(sharegpt(("human", "hi")))
+    assert "line 1: a conversation of 1 turns must end with a turn of role 'assistant'" in refusal(File(path=path))
+
+
+def test_turns_behind_the_last_answer_are_left_out_and_counted(jsonl, caplog):
+    more = [sharegpt(("human", "hi"), ("gpt", "ho"), ("human", "and?")), sharegpt(("human", "a"), ("gpt", "b"))]
+    assert train(path=jsonl(*more)) == [chat("hi", "ho"), chat("a", "b")]
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("1 of 2 conversations end with turns that nobody answered") and "line 1" in told
+
+
+def test_messages_and_trls_lists_leave_out_what_nobody_answered(jsonl):
+    asked, answered = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
+    expected = [chat("hi", "ho")]
+    assert train(path=jsonl({"messages": [asked, answered, asked]})) == expected
+    assert train(path=jsonl({"prompt": [asked], "completion": [answered, asked]})) == expected
 
 
 def test_preference_of_texts(jsonl):
@@ -479,8 +493,8 @@ def test_a_turn_without_content_is_refused(jsonl):
 
 
 def test_an_unknown_role_is_refused(jsonl):
-    message = refusal(File(path=jsonl({"messages": [{"role": "tool", "content": "x"}]})))
-    assert "'role' is 'tool', allowed are system, user, assistant" in message
+    message = refusal(File(path=jsonl({"messages": [{"role": "critic", "content": "x"}]})))
+    assert "'role' is 'critic', allowed are system, developer, user, assistant, tool" in message
 
 
 @pytest.mark.parametrize("role", [["user"], {"a": 1}, None, 5])

@@ -15,7 +15,7 @@ from fedloom.base.errors import DataError
 
 __all__ = ["Chat", "Document", "Example", "Preference", "Role", "Shown", "Turn", "chat", "tagged", "text_id"]
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class Example(Protocol):
@@ -75,14 +75,23 @@ def _lines(turns: Sequence[Turn]) -> str:
     return "\n".join(turn.text for turn in turns)
 
 
+_NEXT: Mapping[str, tuple[str, ...]] = {
+    "nobody": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),  # what tools say is read as a user's turn is
+    "tool": ("assistant", "tool"),
+}
+
+
 def _check_turns(turns: Sequence[Turn], last: Role) -> None:
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
+    before = "nobody"
     for index, turn in enumerate(spoken):
-        expected = "user" if index % 2 == 0 else "assistant"
-        if turn.role != expected:
+        if turn.role not in _NEXT[before]:
             raise DataError(
-                f"turn {index} has role '{turn.role}', allowed is '{expected}': user and assistant alternate."
+                f"turn {index} has role '{turn.role}', allowed is '{_NEXT[before][0]}': user and assistant alternate."
             )
+        before = turn.role
     if not spoken or spoken[-1].role != last:
         raise DataError(f"a conversation of {len(turns)} turns must end with a turn of role '{last}'.")
 
@@ -91,7 +100,8 @@ def _check_turns(turns: Sequence[Turn], last: Role) -> None:
 class Chat:
     """A conversation that ends with an answer; an instruction with its response is one of two turns.
 
-    A system turn may come first; then user and assistant alternate. Assistant turns are learnt from, but `Shown` ones.
+    A system turn may come first; then user and assistant alternate, and tools may speak in a user's place. Assistant
+    turns are learnt from, but `Shown` ones.
     """
 
     turns: tuple[Turn, ...]

@@ -2,11 +2,11 @@
 
 | form | columns | example |
 |---|---|---|
-| `messages` | messages: list of {role, content} | Chat |
+| `messages` | messages: list of {role: system, user, assistant or tool; content} | Chat |
 | `prompt_completion` | prompt, completion: each a text, or both lists of {role, content} | Chat |
 | `alpaca` | instruction, output, input if there is one (appended to the instruction with one space), history | Chat |
 | `instruction_response` | instruction, response, as KnowledgeSG's client files have them | Chat |
-| `conversations` | conversations: list of {from: human or user, gpt or assistant, system; value} (ShareGPT) | Chat |
+| `conversations` | conversations: list of {from: human or user, gpt or assistant, system, tool; value} | Chat |
 | `preference` | prompt, chosen, rejected: each a text or a list of {role, content}; input if mapped | Preference |
 | the same | chosen, rejected: lists that begin with one prompt; its text as prompt, too, or none | Preference |
 | `text` | text | Document |
@@ -17,14 +17,15 @@
 The last three are never guessed: a run file must name them. A record that has chosen and rejected beside the columns
 of another form fits both: the run file must say which is meant.
 
-A column `system` opens the conversation. An answer with `weight` 0 or `train` false is read and not learnt; other keys
-and columns that change what a record means are refused where they are set.
+Turns behind the last answer are left out and counted. A column `system` opens the conversation. An answer with
+`weight` 0 or `train` false is read and not learnt; other keys and columns that change what a record means are refused
+where they are set.
 """
 
 import re
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedloom.base.errors import ConfigError, DataError, UnknownNameError, suggest
@@ -46,6 +47,8 @@ class Fields:
 
     record: Record
     columns: Mapping[str, str]
+    unanswered: list[Turn] = field(default_factory=list[Turn])
+    """Turns that were left out because no answer comes behind them."""
 
     def has(self, name: str) -> bool:
         """Return whether the record has the column that `name` stands for."""
@@ -82,13 +85,23 @@ def placed(where: str) -> Generator[None]:
         raise DataError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
-_OPENAI: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_OPENAI: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
 _SHAREGPT: Mapping[str, Role] = {
     "system": "system",
     "human": "user",
     "user": "user",
     "gpt": "assistant",
     "assistant": "assistant",
+    "tool": "tool",
+    "function_response": "tool",
+    "observation": "tool",
 }
 
 
@@ -103,6 +116,13 @@ def _opened(fields: Fields, turns: Sequence[Turn]) -> tuple[Turn, ...]:
     if turns and turns[0].role == "system":
         raise DataError(f"{fields.where('system')}: found it beside a system turn; allowed is one of the two.")
     return (Turn("system", fields.text("system")), *turns)
+
+
+def _conversed(fields: Fields, turns: Sequence[Turn], tags: Tags) -> Chat:
+    """Return the Chat of turns up to the last answer; one without any is refused."""
+    end = max((at for at, turn in enumerate(turns, 1) if turn.role == "assistant"), default=len(turns))
+    fields.unanswered.extend(turns[end:])
+    return Chat(_opened(fields, turns[:end]), tags)
 
 
 def _two_turns(fields: Fields, prompt: str, answer: str, tags: Tags, before: Sequence[Turn] = ()) -> Chat:
@@ -134,7 +154,7 @@ def _completed(fields: Fields, tags: Tags) -> Example:
     if not isinstance(fields.raw("prompt"), list):
         return _two_turns(fields, fields.text("prompt"), fields.text("completion"), tags)
     turns = [*_role_content(fields, "prompt", answers=False), *_role_content(fields, "completion")]
-    return Chat(_opened(fields, turns), tags)
+    return _conversed(fields, turns, tags)
 
 
 def sharegpt_turns(fields: Fields) -> list[Turn]:
@@ -146,7 +166,7 @@ def sharegpt_turns(fields: Fields) -> list[Turn]:
 def _conversation(fields: Fields, tags: Tags) -> Example:
     """Return the Chat of a ShareGPT dialogue; one leading answer without a question is dropped, as published."""
     turns = sharegpt_turns(fields)
-    return Chat(_opened(fields, turns[1:] if turns and turns[0].role == "assistant" else turns), tags)
+    return _conversed(fields, turns[1:] if turns and turns[0].role == "assistant" else turns, tags)
 
 
 def _preference(fields: Fields, tags: Tags) -> Example:
@@ -243,7 +263,7 @@ class Form:
 
 FORMS: Mapping[str, Form] = {
     "messages": Form(
-        ("messages",), lambda fields, tags: Chat(_opened(fields, _role_content(fields, "messages")), tags), ("system",)
+        ("messages",), lambda fields, tags: _conversed(fields, _role_content(fields, "messages"), tags), ("system",)
     ),
     "prompt_completion": Form(("prompt", "completion"), _completed, ("system",)),
     "alpaca": Form(("instruction", "output"), _alpaca, ("input", "system", "history")),

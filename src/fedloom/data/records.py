@@ -1,7 +1,7 @@
 """Reading files into records: JSON, JSON Lines, CSV and Parquet, each record with the place it came from.
 
-Nothing is repaired: a line that is no record, a byte that is no UTF-8 or a key that occurs twice is refused with file
-and position. A leading byte order mark is an encoding signature and is taken off.
+Nothing is repaired: a line that is no record, a byte that is none of the encoding or a key that occurs twice is
+refused with file and position. A leading byte order mark is an encoding signature and is taken off.
 """
 
 import csv
@@ -16,7 +16,16 @@ from typing import Any
 from fedloom.base.errors import ConfigError, DataError, MissingFileError
 from fedloom.base.extras import library
 
-__all__ = ["Record", "find_files", "parse_json", "read_records", "read_text", "refuse_missing", "stream_records"]
+__all__ = [
+    "Record",
+    "check_encoding",
+    "find_files",
+    "parse_json",
+    "read_records",
+    "read_text",
+    "refuse_missing",
+    "stream_records",
+]
 
 _FORMATS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
@@ -60,30 +69,33 @@ def _fixed_part(pattern: Path) -> Path:
     return next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
 
 
-def read_records(path: Path, form: str = "auto") -> list[Record]:
+def read_records(path: Path, form: str = "auto", encoding: str = "utf-8") -> list[Record]:
     """Return the records of a file of format `form`: json, jsonl, csv, parquet, or auto by the extension.
 
     Raises MissingFileError if there is no such file; DataError, with the position, if it is empty, of unknown
-    extension, not UTF-8 or not of its format; ConfigError if Parquet needs an extra that is not installed.
+    extension, not of the encoding or not of its format; ConfigError if Parquet needs an extra that is not installed.
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; give the path of a data file.")
     if not path.stat().st_size:
         raise DataError(f"{path}: holds no record, the file is empty; a data file needs at least one.")
-    records = list(stream_records(path, str(path), _format_of(path) if form == "auto" else form))
+    records = list(stream_records(path, str(path), _format_of(path) if form == "auto" else form, encoding=encoding))
     if not records:
         raise DataError(f"{path}: holds no record; a data file needs at least one.")
     return records
 
 
-def stream_records(path: Path, name: str, form: str, columns: Sequence[str] = ()) -> Iterator[Record]:
+def stream_records(
+    path: Path, name: str, form: str, columns: Sequence[str] = (), *, encoding: str = "utf-8"
+) -> Iterator[Record]:
     """Yield the records of a file, which messages call `name`; JSON Lines and Parquet are never held whole.
 
     With `columns` records have these at least, and of Parquet no others; a missing one is refused.
     """
     readers = {"json": _read_json, "jsonl": _read_jsonl, "csv": _read_csv}
     try:
-        for record in _read_parquet(path, name, columns) if form == "parquet" else readers[form](path, name):
+        found = _read_parquet(path, name, columns) if form == "parquet" else readers[form](path, name, encoding)
+        for record in found:
             refuse_missing(record.where, record.values, columns)
             yield record
     except OSError as error:
@@ -110,21 +122,33 @@ def _format_of(path: Path) -> str:
     return _FORMATS[suffix]
 
 
-def read_text(path: Path) -> str:
-    """Return a file's text; what is not UTF-8 is refused with the position of the first bad byte."""
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return a file's text; what is not of the encoding is refused with the position of the first bad byte."""
     try:
-        return _decoded(path.read_bytes(), str(path)).removeprefix("\ufeff")
+        return _decoded(path.read_bytes(), str(path), encoding).removeprefix("\ufeff")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def _decoded(content: bytes, name: str, start: int = 0) -> str:
+def check_encoding(encoding: str) -> None:
+    """Refuse what is no encoding of text that Python knows."""
     try:
-        return content.decode("utf-8")
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    except (LookupError, ValueError) as error:  # of no such codec, or one of bytes, such as hex
+        raise ConfigError(
+            f"encoding: found {encoding!r}, allowed is one of texts, such as utf-8, cp1252 or utf-16."
+        ) from error
+
+
+def _decoded(content: bytes, name: str, encoding: str, start: int = 0) -> str:
+    try:
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
+        byte = error.object[error.start] if error.start < len(error.object) else 0
+        called = "UTF-8" if encoding == "utf-8" else encoding
         raise DataError(
-            f"{name}: byte {start + error.start} is 0x{byte:02x}, not UTF-8; convert the file to UTF-8."
+            f"{name}: byte {start + error.start} is 0x{byte:02x}, not {called}; convert the file to UTF-8, or "
+            "set `encoding` to its own where the source has it."
         ) from error
 
 
@@ -145,8 +169,8 @@ def parse_json(text: str, where: str, hint: str = "") -> Any:
         raise DataError(f"{where}: not valid JSON: {error}; mend it{hint}.") from error
 
 
-def _read_json(path: Path, name: str) -> Iterator[Record]:
-    text = read_text(path)
+def _read_json(path: Path, name: str, encoding: str) -> Iterator[Record]:
+    text = read_text(path, encoding)
     if not text.strip():
         return
     whole = parse_json(text, name, ' (one object per line is format = "jsonl")')
@@ -159,11 +183,13 @@ def _read_json(path: Path, name: str) -> Iterator[Record]:
         yield _record(f"{name}, record {number}", values)
 
 
-def _read_jsonl(path: Path, name: str) -> Iterator[Record]:
+def _read_jsonl(path: Path, name: str, encoding: str) -> Iterator[Record]:
     start = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = _decoded(line, name, start).removeprefix("" if start else "\ufeff")
+        # Bytes of a line's end are one in UTF-8 alone.
+        lines = file if encoding == "utf-8" else io.BytesIO(read_text(path, encoding).encode())
+        for number, line in enumerate(lines, start=1):
+            text = _decoded(line, name, "utf-8", start).removeprefix("" if start else "\ufeff")
             start += len(line)
             if text.strip():
                 where = f"{name}, line {number}"
@@ -176,9 +202,9 @@ def _record(where: str, values: Any) -> Record:
     return Record(where, values)
 
 
-def _read_csv(path: Path, name: str) -> Iterator[Record]:
+def _read_csv(path: Path, name: str, encoding: str) -> Iterator[Record]:
     csv.field_size_limit(_LONGEST_FIELD)  # of the library's own 131,072 characters a user's file is not to blame
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = csv.reader(io.StringIO(read_text(path, encoding), newline=""), strict=True)
     header: list[str] = []
     try:
         for row in rows:

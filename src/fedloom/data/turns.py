@@ -42,7 +42,7 @@ def read_turns(
         spoken_by = check_text(item[role], f"{place}.{role}")
         if spoken_by not in roles:
             raise DataError(f"{place}: '{role}' is {spoken_by!r}, allowed are {', '.join(roles)}.")
-        kind = Turn if _is_learnt(item, place) else Shown
+        kind = Turn if _is_learnt(item, place, roles[spoken_by]) else Shown
         turns.append(kind(roles[spoken_by], _content(item[text], f"{place}.{text}")))
     spoken = [turn for turn in turns if turn.role == "assistant"]
     if answers and spoken and not any(turn.learnt for turn in spoken):
@@ -54,9 +54,9 @@ _OF_TURNS = ("tool_calls", "function_call", "tool_call_id", "images", "image", "
 """Keys of a turn that change what is said; reasoning beside the answer is passed over, as templates pass it over."""
 
 
-def _is_learnt(item: Mapping[str, Any], place: str) -> bool:
+def _is_learnt(item: Mapping[str, Any], place: str, role: Role) -> bool:
     """Return whether a turn is learnt where it is an answer; keys that say more than role and text are refused."""
-    said = [key for key in _OF_TURNS if item.get(key)]
+    said = [key for key in _OF_TURNS if item.get(key) and (key, role) != ("tool_call_id", "tool")]
     if said:
         raise DataError(f"{place}: found '{said[0]}', which is not read; allowed are turns of text alone.")
     for key, learnt in (("weight", {0: False, 1: True}), ("train", {False: False, True: True})):

@@ -73,20 +73,26 @@ class OfRecords(Source):
         names = unread(form, self.columns, [*self.tags.values(), *asked, self.unique])
         kept: list[Example] = []
         dropped: list[str] = []
+        unanswered: list[str] = []
         for record in self._first_of_each(self._met(records)):
             try:
                 refuse_unread(seen := self._seen(record), names)
-                kept.append(self._example(form, seen, constant or {}))
+                fields = Fields(seen, self.columns)
+                kept.append(self._example(form, fields, constant or {}))
+                unanswered += [record.where] if fields.unanswered else []
             except DataError as error:
                 if self.malformed == "refuse":
                     raise
                 dropped.append(str(error))
+        if unanswered:
+            told = "%d of %d conversations end with turns that nobody answered, which are left out, the first: %s"
+            _log.warning(told, len(unanswered), len(kept), unanswered[0])
         return _checked(kept, dropped, records[0].where)
 
-    def _example(self, form: Form, record: Record, constant: Mapping[str, str]) -> Example:
-        tags = {**constant, **{tag: _tag(record, column) for tag, column in self.tags.items()}}
-        with placed(record.where):
-            return form.build(Fields(record, self.columns), tags)
+    def _example(self, form: Form, fields: Fields, constant: Mapping[str, str]) -> Example:
+        tags = {**constant, **{tag: _tag(fields.record, column) for tag, column in self.tags.items()}}
+        with placed(fields.record.where):
+            return form.build(fields, tags)
 
     def _seen(self, record: Record) -> Record:
         """Return the record without the columns that are ignored."""

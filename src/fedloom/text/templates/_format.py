@@ -51,6 +51,11 @@ class Format:
         before, after = self.assistant.split(_TEXT)
         prompt_end = before.rstrip(" ")
         for index, turn in enumerate(turns[has_system:]):
+            if turn.role == "tool":
+                raise ModelError(
+                    "a tool speaks in a conversation, for which this template has no form; take a model whose own "
+                    "chat template has one, with the template 'own', or leave such records out."
+                )
             if turn.role == "assistant":
                 yield Piece(f"{before[len(prompt_end) :]}{turn.text}{after}{end}", supervised=turn.learnt)
             else:
