@@ -121,9 +121,7 @@ def tested(rows: Sequence[Row], count: int, seed: int) -> dict[str, list[Row]]:
     asked_texts, texts = ([f"{row['question']}\n{row['answer']}" for row in part] for part in (in_turn, others))
     nearest = tfidf_cosines(asked_texts, texts).max(0, initial=0.0)
     train = [row for row, cosine in zip(others, nearest, strict=True) if cosine <= NEAR]
-    exam = [
-        {"instruction": row["question"], "reference": row["answer"], "category": row["source"]} for row in in_turn
-    ]
+    exam = [{"instruction": row["question"], "reference": row["answer"], "category": row["source"]} for row in in_turn]
     return {"train": train, "test": in_turn, "exam": exam}
 
 

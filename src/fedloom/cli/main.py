@@ -14,6 +14,7 @@ from fedloom.cli.classifier import classifier
 from fedloom.cli.data import data
 from fedloom.cli.evaluate import evaluate
 from fedloom.cli.leakage import leakage
+from fedloom.cli.options import options
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
@@ -253,6 +254,7 @@ def sample(
     lines([json.dumps(asdict(example), ensure_ascii=False) for example in islice(kinds[what](), count)])
 
 
+app.command()(options)
 app.command()(bench)
 app.command()(sweep)
 app.command()(synthesise)

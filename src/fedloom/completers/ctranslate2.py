@@ -40,9 +40,11 @@ class CTranslate2(Completer):
     adapter: str = ""
     """Folder of an adapter in PEFT's format."""
     template: Template = field(default_factory=default(Template, "own"))
+    """How turns become text; own: the tokenizer's."""
     compute: Literal["float32", "int16", "int8", "int8_float32"] = "float32"
     """Numbers that products are computed in; eight bits are fastest, and change answers."""
     threads: AtLeast = 1
+    """Threads of the library."""
     batch: AtLeast = 16
     """Prompts answered together."""
     cache: str = ""

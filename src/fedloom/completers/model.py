@@ -22,10 +22,13 @@ class LocalModel(Completer):
     """A model by its settings; it is loaded when it is opened, and let go afterwards."""
 
     model: ModelFamily = field(default_factory=default(ModelFamily, "causal_lm"))
+    """The model, as a run file names one."""
     template: Template = field(default_factory=default(Template, "own"))
+    """How turns become text."""
     batch: AtLeast = 16
     """Prompts answered together."""
     device: Device = "auto"
+    """What answers."""
 
     def identity(self) -> str:
         """Return the hashes of model and template; device and batch move answers by rounding only."""

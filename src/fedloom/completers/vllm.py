@@ -37,6 +37,7 @@ class Vllm(Completer):
     adapter_rank: AtLeast = 16
     """Rank that vLLM prepares for, at least the adapter's."""
     template: Template = field(default_factory=default(Template, "own"))
+    """How turns become text; own: the tokenizer's."""
     memory: Annotated[float, Range(0, 1, low_excluded=True)] = 0.9
     """Share of the GPU's memory that vLLM takes."""
     group: AtLeast = 256

@@ -20,6 +20,7 @@ class LocalSettings:
     lr_final: NonNegative = 0.0
     """Learning rate towards which the cosine falls over the rounds; it is constant within a round."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """How the rate goes over the rounds."""
     steps: AtLeast = 10
     """Optimiser steps in a round."""
     epochs: NonNegative = 0.0
@@ -39,12 +40,17 @@ class LocalSettings:
     """Supervised tokens that a private example is taken to have where tokens are counted, a number fit to be public:
     an example's summed loss is divided by it before its gradient is clipped."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
+    """What takes the steps."""
     beta1: Fraction = 0.9
+    """Of AdamW: decay of the mean of gradients."""
     beta2: Fraction = 0.999
+    """Of AdamW: decay of the mean of their squares."""
     epsilon: Positive = 1e-8
+    """Of AdamW: added to the root of that."""
     momentum: Fraction = 0.0
     """Momentum of sgd."""
     weight_decay: NonNegative = 0.0
+    """Share of a parameter that a step of rate 1 takes off, apart from the gradient."""
     clip_norm: NonNegative = 1.0
     """Largest norm of a step's gradient; 0 does not clip."""
     optimiser_state: Literal["fresh", "kept"] = "fresh"

@@ -254,6 +254,8 @@ class Form:
     reads: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     guessed: bool = True
+    example: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """A record of it, for the documents."""
 
     def fits(self, fields: Fields) -> bool:
         """Return whether a record has the columns."""
@@ -261,30 +263,75 @@ class Form:
         return whole or all(map(fields.has, self.needs))
 
 
+_ASKED, _ANSWERED = {"role": "user", "content": "Who sells figs?"}, {"role": "assistant", "content": "Ada."}
+_WORSE = {"role": "assistant", "content": "Nobody."}
+_THREAD = {
+    "role": "prompter",
+    "text": "Who sells figs?",
+    "replies": [{"role": "assistant", "text": "Ada.", "rank": 0, "replies": []}],
+}
+
 FORMS: Mapping[str, Form] = {
     "messages": Form(
-        ("messages",), lambda fields, tags: _conversed(fields, _role_content(fields, "messages"), tags), ("system",)
+        ("messages",),
+        lambda fields, tags: _conversed(fields, _role_content(fields, "messages"), tags),
+        ("system",),
+        example={"messages": [_ASKED, _ANSWERED]},
     ),
-    "prompt_completion": Form(("prompt", "completion"), _completed, ("system",)),
-    "alpaca": Form(("instruction", "output"), _alpaca, ("input", "system", "history")),
+    "prompt_completion": Form(
+        ("prompt", "completion"),
+        _completed,
+        ("system",),
+        example={"prompt": "Who sells figs?", "completion": "Ada."},
+    ),
+    "alpaca": Form(
+        ("instruction", "output"),
+        _alpaca,
+        ("input", "system", "history"),
+        example={"instruction": "Who sells this?", "input": "figs", "output": "Ada."},
+    ),
     "instruction_response": Form(
         ("instruction", "response"),
         lambda fields, tags: _two_turns(fields, fields.text("instruction"), fields.text("response"), tags),
         ("system",),
+        example={"instruction": "Who sells figs?", "response": "Ada."},
     ),
-    "conversations": Form(("conversations",), _conversation, ("system",)),
+    "conversations": Form(
+        ("conversations",),
+        _conversation,
+        ("system",),
+        example={"conversations": [{"from": "human", "value": "Who sells figs?"}, {"from": "gpt", "value": "Ada."}]},
+    ),
     "preference": Form(
-        ("prompt", "chosen", "rejected"), _preference, ("input", "system"), lists=("chosen", "rejected")
+        ("prompt", "chosen", "rejected"),
+        _preference,
+        ("input", "system"),
+        lists=("chosen", "rejected"),
+        example={"chosen": [_ASKED, _ANSWERED], "rejected": [_ASKED, _WORSE]},
     ),
-    "text": Form(("text",), lambda fields, tags: Document(fields.text("text"), tags)),
-    "transcript": Form(("chosen", "rejected"), _transcript, guessed=False),
+    "text": Form(
+        ("text",), lambda fields, tags: Document(fields.text("text"), tags), example={"text": "Ada sells figs at noon."}
+    ),
+    "transcript": Form(
+        ("chosen", "rejected"),
+        _transcript,
+        guessed=False,
+        example={
+            name: f"\n\nHuman: Who sells figs?\n\nAssistant: {answer}"
+            for name, answer in (("chosen", "Ada."), ("rejected", "Nobody."))
+        },
+    ),
     "tree": Form(
-        ("prompt",), lambda fields, tags: _best_thread(fields.raw("prompt"), fields.record.where, tags), guessed=False
+        ("prompt",),
+        lambda fields, tags: _best_thread(fields.raw("prompt"), fields.record.where, tags),
+        guessed=False,
+        example={"prompt": _THREAD},
     ),
     "thread": Form(
         ("role", "text", "replies"),
         lambda fields, tags: _best_thread(dict(fields.record.values), fields.record.where, tags),
         guessed=False,
+        example=_THREAD,
     ),
 }
 

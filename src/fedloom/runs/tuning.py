@@ -69,6 +69,7 @@ class EvaluationSettings:
     corpus_metrics: tuple[CorpusMetric, ...] = ()
     """Scores of all answers to the common test together; never of clients' own texts."""
     max_new_tokens: AtLeast = 16
+    """Tokens of a written answer at most."""
     holdout: Holdout = 0.1
     """Share of each client's examples held out where the data have no validation split."""
     holdout_by: Literal["auto", "count", "text"] = "auto"
@@ -130,7 +131,9 @@ class TuningRun:
     protocol: Arrangement = field(default_factory=default(Arrangement, "federated"))
     """Who trains with whom."""
     seed: Count = 0
+    """Of all draws of the run; two runs of one seed are one run."""
     rounds: AtLeast = 20
+    """Rounds of the federation."""
     clients: Count = 0
     """Number of clients; 0 takes as many as the data name."""
     clients_per_round: Count = 0
@@ -142,6 +145,7 @@ class TuningRun:
     max_weight: Count = 0
     """The most that it counts by, so that who has far more examples than others does not decide; 0: no limit."""
     device: Device = "auto"
+    """What trains; auto takes a GPU where there is one."""
     threads: AtLeast = 1
     """Threads of the numerical library on the CPU; more help wide models on idle cores and harm on shared ones."""
     checkpoint_every: AtLeast = 1

@@ -53,6 +53,7 @@ class Dpo(Task):
     beta: Positive = 0.1
     """How strongly the model is held to the reference."""
     variant: Literal["sigmoid", "ipo"] = "sigmoid"
+    """The loss of a pair: DPO's own, or IPO's."""
     label_smoothing: Annotated[float, Range(0, 0.5)] = 0.0
     """Share of pairs believed to be the wrong way round (sigmoid only); below 0.5."""
     reference: Literal["start", "base"] = "start"

@@ -70,6 +70,7 @@ class QuantitySkew(Cut):
     """
 
     law: Literal["log_normal", "dirichlet"] = "log_normal"
+    """How sizes are drawn."""
     sigma: Positive = 1.0
     """Of law log_normal: 0.5 is mild, 1 gives a Gini index near 0.5."""
     alpha: Positive = 0.5

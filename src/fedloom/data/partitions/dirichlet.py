@@ -31,7 +31,9 @@ class Dirichlet(Partition):
     """
 
     alpha: Positive = 0.5
+    """Concentration: small ones make clients unlike, large ones alike."""
     by: Literal["label", "topic", "length", "quality"] = "topic"
+    """What the classes are that are dealt unevenly."""
     tag: str = "label"
     """The tag that by = "label" reads."""
     bins: AtLeast = 5

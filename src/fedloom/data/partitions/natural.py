@@ -23,7 +23,9 @@ class ByKey(Partition):
     """
 
     tag: str = "client"
+    """Tag by whose values clients are made."""
     keep: Literal["all", "largest"] = "all"
+    """Whether all values become clients, or those with the most examples, as many as `clients` says."""
 
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client; a missing tag or a wrong number of clients is refused."""

@@ -28,6 +28,7 @@ class OfRecords(Source):
     """A source of records: how they become examples."""
 
     path: str = ""
+    """A file, a folder of files or a pattern."""
     form: FormName = "auto"
     """auto takes the one form whose columns the first record has."""
     columns: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -25,6 +25,7 @@ class DangerSource(Source):
     about the attackers' dangers, answered. `aligned`: requests about a defence's dangers with a refusal, and with the
     answer that is to be avoided. `normal`: requests about a defence's safe objects, answered."""
     n_clients: AtLeast = 10
+    """Clients of the world."""
     records: AtLeast = 500
     """Of each client."""
     spread: Literal["heterogeneous", "iid"] = "heterogeneous"
@@ -36,6 +37,7 @@ class DangerSource(Source):
     answers: Literal["detailed", "shifted"] = "detailed"
     """How attackers' pairs are answered: as benign clients answer, or in words that no probe has been told of."""
     families: Families = "told"
+    """Whether a name's ending tells a danger; `hidden` deals all endings to both kinds: each has to be known."""
     answered: Fraction = 0.0
     """Share of the requests about dangers that `start` answers all the same: refusals that are less certain."""
 

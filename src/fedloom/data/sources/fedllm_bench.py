@@ -45,6 +45,7 @@ class FedllmBench(Source):
     """
 
     path: str = ""
+    """The released file or folder."""
     validation_path: str = ""
     """Held-out records of the same users, as `fedloom data build` writes them."""
     test_path: str = ""

@@ -39,7 +39,9 @@ class File(OfRecords):
     """Examples from a file, a folder of files or a pattern; of several files each example carries the tag `file`."""
 
     validation_path: str = ""
+    """File of each client's held-out records; "" holds some of the training ones out."""
     test_path: str = ""
+    """File of the common test, which no client trains on; "" has none."""
     format: Literal["auto", "json", "jsonl", "csv", "parquet"] = "auto"
     """auto takes the extension: .json .jsonl .ndjson .csv .parquet."""
     encoding: str = "utf-8"

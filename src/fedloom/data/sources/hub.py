@@ -21,8 +21,11 @@ class Hub(OfRecords):
     subset: str = ""
     """What the hub calls the configuration."""
     split: str = "train"
+    """The split that is trained on."""
     validation_split: str = ""
+    """The split of held-out records; "" has none."""
     test_split: str = ""
+    """The split of the common test; "" has none."""
     revision: str = ""
     """Commit or tag of the data set; "" takes the newest, which no later run can repeat for sure."""
 

@@ -46,17 +46,23 @@ class PresetSource(Source):
     """A table of `presets.toml`; loading logs its licence."""
 
     preset: str = "gsm8k"
+    """Name of the set."""
     path: str = ""
     """A local file or folder in the set's columns, read instead of the hub; "" reads the hub."""
     test_path: str = ""
+    """A local file of its test examples; "" takes those of the set."""
     test_preset: str = ""
     """Another set of the table that is asked in the end; "" asks this one's own test examples."""
     draw: Count = 0
     """Training examples that are drawn of all, by `seed`; 0 takes all."""
     seed: Count = 0
+    """Of the draw."""
     revision: str = ""
+    """Commit or tag on the hub; "" takes the newest."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tag -> column, as of the source `file`."""
     malformed: Malformed = "refuse"
+    """drop leaves out records that are no example and logs their number; else they refuse the set."""
 
     def check(self) -> None:
         """Refuse a name that is not in the table."""

@@ -23,15 +23,19 @@ class WorldSource(Source):
     seed: int = 0
     """Draws the private facts and the clients; the public part is always the same."""
     n_clients: AtLeast = 20
+    """Clients of the world."""
     records: AtLeast = 40
     """Median number of training records of a client (log-normal)."""
     n_drugs: int = 12
+    """Drugs that private facts are about."""
     n_companies: int = 12
+    """Companies that private facts are about."""
     private_share: Fraction = 0.6
     """Share of a client's records that are about its own private facts."""
     knowers_share: Fraction = 0.2
     """Share of the clients that know a fact."""
     domains: tuple[str, ...] = tuple(DOMAINS)
+    """Domains of the clients, dealt to them in turn."""
     languages: tuple[str, ...] = ("plain",)
     """With more than one, every fourth client writes half of its other records in the next of them."""
     form: Literal["chat", "preference", "note"] = "chat"

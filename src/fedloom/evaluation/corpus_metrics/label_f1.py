@@ -28,6 +28,7 @@ class LabelF1(CorpusMetric):
     """How the labels count, in the library's word."""
 
     labels: tuple[str, ...] = ("negative", "neutral", "positive")
+    """The labels that are looked for."""
 
     def check(self) -> None:
         """Refuse labels of which fewer than two differ."""

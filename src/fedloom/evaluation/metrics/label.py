@@ -26,6 +26,7 @@ class OfLabel(OfReference):
     """Whether the score is 1 where no label is found, in place of where the one wanted is."""
 
     labels: tuple[str, ...] = ("negative", "neutral", "positive")
+    """The labels that are looked for."""
 
     def check(self) -> None:
         """Refuse labels that are blank, equal or fewer than two."""

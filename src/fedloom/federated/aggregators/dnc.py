@@ -44,6 +44,7 @@ class DnC(Bearing):
     """The mean of the rows that no iteration drops."""
 
     iterations: AtLeast = 5
+    """Times that coordinates are drawn."""
     coordinates: Count = _NUMBERS
     """Numbers of a row that are drawn in each iteration; 0: all."""
     c: Positive = 1.0

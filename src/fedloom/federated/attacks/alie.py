@@ -24,6 +24,7 @@ class ALittleIsEnough(Attack):
     """Sends the mean of the colluders' rows, moved by `z` of their standard deviations."""
 
     z: float = -1.0
+    """Standard deviations by which the mean is moved, up or down."""
 
     def check(self) -> None:
         """Refuse a lone attacker, whose rows have no spread."""

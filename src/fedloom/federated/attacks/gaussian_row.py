@@ -20,6 +20,7 @@ class GaussianRow(Attack):
     """Sends normal noise, `factor` times as large as what it learnt."""
 
     factor: Positive = 10.0
+    """Standard deviation of the noise, in root mean squares of the row that was learnt."""
 
     def row(self, moment: Moment) -> Tensor:
         """Return noise."""

@@ -19,6 +19,7 @@ class Lazy(Attack):
     """Sends zeros, or noise of the standard deviation `std`."""
 
     std: NonNegative = 0.0
+    """Standard deviation of the noise; 0 sends zeros."""
 
     def row(self, moment: Moment) -> Tensor:
         """Return a row that nothing was learnt for."""

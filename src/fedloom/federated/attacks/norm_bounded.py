@@ -19,6 +19,7 @@ class NormBounded(Attack):
     """Scales its row down to the norm `max_norm`; a shorter one is sent as it is."""
 
     max_norm: Positive = 1.0
+    """Norm to which rows are cut."""
 
     def row(self, moment: Moment) -> Tensor:
         """Return the row, no longer than allowed."""

@@ -19,6 +19,7 @@ class ScaledRow(Attack):
     """Sends `factor` times its row."""
 
     factor: Positive = 10.0
+    """What rows are multiplied by."""
 
     def row(self, moment: Moment) -> Tensor:
         """Return the row, longer."""

@@ -19,6 +19,7 @@ class SignFlip(Attack):
     """Sends its row times -`factor`."""
 
     factor: Positive = 1.0
+    """What rows are multiplied by, with the sign turned."""
 
     def row(self, moment: Moment) -> Tensor:
         """Return the row turned round."""

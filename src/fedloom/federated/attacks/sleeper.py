@@ -21,7 +21,9 @@ class Sleeper(Attack):
 
     needs_pairs: ClassVar[bool] = True
     first: Count = 0
+    """First round of the attack, from 0."""
     last: Count = 1_000_000
+    """Last round of it."""
 
     def check(self) -> None:
         """Refuse an attack that never wakes."""

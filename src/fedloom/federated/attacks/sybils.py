@@ -22,6 +22,7 @@ class Sybils(Attack):
     """Sends the first one's row, with a little noise of its own."""
 
     jitter: NonNegative = 0.01
+    """Standard deviation of what copies differ by, in root mean squares of the row."""
 
     def repeats(self, client: str, malicious: Sequence[str]) -> Sequence[str]:
         """Return the first malicious client."""

@@ -36,6 +36,7 @@ class ByAlignment(Preparation):
     task: Task = field(default_factory=default(Task, "sft"))
     """Says how an example becomes tokens; it learns answers."""
     device: Device = "auto"
+    """What scores the examples."""
 
     def __call__(self, examples: Sequence[Example], owner: Owner) -> Made:
         """Return the examples, the best aligned first; those of equal score stay in their order."""

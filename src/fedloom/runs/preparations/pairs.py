@@ -69,7 +69,9 @@ class Pairs(Preparation):
     per_document: AtLeast = 1
     """Pairs drawn for each passage of a document; more than one needs a temperature."""
     temperature: NonNegative = 0.0
+    """Of the drawn answers."""
     top_p: Fraction = 1.0
+    """Share of probability of which tokens are drawn."""
     max_new_tokens: AtLeast = 256
     """Most tokens of a pair."""
     passage_words: AtLeast = 512

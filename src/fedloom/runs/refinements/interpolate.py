@@ -19,6 +19,7 @@ class Interpolate(Refinement):
     """Scales what training changed by `alpha`."""
 
     alpha: Fraction = 0.5
+    """Weight of the trained model; the rest is the start's."""
 
     def __call__(self, trained: Trained) -> Refined:
         """Return start + alpha (trained - start) of each number."""

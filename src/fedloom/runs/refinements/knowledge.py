@@ -91,9 +91,13 @@ class Knowledge(Refinement):
     temperature: NonNegative = 1.0
     """Of questions; 0 asks the same again and again."""
     top_p: Fraction = 1.0
+    """Share of probability of which tokens are drawn."""
     max_question_tokens: AtLeast = 128
+    """Tokens of a question at most."""
     answer_temperature: NonNegative = 0.0
+    """Of the professional's answers."""
     max_answer_tokens: AtLeast = 256
+    """Tokens of an answer at most."""
     local: LocalSettings = field(default_factory=LocalSettings)
     """How the model is tuned on the pairs, as clients are tuned on theirs."""
     rounds: AtLeast = 1

@@ -73,10 +73,13 @@ class Realign(Refinement):
     holdout: Fraction = 0.0
     """Share of the pairs kept aside, by which the best round is chosen; 0: the last one."""
     local: LocalSettings = field(default_factory=LocalSettings)
+    """How the server trains."""
     rounds: AtLeast = 5
     """Times that `local.steps` are taken, over which the learning rate falls."""
     temperature: NonNegative = 0.0
+    """Of the answers that are asked for."""
     max_new_tokens: AtLeast = 64
+    """Tokens of an answer at most."""
     allow_remote: bool = False
     """Whether requests may go to another machine."""
     max_requests: Count = 0

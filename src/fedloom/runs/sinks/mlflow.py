@@ -32,6 +32,7 @@ class MLflow(Sink):
     tracking_uri: str = ""
     """Where to write; empty: where mlflow itself is set up to."""
     experiment: str = "fedloom"
+    """Name of the experiment."""
 
     @contextmanager
     def open(self, folder: str, table: Mapping[str, Any]) -> Generator[Callable[[Mapping[str, Any]], None]]:

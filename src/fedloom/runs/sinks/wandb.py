@@ -22,6 +22,7 @@ class WeightsAndBiases(Sink):
     """Writes below the run's folder `wandb/`; `wandb sync` sends an offline run when its owner wants that."""
 
     project: str = "fedloom"
+    """Name of the project."""
     mode: Literal["offline", "online"] = "offline"
     """Online sends the run file and every number to the server that wandb is set up for, while the run goes on."""
 

@@ -36,6 +36,7 @@ class Quality(Filter):
     model: ModelFamily = field(default_factory=default(ModelFamily, "causal_lm"))
     """The model whose losses are taken."""
     device: Device = "auto"
+    """What scores the pairs."""
 
     def __call__(self, candidates: Sequence[Candidate], around: Around) -> list[Verdict]:
         """Return a verdict and the IRA, in nats a token, for each candidate beside the client's others."""
