@@ -20,9 +20,9 @@ from fedloom.runs.tuning import TuningRun
 FILE = Path(__file__).parents[1] / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Written by `python tools/configuration.py` from the package itself; `fedloom options [KEY] [NAME]` prints the same. A run file
-is TOML; every key can be overridden on the command line (`local.lr=1e-3`). A key that names a plug-in takes its name
-(`rule = "scaffold"`) or a table with its settings (`rule = {name = "prox", mu = 0.01}`).
+Written by `python tools/configuration.py` from the package itself; `fedloom options [KEY] [NAME]` prints the same. A
+run file is TOML; every key can be overridden on the command line (`local.lr=1e-3`). A key that names a plug-in takes
+its name (`rule = "scaffold"`) or a table with its settings (`rule = {name = "prox", mu = 0.01}`).
 """
 
 
@@ -72,7 +72,7 @@ def _table(record: type[Any]) -> Iterator[str]:
 
 
 def _forms() -> Iterator[str]:
-    yield "## Forms of data\n\n`data.form` of the sources `file` and `hub`; `auto` takes the one whose columns are there.\n"
+    yield "## Forms of data\n\n`data.form` of the sources `file` and `hub`; `auto` takes the one that fits.\n"
     for name, form in FORMS.items():
         more = f", read too if there: {', '.join(form.reads)}" if form.reads else ""
         guessed = "" if form.guessed else "; never taken by `auto`"

@@ -20,7 +20,9 @@ class OneFile:
     """A file with a layout of its own, such as one hospital's among several."""
 
     path: str
+    """The file."""
     form: FormName = "auto"
+    """Left out: the source's."""
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     """Beside the source's own, and before them."""
     encoding: str = ""
