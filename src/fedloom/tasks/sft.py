@@ -61,7 +61,7 @@ class Sft(Task):
                 raise DataError(
                     f"task 'sft' learns from Chat and Document examples, found a {kind}: choose another task."
                 )
-        whole = [pieces_to_tokens(pieces, model.tokenizer, begin=begin) for pieces in texts]
+        whole = [pieces_to_tokens(one, model.tokenizer, begin=begin, most=self.max_length) for one in texts]
         check_room(model, max(min(len(tokens), self.max_length) for tokens, _ in whole))
         learnt = [(tokens, marks) for tokens, marks in whole if any(marks[: self.max_length])]
         kept = learnt or whole[:1]

@@ -21,27 +21,33 @@ __all__ = ["pieces_to_tokens"]
 # A line break is what most often stands before an answer, and tokenizers rarely join it to what follows, save to
 # another line break; a digit and a letter are there for those that do, or that do not know line breaks.
 _SENTINELS = ("\n", "0", "a", ".")
+_LONGEST_TOKEN = 64  # characters, of nearly all: where tokens are longer the whole text is taken
+_SPARE = 16  # tokens behind those that are kept, which are other ones where a text is cut
 
 
 def pieces_to_tokens(
-    pieces: Sequence[Piece], tokenizer: Tokenizer, *, begin: bool = True
+    pieces: Sequence[Piece], tokenizer: Tokenizer, *, begin: bool = True, most: int = 0
 ) -> tuple[list[int], list[bool]]:
     """Return the token ids of the joined pieces, and for each whether its piece is supervised.
 
     With `begin`, what the tokenizer by its own habit puts before a text (a begin token) comes first, unsupervised,
     unless the text begins with it already; what it puts after a text is left out, an end token is the template's
     business. The very first token is never supervised, nothing predicts it.
+
+    Whoever keeps the first `most` tokens says so: of a text without end more are made than that, but not all.
     """
     backend = _backend(tokenizer)
     spans = [(learn, "".join(piece.text for piece in group)) for learn, group in groupby(pieces, _is_supervised)]
     learn, text = spans[0]
-    first = _ids(backend, text)
+    first = _first_ids(backend, text, most)
     habit = _begin_tokens(backend) if begin else []
     tokens = first if first[: len(habit)] == habit else habit + first
     supervised = [False] * (len(tokens) - len(first)) + [learn] * len(first)
     for (_, before), (learn, text) in pairwise(spans):
+        if most and len(tokens) > most:
+            break
         sentinels = (*_special_end(backend, before, tokens), *_SENTINELS)
-        new = _continuation(backend, text, sentinels, tokenizer.unk_token_id)
+        new = _continuation(backend, text, sentinels, tokenizer.unk_token_id, most)
         tokens += new
         supervised += [learn] * len(new)
     supervised[:1] = [False] * len(supervised[:1])
@@ -83,9 +89,19 @@ def _special_end(backend: Backend, before: str, tokens: Sequence[int]) -> list[s
     return [last] if skipped and before.endswith(last) else []
 
 
-def _continuation(backend: Backend, text: str, sentinels: Sequence[str], unknown: object) -> list[int]:
+def _first_ids(backend: Backend, text: str, most: int) -> list[int]:
+    """Return the tokens of a text, of one beyond all measure more than the first `most`."""
+    enough = (most + _SPARE) * _LONGEST_TOKEN
+    if not most or len(text) <= enough:
+        return _ids(backend, text)
+    found = _ids(backend, text[:enough])
+    # A word that a tokenizer does not know may be one token however long it is.
+    return found if len(found) >= most + _SPARE else _ids(backend, text)
+
+
+def _continuation(backend: Backend, text: str, sentinels: Sequence[str], unknown: object, most: int) -> list[int]:
     for sentinel in sentinels:
-        head, whole = _ids(backend, sentinel), _ids(backend, sentinel + text)
+        head, whole = _ids(backend, sentinel), _first_ids(backend, sentinel + text, most)
         # Neighbouring unknown characters may become one token, so an unknown sentinel proves nothing.
         if unknown not in head and whole[: len(head)] == head:
             return whole[len(head) :]
