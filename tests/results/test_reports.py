@@ -350,3 +350,14 @@ def test_log_that_is_no_text_is_refused(directory):
     (directory.path / "results.jsonl").write_bytes(b"\xff\xfe\n")
     with pytest.raises(RunError, match=r"results\.jsonl: is no UTF-8 text"):
         outcome(directory)
+
+
+def test_without_a_test_of_its_own_a_run_tells_its_questions_once():
+    held = [
+        scored(i, total=float(i), name=name, client=f"c{i % 3}") for name in ("test", "validation") for i in range(9)
+    ]
+    told = show_record(found(held))
+    assert {row["questions"] for row in told["rows"]} == {"test"}
+    assert {one["questions"] for one in told["clients"]} == {"test, own"}
+    both = show_record(found([*held[:9], *(replace(one, tags={"client": "c9"}) for one in held[9:])]))
+    assert {row["questions"] for row in both["rows"]} == {"test", "validation"}

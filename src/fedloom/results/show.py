@@ -15,7 +15,7 @@ from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.statistics import Interval
 from fedloom.results.estimates import Estimate, Where, contrast, estimate
 from fedloom.results.outcome import Outcome, outcome
-from fedloom.results.per_client import per_client, score_names
+from fedloom.results.per_client import PerClient, per_client, score_names
 from fedloom.runs.accounts import spent_text
 
 __all__ = [
@@ -43,10 +43,20 @@ Cells = dict[tuple[str, str], dict[str, Interval | None]]
 """Scores by questions and score, and by who was asked: `base`, and each kind of run; None where nothing was scored."""
 
 
+def _sets(scored: Sequence[Scored]) -> list[str]:
+    """Return the sets of questions; without a test of its own a run is tested by what clients hold out: told once."""
+    asked: dict[str, list[tuple[Any, ...]]] = {}
+    for one in scored:
+        scores = sorted((name, mean.total, mean.weight) for name, mean in one.scores.items())
+        asked.setdefault(one.set, []).append((one.owner, one.tags.get("client", ""), scores))
+    test, held_out = (sorted(asked.get(name, ())) for name in ("test", "validation"))
+    return [name for name in asked if name != "validation" or test != held_out]
+
+
 def _places(scored: Sequence[Scored]) -> dict[str, Where]:
     """Return the groups of questions to report: every set, and every domain in it where there are several."""
     groups: dict[str, Where] = {}
-    for name in dict.fromkeys(one.set for one in scored):
+    for name in _sets(scored):
         groups[name] = Where(name)
         domains = dict.fromkeys(one.tags["domain"] for one in scored if one.set == name and "domain" in one.tags)
         for domain in domains if len(domains) > 1 else ():
@@ -123,12 +133,17 @@ def show_table(found: Outcome) -> Table:
         final = row["final"] or Interval(math.nan, math.nan, math.nan, 0)
         rounded = (_finite(final.standard_error, ".3f"), str(_n(row)), _finite(final.effective_n, ".0f"))
         rows.append((*key, *map(cell, row.values()), *rounded))
-    for per in per_client(found):
+    for per in _of_clients(found):
         told = "mean {mean:.3f}, worst decile {worst_decile:.3f}".format_map(per.fairness)
         blank = [""] * (len(_phases(found)) - 1)
         rows.append((f"per client ({per.questions})", per.score, *blank, told, "", str(len(per.values)), ""))
     header = ("questions", "score", *_phases(found).values(), "standard error", "n", "effective n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
+
+
+def _of_clients(found: Outcome) -> list[PerClient]:
+    sets = _sets(found.results.get("final", ()))
+    return [one for one in per_client(found) if one.questions.partition(",")[0] in sets]
 
 
 def show_record(found: Outcome) -> dict[str, Any]:
@@ -143,7 +158,7 @@ def show_record(found: Outcome) -> dict[str, Any]:
     clients = [
         {"questions": per.questions, "score": per.score, "values": dict(per.values)}
         | {name: per.fairness[name] for name in ("mean", "worst_decile")}
-        for per in per_client(found)
+        for per in _of_clients(found)
     ]
     head = {"label": found.label, "seed": found.seed, "complete": found.complete, "cost": dict(found.cost)}
     head |= {"privacy": dict(found.privacy)} if found.privacy else {}
