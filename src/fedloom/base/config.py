@@ -20,6 +20,7 @@ from fedloom.base.plugin import Family, lookup
 __all__ = ["apply_override", "build", "differing_keys", "dump", "parse", "read_toml", "table_of", "value_at"]
 
 RecordType = TypeVar("RecordType")
+_LARGEST = 2**63 - 1  # what the libraries below can hold
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -36,6 +37,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """Return the table of TOML text; `where` names it in a refusal."""
     try:
         return tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigError(f"{where}: not valid TOML: nested too deeply.") from error
     except ValueError as error:  # TOMLDecodeError is one; a number of thousands of digits is another
         raise ConfigError(f"{where}: not valid TOML: {error}.") from error
 
@@ -75,7 +78,7 @@ def value_at(table: Mapping[str, Any], path: str) -> Any:
 def _override_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return table["value"] if len(table) == 1 else text
 
@@ -175,6 +178,8 @@ def _convert_plugin(family: type[Family], value: Any, path: str) -> Family:
 def _convert_scalar(kind: Any, value: Any, path: str) -> Any:
     if kind is Path:
         return Path(_need(str, value, path, "a path in quotes"))
+    if kind in (int, float) and isinstance(value, int) and abs(value) > _LARGEST:
+        raise ConfigError(f"{path}: found a number of {value.bit_length()} bits, allowed are whole ones of 63.")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wanted = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}

@@ -50,13 +50,13 @@ class Range:
 
     def __str__(self) -> str:
         low = f"{'> ' if self.low_excluded else '>= '}{self.low:g}"
-        return low if self.high == float("inf") else f"{low} and <= {self.high:g}"
+        return low if self.high == float("inf") else f"{low} and <= {self.high:.10g}"
 
 
 Positive = Annotated[float, Range(0, low_excluded=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
-AtLeast = Annotated[int, Range(1)]  # a count of at least one
+AtLeast = Annotated[int, Range(1, 2**31 - 1)]  # a count of at least one
 Count = Annotated[int, Range(0, 2**63 - 1)]
 
 
