@@ -179,7 +179,8 @@ def _convert_scalar(kind: Any, value: Any, path: str) -> Any:
     if kind is Path:
         return Path(_need(str, value, path, "a path in quotes"))
     if kind in (int, float) and isinstance(value, int) and abs(value) > _LARGEST:
-        raise ConfigError(f"{path}: found a number of {value.bit_length()} bits, allowed are whole ones of 63.")
+        found = value if value.bit_length() < 10_000 else "a number of thousands of digits"  # Python writes no more
+        raise ConfigError(f"{path}: found {found}, allowed are whole numbers of 63 bits.")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wanted = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
