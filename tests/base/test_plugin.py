@@ -192,7 +192,7 @@ def test_item_of_a_tuple_out_of_range_is_refused():
 
 
 def test_count_of_zero_is_refused():
-    with pytest.raises(ConfigError, match=r"^width: found 0, allowed is a number >= 1 and <= 2147483647\.$"):
+    with pytest.raises(ConfigError, match=r"^width: found 0, allowed is a number >= 1\.$"):
         Frame(width=0)
 
 

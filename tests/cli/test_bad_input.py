@@ -51,7 +51,7 @@ def refused(monkeypatch, capsys):
         ("local.steps=2.5", "local.steps: found 2.5, allowed is a whole number."),
         ("local.lr=true", "local.lr: found True, allowed is a number."),
         ("local.lr=-1", "local.lr: found -1.0, allowed is a number > 0."),
-        ("local.steps=0", "local.steps: found 0, allowed is a number >= 1 "),
+        ("local.steps=0", "local.steps: found 0, allowed is a number >= 1."),
         ("local.lr_final=9", "local.lr_final: found 9, allowed is at most lr = 0.02."),
         ("protocol=central", "protocol.name: no Arrangement called 'central'. Did you mean 'centralised'?"),
         ("rule.mu=1", "rule.mu: unknown key."),

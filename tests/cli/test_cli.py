@@ -7,6 +7,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from support.command import fedloom
+from support.paths import ROOT
 from support.small_runs import write_records, write_run_file
 from support.tools import tool
 
@@ -129,3 +130,19 @@ def test_wrong_words_are_told_by_their_option_in_one_line(monkeypatch, capsys, w
     assert fedloom(monkeypatch, *words) == 2
     told = capsys.readouterr().err
     assert said in told and told.endswith("see `fedloom --help`.\n") and told.count("\n") == 1
+
+
+def test_the_version_is_told(monkeypatch, capsys):
+    import fedloom as package
+
+    assert fedloom(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"fedloom {package.__version__}\n"
+
+
+def test_the_version_is_that_of_the_distribution():
+    import tomllib
+
+    import fedloom as package
+
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert stated == package.__version__

@@ -134,7 +134,7 @@ def _takes(hint: Any) -> str:
 
 def _range(limits: Range) -> str:
     """Return limits in words; one that is there because a machine's numbers end is none to a reader."""
-    return str(limits if limits.high < 2**31 - 1 else replace(limits, high=float("inf")))
+    return str(limits if limits.high < 2**31 else replace(limits, high=float("inf")))
 
 
 def _default(item: Field[Any]) -> str:

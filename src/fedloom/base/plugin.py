@@ -56,7 +56,7 @@ class Range:
 Positive = Annotated[float, Range(0, low_excluded=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
-AtLeast = Annotated[int, Range(1, 2**31 - 1)]  # a count of at least one
+AtLeast = Annotated[int, Range(1)]  # a count of at least one
 Count = Annotated[int, Range(0, 2**63 - 1)]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
@@ -30,7 +31,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Federated tuning of language models: many owners of private data build one model together.",
 )
 world = typer.Typer(help="The controlled world and the embedded model.")
 model = typer.Typer(help="Models without a model hub.")
@@ -41,6 +41,21 @@ app.add_typer(evaluate, name="evaluate")
 
 Overrides = Annotated[list[str] | None, overriding("local.lr=1e-3")]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        lines([f"fedloom {metadata.version('fedloom')}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Federated tuning of language models: many owners of private data build one model together."""
 
 
 @app.command()
