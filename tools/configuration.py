@@ -1,6 +1,7 @@
 """Write docs/configuration.md: every key of a run file and of a suite, and every form of data, told by the package.
 
-python tools/configuration.py             writes it; tests/test_configuration.py compares
+python tools/configuration.py             writes it
+python tools/configuration.py --check     says whether it is what the package says, as a test asks
 """
 
 import json
@@ -81,5 +82,7 @@ def _forms() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit("docs/configuration.md: old" if FILE.read_text(encoding="utf-8") != text() else 0)
     FILE.write_text(text(), encoding="utf-8")
     sys.stdout.write(f"{FILE.name}: {len(text().splitlines())} lines\n")
