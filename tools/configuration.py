@@ -1,7 +1,9 @@
 """Write docs/configuration.md: every key of a run file and of a suite, and every form of data, told by the package.
 
-python tools/configuration.py             writes it
-python tools/configuration.py --check     says whether it is what the package says, as a test asks
+    python tools/configuration.py             writes it
+    python tools/configuration.py --check     says whether it is as it would be written, as a test asks
+
+Nothing in it is said twice: what a key means stands below its field.
 """
 
 import json
