@@ -191,3 +191,16 @@ def test_run_file_and_overrides_are_kept_as_given(tmp_path):
     file = write_run_file(tmp_path, rounds=1)
     run = api.load_run(file, ["seed=5"])
     assert run.seed == 5 and run.rounds == 1
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("damage", ["torn", "lost", "turned"])
+def test_a_damaged_log_of_a_complete_run_is_made_good(tmp_path, log, damage):
+    run = small_run(tmp_path, rounds=2)
+    run_to_the_end(run, tmp_path / "run")
+    before, file = logs(tmp_path / "run"), tmp_path / "run" / log
+    data = file.read_bytes()
+    file.write_bytes({"torn": data + b'{"round": ', "lost": data[:-5], "turned": data[:-9] + b"7" + data[-8:]}[damage])
+    list(api.resume(tmp_path / "run")[1])
+    assert logs(tmp_path / "run") == before
+    assert (tmp_path / "run" / "report.md").is_file()

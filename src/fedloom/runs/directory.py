@@ -132,8 +132,9 @@ class RunDirectory:
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError as error:
-                mend = "delete the folder and run it anew" if self.complete else "`fedloom resume` repairs its tail"
-                raise RunError(f"{self.path / log}: line {number} is no JSON; {mend}.") from error
+                raise RunError(
+                    f"{self.path / log}: line {number} is no JSON; `fedloom resume {self.path}` repairs it."
+                ) from error
         return records
 
     def append(self, log: str, records: Sequence[Mapping[str, Any]]) -> None:
