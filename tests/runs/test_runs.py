@@ -197,3 +197,22 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_atomic(tmp_path / "a.json", "\ud800")
     assert (tmp_path / "a.json").read_text() == "1"
+
+
+@pytest.mark.parametrize(("umask", "folder_mode", "file_mode"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_a_new_folder_has_the_mode_that_the_umask_leaves(tmp_path, umask, folder_mode, file_mode):
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "made") as folder:
+            (folder / "file").write_text("x")
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "made", tmp_path / "made" / "file")]
+    assert modes == [folder_mode, file_mode]
+
+
+def test_an_empty_folder_keeps_its_mode(tmp_path):
+    (tmp_path / "run").mkdir(mode=0o700)
+    RunDirectory.create(tmp_path / "run", {"run.toml": ""})
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "run" / "run.toml").stat().st_mode & 0o777 == 0o600

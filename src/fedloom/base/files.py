@@ -130,10 +130,13 @@ def atomic_folder(path: Path) -> Generator[Path]:
     with disk_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
+        if path.is_dir():  # an empty one that somebody has made as they want it
+            temporary.chmod(path.stat().st_mode & 0o7777)
+        readable = temporary.stat().st_mode & 0o666  # as the umask, or that somebody, has it
         try:
             yield temporary
             for file in filter(Path.is_file, temporary.iterdir()):
-                file.chmod(0o644)  # transformers writes weights that only their owner can read
+                file.chmod(readable)  # transformers writes weights that only their owner can read
                 with file.open("rb+") as written:
                     sync(written)
             _sync_folder(temporary)
