@@ -156,7 +156,7 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 100,
-    "base": 1_660,
+    "base": 1_690,
     "benchmark": 2_830,
     "cli": 1_440,
     "completers": 1_290,

@@ -17,6 +17,8 @@ from support.paths import ROOT
 from support.small_runs import small_table, write_run_file
 from support.suites import write_suite
 
+QUICKSTART = ROOT / "experiments" / "quickstart.toml"
+
 
 def suite_file(folder):
     return write_suite(folder, {"fedavg": {"rounds": 1}}, data={"d": {}, "e": {"seed": 2}})
@@ -197,3 +199,48 @@ def test_the_page_says_it(tmp_path, monkeypatch, capsys):
     fedloom(monkeypatch, "run", write_run_file(tmp_path, rounds=1), "--quiet", "--out", tmp_path / "run")
     fedloom(monkeypatch, "report", tmp_path / "run")
     assert "26 training examples of 4 clients: 0.0% cut" in (tmp_path / "run" / "report.html").read_text()
+
+
+# ------------------------------------------------------------------------------------------- odd, and told beforehand
+
+
+def records(path, rows):
+    (path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"data={{name='file', path='{path / 'odd.jsonl'}', tags={{client='client'}}}}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([{"instruction": "a", "output": "b", "client": f"c{at % 2}"} for at in range(20)], "nothing is held out"),
+        ([{"instruction": f"a{at}", "output": "b", "client": f"c{at}"} for at in range(2)], "nothing is held out"),
+        ([{"instruction": f"a{at}", "output": "", "client": f"c{at % 2}"} for at in range(40)], "with an empty answer"),
+    ],
+)
+def test_data_of_which_nothing_can_be_told_are_warned_of(tmp_path, monkeypatch, capsys, rows, told):
+    words = [records(tmp_path, rows), "rounds=1", "local.steps=1"]
+    assert fedloom(monkeypatch, "run", QUICKSTART, *words, "--out", tmp_path / "run") == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if told in line]
+    assert "WARNING" in warning
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "privacy.epsilon=8",
+            "privacy.epsilon: 'none' has no such setting, others have: set privacy.name to 'gaussian'.",
+        ),
+        ("rule.mu=0.1", "rule.mu: 'plain' has no such setting, others have: set rule.name to 'prox'."),
+        (
+            "partition=dirichlet",
+            "partition 'dirichlet': found clients = 0, but it deals examples to a number of clients",
+        ),
+        ("local.batch=1000000000", "local.batch: a step of 1,000,000,000 examples needs about"),
+    ],
+)
+def test_what_cannot_go_well_is_refused_before_the_first_round(tmp_path, monkeypatch, capsys, override, told):
+    words = ["run", QUICKSTART, override, "--out", tmp_path / "run"]
+    assert fedloom(monkeypatch, *words) == 2
+    said = capsys.readouterr()
+    assert told in said.err and said.err.count("\n") == 1 and not (tmp_path / "run").exists()

@@ -45,9 +45,12 @@ def mean_distance(partition, tag="topic", n_clients=10):
 
 
 @pytest.mark.parametrize("name", sorted(set(names(Partition)) - {"by_key", "by_file"}))
-@pytest.mark.parametrize("n_clients", [0, 4])
-def test_impossible_numbers_of_clients_are_refused_with_the_counts(name, n_clients):
-    with pytest.raises(DataError, match=f"partition '{name}': 3 examples for {n_clients} clients; .* ask for 1 to 3"):
+@pytest.mark.parametrize(
+    ("n_clients", "told"),
+    [(0, "found clients = 0, .* set clients, 1 to 3"), (4, "3 examples for 4 clients; .* 1 to 3")],
+)
+def test_impossible_numbers_of_clients_are_refused_with_the_counts(name, n_clients, told):
+    with pytest.raises(DataError, match=f"partition '{name}': {told}"):
         lookup(Partition, name)()(TOPICS[:3], n_clients, Random(0))
 
 

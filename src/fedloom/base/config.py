@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tomli_w
 
 from fedloom.base.errors import ConfigError, MissingFileError, UnknownNameError, suggest
-from fedloom.base.plugin import Family, lookup
+from fedloom.base.plugin import Family, lookup, names
 
 __all__ = ["apply_override", "build", "differing_keys", "dump", "parse", "read_toml", "table_of", "value_at"]
 
@@ -172,7 +172,21 @@ def _convert_plugin(family: type[Family], value: Any, path: str) -> Family:
         found = lookup(family, name)
     except UnknownNameError as error:
         raise UnknownNameError(f"{path}.name: {error}") from error
+    _refuse_others(family, found, table, path)
     return build(found, table, path)
+
+
+def _refuse_others(family: type[Family], found: type[Family], table: Mapping[str, Any], path: str) -> None:
+    """Refuse a setting that the plug-in has not, where another one of its family has it, by that one's name."""
+    own = {item.name for item in fields(found)} if is_dataclass(found) else set[str]()
+    for key in table.keys() - own:
+        others = {name: lookup(family, name) for name in names(family)}
+        having = [name for name, one in others.items() if is_dataclass(one) and key in one.__dataclass_fields__]
+        if having:
+            raise UnknownNameError(
+                f"{_join(path, key)}: '{found.name}' has no such setting, others have: set {path}.name to "
+                f"{' or '.join(repr(name) for name in having[:4])}."
+            )
 
 
 def _convert_scalar(kind: Any, value: Any, path: str) -> Any:

@@ -205,8 +205,10 @@ def cut_and_dropped(encoded: Mapping[str, Mapping[str, int]]) -> tuple[str, bool
     """
     trained = [counts for name, counts in encoded.items() if not name.startswith("(")]
     n, kept, cut = (sum(counts[name] for counts in trained) for name in ("examples", "kept", "truncated"))
+    blank = sum(counts.get("empty_answers", 0) for counts in trained)
     line = (
         f"{n:,} training examples of {len(trained)} client{'s' * (len(trained) != 1)}: {cut / n:.1%} cut at "
         f"task.max_length, {(n - kept) / n:.1%} dropped because nothing in them is left to learn"
+        + (f", {blank / n:.1%} with an empty answer" if blank else "")
     )
-    return line, cut + n - kept > _TOLERABLE * n
+    return line, max(cut + n - kept, blank) > _TOLERABLE * n

@@ -56,7 +56,16 @@ class Prepared(Loaded):
         """What the run's owner should know before the first step, a line each."""
         line, warns = cut_and_dropped(self.counts)
         first = f"WARNING: {line}; raise task.max_length" if warns else line
-        return (first, *_absent(self.division.card), *_dependent_judges(self.run), *self.model.notes)
+        return (first, *self._unheld(), *_absent(self.division.card), *_dependent_judges(self.run), *self.model.notes)
+
+    def _unheld(self) -> tuple[str, ...]:
+        """Return a warning where a share was to be held out and nothing could be."""
+        if self.held or not self.run.evaluation.holdout:
+            return ()
+        return (
+            "WARNING: nothing is held out, so there will be no scores: each client's records are too few, or all "
+            "alike; give data.test_path, or more records",
+        )
 
     @property
     def origins(self) -> dict[str, Origin]:

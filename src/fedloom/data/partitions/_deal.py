@@ -12,6 +12,11 @@ __all__ = ["check_counts", "client_names", "dirichlet", "tag_of"]
 
 def check_counts(partition: str, n_examples: int, n_clients: int) -> None:
     """Refuse a number of clients that is not between 1 and the number of examples."""
+    if not n_clients:
+        raise DataError(
+            f"partition '{partition}': found clients = 0, but it deals examples to a number of clients: set clients, "
+            f"1 to {n_examples}."
+        )
     if not 1 <= n_clients <= n_examples:
         raise DataError(
             f"partition '{partition}': {n_examples} examples for {n_clients} clients; every client needs at least one "

@@ -5,6 +5,7 @@ import math
 
 import torch
 
+from fedloom.base.errors import MemoryExceededError
 from fedloom.base.machine import free_bytes
 from fedloom.base.tree import Layout, Tree, stack
 from fedloom.contracts.federated import Work
@@ -14,6 +15,7 @@ __all__ = ["room_for"]
 _log = logging.getLogger(__name__)
 
 _ROWS = 10  # a client's row, gradients, moments, scratch, anchor, memory, upload and temporaries
+_HOPELESS = 1 / 16  # of a client in half of the free memory: eight times what is free, which no estimate is off by
 _TOKENS = {"cpu": 4096, "cuda": 32768}  # tokens of a pass beyond which more clients no longer pay: docs/log.md
 
 
@@ -25,15 +27,20 @@ def room_for(work: Work) -> tuple[int, int]:
     plan, batch = work.plan, work.plan.local.batch
     per_example = plan.mechanism.covers().per_example
     n_examples = math.ceil(1.5 * batch) if per_example else batch
-    tokens = sum(longest[:n_examples])
+    mean = sum(longest) / len(longest)
+    tokens = sum(longest[:n_examples]) + max(0, n_examples - len(longest)) * mean  # larger batches repeat examples
     row_bytes = 4 * (plan.layout.size + Layout.of_tree(work.private).size)
     rows = (_ROWS + (n_examples if per_example else 0)) * row_bytes
-    mean_tokens = n_examples * sum(longest) / len(longest)
     fits = _fitting(work, free_bytes(device) / 2, rows, tokens)
-    return max(1, int(fits)), max(1, round(_TOKENS[device.type] / mean_tokens))
+    if fits < _HOPELESS:
+        raise MemoryExceededError(
+            f"local.batch: a step of {n_examples:,} examples needs about {1 / (2 * fits):,.0f} times the free memory, "
+            f"{free_bytes(device) / 2**30:.1f} GiB; lower it, task.max_length or model.lora_rank."
+        )
+    return max(1, int(fits)), max(1, round(_TOKENS[device.type] / (n_examples * mean)))
 
 
-def _fitting(work: Work, room: float, rows: int, tokens: int) -> float:
+def _fitting(work: Work, room: float, rows: int, tokens: float) -> float:
     """Return how many clients fit; where not even one does, have blocks computed once more, if they can be."""
     context, per_token = work.model.context, _bytes_per_token(work)
     if context.n_blocks and not context.recompute and rows + tokens * per_token > room:
