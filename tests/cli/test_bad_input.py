@@ -54,7 +54,7 @@ def refused(monkeypatch, capsys):
         ("local.steps=0", "local.steps: found 0, allowed is a number >= 1."),
         ("local.lr_final=9", "local.lr_final: found 9, allowed is at most lr = 0.02."),
         ("protocol=central", "protocol.name: no Arrangement called 'central'. Did you mean 'centralised'?"),
-        ("rule.mu=1", "rule.mu: unknown key."),
+        ("rule.mu=1", "rule.mu: 'plain' has no such setting"),
         ("evaluation.metrics=['bleurt']", "evaluation.metrics[0].name: no Metric called 'bleurt'."),
         ("rounds", "override 'rounds': allowed is key=value"),
         ("seed.x=1", "override 'seed.x=1': 'seed' is 1, no table."),

@@ -242,7 +242,8 @@ class RunDirectory:
         for log, size in log_bytes.items():
             if not (self.path / log).is_file():
                 raise RunError(f"{self.path / log}: missing; the run directory is damaged: start the run anew.")
-            os.truncate(self.path / log, size)
+            if (self.path / log).stat().st_size != size:
+                os.truncate(self.path / log, size)
 
 
 def _number(folder: Path) -> tuple[int, bool]:
