@@ -43,10 +43,9 @@ def compare(shape: Shape, folder: Path, settings: Settings, *, lean: bool = Fals
     """Return what each published side takes over each engine of ours; `lean`, trl alone over the usual one."""
     engines = ENGINES[:1] if lean else ENGINES
     ours = {name: Rounds(table_of(shape, folder, settings, engine={"name": name})) for name in engines}
-    theirs: dict[str, PublishedRound] = {
-        "trl": PublishedRound(TrlClient(shape, folder, settings)),
-        "trl, no checkpointing": PublishedRound(TrlClient(shape, folder, settings, checkpointing=False)),
-    }
+    theirs = {"trl": PublishedRound(TrlClient(shape, folder, settings))}
+    if ours["cohort"].dtype == torch.float32:
+        theirs["trl, no checkpointing"] = PublishedRound(TrlClient(shape, folder, settings, checkpointing=False))
     if not lean:
         client = PlainClient(shape, folder, settings, checkpointing=False)
         theirs["transformers.Trainer, no checkpointing"] = PublishedRound(client)

@@ -169,7 +169,7 @@ BUDGET = {
     "lm_eval": 2_000,
     "models": 3_680,
     "results": 1_330,
-    "runs": 6_630,
+    "runs": 6_650,
     "tasks": 760,
     "synthesis": 2_260,
     "text": 850,

@@ -9,10 +9,11 @@ from dataclasses import MISSING, fields, is_dataclass
 import pytest
 
 from fedloom.base.errors import ConfigError, UnknownNameError
-from fedloom.base.options import options_of, place_of, plugins_of
-from fedloom.base.plugin import Family
+from fedloom.base.options import options_of, place_of
+from fedloom.base.plugin import Family, plugins
 from fedloom.benchmark.suite import Suite
-from fedloom.contracts.federated import Rule, Source
+from fedloom.contracts.federated import Metric, Rule, Source
+from fedloom.contracts.local_settings import LocalSettings
 from fedloom.data.forms import FORMS
 from fedloom.data.sources.file import File
 from fedloom.runs.tuning import TuningRun
@@ -29,7 +30,7 @@ def records():
         if not issubclass(kind, Family):
             yield key, kind
             continue
-        shipped = [(name, one) for name, one in plugins_of(kind) if one.__module__.startswith("fedloom.")]
+        shipped = [(name, one) for name, one in plugins(kind).items() if one.__module__.startswith("fedloom.")]
         yield from ((f"{key}={name}", one) for name, one in shipped if is_dataclass(one))
 
 
@@ -78,8 +79,8 @@ def test_the_example_of_a_form_is_read_in_it(tmp_path, name):
 
 
 def test_a_key_leads_to_its_settings_or_plugins():
-    assert (place_of(TuningRun, "rule").kind, place_of(TuningRun, "data").kind) == (Rule, Source)
-    assert place_of(TuningRun, "evaluation.metrics").family and not place_of(TuningRun, "local").family
+    found = [place_of(TuningRun, key) for key in ("rule", "data", "evaluation.metrics", "local")]
+    assert found == [Rule, Source, Metric, LocalSettings]
 
 
 def test_a_plain_setting_and_no_key_lead_nowhere():
@@ -103,7 +104,12 @@ def test_the_command_prints_keys_plugins_and_settings(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(["loacl"], "Did you mean 'local'?"), (["data", "fiel"], "Did you mean 'file'?")]
+    ("words", "message"),
+    [
+        (["loacl"], "Did you mean 'local'?"),
+        (["data", "fiel"], "Did you mean 'file'?"),
+        (["local", "adam"], "local: no plug-in goes there, found 'adam'"),
+    ],
 )
 def test_the_command_refuses_what_there_is_not(monkeypatch, capsys, words, message):
     assert fedloom(monkeypatch, "options", *words) == 2

@@ -13,8 +13,8 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fedloom.base.options import option_table, plugins_of, settings_in, summary_of
-from fedloom.base.plugin import Family
+from fedloom.base.options import options_of, settings_in, summary_of
+from fedloom.base.plugin import Family, plugins
 from fedloom.base.tables import Table
 from fedloom.benchmark.suite import Suite
 from fedloom.data.forms import FORMS
@@ -41,7 +41,7 @@ def _run() -> Iterator[str]:
             yield from _section(f"`{key}`", summary_of(kind), kind)
             continue
         yield f"## `{key}`\n\n{summary_of(kind)}\n"
-        for name, one in plugins_of(kind):
+        for name, one in plugins(kind).items():
             yield f"### `{key}` = `{name}`\n\n{summary_of(one)}\n"
             yield from _table(one)
 
@@ -56,7 +56,7 @@ def _below(key: str, record: type[Any], seen: set[type[Any]]) -> Iterator[tuple[
             path = f"{key}.{name}" if key else name
             yield path, kind
             if issubclass(kind, Family):
-                for called, one in plugins_of(kind):
+                for called, one in plugins(kind).items():
                     if is_dataclass(one):
                         yield from _below(f"{path}({called})", one, seen)
             else:
@@ -69,9 +69,9 @@ def _section(title: str, said: str, record: type[Any]) -> Iterator[str]:
 
 
 def _table(record: type[Any]) -> Iterator[str]:
-    header, rows = option_table(record)
+    rows = tuple((one.key, one.takes, one.default or "needed", one.meaning) for one in options_of(record))
     if rows:
-        yield "\n".join(Table("", header, rows).markdown().splitlines()[2:]) + "\n"
+        yield "\n".join(Table("", ("key", "takes", "default", "meaning"), rows).markdown().splitlines()[2:]) + "\n"
 
 
 def _forms() -> Iterator[str]:

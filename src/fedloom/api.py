@@ -48,16 +48,7 @@ def resume(
     if expected is not None and expected != run:
         keys = ", ".join(config.differing_keys(config.table_of(run), config.table_of(expected)))
         raise RunError(f"{out}: the run differs from its directory in {keys}; undo that or start a new run.")
-    return run, iter(()) if _is_whole(directory) else _to_the_end(run, directory, on_report)
-
-
-def _is_whole(directory: RunDirectory) -> bool:
-    """Return whether a run is complete with its logs; a torn end is cut off, for lost lines it has to go on."""
-    if not directory.complete:
-        return False
-    with directory.held():
-        saved = directory.restore()
-    return saved is not None and not saved.lost
+    return run, _to_the_end(run, directory, on_report)
 
 
 def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Event]:
@@ -81,6 +72,8 @@ def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Ev
 
 def _to_the_end(run: TuningRun, directory: RunDirectory, on_report: Observer) -> Iterator[Event]:
     with directory.held():
+        if directory.complete and directory.mended():  # a complete run that lost lines goes on where it has them
+            return
         yield from execute(run, directory, on_report=on_report)
         write_atomic(directory.path / "report.md", _report(directory))
 

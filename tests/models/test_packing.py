@@ -51,7 +51,7 @@ CASES = {
 def few_are_a_group():
     """Of models as small as these no group would be worth a call."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "_SPARED", {"cpu": 100 * packing._WIDTH})
+        patch.setattr(packing, "_SPARED", {**SPARED, "cpu": 100 * packing._WIDTH})
         yield
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tomli_w
 
 from fedloom.base.errors import ConfigError, MissingFileError, UnknownNameError, suggest
-from fedloom.base.plugin import Family, lookup, names
+from fedloom.base.plugin import Family, lookup, plugins
 
 __all__ = ["apply_override", "build", "differing_keys", "dump", "parse", "read_toml", "table_of", "value_at"]
 
@@ -178,15 +178,17 @@ def _convert_plugin(family: type[Family], value: Any, path: str) -> Family:
 
 def _refuse_others(family: type[Family], found: type[Family], table: Mapping[str, Any], path: str) -> None:
     """Refuse a setting that the plug-in has not, where another one of its family has it, by that one's name."""
-    own = {item.name for item in fields(found)} if is_dataclass(found) else set[str]()
-    for key in table.keys() - own:
-        others = {name: lookup(family, name) for name in names(family)}
-        having = [name for name, one in others.items() if is_dataclass(one) and key in one.__dataclass_fields__]
+    for key in sorted(table.keys() - _keys(found)):
+        having = [name for name, one in plugins(family).items() if key in _keys(one)]
         if having:
             raise UnknownNameError(
                 f"{_join(path, key)}: '{found.name}' has no such setting, others have: set {path}.name to "
                 f"{' or '.join(repr(name) for name in having[:4])}."
             )
+
+
+def _keys(kind: type[Family]) -> set[str]:
+    return {item.name for item in fields(kind)} if is_dataclass(kind) else set()
 
 
 def _convert_scalar(kind: Any, value: Any, path: str) -> Any:

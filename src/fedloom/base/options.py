@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tomli_w
 
 from fedloom.base.errors import ConfigError, UnknownNameError, suggest
-from fedloom.base.plugin import Family, Range, lookup, names
+from fedloom.base.plugin import Family, Range, names
 
-__all__ = ["Option", "Place", "option_table", "options_of", "place_of", "plugins_of", "settings_in", "summary_of"]
+__all__ = ["Option", "options_of", "place_of", "settings_in", "summary_of"]
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,6 @@ class Option:
     default: str
     """As TOML; "" where the key has to be given."""
     meaning: str
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a dotted key leads: to a record of settings, or to a family of plug-ins."""
-
-    key: str
-    kind: type[Any]
-
-    @property
-    def family(self) -> bool:
-        """Whether plug-ins are named there."""
-        return issubclass(self.kind, Family)
 
 
 def options_of(record: type[Any]) -> list[Option]:
@@ -66,25 +53,13 @@ def settings_in(hint: Any) -> Iterator[type[Any]]:
     yield from (kind for kind in _kinds(hint) if _has_settings(kind))
 
 
-def option_table(record: type[Any]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return the settings of a record as header and rows of a table."""
-    rows = tuple((one.key, one.takes, one.default or "needed", one.meaning) for one in options_of(record))
-    return ("key", "takes", "default", "meaning"), rows
-
-
 def summary_of(record: type[Any]) -> str:
-    """Return the first sentence of what a record says of itself."""
+    """Return the first paragraph of what a record says of itself."""
     return " ".join((record.__doc__ or "").split("\n\n")[0].split())
 
 
-def plugins_of(family: type[Any]) -> Iterator[tuple[str, type[Any]]]:
-    """Yield the plug-ins of a family by name."""
-    for name in names(family):
-        yield name, lookup(family, name)
-
-
-def place_of(record: type[Any], key: str) -> Place:
-    """Return where a dotted key of a record leads; ConfigError where it is a plain setting, or none."""
+def place_of(record: type[Any], key: str) -> type[Any]:
+    """Return the record or family that a dotted key leads to; ConfigError where it is a plain setting, or none."""
     at: type[Any] = record
     done: list[str] = []
     for name in key.split("."):
@@ -97,7 +72,7 @@ def place_of(record: type[Any], key: str) -> Place:
             raise ConfigError(
                 f"{'.'.join(done)}: is a setting itself; allowed is a key that has some, such as 'local'."
             )
-    return Place(key, at)
+    return at
 
 
 def _kinds(hint: Any) -> Iterator[Any]:

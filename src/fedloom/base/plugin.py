@@ -31,6 +31,7 @@ __all__ = [
     "lookup",
     "names",
     "plugin",
+    "plugins",
 ]
 
 _REGISTRY: dict[type["Family"], dict[str, type["Family"]]] = {}
@@ -161,6 +162,11 @@ def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:
             raise UnknownNameError(f"no {family.__name__} called '{name}'. {suggest(name, known)}")
         importlib.import_module(f"{family.folder}.{_shipped(family.folder)[name]}")
     return _REGISTRY[family][name]  # pyright: ignore[reportReturnType]
+
+
+def plugins(family: type[FamilyType]) -> dict[str, type[FamilyType]]:
+    """Return all plug-ins of a family by name; their modules are imported."""
+    return {name: lookup(family, name) for name in names(family)}
 
 
 def default(family: type[FamilyType], name: str) -> Callable[[], FamilyType]:

@@ -1,11 +1,13 @@
 """`fedloom options`: what a run file may say, told by the program itself."""
 
+import json
 import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedloom.base.errors import ConfigError
 from fedloom.cli.output import AsJson, lines
 
 if TYPE_CHECKING:
@@ -26,25 +28,24 @@ def options(
     as_json: AsJson = False,
 ) -> None:
     """Print what a run file may say: all keys, those of one key, the plug-ins that go there, or one's settings."""
-    from fedloom.base.options import options_of, place_of, plugins_of, summary_of
-    from fedloom.base.plugin import lookup
+    from fedloom.base.options import options_of, place_of, summary_of
+    from fedloom.base.plugin import Family, lookup, plugins
     from fedloom.runs.tuning import TuningRun
 
-    record: type[Any] = TuningRun
-    if key:
-        place = place_of(TuningRun, key)
-        if place.family and not name:
-            found = {one: summary_of(kind) for one, kind in plugins_of(place.kind)}
-            _tell(as_json, found, [line for one, said in found.items() for line in _block(one, said)])
-            return
-        record = lookup(place.kind, name) if place.family else place.kind
+    record: type[Any] = place_of(TuningRun, key) if key else TuningRun
+    if issubclass(record, Family) and not name:
+        found = {one: summary_of(kind) for one, kind in plugins(record).items()}
+        _tell(as_json, found, [line for one, said in found.items() for line in _block(one, said)])
+        return
+    if issubclass(record, Family):
+        record = lookup(record, name)
+    elif name:
+        raise ConfigError(f"{key or 'options'}: no plug-in goes there, found '{name}'; leave it out.")
     told = options_of(record)
     _tell(as_json, [asdict(one) for one in told], [line for one in told for line in _lines(one)])
 
 
 def _tell(as_json: bool, record: Any, texts: list[str]) -> None:
-    import json
-
     lines([json.dumps(record)] if as_json else texts)
 
 

@@ -88,7 +88,7 @@ def read_records(path: Path, form: str = "auto", encoding: str = "utf-8") -> lis
 def stream_records(
     path: Path, name: str, form: str, columns: Sequence[str] = (), *, encoding: str = "utf-8"
 ) -> Iterator[Record]:
-    """Yield the records of a file, which messages call `name`; JSON Lines and Parquet are never held whole.
+    """Yield the records of a file, which messages call `name`; JSON Lines in UTF-8 and Parquet are never held whole.
 
     With `columns` records have these at least, and of Parquet no others; a missing one is refused.
     """

@@ -35,7 +35,7 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, width: int
     # Where a sequence starts: behind all sequences before it and the padding of the parts before its own.
     start_E = lengths_E.cumsum(0) - lengths_E + (slack_K.cumsum(0) - slack_K)[client_E]
     order_E = lengths_E.argsort(descending=True, stable=True)
-    groups = _groups(lengths_E[order_E].tolist(), _SPARED.get(device.type, 0) / width)
+    groups = _groups(lengths_E[order_E].tolist(), _SPARED.get(device.type, _SPARED["cuda"]) / width)
     # Side by side: the line of a sequence, the column of a token in it, and whether there is one.
     width_E = torch.tensor([length for _, length in groups]).repeat_interleave(torch.tensor([n for n, _ in groups]))
     line_M = order_E.repeat_interleave(width_E)

@@ -176,6 +176,14 @@ class RunDirectory:
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("round_*"), key=_number)
 
+    def mended(self) -> bool:
+        """Return whether the logs hold all that the last checkpoint knows; what is torn behind that is cut off."""
+        folders = self._checkpoints()
+        if not folders or self._lost(logs := self._state(folders[-1], folders[:-1])["logs"]):
+            return False
+        self._cut(logs)
+        return True
+
     def restore(self) -> Checkpoint | None:
         """Return the last checkpoint that the logs cover, the logs cut back to it; None if there is none.
 
@@ -185,7 +193,7 @@ class RunDirectory:
             shutil.rmtree(left)
         folders = self._checkpoints()
         if not folders:
-            self._cut(dict.fromkeys(self._logs(), 0))
+            self._cut({log: {"bytes": 0} for log in self._logs()})
             return None
         lost: list[str] = []
         for place in reversed(range(len(folders))):
@@ -207,15 +215,15 @@ class RunDirectory:
             trees = {name: load_file(folder / name) for name in state["sha256"]}
         except (OSError, SafetensorError) as error:
             raise RunError(f"{folder}: the checkpoint cannot be read ({error}); {_other(folder, older)}") from error
-        self._cut({log: kept["bytes"] for log, kept in state["logs"].items()})
+        self._cut(state["logs"])
         return Checkpoint(trees, state["values"], f"{lost[0]}: going on from {folder.name}" if lost else "")
 
     @staticmethod
     def _state(folder: Path, older: Sequence[Path]) -> dict[str, Any]:
         try:
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if state.pop("state_sha256") != json_sha256(state) or state["number"] != _number(folder)[0]:
-                raise ValueError("it differs from what was saved")
+            if state.pop("state_sha256", "") != json_sha256(state) or state["number"] != _number(folder)[0]:
+                raise ValueError("it differs from what was saved, or another version has saved it")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"{folder / 'state.json'}: the checkpoint cannot be read ({error}); {_other(folder, older)}"
@@ -238,12 +246,12 @@ class RunDirectory:
     def _logs(self) -> tuple[str, ...]:
         return (*LOGS, AUDIT_LOG) if (self.path / AUDIT_LOG).is_file() else LOGS
 
-    def _cut(self, log_bytes: Mapping[str, int]) -> None:
-        for log, size in log_bytes.items():
+    def _cut(self, logs: Mapping[str, Mapping[str, Any]]) -> None:
+        for log, known in logs.items():
             if not (self.path / log).is_file():
                 raise RunError(f"{self.path / log}: missing; the run directory is damaged: start the run anew.")
-            if (self.path / log).stat().st_size != size:
-                os.truncate(self.path / log, size)
+            if (self.path / log).stat().st_size != known["bytes"]:
+                os.truncate(self.path / log, known["bytes"])
 
 
 def _number(folder: Path) -> tuple[int, bool]:

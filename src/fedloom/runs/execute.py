@@ -129,8 +129,9 @@ def _execute(
     else:
         _check_unchanged(ready, directory, saved, card)
     keep_schedule(directory, ready.stages)
-    told = saved.lost if saved else ""
-    yield from map(Note, (*filter(None, [told]), *ready.notes, *participation(ready.stages)))
+    if saved and saved.lost:
+        yield Note(saved.lost)
+    yield from map(Note, (*ready.notes, *participation(ready.stages)))
     initial_P = flatten(ready.shared).cpu()
     if saved is None:
         directory.append("ledger.jsonl", division_lines(ready))
