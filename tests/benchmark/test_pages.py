@@ -13,7 +13,7 @@ import pytest
 
 from fedloom.base.errors import ConfigError, MissingFileError, RunError
 from fedloom.benchmark.claims import conclude
-from fedloom.benchmark.page import figures, words, write_report
+from fedloom.benchmark.page import figures, verdict, words, write_report
 from fedloom.benchmark.page.drawing import drawn, short
 from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.logs import curves, sent, trained_tokens
@@ -453,6 +453,13 @@ def test_what_was_sent_adds_up_to_the_cost(study):
 
 def test_trained_tokens_are_unknown_under_privacy(study):
     assert trained_tokens(cell(study, "private")) is None
+
+
+def test_the_head_tells_the_epsilon_that_counts(study):
+    """By the run's own accountant, of which the looser one beside it says nothing."""
+    told = dict(verdict.facts(Findings(conclude(load(study)))))
+    stated = cell(study, "private").privacy["epsilon"]
+    assert told["largest epsilon"] == words.value(min(stated.values())) != words.value(max(stated.values()))
 
 
 def test_trained_tokens_of_a_pass_over_everything_are_those_of_the_data(tmp_path):

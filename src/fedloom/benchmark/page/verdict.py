@@ -6,7 +6,7 @@ from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.words import bounds, duration, plural, score_name, signed, size, value
 from fedloom.benchmark.ranking import ALL, PairRow
 from fedloom.data.clients import cut_and_dropped
-from fedloom.runs.accounts import epsilons
+from fedloom.runs.accounts import largest_epsilon
 
 __all__ = ["facts", "remarks", "sentence"]
 
@@ -121,7 +121,7 @@ def facts(found: Findings) -> list[tuple[str, str]]:
     if len(own) == 1:
         n = max(map(len, own[0].clients.values()))
         told.append((f"worst tenth of its {n} clients", value(own[0].measures["worst_decile"].value)))
-    spent = [max(epsilons(one.privacy).values()) for one in cells if one.privacy]
+    spent = [largest_epsilon(one.privacy) for one in cells if one.privacy]
     return [
         *told,
         ("finished runs", f"{len(cells)} of {len(cells) + len(found.study.missing)}"),
