@@ -22,7 +22,7 @@ Observer = Callable[[Report], None]
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TuningRun:
     """Return the run of a TOML file with `key=value` overrides applied; wrong input raises a FedloomError."""
-    return read_run(reduce(config.apply_override, overrides, config.read_toml(Path(path))))
+    return read_run(reduce(config.apply_override, overrides, config.read_toml(Path(path))), Path(path).parent)
 
 
 def start(
@@ -44,7 +44,7 @@ def resume(
     `expected`: the run as it is meant to be; a difference to the directory's own is refused, naming the keys.
     """
     directory = RunDirectory.open(Path(out))
-    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")))
+    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")), directory.path)
     if expected is not None and expected != run:
         keys = ", ".join(config.differing_keys(config.table_of(run), config.table_of(expected)))
         raise RunError(f"{out}: the run differs from its directory in {keys}; undo that or start a new run.")

@@ -25,6 +25,7 @@ from fedloom import api
 from fedloom.base import config
 from fedloom.base.errors import FedloomError, RunError
 from fedloom.base.files import disk_errors, write_atomic
+from fedloom.base.outside import Travelling
 from fedloom.benchmark.claims import Conclusion, conclude
 from fedloom.benchmark.suite import Cell, Suite, cells_of, check_directory, load_suite_directory
 from fedloom.diversity.describe import describe_run, write
@@ -150,7 +151,7 @@ class _Worker:
         """Send the next cell."""
         self.cell, self.since_s = cell, time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # it has died: its answer will say so
-            self.pipe.send((folder / cell.folder, cell.run))
+            self.pipe.send((Travelling(), folder / cell.folder, cell.run))
 
     def answer(self) -> Ended:
         """Return how its cell ended; a process that died took its cell with it, and nothing else."""
@@ -222,7 +223,7 @@ def _work(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            path, run = pipe.recv()
+            _, path, run = pipe.recv()
             pipe.send(_problem(path, run, pipe))
 
 

@@ -20,7 +20,7 @@ from fedloom.base.plugin import AtLeast, Count, check_ranges
 from fedloom.benchmark.stated import BASE, Claim, Control
 from fedloom.results.outcome import Outcome, outcome
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.tuning import TuningRun, read_run
+from fedloom.runs.tuning import TuningRun, read_run, with_plugins
 
 __all__ = [
     "Cell",
@@ -147,6 +147,8 @@ def load_suite(path: Path, overrides: Sequence[str] = (), *, quick: bool) -> Sui
     All cells are checked, those of the quick version too. The suite returned has no `quick` part any more.
     """
     table = config.read_toml(path)
+    if isinstance(common := table.get("common"), dict):
+        table["common"] = with_plugins(common, path.parent)
     config.build(Suite, table)  # for its refusals, before anything is merged
     changes = table.pop("quick", {})
     if quick and not changes:

@@ -69,10 +69,10 @@ def _suite(
     from fedloom.base import config
     from fedloom.benchmark.suite import Suite, cells_of
     from fedloom.results.per_client import direction
-    from fedloom.runs.tuning import read_run
+    from fedloom.runs.tuning import read_run, with_plugins
 
     table = reduce(config.apply_override, [*overrides, "evaluation.split=tune"], config.read_toml(file))
-    run = read_run(table)
+    run = read_run(table := with_plugins(table, file.parent))
     none: Mapping[str, Any] = {}
     methods = {_slug(point): reduce(config.apply_override, point, none) for point in points}
     if len(methods) < 2:
@@ -207,5 +207,8 @@ def _write_run(overrides: Sequence[str], file: Path, path: Path) -> None:
     from fedloom import api
     from fedloom.base import config
     from fedloom.base.files import write_atomic
+    from fedloom.base.outside import plugin_files
 
-    write_atomic(path, config.dump(api.load_run(file, overrides)))
+    run = api.load_run(file, overrides)
+    for name, text in ({path.name: config.dump(run)} | plugin_files(run.plugins)).items():
+        write_atomic(path.parent / name, text)

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from fedloom.base import config
 from fedloom.base.errors import MissingFileError
+from fedloom.base.outside import import_plugins
 from fedloom.base.plugin import AtLeast
 from fedloom.base.tree import Tree
 from fedloom.completers._identity import template_table
@@ -94,8 +94,7 @@ def run_of(folder: Path) -> dict[str, Any]:
     for place in result.parents[:2]:
         if (place / "run.toml").is_file() and result.relative_to(place).parts[0] in ("adapter", "adapters"):
             run = config.read_toml(place / "run.toml")
-            for module in run.get("plugins", ()):
-                importlib.import_module(module)
+            import_plugins(run.get("plugins", ()), place)
             return run
     return {}
 

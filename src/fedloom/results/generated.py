@@ -38,7 +38,7 @@ class Likeness:
 def likeness(folder: Path, metrics: Sequence[CorpusMetric], seed: int = 0) -> list[Likeness]:
     """Return each score of a run's generated pairs; too few texts for a score are refused with DataError."""
     directory = RunDirectory.open(folder)
-    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")))
+    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")), directory.path)
     made = _pairs(directory.path)
     if not made:
         raise DataError(f"{folder}: holds no generated pairs (refined/ or prepared/); give a run that makes some.")

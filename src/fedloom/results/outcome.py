@@ -17,7 +17,7 @@ from fedloom.evaluation.statistics import ScoreTable
 from fedloom.runs.accounts import stated_privacy
 from fedloom.runs.arrangements.clustered import Clustered
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.tuning import arrangement_of, modernised
+from fedloom.runs.tuning import arrangement_of, modernised, with_plugins
 
 __all__ = ["Asked", "Choice", "Outcome", "outcome", "reading"]
 
@@ -137,7 +137,7 @@ def outcome(directory: RunDirectory) -> Outcome:
     """Return what a run directory holds; a damaged file is refused by its name and line."""
     where = str(directory.path / "run.toml")
     try:
-        table = modernised(config.parse(directory.read("run.toml"), where))
+        table = with_plugins(modernised(config.parse(directory.read("run.toml"), where)), directory.path)
     except FedloomError as error:
         raise RunError(str(error)) from error
     seed, resamples = _entry(table, "seed", int, where), _entry(table, "evaluation.resamples", int, where)

@@ -16,6 +16,7 @@ from fedloom.base import config
 from fedloom.base.errors import FedloomError, MemoryExceededError, RunError
 from fedloom.base.files import file_name, file_sha256, json_sha256, write_atomic
 from fedloom.base.mean import Mean
+from fedloom.base.outside import plugin_files
 from fedloom.base.tree import flatten
 from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
@@ -77,7 +78,7 @@ def run_files(run: TuningRun, source: str) -> dict[str, str]:
     if run.audit_log:
         files[AUDIT_LOG] = ""
     diff = dirty_diff()
-    return files | ({"dirty.diff": diff} if diff else {})
+    return plugin_files(run.plugins) | files | ({"dirty.diff": diff} if diff else {})
 
 
 def execute(

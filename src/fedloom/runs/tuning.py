@@ -3,15 +3,16 @@
 All arrangements share it, so that a baseline differs from its federated run in one line.
 """
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import Device
+from fedloom.base.outside import import_plugins
 from fedloom.base.plugin import AtLeast, Count, Range, check_ranges, default, lookup, names
 from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.attack import Attack
@@ -46,6 +47,7 @@ __all__ = [
     "pinned",
     "pinned_text",
     "read_run",
+    "with_plugins",
 ]
 
 Holdout = Annotated[float, Range(0, 0.9)]
@@ -163,7 +165,7 @@ class TuningRun:
     of this run's records. Whoever writes the file can vouch for more: for records of the `same_clients`, each of this
     run's being at most one of those, or for `other` records."""
     plugins: tuple[str, ...] = ()
-    """Modules to import for plug-ins that fedloom does not ship."""
+    """Plug-ins that fedloom does not ship: modules to import, or files of Python, from the run file's folder."""
 
     model: ModelFamily = field(default_factory=default(ModelFamily, "causal_lm"))
     task: Task = field(default_factory=default(Task, "sft"))
@@ -228,17 +230,15 @@ class TuningRun:
         )
 
 
-def read_run(table: Mapping[str, Any]) -> TuningRun:
-    """Return the run that a table describes; third-party plug-ins it names are imported first."""
-    modules = table.get("plugins", ())
-    if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
-        raise ConfigError(f"plugins: found {modules!r}, allowed is a list of module names in quotes.")
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except (ImportError, ValueError, TypeError) as error:
-            raise ConfigError(f"plugins: '{module}' cannot be imported: {error}.") from error
-    return config.build(TuningRun, modernised(table))
+def read_run(table: Mapping[str, Any], beside: Path = Path()) -> TuningRun:
+    """Return the run that a table describes; plug-ins that it names are imported first, files from `beside`."""
+    return config.build(TuningRun, with_plugins(modernised(table), beside))
+
+
+def with_plugins(table: Mapping[str, Any], beside: Path) -> dict[str, Any]:
+    """Return the table of a run file in the folder `beside` once its plug-ins are imported, their files with hashes."""
+    named = table.get("plugins", ())
+    return {**table, "plugins": import_plugins(named, beside)} if named else dict(table)
 
 
 def modernised(table: Mapping[str, Any]) -> dict[str, Any]:

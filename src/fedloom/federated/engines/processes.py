@@ -19,6 +19,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from fedloom.base.errors import ConfigError, FedloomError, RunError
+from fedloom.base.outside import Travelling
 from fedloom.base.plugin import AtLeast, default, plugin
 from fedloom.contracts.federated import Carrier, Engine, Job, Report, Work
 from fedloom.models import attention as packed
@@ -79,7 +80,9 @@ class _Pool:
         sent = replace(work, model=replace(work.model, module=work.model.module.cpu()))
         workers = [
             context.Process(
-                target=_work, args=(sent, engine.inner, rank, count + 1, folder.name, device.type, threads), daemon=True
+                target=_work,
+                args=(Travelling(), sent, engine.inner, rank, count + 1, folder.name, device.type, threads),
+                daemon=True,
             )
             for rank in range(1, count + 1)
         ]
@@ -124,7 +127,9 @@ def _join(folder: str, rank: int, size: int) -> Any:
     return distributed.group.WORLD
 
 
-def _work(work: Work, engine: Engine, rank: int, size: int, folder: str, device: str, threads: int) -> None:
+def _work(
+    _: Travelling, work: Work, engine: Engine, rank: int, size: int, folder: str, device: str, threads: int
+) -> None:
     """Carry jobs until the parent ends this process."""
     torch.set_num_threads(threads)
     packed.register()
