@@ -23,6 +23,7 @@ LEVELS = [
     {"runs"},
     {"results", "diversity"},
     {"api"},
+    {"session"},
     {"benchmark"},
     {"cli"},
     {"__main__"},
@@ -109,7 +110,8 @@ def forbidden_in(path):
         broad = isinstance(node, ast.ExceptHandler) and (
             node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
         )
-        if broad and module_name(path) != "fedloom.text.tokenizer":  # tokenizers raises no narrower class
+        # tokenizers raises no narrower class, and a user's program may raise anything
+        if broad and module_name(path) not in ("fedloom.text.tokenizer", "fedloom.base.outside"):
             found.append(f"broad except in line {node.lineno}")
     text = path.read_text()
     drawing = r"manual_seed|np\.random\b(?!\.Generator\b)|random\.seed|import random\b"  # naming the type draws nothing
@@ -156,7 +158,7 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 100,
-    "base": 1_690,
+    "base": 1_840,
     "benchmark": 2_830,
     "cli": 1_440,
     "completers": 1_290,
@@ -166,6 +168,7 @@ BUDGET = {
     "evaluation": 2_480,
     "federated": 5_200,
     "judged": 1_600,
+    "session": 300,
     "lm_eval": 2_000,
     "models": 3_680,
     "results": 1_330,

@@ -14,19 +14,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedloom.api import load_run, resume, start
+    from fedloom.base.errors import FedloomError
     from fedloom.runs.execute import Note, RoundDone
     from fedloom.runs.measure import Evaluated
+    from fedloom.session import Progress, Result, Run, compare
     from fedloom.world import World
 
-__all__ = ["Evaluated", "Note", "RoundDone", "World", "load_run", "resume", "start"]
+__all__ = [
+    "Evaluated",
+    "FedloomError",
+    "Note",
+    "Progress",
+    "Result",
+    "RoundDone",
+    "Run",
+    "World",
+    "compare",
+    "load_run",
+    "resume",
+    "start",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Evaluated": "fedloom.runs.measure",
+    "FedloomError": "fedloom.base.errors",
     "Note": "fedloom.runs.execute",
+    "Progress": "fedloom.session",
+    "Result": "fedloom.session",
     "RoundDone": "fedloom.runs.execute",
+    "Run": "fedloom.session",
     "World": "fedloom.world",
+    "compare": "fedloom.session",
     "load_run": "fedloom.api",
     "resume": "fedloom.api",
     "start": "fedloom.api",

@@ -10,6 +10,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import ExecutionLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -92,18 +93,36 @@ def _run_once(pinned: str, text: str, path: Path) -> None:
     current = sys.modules.get(name)
     if current is not None and vars(current).get("__pinned__") == pinned:
         return
-    module = module_from_spec(ModuleSpec(name, None, origin=str(path)))
+    loader = _TextLoader(text, path)
+    module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
     vars(module).update(__file__=str(path), __pinned__=pinned)
     sys.modules.setdefault(_ROOM, ModuleType(_ROOM))
     sys.modules[name] = module  # classes look their module up while they are made
     try:
-        exec(compile(text, str(path), "exec"), vars(module))
-    except BaseException as error:
+        loader.exec_module(module)
+    except Exception as error:  # it is the user's program: it may raise anything
         del sys.modules[name]
-        if isinstance(error, Exception):
-            raise ConfigError(f"plugins: {path} cannot be imported: {_told(error, path)}.") from error
-        raise
+        raise ConfigError(f"plugins: {path} cannot be imported: {_told(error, path)}.") from error
     _TEXTS[pinned] = text
+
+
+class _TextLoader(ExecutionLoader):
+    """Loads a module from a text that was read and hashed, so that what is run is what is recorded."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        self.text, self.path = text, path
+
+    def get_source(self, fullname: str) -> str:
+        """Return the text."""
+        return self.text
+
+    def get_filename(self, fullname: str) -> str:
+        """Return the path."""
+        return str(self.path)
+
+    def is_package(self, fullname: str) -> bool:
+        """Return False: it is one file."""
+        return False
 
 
 def _told(error: Exception, path: Path | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fedloom.base.plugin import lookup, names
-from fedloom.contracts.federated import Metric
+from fedloom.contracts.federated import CorpusMetric, Metric
 from fedloom.evaluation.held_out import Scored, group_means
 from fedloom.evaluation.statistics import Array
 from fedloom.results.outcome import Outcome
@@ -32,9 +32,10 @@ _NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference")
 
 def direction(score: str) -> int:
     """Return 1 if more of a score is better, -1 if less is, 0 if neither."""
-    if score in names(Metric):
-        better = lookup(Metric, score).higher_is_better
-        return 0 if better is None else 1 if better else -1
+    for family in (Metric, CorpusMetric):
+        if score in names(family):
+            better = lookup(family, score).higher_is_better
+            return 0 if better is None else 1 if better else -1
     return 0 if score in _NEITHER else -1 if score in _LOWER_IS_BETTER else 1
 
 

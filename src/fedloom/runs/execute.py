@@ -7,17 +7,19 @@ with the same bytes: what is computed depends on the checkpoint alone, and the l
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
+
+from torch import Tensor
 
 from fedloom.base import config
 from fedloom.base.errors import FedloomError, MemoryExceededError, RunError
 from fedloom.base.files import file_name, file_sha256, json_sha256, write_atomic
 from fedloom.base.mean import Mean
 from fedloom.base.outside import plugin_files
-from fedloom.base.tree import flatten
+from fedloom.base.tree import Tree, flatten
 from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
 from fedloom.federated.rounds import RoundRecord, State, begin, ended, step
@@ -57,6 +59,8 @@ class RoundDone:
     n_stages: int
     record: RoundRecord
     wall_s: float
+    params: Tree = field(default_factory=dict[str, Tensor], repr=False)
+    """What the clients share after it, by name."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,7 @@ def _train(
         if state.round % run.checkpoint_every == 0 or last:
             _save(directory, ready, index, state, clock)
         if record:
-            yield RoundDone(index, len(ready.stages), record, clock.wall_s)
+            yield RoundDone(index, len(ready.stages), record, clock.wall_s, ready.layout.tree(state.params_P))
     hide_texts(ready, directory)
     stated = _account(directory, ready, plan, state)
     yield measure(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)

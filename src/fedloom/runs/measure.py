@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedloom.base.files import disk_errors, file_name, write_atomic
@@ -31,6 +31,8 @@ class Evaluated:
     leg: str
     means: Mapping[str, float]
     wall_s: float
+    scored: tuple[Scored, ...] = field(default=(), repr=False)
+    """The scored examples, as they are written down."""
 
 
 def models_of(ready: Prepared, state: State, stage: Stage) -> list[tuple[str, Tree]]:
@@ -65,9 +67,9 @@ def measure(
     head = {"round": state.round, "wall_s": wall_s, "leg": stage.name, "phase": phase}
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
     directory.append("metrics.jsonl", lines)
+    told = tuple(kept(_without_private_texts(scored, settings.cluster)))
     if not phase.startswith("round"):
-        told = _without_private_texts(scored, settings.cluster)
-        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in kept(told)])
+        directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
     directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
     tested = [one for one in scored if "client" not in one.tags]
     name = f"{phase}_{file_name(stage.name)}" if stage.name and phase != "base" else phase
@@ -75,7 +77,7 @@ def measure(
     if ready.run.of_real_harm:
         for file in (directory.path / "results.jsonl", directory.path / "samples" / f"{name}.jsonl"):
             file.chmod(0o600)
-    return Evaluated(phase, stage.name, {name: mean.value for name, mean in means.items()}, wall_s)
+    return Evaluated(phase, stage.name, {name: mean.value for name, mean in means.items()}, wall_s, told)
 
 
 def _scores(ready: Prepared, models: Sequence[tuple[str, Tree]], stage: Stage) -> list[Scored]:
