@@ -14,6 +14,7 @@ from fedloom.cli.bench import bench
 from fedloom.cli.classifier import classifier
 from fedloom.cli.data import data
 from fedloom.cli.evaluate import evaluate
+from fedloom.cli.init import init
 from fedloom.cli.leakage import leakage
 from fedloom.cli.options import options
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
@@ -56,6 +57,9 @@ def _root(
     ] = False,
 ) -> None:
     """Federated tuning of language models: many owners of private data build one model together."""
+
+
+app.command()(init)
 
 
 @app.command()
