@@ -210,6 +210,15 @@ def test_a_run_file_and_objects_together(tmp_path):
     assert (settings.rounds, settings.local.steps, settings.local.lr) == (7, 3, 1e-2)
 
 
+@pytest.mark.parametrize("protocol", ["local_only", "centralised"])
+def test_baselines_tell_their_rounds_too(tmp_path, protocol):
+    told = []
+    result = small().start(tmp_path / "run", on_round=told.append)
+    baseline = fedloom.Run(SMALL | {"protocol": protocol}, data=DATA, test=TEST)
+    rounds = baseline.start(tmp_path / protocol, on_round=told.append).rounds
+    assert len(rounds) >= len(result.rounds) and len(told) == len(rounds) + 2
+
+
 def raises(answer, reference):
     return "much"
 

@@ -2,8 +2,11 @@
 
 import datetime
 import json
+import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +24,7 @@ RunFile = Annotated[Path, typer.Argument(help="A run file (TOML).", show_default
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
-_NO_LIMIT = 10_000  # a table is as wide as it needs: a cut number is worse than a wrapped line
+_NO_LIMIT = 10_000  # into a file a table is as wide as it needs
 
 
 def overriding(example: str) -> Any:
@@ -46,15 +49,48 @@ def tell(
 
 
 def print_tables(tables: Iterable[Table]) -> None:
-    """Print tables as wide as they need."""
-    wide = Console(width=_NO_LIMIT)
+    """Print tables; on a terminal that is too narrow for one, its cells take several lines, and no number is cut."""
+    terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    room, wide = Console().width if terminal else _NO_LIMIT, Console(width=_NO_LIMIT)
     for table in tables:
         printed = RichTable(title=escape(shown(table.title)), title_justify="left")
         for name in table.header:
             printed.add_column(escape(shown(name)), no_wrap=True)
         for row in table.rows:
             printed.add_row(*(escape(shown(cell)) for cell in row))
-        wide.print(printed)
+        if wide.measure(printed).maximum > room:
+            lines([table.title, *_folded(table, room), ""])
+        else:
+            wide.print(printed)
+
+
+_UNCUT = re.compile(r"\[[^\]]*\]|\S+")
+"""What stays on one line: an interval, a word."""
+
+
+def _folded(table: Table, room: int) -> Iterator[str]:
+    """Yield the lines of a table whose cells are wrapped so that it fits, as far as words and intervals allow."""
+    columns = [*zip(*([shown(cell) for cell in row] for row in (table.header, *table.rows)), strict=True)]
+    least = [max(len(part) for cell in column for part in _UNCUT.findall(cell) or [""]) for column in columns]
+    widths = [max(map(len, column)) for column in columns]
+    while sum(widths) + 2 * len(widths) - 2 > room and widths != least:
+        at = max(range(len(widths)), key=lambda column: (widths[column] > least[column], widths[column]))
+        widths[at] -= 1
+    for number, row in enumerate(zip(*columns, strict=True)):
+        cells = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            yield "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+        if number == 0:
+            yield "  ".join("─" * width for width in widths)
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """Return the lines of a cell."""
+    found = [""]
+    for part in _UNCUT.findall(cell):
+        longer = f"{found[-1]} {part}".strip()
+        found[-1:] = [longer] if len(longer) <= width or not found[-1] else [found[-1], part]
+    return found
 
 
 def lines(texts: Sequence[str]) -> None:

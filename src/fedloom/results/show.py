@@ -124,9 +124,9 @@ def _n(row: Mapping[str, Interval | None]) -> int:
 def show_table(found: Outcome) -> Table:
     """Return base and final scores of one run with 95 % intervals over questions and clients.
 
-    The effective n is the number of independent questions that would tell as much as the n that were asked. Rows `per
-    client` tell how the clients fare: on their own held-out questions, and, where every client has a model of its own,
-    with it on the common ones. `show_record` has every client's value.
+    The effective n (`eff. n`) is the number of independent questions that would tell as much as the n that were asked.
+    Rows `per client` tell how the clients fare: on their own held-out questions, and, where every client has a model
+    of its own, with it on the common ones. `show_record` has every client's value.
     """
     rows: list[tuple[str, ...]] = []
     for key, row in _shown(found).items():
@@ -137,7 +137,7 @@ def show_table(found: Outcome) -> Table:
         told = "mean {mean:.3f}, worst decile {worst_decile:.3f}".format_map(per.fairness)
         blank = [""] * (len(_phases(found)) - 1)
         rows.append((f"per client ({per.questions})", per.score, *blank, told, "", str(len(per.values)), ""))
-    header = ("questions", "score", *_phases(found).values(), "standard error", "n", "effective n")
+    header = ("questions", "score", *_phases(found).values(), "std. error", "n", "eff. n")
     return Table(f"{found.label}, seed {found.seed}", header, tuple(rows))
 
 
@@ -212,7 +212,12 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def cell(interval: Interval | None, spec: str = ".3f") -> str:
-    """Return an interval as text; nothing of None, the value alone where it has no ends."""
+    """Return an interval as text; nothing of None, the value alone where it has no ends.
+
+    Thousands are written without decimals.
+    """
+    if interval and abs(interval.value) >= 1000 and spec == ".3f":
+        spec = ",.0f"
     if interval and math.isnan(interval.low):
         return f"{interval.value:{spec}}"
     return f"{interval:{spec}}" if interval else ""

@@ -223,7 +223,8 @@ def _train(
         if state.round % run.checkpoint_every == 0 or last:
             _save(directory, ready, index, state, clock)
         if record:
-            yield RoundDone(index, len(ready.stages), record, clock.wall_s, ready.layout.tree(state.params_P))
+            params = ready.layout.tree(state.params_P) if ready.shared else {}
+            yield RoundDone(index, len(ready.stages), record, clock.wall_s, params)
     hide_texts(ready, directory)
     stated = _account(directory, ready, plan, state)
     yield measure(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
