@@ -23,6 +23,7 @@ from fedloom.benchmark.runner import Ended, carry_out, opened_directory, remaini
 from fedloom.benchmark.suite import cells_of, load_suite
 from fedloom.cli.bench import bench
 from fedloom.runs.directory import RunDirectory
+from support.command import fedloom
 from support.suites import write_suite
 
 BROKEN = {"clients_per_round": 99}
@@ -278,3 +279,36 @@ def test_bench_that_is_killed_goes_on_where_it_stopped(done, tmp_path):
 def test_time_that_is_left_is_that_of_cells_of_the_same_kind(done):
     (cell,) = one_cell(done)
     assert remaining_s([Ended(cell, 6.0), Ended(cell, 8.0)], [cell, cell], jobs=2) == 7.0
+
+
+OPEN = {
+    "text": "somewhere fedavg is ahead",
+    "kind": "above_somewhere",
+    "methods": ["fedavg"],
+    "than": "prox",
+    "groups": "no_such_tag",
+}
+
+
+@pytest.fixture
+def open_claim(tmp_path):
+    """A suite file whose claim cannot be decided, and its two methods done."""
+    methods = {"fedavg": {}, "prox": {"rule": {"name": "prox", "mu": 0.5}}}
+    return write_suite(tmp_path, methods, claims=[OPEN], quick={"common": {"rounds": 1}})
+
+
+@pytest.mark.parametrize(("quick", "code"), [(["--quick"], 0), ([], 1)])
+def test_a_quick_version_may_leave_a_claim_open(open_claim, tmp_path, monkeypatch, quick, code):
+    assert fedloom(monkeypatch, "bench", open_claim, *quick, "--out", tmp_path / "out") == code
+
+
+def test_bench_says_who_wins_and_where_the_rest_is(open_claim, tmp_path, monkeypatch, capsys):
+    fedloom(monkeypatch, "bench", open_claim, "--quick", "--out", tmp_path / "out")
+    told = capsys.readouterr().out
+    assert "first" in told and "not decided: somewhere fedavg is ahead" in told
+    assert told.rstrip().endswith("out/report.html") and len(told.splitlines()) < 30
+
+
+def test_bench_prints_all_tables_when_asked(open_claim, tmp_path, monkeypatch, capsys):
+    fedloom(monkeypatch, "bench", open_claim, "--quick", "--full", "--out", tmp_path / "out")
+    assert "Pairs on d" in capsys.readouterr().out

@@ -122,6 +122,26 @@ def test_equal_methods_share_their_places():
     assert [one.rank.value for one in rank_rows(found, ["d"])] == [1.5, 1.5, 3]
 
 
+def test_who_pools_all_data_is_a_bound_without_a_place():
+    cells = by_seed({"a": [0.5, 0.6], "all": [0.9, 0.9], "b": [0.4, 0.4]})
+    cells |= {
+        key: replace(one, settings={"protocol": {"name": "centralised"}})
+        for key, one in cells.items()
+        if key[1] == "all"
+    }
+    rows = rank_rows(suite_of(cells), ["d"])
+    assert [row(rows, method=name).rank.value for name in ("a", "b")] == [1, 2]
+    assert math.isnan(row(rows, method="all").rank.value)
+
+
+def test_alone_it_has_one():
+    cells = {
+        key: replace(one, settings={"protocol": {"name": "centralised"}})
+        for key, one in by_seed({"all": [0.9]}).items()
+    }
+    assert rank_rows(suite_of(cells), ["d"])[0].rank.value == 1
+
+
 def test_methods_that_take_turns_have_a_wide_rank():
     rank = row(rank_rows(suite_of(by_seed({"a": [0.9, 0.1], "b": [0.2, 0.7]})), ["d"]), method="a").rank
     assert (rank.low, rank.high) == (1, 2)

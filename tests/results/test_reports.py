@@ -175,7 +175,7 @@ def test_effective_n_stands_beside_n():
     wordings = [scored(i, total=float(i // 3), score="f1", fact=f"f{i // 3}") for i in range(30)]
     table = show_table(found(wordings))
     shown = dict(zip(table.header, table.rows[0], strict=True))
-    assert shown["n"] == "30" and 8 <= int(shown["effective n"]) <= 12
+    assert shown["n"] == "30" and 8 <= int(shown["eff. n"]) <= 12
 
 
 def test_score_without_weight_has_no_row():

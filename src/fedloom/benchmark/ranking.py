@@ -58,7 +58,10 @@ class PairRow:
 
 @dataclass(frozen=True)
 class RankRow:
-    """Where a method stands, 1 being the best; ties share the mean of their places."""
+    """Where a method stands, 1 being the best; ties share the mean of their places.
+
+    Beside others, one that pools all data is a bound and no rival: its place is NaN.
+    """
 
     data: str
     method: str
@@ -104,9 +107,10 @@ def rank_rows(found: SuiteOutcome, data: Sequence[str]) -> list[RankRow]:
         return []
     resamples = min(run.resamples for name in data for method in methods for run in found.runs(name, method).values())
     values_MR = np.mean([_resampled(found, name, methods, resamples) for name in data], axis=0)
-    low_M, high_M = np.percentile(_places(sign * values_MR), [2.5, 97.5], axis=1)
+    rivals = _rivals(found, data, methods)
+    low_M, high_M = np.percentile(_places(sign * values_MR, rivals), [2.5, 97.5], axis=1)
     values = [mean_value(found, data, method) for method in methods]
-    place_M = _places(sign * np.array([[value.value] for value in values]))[:, 0]
+    place_M = _places(sign * np.array([[value.value] for value in values]), rivals)[:, 0]
     label, score = _label(found, data)
     return [
         RankRow(label, method, score, value, Interval(float(place), float(low), float(high), value.n))
@@ -141,11 +145,22 @@ def _resampled(found: SuiteOutcome, data: str, methods: Sequence[str], resamples
     return values_SRM[drawn_RS, np.arange(resamples)[:, None]].mean(axis=1).T
 
 
-def _places(values_MR: Array) -> Array:
-    """Return the place of each of M methods in each column, the largest value first; ties share their mean place."""
-    above = (values_MR[None] > values_MR[:, None]).sum(axis=1)
-    alike = (values_MR[None] == values_MR[:, None]).sum(axis=1)
-    return 1 + above + (alike - 1) / 2
+def _rivals(found: SuiteOutcome, data: Sequence[str], methods: Sequence[str]) -> list[bool]:
+    """Return which of M methods leave the data where they are; all of them where none does."""
+    runs = [[run for name in data for run in found.runs(name, method).values()] for method in methods]
+    rivals = [not all(run.pooled for run in own) for own in runs]
+    return rivals if any(rivals) else [True] * len(rivals)
+
+
+def _places(values_MR: Array, rivals: Sequence[bool]) -> Array:
+    """Return the place of each of M methods in each column, the largest value first; ties share their mean place.
+
+    Places are counted among rivals; another method has none.
+    """
+    rivals_MR = values_MR[np.flatnonzero(rivals)]
+    above = (rivals_MR[None] > values_MR[:, None]).sum(axis=1)
+    alike = (rivals_MR[None] == values_MR[:, None]).sum(axis=1)
+    return np.where(np.array(rivals)[:, None], 1 + above + (alike - 1) / 2, np.nan)
 
 
 def pair_rows(found: SuiteOutcome, data: Sequence[str]) -> list[PairRow]:

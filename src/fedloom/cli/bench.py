@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -37,17 +38,19 @@ def bench(
     describe: Annotated[
         bool, typer.Option("--describe", help="Measure the seven diversities of each data set for the page, once.")
     ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Print all tables that the page has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print nothing but claims, what they lack, and errors.")
     ] = False,
 ) -> None:
-    """Run a suite, or what is left of it, and print who wins, by how much and how sure.
+    """Run a suite, or what is left of it, and print who wins, by how much and how sure; the page has the rest.
 
-    Exit code 0: all claims hold; 1: one does not, or is not decided; 2: refused, or a run failed.
+    Exit code 0: all claims hold; 1: one does not, or is not decided, which a quick version may leave open; 2: refused,
+    or a run failed.
     """
     from fedloom.base.extras import require
-    from fedloom.benchmark.page import write_report
+    from fedloom.benchmark.page import headlines, write_report
     from fedloom.benchmark.runner import conclude_directory, describe_data
     from fedloom.benchmark.suite import load_suite
 
@@ -63,14 +66,19 @@ def bench(
     if as_json:
         lines([json.dumps(told.record(), allow_nan=False)])
     else:
-        print_tables([] if quiet else _tables(told.summary))
+        if not quiet:
+            print_tables(_tables(told.summary) if full else _ranking(told.summary))
+            lines(headlines(told))
         lines([*told.summary.absent_controls, *(one.line for one in told.decisions)])
     try:
         page = write_report(folder, told=told)
-        lines([] if quiet or as_json else [str(page)])
+        lines(
+            [] if quiet or as_json else [*(["clients, languages, domains, pairs: --full, or"] * (not full)), str(page)]
+        )
     except FedloomError as error:
         problems.append(f"report.html: {error}")
-    _end(problems, all_hold=all(one.state == "holds" for one in told.decisions))
+    enough = ("holds", "not decided") if quick else ("holds",)
+    _end(problems, all_hold=all(one.state in enough for one in told.decisions))
 
 
 def _end(problems: list[str], *, all_hold: bool) -> None:
@@ -137,6 +145,22 @@ def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
     sys.stdout.flush()
 
 
+def _ranking(summary: "Summary") -> list[Table]:
+    """Return the order of the methods on the whole, and of one data set by whose facts are asked for."""
+    from fedloom.benchmark.ranking import ALL
+    from fedloom.results.estimates import FACTS
+
+    names = dict.fromkeys(row.data for row in summary.ranks)
+    whole = ALL if ALL in names else next(iter(names), "")
+    own = [row for row in summary.ranks if row.data == whole]
+    rows = sorted(own, key=lambda row: (math.isnan(row.rank.value), row.rank.value))
+    score = summary.headline.get(whole, "score")
+    told = tuple((row.method, f"{row.value:.3f}", _place(row.rank)) for row in rows)
+    title = f"{summary.title}, {_seeds(summary.seeds)}{f', {whole}' * (len(names) > 1)}"
+    facts = _matrices(summary.facts, "{} by whose facts are asked for, with 95 % intervals", groups=tuple(FACTS))
+    return [Table(title, ("method", score, "place"), told), *(facts if len(facts) == 1 else [])]
+
+
 def _tables(summary: "Summary") -> list[Table]:
     from fedloom.benchmark.ranking import ALL
     from fedloom.results.estimates import FACTS
@@ -162,7 +186,7 @@ def _tables(summary: "Summary") -> list[Table]:
 
 
 def _place(rank: "Interval") -> str:
-    return f"{rank.value:g} [{rank.low:g}, {rank.high:g}]"
+    return "a bound" if math.isnan(rank.value) else f"{rank.value:g} [{rank.low:g}, {rank.high:g}]"
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

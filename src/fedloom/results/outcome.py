@@ -167,7 +167,7 @@ def _label(table: Mapping[str, Any], where: str) -> str:
         return arrangement.name
     settings = table["server_opt"]
     kind = f"{server} with momentum" if settings.get("momentum") else server
-    label = _METHODS.get((rule, kind), f"{rule}+{kind}")
+    label = _METHODS.get((rule, kind), rule if kind == "sgd" else f"{rule}+{kind}")
     label += f" {settings['variant']}" if "variant" in settings and kind != "sgd" else ""
     return " ".join([*_clusters(arrangement), label, *_additions(table, where)])
 

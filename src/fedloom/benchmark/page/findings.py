@@ -58,7 +58,7 @@ class Findings:
     @cached_property
     def ranks(self) -> Mapping[str, Sequence[RankRow]]:
         """By data set and, of several, by their mean under the name ALL, the first one; the best method first."""
-        rows = sorted(self.summary.ranks, key=lambda row: (row.rank.value, row.method))
+        rows = sorted(self.summary.ranks, key=lambda row: (math.isnan(row.rank.value), row.rank.value, row.method))
         return {
             data: [row for row in rows if row.data == data]
             for data in dict.fromkeys(r.data for r in self.summary.ranks)

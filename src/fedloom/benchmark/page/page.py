@@ -19,7 +19,13 @@ from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.study import load
 from fedloom.benchmark.suite import SuiteOutcome
 
-__all__ = ["page", "write_report"]
+__all__ = ["headlines", "page", "write_report"]
+
+
+def headlines(told: Conclusion) -> list[str]:
+    """Return what the head of the page says: who wins, by how much, how sure, and what to know beside it."""
+    found = Findings(told)
+    return [verdict.sentence(found), *verdict.doubts(found)] if told.study.cells else []
 
 
 def write_report(folder: Path, out: Path | None = None, *, told: Conclusion | None = None) -> Path:

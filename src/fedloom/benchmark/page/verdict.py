@@ -8,7 +8,7 @@ from fedloom.benchmark.ranking import ALL, PairRow
 from fedloom.data.clients import cut_and_dropped
 from fedloom.runs.accounts import largest_epsilon
 
-__all__ = ["facts", "remarks", "sentence"]
+__all__ = ["doubts", "facts", "remarks", "sentence"]
 
 
 def sentence(found: Findings) -> str:
@@ -87,9 +87,13 @@ def _whose(found: Findings, total: int) -> str:
 
 def remarks(found: Findings) -> list[str]:
     """Return what a reader should know beside the sentence: data left out, undecided rivals, the centralised bound."""
-    lost = _left_out(found)
+    return _left_out(found) + doubts(found)
+
+
+def doubts(found: Findings) -> list[str]:
+    """Return the undecided rivals and the centralised bound."""
     if not found.ranks or found.single:
-        return lost
+        return []
     gaps = found.gaps[found.whole]
     open_ones = [g.second for g in gaps if g.verdict == "undecided" and not found.is_centralised(g.second)]
     told = [f"Not decided: {found.best} against {', '.join(open_ones)}."] if open_ones else []
@@ -97,7 +101,7 @@ def remarks(found: Findings) -> list[str]:
         if found.is_centralised(row.method) and row.method != found.best:
             reached = f"{value(row.value.value)} ({bounds(row.value)})"
             told.append(f"With all data in one place, {row.method} reaches {reached}.")
-    return lost + told
+    return told
 
 
 def _left_out(found: Findings) -> list[str]:

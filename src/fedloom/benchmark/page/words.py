@@ -107,8 +107,8 @@ def score_name(name: str) -> str:
 
 
 def place(number: float) -> str:
-    """Return a place of a ranking; ties share a half."""
-    return f"{number:.1f}".removesuffix(".0")
+    """Return a place of a ranking; ties share a half, a bound has none."""
+    return NONE if math.isnan(number) else f"{number:.1f}".removesuffix(".0")
 
 
 def called(text: str) -> str:
