@@ -36,16 +36,6 @@ def test_fedavg_by_hand_equals_the_framework(tmp_path, monkeypatch, capsys):
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=2e-6)
 
 
-def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
-    text = (ROOT / "README.md").read_text()
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    exec(compile(code, "README.md", "exec"), {})
-    assert "adapter" in {path.name for path in (tmp_path / "runs/mine").iterdir()}
-    assert "test/exact_match" in capsys.readouterr().out
-
-
 # Files of suites and examinations are no run files, and some need files that are not here: their own tests read them.
 RUN_FILES = [
     file

@@ -6,6 +6,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from fedloom.data.sources.file import File
 from support.command import fedloom
 from support.paths import ROOT
 from support.small_runs import write_records, write_run_file
@@ -115,7 +116,14 @@ def test_resuming_a_finished_run_shows_its_table(runs, monkeypatch, capsys):
 def test_world_sample_prints_json_lines(monkeypatch, capsys):
     fedloom(monkeypatch, "world", "sample", "private", "--count", "3")
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(records) == 3 and all(record["tags"]["part"] == "private" for record in records)
+    assert len(records) == 3 and all(record["part"] == "private" for record in records)
+
+
+@pytest.mark.parametrize("what", ["client", "passages", "preferences", "safety"])
+def test_what_world_sample_prints_is_read_as_data(tmp_path, monkeypatch, capsys, what):
+    fedloom(monkeypatch, "world", "sample", what, "--count", "3")
+    (tmp_path / "data.jsonl").write_text(capsys.readouterr().out)
+    assert len(File(path=str(tmp_path / "data.jsonl")).load()["train"]) == 3
 
 
 def test_unknown_command_exits_with_2(monkeypatch, capsys):

@@ -47,9 +47,9 @@ def _commands(text):
     return found
 
 
-def plain(line):
-    """A line without its numbers, its spaces and the rules of tables: what does not depend on a machine."""
-    return re.sub(r"[\s─]+", "", re.sub(r"-?\+?\d[\d,.]*(e-?\d+)?", "#", line))
+def words(text):
+    """The words of a text without numbers and rules of tables: what does not depend on a machine."""
+    return set(re.findall(r"[^\W\d]{2,}", re.sub(r"[─│┃]", " ", text)))
 
 
 def follow(document, folder):
@@ -60,8 +60,7 @@ def follow(document, folder):
             continue
         done = carried_out(step.command, folder)
         assert done.returncode == step.code, f"$ {step.command}\n{done.stdout}{done.stderr}"
-        printed = {plain(line) for line in (done.stdout + done.stderr).splitlines()}
-        missing = [line for line in step.told if plain(line) and plain(line) not in printed]
+        missing = words("\n".join(step.told)) - words(done.stdout + done.stderr)
         assert not missing, f"$ {step.command}\nnot printed: {missing}\nprinted:\n{done.stdout}{done.stderr}"
 
 

@@ -76,8 +76,9 @@ def _of_file(named: str, beside: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"plugins: {path} cannot be read: {error}; it is looked for beside the run file; give its path from there."
+            f"plugins: {path} cannot be read: {why}; give its path from the run file's folder."
         ) from error
     found = hashlib.sha256(text.encode()).hexdigest()
     if wanted and wanted != found:

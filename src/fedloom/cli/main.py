@@ -254,11 +254,11 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="How many examples.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the private facts and the clients.")] = 0,
 ) -> None:
-    """Print examples of the controlled world as JSON Lines."""
-    from dataclasses import asdict
+    """Print examples of the controlled world as JSON Lines, in forms that a run file reads."""
     from functools import partial
     from itertools import islice
 
+    from fedloom.data.example_texts import record_of
     from fedloom.world import TESTS, World
 
     generated = World(seed)
@@ -270,7 +270,7 @@ def sample(
     }
     if what not in kinds:
         raise UnknownNameError(f"world sample: no examples called '{what}'. {suggest(what, kinds)}")
-    lines([json.dumps(asdict(example), ensure_ascii=False) for example in islice(kinds[what](), count)])
+    lines([json.dumps(record_of(example), ensure_ascii=False) for example in islice(kinds[what](), count)])
 
 
 app.command()(options)
