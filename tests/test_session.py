@@ -253,7 +253,8 @@ def test_a_score_that_is_no_number_is_refused(tmp_path):
 
 def test_a_run_file_cannot_name_records_in_memory(tmp_path):
     with pytest.raises(ConfigError, match="a run file names 'file'"):
-        fedloom.Run({"data": {"name": "memory"}})
+        fedloom.Run({"data": {"name": "memory"}}).start(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_model_is_refused_before_anything_is_left(tmp_path):

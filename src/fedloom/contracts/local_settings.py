@@ -6,7 +6,7 @@ from fractions import Fraction as Rational
 from typing import Literal
 
 from fedloom.base.errors import ConfigError
-from fedloom.base.plugin import AtLeast, Fraction, NonNegative, Positive, check_ranges
+from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, Positive, check_ranges
 
 __all__ = ["LocalSettings"]
 
@@ -18,9 +18,11 @@ class LocalSettings:
     lr: Positive = 2e-3
     """Learning rate of the first round."""
     lr_final: NonNegative = 0.0
-    """Learning rate towards which the cosine falls over the rounds; it is constant within a round."""
-    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate towards which it falls over the rounds; it is constant within a round."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate goes over the rounds."""
+    warmup: Count = 0
+    """Rounds in which the rate rises to `lr` in equal steps, before the schedule begins."""
     steps: AtLeast = 10
     """Optimiser steps in a round."""
     epochs: NonNegative = 0.0

@@ -54,6 +54,8 @@ class State:
     """What the mechanism keeps at the server."""
     history: Slots = field(default_factory=dict[str, Tree])
     """What the aggregator keeps, of the slots that are weighted and of those that are uniform."""
+    best: Tree = field(default_factory=dict[str, Tensor])
+    """The parameters of the best round so far and what they score, where rounds are chosen from."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def step(
         delta, shared = plan.rule.merge(state.shared, taken.mean, fraction=len(records) / len(plan.clients))
         params, opt = plan.server_opt.step(params, delta, state.opt, round=state.round)
         delta_norm = float(delta[""].norm())
-    done = State(state.round + 1, params[""], shared, opt, memory, spent, taken.privacy, taken.history)
+    done = State(state.round + 1, params[""], shared, opt, memory, spent, taken.privacy, taken.history, state.best)
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
     head = state.round, lr, gain, delta_norm, download_bytes, tuple(records)

@@ -273,11 +273,13 @@ def _refined(directory: RunDirectory, table: Mapping[str, Any]) -> dict[str, flo
 def _cost(directory: RunDirectory) -> dict[str, float]:
     metrics = _numbers(directory, "metrics.jsonl", ("wall_s",), ())
     ledger = _numbers(directory, "ledger.jsonl", (), ("bytes", "download_bytes"))
+    kept = [line["total"] for line in metrics if line.get("name") == "kept_round"]
     return {
         "rounds": float(sum(1 for line in metrics if line.get("name") == "train_loss")),
         "upload_bytes": float(sum(line.get("bytes", 0) for line in ledger)),
         "download_bytes": float(sum(line.get("download_bytes", 0) for line in ledger)),
         "wall_s": float(max((line["wall_s"] for line in metrics), default=0.0)),
+        **({"kept_round": kept[0]} if len(kept) == 1 else {}),
     } | _counts(directory)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fedloom.base.plugin import lookup
 from fedloom.contracts.federated import ServerOpt
 from fedloom.contracts.privacy import Unit
+from fedloom.runs.choosing import better_end
 
 if TYPE_CHECKING:
     from fedloom.runs.tuning import TuningRun
@@ -23,6 +24,10 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
     if unit.per_example:
         yield from _beyond_an_example(run)
     yield from _remembered(run)
+    if run.evaluation.choose_by:
+        yield from _unchosen(run)
+    if run.local.warmup >= run.rounds:
+        yield f"local.warmup: found {run.local.warmup} of {run.rounds} rounds, allowed is less than all of them."
     if run.local.curriculum > run.rounds:
         yield (
             f"local.curriculum: found {run.local.curriculum} levels in {run.rounds} rounds, allowed is a round for "
@@ -40,6 +45,21 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
             "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
             "out train and share, and take rule 'plain' or 'prox'."
         )
+
+
+def _unchosen(run: "TuningRun") -> Iterator[str]:
+    """Yield why a round cannot be chosen."""
+    where = f"evaluation.choose_by: found '{run.evaluation.choose_by}'"
+    if not better_end(run):
+        names = [metric.name for metric in run.evaluation.metrics if metric.higher_is_better is not None]
+        yield f"{where}, allowed are {', '.join(['loss', *names])}: the loss and evaluation.metrics with a better end."
+    if run.privacy.covers().private:
+        yield (
+            f"{where} with privacy: which round is kept would tell of held-out records, which nothing protects; leave "
+            "it out."
+        )
+    if run.refine:
+        yield f"{where} with refine, which changes the model after the last round; leave one of the two out."
 
 
 def _unseen_rows(run: "TuningRun", unit: Unit) -> str:

@@ -27,6 +27,7 @@ from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
 from fedloom.runs.attack_measures import attack_measures
 from fedloom.runs.attendance import Absent, Attendance
 from fedloom.runs.audit_log import AuditLog
+from fedloom.runs.choosing import chosen, considered, is_over
 from fedloom.runs.departures import division_lines, round_lines, server_lines
 from fedloom.runs.directory import AUDIT_LOG, Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
@@ -195,7 +196,7 @@ def _train(
     audit_log = AuditLog(directory, stage, asked=run.audit_log)
     carrier = _observed(_engine(directory, ready, stage).start(stage.work), on_report)
     carrier = audit_log.carrier(attendance.carrier(carrier))
-    while unrefined or not ended(plan, state):
+    while unrefined or not is_over(run, plan, state):
         record = None
         if not unrefined:
             write_ahead(directory, plan, state)
@@ -215,17 +216,23 @@ def _train(
                 _save(directory, ready, index, state, clock, unrefined=True)
         if unrefined:
             state, unrefined = _refine(ready, directory, stage, state, clock), False
-        last = ended(plan, state)
-        if run.evaluation.every and state.round % run.evaluation.every == 0 and not last:
+        asked, due = run.evaluation, run.evaluation.every and state.round % run.evaluation.every == 0
+        if (asked.choose_by and ended(plan, state)) or (due and not ended(plan, state)):
             phase = f"round_{state.round:05d}"
             _account(directory, ready, plan, state)
-            yield measure(ready, directory, state, stage, phase=phase, wall_s=clock.wall_s)
-        if state.round % run.checkpoint_every == 0 or last:
+            measured = measure(ready, directory, state, stage, phase=phase, wall_s=clock.wall_s)
+            state = considered(run, state, measured.means) if asked.choose_by else state
+            yield measured
+        if state.round % run.checkpoint_every == 0 or is_over(run, plan, state):
             _save(directory, ready, index, state, clock)
         if record:
             params = ready.layout.tree(state.params_P) if ready.shared else {}
             yield RoundDone(index, len(ready.stages), record, clock.wall_s, params)
     hide_texts(ready, directory)
+    state, kept = chosen(state)
+    if kept:
+        head = {"round": kept - 1, "wall_s": clock.wall_s, "leg": stage.name, "phase": "choice"}
+        directory.append("metrics.jsonl", [head | {"name": "kept_round", "total": float(kept), "weight": 1.0}])
     stated = _account(directory, ready, plan, state)
     yield measure(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
     lineage = lineage_of_result(directory, ready, stage, state)

@@ -22,6 +22,7 @@ from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, en
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
 from fedloom.runs.budgets import budgets_of
+from fedloom.runs.choosing import refuse_unseen_choice
 from fedloom.runs.corpus import refuse_few_texts
 from fedloom.runs.origins import Origin, origin_of
 from fedloom.runs.poisoned import attack_pairs, floor_and_ceiling, poisoned_shards
@@ -99,6 +100,7 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     before and after them.
     """
     division = _divided(run)
+    refuse_unseen_choice(run, division)
     sizes = {client: len(examples) for client, examples in division.train.items()}
     budgets = budgets_of(run, sizes)  # refuses before a model is loaded
     loaded = _loaded(run)

@@ -23,6 +23,8 @@ def save_state(state: State, layout: Layout, *, stage: int, wall_s: float) -> Ch
     }
     if state.history:
         trees["history.safetensors"] = _named(state.history)
+    if state.best:
+        trees["best.safetensors"] = state.best
     return Checkpoint(trees, {"round": state.round, "leg": stage, "wall_s": wall_s, "spent": dict(state.spent)})
 
 
@@ -38,7 +40,8 @@ def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
     history = _slots(saved.trees.get("history.safetensors", {}))
     privacy, spent = saved.trees["mechanism.safetensors"], saved.values["spent"]
     round = int(saved.values["round"])
-    return int(saved.values["leg"]), State(round, params_P, shared, opt, memory, spent, privacy, history)
+    best = saved.trees.get("best.safetensors", {})
+    return int(saved.values["leg"]), State(round, params_P, shared, opt, memory, spent, privacy, history, best)
 
 
 def _named(slots: Mapping[str, Tree]) -> Tree:

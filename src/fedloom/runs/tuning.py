@@ -66,6 +66,11 @@ class EvaluationSettings:
 
     every: Count = 0
     """Rounds between evaluations; 0 evaluates before and after training only."""
+    choose_by: str = ""
+    """Score, the loss or a metric, by which the best of the evaluated rounds is the result: of what clients hold out,
+    so the data need a common test beside it. Left out: the last round is."""
+    patience: Count = 0
+    """Evaluations without a better round after which training ends; 0 waits to the end."""
     metrics: tuple[Metric, ...] = field(default_factory=_default_metrics)
     """Scores of written answers; an empty list measures the loss alone and writes nothing."""
     corpus_metrics: tuple[CorpusMetric, ...] = ()
@@ -107,6 +112,10 @@ class EvaluationSettings:
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ConfigError(f"metrics: found '{twice[0]}' twice, allowed is each once: scores are kept by name.")
+        if self.choose_by and not self.every:
+            raise ConfigError("evaluation.every: found 0 with choose_by; say after how many rounds to evaluate.")
+        if self.patience and not self.choose_by:
+            raise ConfigError("evaluation.patience: found without choose_by, the score to wait for; set it, or 0.")
         if bool(self.shown) != bool(self.shown_from):
             raise ConfigError(
                 f"evaluation.shown: found {self.shown} with shown_from = '{self.shown_from}'; allowed are both or none."

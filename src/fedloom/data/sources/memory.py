@@ -76,8 +76,8 @@ class Memory(OfRecords):
     def check(self) -> None:
         """Refuse a path: there is none."""
         super().check()
-        if self.path or not self.sha256:
-            raise ConfigError("data.name: 'memory' is what fedloom.Run(data = ...) sets; a run file names 'file'.")
+        if self.path:
+            raise ConfigError("path: found one, records in memory have none; name the source 'file'.")
 
     def origins(self) -> tuple[str, ...]:
         """Return nothing: a name is not known."""
@@ -85,6 +85,8 @@ class Memory(OfRecords):
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the examples; refused where they are not in this process."""
+        if not self.sha256:
+            raise ConfigError("data.name: 'memory' is what fedloom.Run(data = ...) sets; a run file names 'file'.")
         if self.sha256 not in _HELD:
             raise ConfigError(
                 "data: the records were handed over from Python and are not here; go on with "

@@ -66,7 +66,9 @@ class FLTrust(OfRows):
     def _own_row(self, frame: Frame) -> Tensor:
         server = server_of(self, frame)
         start = {name: value.to(server.model.device) for name, value in frame.anchor.items()}
-        local = replace(server.local, lr=server.lr, lr_final=0.0, schedule="constant", epochs=0.0, curriculum=1)
+        local = replace(
+            server.local, lr=server.lr, lr_final=0.0, schedule="constant", warmup=0, epochs=0.0, curriculum=1
+        )
         seed = rng.seed_of(frame.seed, "fltrust", frame.round) % 2**31
         params, _ = tuned_alone(server.model, server.task, start, server.ready, local, rounds=1, seed=seed)
         return flatten(params).cpu() - frame.anchor_P
