@@ -27,8 +27,8 @@ from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.metrics.texts import OfReference
 from fedloom.models.causal_lm import CausalLM
 from fedloom.results.outcome import outcome
+from fedloom.results.show import card_scores, compare_record, show_record, show_table
 from fedloom.results.show import compare as compared
-from fedloom.results.show import compare_record, show_record, show_table
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.execute import Event, RoundDone
 from fedloom.runs.export import Form, export
@@ -278,9 +278,9 @@ class Result:
         """The resolved settings."""
         return self._found.settings
 
-    def export(self, out: str | Path, *, form: Form = "adapter") -> Path:
+    def export(self, out: str | Path, *, form: Form = "adapter", base: str = "") -> Path:
         """Write the result for other tools, as `fedloom export` does."""
-        export(self.path, Path(out), form=form)
+        export(self.path, Path(out), form=form, base=base, scores=card_scores(self._found))
         return Path(out)
 
     def __str__(self) -> str:

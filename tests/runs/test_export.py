@@ -1,15 +1,19 @@
 """Exported adapters and merged models: the numbers of the run, the card, and what is refused."""
 
 import ast
+import json
 import shutil
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedloom.base.errors import MissingFileError, ModelError, RunError
+from fedloom.base.plugin import lookup
+from fedloom.contracts.examples import Turn
+from fedloom.contracts.federated import Template
 from fedloom.models.causal_lm import CausalLM
 from fedloom.runs.export import export
 from fedloom.text.pretrained import quiet
@@ -181,6 +185,53 @@ def test_the_card_of_an_adapter_on_the_embedded_base_says_where_that_lies(tmp_pa
     call = {"input_ids": some_tokens(), "use_cache": False}
     expected = functional_call(model.module, params, (), call).logits
     assert_equal_logits(loaded_as_the_card_says(tmp_path / "out")(**call).logits, expected)
+
+
+def test_auto_peft_finds_the_base_of_an_adapter(tmp_path):
+    run, expected = run_directory(tmp_path)
+    export(run, tmp_path / "out")
+    with quiet():
+        model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert_equal_logits(model(input_ids=some_tokens(), use_cache=False).logits, expected)
+
+
+def test_an_adapter_calls_its_base_as_it_is_told(tmp_path):
+    run, _ = run_directory(tmp_path)
+    export(run, tmp_path / "out", base="owner/name")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "owner/name"
+
+
+def test_an_exported_adapter_is_started_from_again(tmp_path):
+    run, _ = run_directory(tmp_path)
+    export(run, tmp_path / "out")
+    family = CausalLM.for_adapter(tmp_path / "out")
+    assert family.build(seed=0, device=torch.device("cpu")).trainable.keys()
+
+
+def test_the_card_has_the_scores_it_is_given(tmp_path):
+    run, _ = run_directory(tmp_path)
+    export(run, tmp_path / "out", scores=[("test", "loss", "2.1 [2.0, 2.2]", "1.9 [1.8, 2.0]")])
+    assert "| test | loss | 2.1 [2.0, 2.2] | 1.9 [1.8, 2.0] |" in (tmp_path / "out" / "README.md").read_text()
+
+
+TEMPLATES = ["alpaca", "vicuna", "bare"]
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_tokenizer_has_the_template_of_the_training(tmp_path, name, form):
+    run, _ = run_directory(tmp_path)
+    with (run / "run.toml").open("a") as file:
+        file.write(f'[task]\nname = "sft"\ntemplate = {{ name = "{name}" }}\n')
+    export(run, tmp_path / "out", form=form)
+    with quiet():
+        found = AutoTokenizer.from_pretrained(tmp_path / "out")
+    turns = (Turn("user", "w4 w5"), Turn("assistant", "w6"), Turn("user", "w7"))
+    right = "".join(piece.text for piece in lookup(Template, name)().pieces(turns, tokenizer()))
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    assert found.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == right
+    assert f"| Template | {name}, as the tokenizer" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_adapter_without_a_run_says_so_in_its_card(tmp_path):

@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+import fedloom
 from fedloom import api
 from fedloom.base.config import dump
 from fedloom.base.errors import ConfigError, RunError
@@ -119,6 +120,47 @@ def test_a_missing_extra_is_refused_before_anything_is_measured(tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
+@plugin("ailing")
+class Ailing(Sink):
+    """Takes the first lines and no more."""
+
+    @contextmanager
+    def open(self, folder, table):
+        taken = []
+
+        def take(line):
+            taken.append(line)
+            if len(taken) > 2:
+                raise OSError("the disk of the sink is full")
+
+        yield take
+
+
+def test_a_sink_that_fails_on_the_way_stops_nothing_and_is_told(tmp_path, seen):
+    run = small_run(tmp_path, sinks=["ailing", "noting"], rounds=2)
+    told = [event.text for event in api.start(run, tmp_path / "run") if isinstance(event, fedloom.Note)]
+    n_lines = len(metrics(tmp_path / "run"))
+    assert any(f"sink 'ailing' failed {n_lines - 2} times" in text and "is full" in text for text in told)
+    assert lines_of(seen) == metrics(tmp_path / "run") and (tmp_path / "run" / "report.md").is_file()
+
+
+def test_a_sink_that_does_not_end_well_is_told(tmp_path, mlflow, monkeypatch):
+    def gone(self, run_id, status=None, end_time=None):
+        raise FakeError("gone")
+
+    monkeypatch.setattr(FakeClient, "set_terminated", gone)
+    run = small_run(tmp_path, sinks=["mlflow"], rounds=1)
+    told = [event.text for event in api.start(run, tmp_path / "run") if isinstance(event, fedloom.Note)]
+    assert any("sink 'mlflow' failed 1 times" in text for text in told)
+
+
+def test_a_sink_that_cannot_open_leaves_no_run(tmp_path, mlflow):
+    run = small_run(tmp_path, sinks=[{"name": "mlflow", "tracking_uri": "http://nowhere"}], rounds=1)
+    with pytest.raises(ConfigError, match="no server there"):
+        finish(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # -------------------------------------------------------------------------------------------------------------- points
 
 
@@ -188,7 +230,7 @@ class FakeClient:
     calls = ()
 
     def __init__(self, tracking_uri=None):
-        if tracking_uri == "nowhere":
+        if tracking_uri == "http://nowhere":
             raise FakeError("no server there")
         self.calls.append(("client", tracking_uri))
 
@@ -249,6 +291,12 @@ def test_mlflow_is_given_at_most_a_hundred_parameters_at_once(tmp_path, mlflow):
     assert [len(call[2]) for call in mlflow if call[0] == "parameters"] == [100, 100, 50]
 
 
+def test_mlflow_in_a_folder_is_a_database_there(tmp_path, mlflow):
+    with lookup(Sink, "mlflow")(tracking_uri=str(tmp_path / "mine")).open(str(tmp_path), {}):
+        pass
+    assert mlflow[0] == ("client", f"sqlite:///{tmp_path / 'mine' / 'mlflow.db'}") and (tmp_path / "mine").is_dir()
+
+
 def test_mlflow_run_of_the_same_folder_is_replaced(tmp_path, mlflow):
     with lookup(Sink, "mlflow")().open(str(tmp_path), {"seed": 0}):
         pass
@@ -297,7 +345,7 @@ def wandb(monkeypatch):
 
 
 def test_mlflow_server_that_is_not_there_is_one_line(tmp_path, mlflow):
-    sink = lookup(Sink, "mlflow")(tracking_uri="nowhere")
+    sink = lookup(Sink, "mlflow")(tracking_uri="http://nowhere")
     with pytest.raises(RunError, match=r"'mlflow' did not take the numbers \(no server there\)"), sink.open("a", {}):
         pass
 

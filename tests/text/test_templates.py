@@ -4,11 +4,13 @@ import pickle
 import re
 
 import pytest
+from jinja2 import TemplateError
 
 from fedloom.base import plugin
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError, UnknownNameError
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
+from fedloom.text.masks import pieces_to_tokens
 from support.tokenizers import CHAT_TEMPLATE, tokenizer
 
 FILE = 'preamble = "A talk.\\n"\nuser = "Q: {text}\\n"\nassistant = "A: {text}"\nseparator = "\\n"\n'
@@ -306,3 +308,41 @@ def test_a_pattern_without_its_text_is_refused(tmp_path):
     path.write_text(FILE.replace("Q: {text}", "Q:"))
     with pytest.raises(ConfigError, match=r"user: found 'Q:\\n', allowed is a text that contains '{text}' once"):
         plugin.lookup(Template, "file")(path=path)
+
+
+# --------------------------------------------------------------------------------------------------- as a chat template
+
+
+def _messages(turns):
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+
+@pytest.mark.parametrize("system", [(), (Turn("system", 'Say "yes"\\no {text}.'),)], ids=["without", "system"])
+@pytest.mark.parametrize("n_turns", [1, 2, 3, 6])
+def test_the_chat_template_writes_the_same_text(template, qwen, system, n_turns):
+    turns = (*system, *DIALOGUE[:n_turns])
+    source = template.jinja(qwen)
+    text = qwen.apply_chat_template(
+        _messages(turns), chat_template=source, tokenize=False, add_generation_prompt=n_turns % 2 == 1
+    )
+    right = _text(template.pieces(turns, qwen))
+    assert text.rstrip("\n") == right.rstrip(
+        "\n"
+    )  # what a tokenizer's own template puts behind its last end is nobody's
+
+
+@pytest.mark.parametrize("kind", ["llama2", "mistral", "llama3", "gemma", "qwen"])
+@pytest.mark.parametrize("name", ["alpaca", "vicuna", "bare"])
+def test_a_prompt_of_the_chat_template_is_the_tokens_that_were_trained(name, kind):
+    found, made = tokenizer(kind), plugin.lookup(Template, name)()
+    trained, _ = pieces_to_tokens(made.pieces(DIALOGUE[:1], found), found)
+    asked = found.apply_chat_template(
+        _messages(DIALOGUE[:1]), chat_template=made.jinja(found), tokenize=True, add_generation_prompt=True
+    )
+    assert list(asked["input_ids"]) == trained
+
+
+def test_a_turn_without_a_form_is_refused_by_the_chat_template_too(qwen):
+    source = plugin.lookup(Template, "vicuna")().jinja(qwen)
+    with pytest.raises(TemplateError, match="no form for a turn of tool"):
+        qwen.apply_chat_template([{"role": "tool", "content": "x"}], chat_template=source, tokenize=False)

@@ -48,3 +48,9 @@ def library(module: str, who: str = "fedloom") -> Any:
     """Return a module of a library that may be missing; raises ConfigError as `require` does."""
     require(who, module.partition(".")[0])
     return importlib.import_module(module)
+
+
+def http_errors() -> tuple[type[Exception], ...]:
+    """Return what clients of servers let through from a library of HTTP, another one from version to version."""
+    below = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+    return tuple(kind for library in below for kind in (library.HTTPError, library.InvalidURL))

@@ -203,12 +203,24 @@ def export(
     merged: Annotated[
         bool, typer.Option("--merged", help="Add the adapter to the base and write a whole model.")
     ] = False,
+    base: Annotated[
+        str, typer.Option(help="What an adapter calls its base, such as its hub name.", show_default=False)
+    ] = "",
+    push_to_hub: Annotated[
+        str, typer.Option(help="A hub name, owner/name, to upload it to, as a private repository.", show_default=False)
+    ] = "",
 ) -> None:
     """Write the result for other tools: the adapter or a merged model, with tokenizer and model card."""
+    from fedloom.results.show import card_scores, outcome
+    from fedloom.runs.directory import RunDirectory
     from fedloom.runs.export import export as write
+    from fedloom.runs.publishing import publish, refuse_offline
 
-    write(folder, out, form="merged" if merged else "adapter")
-    lines([str(out)])
+    if push_to_hub:
+        refuse_offline(push_to_hub)
+    scores = card_scores(outcome(RunDirectory.open(folder))) if (folder / "run.toml").is_file() else []
+    write(folder, out, form="merged" if merged else "adapter", base=base, scores=scores)
+    lines([str(out), *([publish(out, push_to_hub)] if push_to_hub else [])])
 
 
 @app.command()

@@ -8,8 +8,6 @@ are asked nevertheless.
 """
 
 import contextlib
-import importlib
-import importlib.util
 import json
 import os
 import re
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from fedloom.base.errors import CompletionError, ConfigError, one_line
-from fedloom.base.extras import library
+from fedloom.base.extras import http_errors, library
 from fedloom.base.plugin import Positive, Range, plugin
 from fedloom.completers._limits import limiting, not_taken
 from fedloom.contracts.evaluation import Answer, Completer, Completion, Prompt, Sampling
@@ -157,10 +155,8 @@ class OpenAIServer(Completer):
 
 
 def _client_errors(openai: Any) -> tuple[type[Exception], ...]:
-    """Return what the client lets through from below: from its library of HTTP, another one from version to version."""
-    below = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
-    kinds = [kind for library in below for kind in (library.HTTPError, library.InvalidURL)]
-    return (openai.OpenAIError, ValueError, ImportError, OSError, *kinds)
+    """Return what the client raises or lets through."""
+    return (openai.OpenAIError, ValueError, ImportError, OSError, *http_errors())
 
 
 @dataclass(frozen=True)

@@ -281,3 +281,7 @@ class Template(Family):
     def texts(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[list[Piece]]:
         """Return what is learnt from a conversation: one text, or one for each answer where earlier ones change."""
         return [self.pieces(turns, tokenizer)]
+
+    def jinja(self, tokenizer: Tokenizer) -> str | None:
+        """Return the chat template of `transformers` that writes the same text; None where none is known."""
+        return None

@@ -288,9 +288,10 @@ class CausalLM(ModelFamily):
         name, _, weights = source.base_id.rpartition(" ")
         return {"Base model": name, "Base weights": weights, "Licence of the base": source.licence}
 
-    def write_adapter(self, folder: Path) -> None:
+    def write_adapter(self, folder: Path, *, base: str = "") -> None:
         """Write `adapter` anew, as PEFT reads it, and the tokenizer of its base; nothing is built for training.
 
+        The adapter calls its base as `base` says, left out by the folder or hub name under which it is loaded here.
         Raises ModelError if PEFT would take layers of it for something else.
         """
         source = Checkpoint.find(self.path)
@@ -302,7 +303,8 @@ class CausalLM(ModelFamily):
                 f"'{lost[0]}', as {len(lost)} layers in all: peft does not load an adapter on a layer of that name "
                 "in this architecture; export the run with --merged, or train with model.lora_targets without them."
             )
-        write_adapter(module, {}, folder, base=self.path or EMBEDDED, base_id=source.base_id)
+        here = self.path if source.name == self.path else str(source.folder.resolve())  # a hub name is its own
+        write_adapter(module, {}, folder, base=base or here, base_id=source.base_id)
         tokenizer.save_pretrained(folder)
 
     def write_merged(self, folder: Path) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Comparison",
     "Outcome",
     "as_json",
+    "card_scores",
     "cell",
     "compare",
     "compare_record",
@@ -163,6 +164,12 @@ def show_record(found: Outcome) -> dict[str, Any]:
     head = {"label": found.label, "seed": found.seed, "complete": found.complete, "cost": dict(found.cost)}
     head |= {"privacy": dict(found.privacy)} if found.privacy else {}
     return head | {"rows": rows, "clients": clients}
+
+
+def card_scores(found: Outcome) -> list[tuple[str, str, str, str]]:
+    """Return the scores of a complete run for a model card: questions, score, before training and after."""
+    told = _shown(found).items() if found.complete else ()
+    return [(place, score, cell(row["base"]), cell(row["final"])) for (place, score), row in told if row["final"]]
 
 
 def privacy_line(found: Outcome) -> str:

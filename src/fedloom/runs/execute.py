@@ -66,7 +66,7 @@ class RoundDone:
 
 @dataclass(frozen=True)
 class Note:
-    """What the run's owner should know before the first step."""
+    """What the run's owner should know, before the first step or after the last."""
 
     text: str
 
@@ -100,7 +100,7 @@ def execute(
     Too little memory is refused with what to lower.
     """
     try:
-        yield from forwarded(_execute(run, directory, on_report, absent), run, directory)
+        yield from forwarded(_execute(run, directory, on_report, absent), run, directory, Note)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, FedloomError) or not _is_memory(error):
             raise

@@ -1,34 +1,41 @@
 """The result of a run as a folder for others: an adapter or a whole model, its tokenizer and a model card."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fedloom.base.config import read_toml
+from fedloom.base.config import build, read_toml, value_at
 from fedloom.base.errors import MissingFileError, ModelError, RunError
 from fedloom.base.files import atomic_folder, refuse_filled
+from fedloom.contracts.federated import Template
 from fedloom.contracts.lineage import UNKNOWN, Lineage, read_lineage, read_stated, unnamed, write_lineage
 from fedloom.models.causal_lm import CausalLM
-from fedloom.models.checkpoint import EMBEDDED
+from fedloom.models.checkpoint import Checkpoint
 from fedloom.runs.accounts import ACCOUNTS, is_private, spent_text, stated_privacy
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.text_templates import text_template
-from fedloom.runs.tuning import modernised
+from fedloom.runs.tuning import modernised, with_plugins
 
-__all__ = ["Form", "export"]
+__all__ = ["Form", "Told", "export"]
 
 Form = Literal["adapter", "merged"]
 
-_RUN_KEYS = ("rounds", "clients", "clients_per_round", "seed")
+_RUN_KEYS = ("rounds", "clients_per_round", "seed")
 _RUN_TABLES = ("protocol", "data", "partition", "task", "rule", "aggregator", "server_opt")
 
+Told = Sequence[tuple[str, str, str, str]]
+"""Scores for a card: questions, score, value before training, value after it."""
 
-def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
+
+def export(folder: Path, out: Path, *, form: Form = "adapter", base: str = "", scores: Told = ()) -> None:
     """Write what a run directory or an adapter folder holds to `out`, which must be new or empty.
 
-    "adapter" writes PEFT's format, for `peft.PeftModel.from_pretrained`; "merged" the base with the adapter added to
-    its weights, for `AutoModelForCausalLM.from_pretrained`. A run that trained the whole model has only the latter.
+    "adapter" writes PEFT's format, for `peft.AutoPeftModelForCausalLM.from_pretrained`; "merged" the base with the
+    adapter added to its weights, for `AutoModelForCausalLM.from_pretrained`. A run that trained the whole model has
+    only the latter. Both have a tokenizer, with the template of the training as its chat template, and a card with
+    `scores`. `base` is what an adapter calls its base, such as a hub name; left out: where it lies on this machine.
     `out` appears whole or not at all. Raises MissingFileError without a result, RunError if `out` is taken or cannot
     be written, ModelError if base and adapter do not fit.
     """
@@ -42,10 +49,11 @@ def export(folder: Path, out: Path, *, form: Form = "adapter") -> None:
         )
     with atomic_folder(out) as new:
         if (result / "adapter_config.json").is_file():
-            facts = _write_from_adapter(result, new, form)
+            facts = _write_from_adapter(result, new, form, base)
         else:
             facts = _write_whole(result, run, new, form)
-        (new / "README.md").write_text(_card(facts, run, form, stated), encoding="utf-8")
+        facts |= _with_template(run, folder, new)
+        (new / "README.md").write_text(_card(facts, run, form, stated, _size(folder, run), scores), encoding="utf-8")
         if lineage is not None:
             write_lineage(new, unnamed(lineage), {name: told for name, told in stated.items() if name != ACCOUNTS})
 
@@ -74,7 +82,7 @@ def _result_in(folder: Path) -> Path:
 
 def _run_of(folder: Path) -> dict[str, Any]:
     found = _beside(folder, "run.toml")
-    return modernised(read_toml(found)) if found else {}
+    return with_plugins(modernised(read_toml(found)), found.parent) if found else {}
 
 
 def _beside(folder: Path, name: str) -> Path | None:
@@ -85,12 +93,40 @@ def _beside(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _write_from_adapter(result: Path, new: Path, form: Form) -> dict[str, str]:
+def _with_template(run: Mapping[str, Any], folder: Path, new: Path) -> dict[str, str]:
+    """Give the tokenizer the template that the run trained with, and return what the card says of it."""
+    table = value_at(run, "task.template")
+    if not isinstance(table, Mapping):
+        return {}
+    name, tokenizer = str(table.get("name")), Checkpoint("exported", new).tokenizer()
+    written = build(_Templated, {"template": table}).template.jinja(tokenizer)
+    if written is None:
+        return {"Template": f"{name}; the tokenizer has no chat template that says the same"}
+    (new / "chat_template.jinja").write_text(written, encoding="utf-8")
+    return {"Template": f"{name}, as the tokenizer's chat template"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Templated:
+    template: Template
+
+
+def _size(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:
+    """Return how many clients and examples there were; of a private run nothing is told that noise does not cover."""
+    found = _beside(folder, "partition.json")
+    if found is None or is_private(run):
+        return {}
+    card = RunDirectory(found.parent).table("partition.json")
+    told = {"Clients": card.get("n_clients", 0), "Training examples": card.get("n_assigned", 0)}
+    return {name: f"{count:,}" for name, count in told.items() if count}
+
+
+def _write_from_adapter(result: Path, new: Path, form: Form, base: str) -> dict[str, str]:
     family = CausalLM.for_adapter(result)
     if form == "merged":
         family.write_merged(new)
     else:
-        family.write_adapter(new)
+        family.write_adapter(new, base=base)
     factors = {"Rank": str(family.lora_rank), "Alpha": f"{family.lora_alpha:g}"}
     return family.base_facts() | factors | {"Adapted layers": str(len(family.lora_targets))}
 
@@ -113,16 +149,24 @@ def _contradicts(folder: Path, run: Mapping[str, Any], result: Path, stated: Map
     return told != stated or (is_private(run) and read_lineage(result) in (None, (UNKNOWN,)))
 
 
-def _card(facts: Mapping[str, str], run: Mapping[str, Any], form: Form, stated: Mapping[str, Any]) -> str:
+def _card(
+    facts: Mapping[str, str],
+    run: Mapping[str, Any],
+    form: Form,
+    stated: Mapping[str, Any],
+    size: Mapping[str, str],
+    scores: Told,
+) -> str:
     licence = facts.get("Licence of the base", "unknown: see the base model")
     training = {key: str(run[key]) for key in _RUN_KEYS if key in run}
     training |= {key: str(run[key]["name"]) for key in _RUN_TABLES if isinstance(run.get(key), Mapping)}
+    training |= {name: value for name, value in size.items() if training}
     return text_template("fedloom.runs", "model_card.md.jinja").render(
         form=form,
         facts=dict(facts) | {"Licence of the base": licence},
         licence=licence,
         training=training,
         stated=stated,
+        scores=scores,
         spent=spent_text(stated) if stated else "",
-        in_the_package=facts.get("Base model") == EMBEDDED,
     )

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import Piece, Tokenizer
 
-__all__ = ["pieces_to_tokens"]
+__all__ = ["begin_text", "pieces_to_tokens"]
 
 # A line break is what most often stands before an answer, and tokenizers rarely join it to what follows, save to
 # another line break; a digit and a letter are there for those that do, or that do not know line breaks.
@@ -52,6 +52,19 @@ def pieces_to_tokens(
         supervised += [learn] * len(new)
     supervised[:1] = [False] * len(supervised[:1])
     return tokens, supervised
+
+
+def begin_text(tokenizer: Tokenizer) -> str:
+    """Return what, written before a text, gives the tokens that the tokenizer by its own habit puts there; "" for none.
+
+    Some tokenizers put a blank before a text, but not behind a begin token: there it is written out.
+    """
+    backend = _backend(tokenizer)
+    habit = _begin_tokens(backend)
+    begin = "".join(backend.id_to_token(token) or "" for token in habit)
+    right = habit + _first_ids(backend, "a", 0)
+    fitting = [begin + blank for blank in ("", " ") if begin and _ids(backend, f"{begin}{blank}a") == right]
+    return fitting[0] if fitting else begin
 
 
 def _is_supervised(piece: Piece) -> bool:

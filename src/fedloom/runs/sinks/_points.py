@@ -24,11 +24,11 @@ def point(line: Mapping[str, Any]) -> tuple[str, int, float] | None:
 
 @contextmanager
 def refusals(kind: type[Exception], sink: str) -> Generator[None]:
-    """Turn a library's own error, as of a server that is not there, into one line; the run stops and can go on."""
+    """Turn a library's own error, as of a server that is not there, into one line."""
     try:
         yield
     except kind as error:
         raise RunError(
             f"sinks: '{sink}' did not take the numbers ({' '.join(str(error).split())}); the run directory has them: "
-            "repair that and `fedloom resume` the run."
+            "repair that, or leave the sink out."
         ) from error

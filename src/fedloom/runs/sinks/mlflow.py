@@ -1,6 +1,7 @@
 """MLflow: one run of the experiment per run directory. Extra: `mlflow`.
 
-Run by hand against mlflow-skinny 3.17.2 with a file store; the tests use a module of the same methods.
+Run by hand against mlflow 3.17.2: its own default, an address of SQLite and a folder. The tests use a module of the same
+methods.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.base.extras import library
+from fedloom.base.files import disk_errors
 from fedloom.base.plugin import plugin
 from fedloom.contracts.federated import Sink
 from fedloom.runs.sinks._points import point, refusals
@@ -30,7 +32,8 @@ class MLflow(Sink):
     """
 
     tracking_uri: str = ""
-    """Where to write; empty: where mlflow itself is set up to."""
+    """Where to write: an address, or a folder, in which a database `mlflow.db` is made; empty: where mlflow itself is
+    set up to."""
     experiment: str = "fedloom"
     """Name of the experiment."""
 
@@ -39,7 +42,7 @@ class MLflow(Sink):
         """Give what takes the lines; a run of the same folder is deleted there, for all its lines come again."""
         module = library("mlflow", "sink 'mlflow'")
         with refusals(module.exceptions.MlflowException, self.name):
-            client = module.MlflowClient(tracking_uri=self.tracking_uri or None)
+            client = module.MlflowClient(tracking_uri=_address(self.tracking_uri))
             run = self._begin(client, folder)
             told = [module.entities.Param(_allowed(name), value) for name, value in _parameters(table)]
             for start in range(0, len(told), _MOST):
@@ -67,6 +70,16 @@ class MLflow(Sink):
         for old in client.search_runs([experiment], filter_string=f"tags.`{_FOLDER}` = {json.dumps(place)}"):
             client.delete_run(old.info.run_id)
         return client.create_run(experiment, tags={_FOLDER: place}, run_name=Path(folder).name).info.run_id
+
+
+def _address(tracking_uri: str) -> str | None:
+    """Return the address of a tracking server; of a folder that of a database in it: mlflow keeps no files any more."""
+    if "://" in tracking_uri or not tracking_uri or tracking_uri == "databricks":
+        return tracking_uri or None
+    folder = Path(tracking_uri).resolve()
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def _parameters(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ answer belongs to the answer: it is predicted, and a prompt ends before it, beca
 word that follows.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,27 @@ from fedloom.base.errors import ConfigError, ModelError
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Piece
 from fedloom.contracts.language import Tokenizer
+from fedloom.text.masks import begin_text
 from fedloom.text.templates._special import end_of_text, is_special
 
 __all__ = ["Format"]
 
 _TEXT = "{text}"
+_JINJA = """
+{%- if messages[0].role == "system" -%}
+{%- set turns = messages[1:] -%}{{- begin + system_before + messages[0].content + system_after -}}
+{%- else -%}
+{%- set turns = messages -%}{{- begin + preamble -}}
+{%- endif -%}
+{%- for turn in turns -%}
+{%- if turn.role == "assistant" -%}{{- before + turn.content + after -}}
+{%- elif turn.role == "user" -%}
+{{- (separator if not loop.first else "") + user_before + turn.content + user_after -}}
+{{- opening if add_generation_prompt or not loop.last else "" -}}
+{%- else -%}{{- raise_exception("this template has no form for a turn of " + turn.role) -}}
+{%- endif -%}
+{%- endfor -%}
+""".replace("\n", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +61,26 @@ class Format:
     def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the conversation in pieces; the answers that are learnt, with their ends, are supervised."""
         return list(self._pieces(turns, self._end_token(tokenizer)))
+
+    def jinja(self, tokenizer: Tokenizer) -> str:
+        """Return the chat template of `transformers` that writes the same text, the begin token that is habit included.
+
+        `add_generation_prompt` opens an answer; roles other than system, user and assistant are refused by it, too.
+        """
+        before, after = self.assistant.split(_TEXT)
+        opening = before.rstrip(" ")
+        system, user = (pattern.split(_TEXT) for pattern in (self.system, self.user))
+        words = {
+            "begin": begin_text(tokenizer),
+            "preamble": self.preamble,
+            "separator": self.separator,
+            "opening": opening,
+            "before": before[len(opening) :],
+            "after": after + self._end_token(tokenizer),
+            **dict(zip(("system_before", "system_after", "user_before", "user_after"), system + user, strict=True)),
+        }
+        told = "".join(f"{{%- set {name} = {json.dumps(text, ensure_ascii=False)} -%}}" for name, text in words.items())
+        return told + _JINJA
 
     def _pieces(self, turns: Sequence[Turn], end: str) -> Iterator[Piece]:
         has_system = bool(turns) and turns[0].role == "system"

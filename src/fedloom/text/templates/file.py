@@ -42,3 +42,7 @@ class File(Template):
     def pieces(self, turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
         """Return the text in pieces; an end that is no special token of the tokenizer is refused."""
         return self._format.pieces(turns, tokenizer)
+
+    def jinja(self, tokenizer: Tokenizer) -> str | None:
+        """Return the format as a chat template."""
+        return self._format.jinja(tokenizer)

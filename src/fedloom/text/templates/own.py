@@ -57,6 +57,10 @@ class Own(Template):
         chosen = [part for part in parts if part.learnt] or parts[-1:]
         return [whole] if whole else [pieces for part in chosen if (pieces := _joined([part]))]
 
+    def jinja(self, tokenizer: Tokenizer) -> str | None:
+        """Return the tokenizer's own."""
+        return None if tokenizer.chat_template is None else tokenizer.get_chat_template()
+
 
 class _Part(NamedTuple):
     """An answer with its end, and the prompt before it; of an open question the prompt alone."""

@@ -38,6 +38,10 @@ class Preset(Template):
         """Return the text in pieces; a tokenizer without the end token is refused."""
         return self.form.pieces(turns, tokenizer)
 
+    def jinja(self, tokenizer: Tokenizer) -> str | None:
+        """Return the format as a chat template."""
+        return self.form.jinja(tokenizer)
+
 
 @plugin("alpaca")
 class Alpaca(Preset):
