@@ -159,10 +159,10 @@ def test_no_module_is_longer_than_400_lines():
 BUDGET = {
     "api": 100,
     "base": 1_840,
-    "benchmark": 2_880,
+    "benchmark": 2_930,
     "cli": 1_600,
     "completers": 1_290,
-    "contracts": 2_700,
+    "contracts": 2_720,
     "data": 3_560,
     "diversity": 1_100,
     "evaluation": 2_480,
@@ -171,11 +171,11 @@ BUDGET = {
     "session": 300,
     "lm_eval": 2_000,
     "models": 3_680,
-    "results": 1_330,
-    "runs": 6_980,
+    "results": 1_350,
+    "runs": 7_120,
     "tasks": 760,
     "synthesis": 2_260,
-    "text": 850,
+    "text": 930,
     "world": 1_830,
 }
 """Lines of a folder: one that grows says so here."""

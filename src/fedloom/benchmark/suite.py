@@ -159,7 +159,20 @@ def load_suite(path: Path, overrides: Sequence[str] = (), *, quick: bool) -> Sui
         cells = cells_of(suite)
         _check_questions(cells)
         _check_scores(suite, cells)
+        _check_means(suite)
     return found[quick]
+
+
+def _check_means(suite: Suite) -> None:
+    """Refuse a claim of a mean over unlike scores."""
+    for claim in suite.claims:
+        data = claim.data or tuple(suite.data)
+        scores = dict.fromkeys(suite.headline(name) for name in data)
+        if claim.kind in ("above", "not_above") and claim.over == "mean" and len(scores) > 1 and not claim.score:
+            raise ConfigError(
+                f"claims: '{claim.text}' is about a mean over data sets of unlike scores ({', '.join(scores)}); name a "
+                "score, data sets of one score, or over = 'each'."
+            )
 
 
 def _check_scores(suite: Suite, cells: Sequence[Cell]) -> None:
@@ -306,6 +319,13 @@ class SuiteOutcome:
     cells: Mapping[Key, Outcome]
     """The finished cells."""
     missing: tuple[Key, ...]
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The data sets that a mean is over: those ranked by one score, most of them; none is over unlike scores."""
+        scores = [self.suite.headline(name) for name in self.data]
+        usual = max(scores, key=scores.count, default="")
+        return tuple(name for name, score in zip(self.data, scores, strict=True) if score == usual)
 
     @property
     def data(self) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ def summarise(found: SuiteOutcome) -> Summary:
             )
     _refuse_unknown_headline(found)
     parts = [(data,) for data in found.data]
-    whole = [found.data] if len(found.data) > 1 else []
+    whole = [found.alike] if len(found.alike) > 1 else []
     return Summary(
         title=found.suite.title,
         seeds=found.seeds,

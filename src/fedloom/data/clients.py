@@ -14,7 +14,7 @@ from fedloom.contracts.federated import Item, Model, Partition, Shard, Source, T
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import HoldOut, SetAside, hold_out, hold_out_by_text, keys, normalised
 
-__all__ = ["AllToOne", "Division", "cut_and_dropped", "divide", "encode_shards"]
+__all__ = ["AllToOne", "Division", "cut_and_dropped", "divide", "encode_shards", "lost_shares"]
 
 
 _TOLERABLE = 0.2  # share of examples cut or dropped beyond which a run warns
@@ -198,17 +198,28 @@ def _refuse_other_kinds(client: str, examples: Sequence[Example], task: Task) ->
         )
 
 
-def cut_and_dropped(encoded: Mapping[str, Mapping[str, int]]) -> tuple[str, bool]:
-    """Return what share of the training examples was cut or dropped, as a line, and whether it calls for a warning.
+def lost_shares(encoded: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    """Return what shares of the training examples were cut, dropped, and have an empty answer.
 
     `encoded` holds the counts of the task by client; sets in brackets are held out and not counted.
     """
-    trained = [counts for name, counts in encoded.items() if not name.startswith("(")]
+    trained = _trained(encoded)
     n, kept, cut = (sum(counts[name] for counts in trained) for name in ("examples", "kept", "truncated"))
     blank = sum(counts.get("empty_answers", 0) for counts in trained)
+    return {"cut": cut / n, "dropped": (n - kept) / n, "blank": blank / n}
+
+
+def cut_and_dropped(encoded: Mapping[str, Mapping[str, int]]) -> tuple[str, bool]:
+    """Return what share of the training examples was cut or dropped, as a line, and whether it calls for a warning."""
+    share, trained = lost_shares(encoded), _trained(encoded)
     line = (
-        f"{n:,} training examples of {len(trained)} client{'s' * (len(trained) != 1)}: {cut / n:.1%} cut at "
-        f"task.max_length, {(n - kept) / n:.1%} dropped because nothing in them is left to learn"
-        + (f", {blank / n:.1%} with an empty answer" if blank else "")
+        f"{sum(counts['examples'] for counts in trained):,} training examples of {len(trained)} "
+        f"client{'s' * (len(trained) != 1)}: {share['cut']:.1%} cut at task.max_length, {share['dropped']:.1%} dropped "
+        "because nothing in them is left to learn"
+        + (f", {share['blank']:.1%} with an empty answer" if share["blank"] else "")
     )
-    return line, max(cut + n - kept, blank) > _TOLERABLE * n
+    return line, max(share["cut"] + share["dropped"], share["blank"]) > _TOLERABLE
+
+
+def _trained(encoded: Mapping[str, Mapping[str, int]]) -> list[Mapping[str, int]]:
+    return [counts for name, counts in encoded.items() if not name.startswith("(")]

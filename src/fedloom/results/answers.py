@@ -6,9 +6,10 @@ from typing import Any
 from fedloom.base.errors import RunError
 from fedloom.base.rng import python_random
 from fedloom.evaluation.held_out import Scored
+from fedloom.results.outcome import Outcome
 from fedloom.results.show import Comparison
 
-__all__ = ["answer_lines", "side_by_side"]
+__all__ = ["answer_lines", "answers_of", "side_by_side"]
 
 
 def side_by_side(compared: Comparison, count: int) -> list[dict[str, Any]]:
@@ -18,7 +19,11 @@ def side_by_side(compared: Comparison, count: int) -> list[dict[str, Any]]:
     named, but not that of whose question it is. Raises RunError where there is no common test, no answers or no text
     of them.
     """
-    first = {label: next(iter(seeds.values())) for label, seeds in compared.groups.items()}
+    return answers_of({label: next(iter(seeds.values())) for label, seeds in compared.groups.items()}, count)
+
+
+def answers_of(first: Mapping[str, Outcome], count: int) -> list[dict[str, Any]]:
+    """Return `side_by_side` of runs by what they are called."""
     told = {label: _answers(run.results["final"], run.path) for label, run in first.items()}
     run = next(iter(first.values()))
     told = {"base": _answers(run.results["base"], run.path)} | told

@@ -36,7 +36,7 @@ def forwarded(
     with ExitStack() as stack:
         stack.enter_context(closing(events))
         table, folder = config.table_of(run), str(directory.path)
-        takers = [_Taker.opened(sink, stack.enter_context(ExitStack()), folder, table) for sink in run.sinks]
+        takers = [_Taker.begun(sink, stack.enter_context(ExitStack()), folder, table) for sink in run.sinks]
         read = 0  # bytes; the first event is drawn after the file was cut back
         for event in events:
             read = _hand_over(directory, read, takers) if takers else 0
@@ -59,7 +59,7 @@ class _Taker:
     first: str = ""
 
     @classmethod
-    def opened(cls, sink: Sink, stack: ExitStack, folder: str, table: Mapping[str, Any]) -> "_Taker":
+    def begun(cls, sink: Sink, stack: ExitStack, folder: str, table: Mapping[str, Any]) -> "_Taker":
         """Return the sink, opened; what it raises then is the run's refusal."""
         try:
             return cls(sink.name, stack.enter_context(sink.open(folder, table)), stack)

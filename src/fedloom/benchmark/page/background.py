@@ -1,5 +1,6 @@
 """What stands behind the scores of a page: data, cost, privacy, what left the clients, what the runs ran on."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -11,11 +12,16 @@ from fedloom.base.errors import RunError
 from fedloom.benchmark.page import logs
 from fedloom.benchmark.page.words import plural, value
 from fedloom.benchmark.suite import SuiteOutcome
+from fedloom.data.clients import lost_shares
+from fedloom.results.answers import answers_of
 from fedloom.results.outcome import Outcome
 from fedloom.results.show import stages as shown
 from fedloom.runs.accounts import largest_epsilon, spent_text
 
-__all__ = ["costs", "data", "environment", "privacy", "stages"]
+__all__ = ["answers", "costs", "data", "environment", "privacy", "stages"]
+
+_SHOWN = 10
+"""Questions whose answers are shown."""
 
 Runs = Mapping[int, Outcome]
 """Of one data set and method, by seed."""
@@ -38,11 +44,29 @@ def data(study: SuiteOutcome, folder: Path) -> Mapping[str, Any]:
     facts = {name: logs.facts(first[name]) for name in study.data if name in first}
     sizes = {name: sorted(counts) for name, (counts, _) in facts.items()}
     rows = [
-        [name, len(of), sum(of), of[0], of[len(of) // 2], of[-1], gini, clients, tokens]
+        [name, len(of), sum(of), of[0], of[len(of) // 2], of[-1], gini, clients, tokens, *_lost(first[name])]
         for (name, of), (_, (gini, clients, tokens)) in zip(sizes.items(), facts.values(), strict=True)
     ]
     diversities = {name: _diversities(name, Path(first[name].path), folder) for name in sizes}
     return {"rows": rows, "sizes": sizes, "diversities": diversities}
+
+
+def _lost(run: Outcome) -> list[str]:
+    """Return what share of the training examples was cut, and dropped."""
+    if not run.card.get("encoded"):
+        return ["", ""]
+    share = lost_shares(run.card["encoded"])
+    return [f"{100 * share[name]:.1f} %" for name in ("cut", "dropped")]
+
+
+def answers(study: SuiteOutcome) -> Mapping[str, Any]:
+    """Return ten questions of each data set with every method's answer; none where texts are not kept."""
+    told: dict[str, Any] = {}
+    for name in study.data:
+        runs = {method: _first(runs) for data, method, runs in study.kinds() if data == name}
+        with contextlib.suppress(RunError):  # other tests, hashes for texts, or nothing that is asked
+            told[name] = answers_of(runs, _SHOWN) if runs else []
+    return {name: asked for name, asked in told.items() if any(any(one["answers"].values()) for one in asked)}
 
 
 def _diversities(name: str, run: Path, folder: Path) -> Mapping[str, Any]:

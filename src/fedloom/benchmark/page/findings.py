@@ -114,12 +114,11 @@ class Findings:
 
     def score(self, data: str) -> str:
         """Return what methods are ranked by on a data set, or on the mean of all."""
-        scores = dict.fromkeys(self.summary.headline.values() if data == ALL else [self.summary.headline[data]])
-        return " / ".join(scores)
+        return self.summary.headline[self.study.alike[0] if data == ALL else data]
 
     def sign(self, data: str) -> int:
         """Return 1 where more of that score is better, -1 where less is."""
-        return direction(self.score(data).split(" / ")[0]) or 1
+        return direction(self.score(data)) or 1
 
     @property
     def lead(self) -> RankRow:
@@ -156,7 +155,7 @@ class Findings:
 def _gaps(found: Findings, rows: Sequence[RankRow]) -> list[PairRow]:
     study, best, data, score = found.study, found.best, rows[0].data, rows[0].score
     if found.single:
-        one = gap(study, study.data if data == ALL else [data], best, BASE)
+        one = gap(study, study.alike if data == ALL else [data], best, BASE)
         return [PairRow(data, score, best, BASE, one, math.nan, math.nan, verdict(one, direction(score)))]
     return [one for row in rows if (one := found.pairs.get((data, best, row.method)))]
 

@@ -98,9 +98,9 @@ def _base(found: Findings) -> dict[str, Interval]:
     for row in found.summary.scores:
         if row.questions == "test" and row.score == found.summary.headline[row.data] and row.base:
             base.setdefault(row.data, row.base)
-    if ALL in found.ranks and all(data in base for data in study.data):
+    if ALL in found.ranks and all(data in base for data in study.alike):
         # The first one is ranked, so none of its runs is missing.
-        base[ALL] = mean_value(study, study.data, found.ranks[ALL][0].method, "base")
+        base[ALL] = mean_value(study, study.alike, found.ranks[ALL][0].method, "base")
     return base
 
 

@@ -71,6 +71,7 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
         safety=safety,
         attacks=safety.rows(study),
         data=background.data(study, folder),
+        answers=background.answers(study),
         stages=background.stages(study),
         costs=background.costs(study),
         privacy=background.privacy(study),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.words import bounds, duration, plural, score_name, signed, size, value
 from fedloom.benchmark.ranking import ALL, PairRow
-from fedloom.data.clients import cut_and_dropped
+from fedloom.data.clients import cut_and_dropped, lost_shares
 from fedloom.runs.accounts import largest_epsilon
 
 __all__ = ["doubts", "facts", "remarks", "sentence"]
@@ -28,7 +28,9 @@ def sentence(found: Findings) -> str:
 
 def _where(found: Findings) -> str:
     if found.whole == ALL:
-        return f" on the mean of {plural(len(found.study.data), 'data set')}"
+        return f" on the mean of {plural(len(found.study.alike), 'data set')}"
+    if len(found.study.alike) < 2 and len(found.study.data) > 1:
+        return f" on {found.whole}, as the data sets have unlike scores"
     return f" on {found.whole}, for want of runs on the others," if len(found.study.data) > 1 else ""
 
 
@@ -107,11 +109,13 @@ def doubts(found: Findings) -> list[str]:
 def _left_out(found: Findings) -> list[str]:
     """Return the share of each data set's training examples that was cut or dropped; a warning where it is large."""
     first = {data: one for (data, _, _), one in reversed(list(found.study.cells.items()))}
+    cards = {data: one.card["encoded"] for data, one in first.items() if one.card.get("encoded")}
+    if len(cards) > 1 and not any(any(lost_shares(encoded).values()) for encoded in cards.values()):
+        return [f"Of the training examples of {len(cards)} data sets none was cut, dropped or blank."]
     lines: list[str] = []
-    for data, one in first.items():
-        if encoded := one.card.get("encoded"):
-            line, warns = cut_and_dropped(encoded)
-            lines.append(f"{'Warning: ' * warns}{data}: {line}.")
+    for data, encoded in cards.items():
+        line, warns = cut_and_dropped(encoded)
+        lines.append(f"{'Warning: ' * warns}{data}: {line}.")
     return lines
 
 

@@ -113,7 +113,7 @@ def place(number: float) -> str:
 
 def called(text: str) -> str:
     """Return a text with the readers' words for the mean of the data sets."""
-    return text.replace(ALL, "mean of all data sets")
+    return text.replace(ALL, "mean of data sets")
 
 
 def interval(found: Interval | None) -> str:

@@ -1,6 +1,6 @@
 """MLflow: one run of the experiment per run directory. Extra: `mlflow`.
 
-Run by hand against mlflow 3.17.2: its own default, an address of SQLite and a folder. The tests use a module of the same
+Run by hand against mlflow 3.17.2: its own default, an address of SQLite, a folder. The tests use a module of the same
 methods.
 """
 
