@@ -392,7 +392,7 @@ def test_result_that_is_no_record_is_refused(tmp_path):
 
 
 def test_interpreter_that_cannot_run_confined_is_refused(folder, ours, tmp_path, monkeypatch):
-    monkeypatch.setattr(examining, "run_program", lambda _: "failed")
+    monkeypatch.setattr(examining, "run_program", lambda *_, **__: "failed")
     with pytest.raises(ConfigError, match=r"an empty program does not run confined by"):
         ask(ours, tmp_path / "o", "humaneval", data_dir=folder, allow_code=True)
 
@@ -405,7 +405,7 @@ def test_solved_questions_of_a_task_without_any_are_refused(folder, ours, tmp_pa
 
 
 def test_interrupted_task_leaves_the_finished_ones(folder, ours, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedloom.lm_eval.harness.run_program", lambda *_: 1 / 0)
+    monkeypatch.setattr("fedloom.lm_eval.harness.run_program", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ask(ours, tmp_path / "o", "tfns", str(folder / "code.toml"), data_dir=folder, allow_code=True)
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["evaluation.json", "tfns"]

@@ -1,6 +1,6 @@
 """Run one Python program with hardly any rights: the child's half of `code_execution`, a script of its own.
 
-    python -I -S -B _confine.py FOLDER PROGRAM CPU_S MEMORY_BYTES FILE_BYTES
+    python -I -S -B _confine.py FOLDER CPU_S MEMORY_BYTES FILE_BYTES PROGRAM ARGUMENT...
 
 It limits itself, gives up every right but those below, and becomes the program. Three parts of Linux do it, none of
 which needs root and none of which can be undone, not even by root:
@@ -123,13 +123,13 @@ def confine(folder: str, *, cpu_s: int, memory_bytes: int, file_bytes: int) -> N
     _confine_calls()
 
 
-def _main(folder: str, program: str, *limits: str) -> None:
-    cpu_s, memory_bytes, file_bytes = map(int, limits)
+def _main(folder: str, *words: str) -> None:
+    cpu_s, memory_bytes, file_bytes = map(int, words[:3])
     try:
         confine(folder, cpu_s=cpu_s, memory_bytes=memory_bytes, file_bytes=file_bytes)
     except OSError:
         os.kill(os.getpid(), UNCONFINED)
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", program])
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", *words[3:]])
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE |
 _FUNCTION = re.compile(r"^(?:async )?def (\w+)", re.MULTILINE)
 
 
-def program_of(before: str, answer: str, after: str, stop: Sequence[str] = ()) -> str:
-    r"""Return the program between what the task puts before and after an answer.
+def program_of(before: str, answer: str, stop: Sequence[str] = ()) -> str:
+    r"""Return the program of what the task puts before an answer and the answer.
 
     A text of `stop` ends an answer that is in no fence; of a function written out again, behind its first line.
 
-    >>> program_of("import math\ndef f(x):\n", "So:\n```python\ndef f(x):\n    return x\n```", "f(1)")
-    'import math\ndef f(x):\n    return x\nf(1)'
+    >>> program_of("import math\ndef f(x):\n", "So:\n```python\ndef f(x):\n    return x\n```")
+    'import math\ndef f(x):\n    return x\n'
     """
     fence = _FENCE.search(answer)
     code = fence[1] if fence else answer
@@ -28,4 +28,4 @@ def program_of(before: str, answer: str, after: str, stop: Sequence[str] = ()) -
     if not fence:
         begin = again.end() if again else 0
         code = code[: min((place for text in stop if (place := code.find(text, begin)) >= 0), default=len(code))]
-    return (before[: heads[-1].start()] if again else before) + code + after
+    return (before[: heads[-1].start()] if again else before) + code

@@ -26,7 +26,7 @@ from fedloom.base.errors import (
 )
 from fedloom.base.extras import library
 from fedloom.lm_eval.code_answers import program_of
-from fedloom.lm_eval.code_execution import Limits, run_program
+from fedloom.lm_eval.code_execution import run_program
 from fedloom.lm_eval.libraries import libraries
 from fedloom.lm_eval.local_data import LocalData
 from fedloom.lm_eval.members import leaves_of, named_leaves, rows_by_member
@@ -130,7 +130,8 @@ def _grade_text(_: TaskFile, document: Document, answers: Sequence[str]) -> dict
 
 
 def _grade_code(task: TaskFile, document: Document, answers: Sequence[str]) -> dict[str, float]:
-    verdict = run_program(program_of(document["before"], answers[0], document["after"], task.stop), Limits())
+    before, tests = document["before"], document["after"]
+    verdict = run_program(program_of(before, answers[0], task.stop), tests, before=before)
     return {"pass@1": float(verdict == "passed"), "stopped": float(verdict == "stopped")}
 
 
