@@ -280,3 +280,16 @@ def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(folder, tmp_
     assert "the disk is full" in limited.stderr or "could not be written" in limited.stderr
     code, _ = fedloom("resume", out, "--quiet", monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0 and (out / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_what_a_file_holds_is_shown_in_warnings_too(tmp_path, monkeypatch, capsys):
+    """A file name with an escape sequence, in a warning about records of the file."""
+    rows = [{"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]}] * 40
+    rows[0] = {"messages": [*rows[0]["messages"], {"role": "user", "content": "and?"}]}
+    file = tmp_path / "odd\x1b[2J.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sys, "argv", ["fedloom", "init", str(file), "--out", str(tmp_path / "run.toml")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().err
+    assert "nobody answered" in told and "\x1b" not in told

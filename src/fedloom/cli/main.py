@@ -17,7 +17,7 @@ from fedloom.cli.evaluate import evaluate
 from fedloom.cli.init import init
 from fedloom.cli.leakage import leakage
 from fedloom.cli.options import options
-from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
+from fedloom.cli.output import AsJson, Quiet, RunFile, lines, log_to_stderr, overriding, tell, today
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
 
@@ -316,6 +316,7 @@ _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 
 def main() -> None:
     """Run the command line: a refusal is one line and exit code 2, a bug a traceback."""
+    log_to_stderr()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except FedloomError as error:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import logging
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from rich.table import Table as RichTable
 from fedloom.base.shown import shown
 from fedloom.base.tables import Table
 
-__all__ = ["AsJson", "Quiet", "RunFile", "lines", "overriding", "print_tables", "tell", "today"]
+__all__ = ["AsJson", "Quiet", "RunFile", "lines", "log_to_stderr", "overriding", "print_tables", "tell", "today"]
 
 RunFile = Annotated[Path, typer.Argument(help="A run file (TOML).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with numbers as numbers.")]
@@ -30,6 +31,25 @@ _NO_LIMIT = 10_000  # into a file a table is as wide as it needs
 def overriding(example: str) -> Any:
     """Return the argument of overrides, with one of them as an example."""
     return typer.Argument(help=f"key=value, for instance {example}.", show_default=False)
+
+
+class _OnOneLine(logging.Formatter):
+    """Warnings quote what users' files hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message as `shown`."""
+        return f"{record.levelname.lower()}: {shown(record.getMessage())}"
+
+
+def log_to_stderr() -> None:
+    """Have warnings of the package written to standard error, a line each."""
+    logger = logging.getLogger("fedloom")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OnOneLine())
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
 
 
 def today() -> str:
