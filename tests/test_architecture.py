@@ -167,7 +167,7 @@ BUDGET = {
     "cli": 1_600,
     "completers": 1_290,
     "contracts": 2_720,
-    "data": 3_560,
+    "data": 3_620,
     "diversity": 1_100,
     "evaluation": 2_480,
     "federated": 5_200,

@@ -12,7 +12,9 @@ from fedloom.base.config import build, dump
 from fedloom.base.errors import ConfigError, DataError, MissingFileError, UnknownNameError
 from fedloom.base.plugin import lookup
 from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
-from fedloom.contracts.federated import Source
+from fedloom.contracts.federated import Partition, Source
+from fedloom.data.clients import divide
+from fedloom.data.holdout import SetAside
 from fedloom.data.sources.fedllm_bench import FedllmBench
 from fedloom.data.sources.file import File
 from fedloom.data.sources.hub import Hub
@@ -506,6 +508,20 @@ def test_a_role_that_is_no_text_is_refused(jsonl, role):
 def test_malformed_records_are_dropped_only_on_demand(jsonl):
     path = jsonl(QA[0], {"prompt": "x"}, QA[1])
     assert train(path=path, malformed="drop") == [chat("2+2?", "4"), chat("3+3?", "6")]
+
+
+def test_what_was_left_out_stands_on_the_card(tmp_path):
+    asked = {"role": "user", "content": "a?"}
+    rows = [{"messages": [asked, {"role": "assistant", "content": f"b{i}"}], "who": "x"} for i in range(4)]
+    rows[0]["messages"].append(asked)
+    text = "".join(json.dumps(row) + "\n" for row in [*rows, {"messages": [], "who": "x"}])
+    (tmp_path / "data.jsonl").write_text(text)
+    source = File(path=str(tmp_path / "data.jsonl"), tags={"client": "who"}, malformed="drop")
+    found = divide(source, lookup(Partition, "by_key")(), n_clients=0, seed=0, aside=SetAside())
+    assert found.card["remarks"] == [
+        "1 of 4 conversations end with turns that nobody answered: left out",
+        "1 of 5 records are malformed: dropped",
+    ]
 
 
 def test_dropped_records_are_counted_in_the_log(jsonl, caplog):

@@ -13,6 +13,7 @@ from fedloom.contracts.examples import Example, tagged
 from fedloom.contracts.federated import Item, Model, Partition, Shard, Source, Task
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import HoldOut, SetAside, hold_out, hold_out_by_text, keys, normalised
+from fedloom.data.remarks import collected
 
 __all__ = ["AllToOne", "Division", "cut_and_dropped", "divide", "encode_shards", "lost_shares"]
 
@@ -62,7 +63,8 @@ def divide(
     report is about: there is no test, and where the validation examples are what is reported, they are set aside and
     as large a share of the rest is held out in their place.
     """
-    splits = dict(source.load())
+    with collected() as left_out:
+        splits = dict(source.load())
     examples = splits.get("train", ())
     if not examples:
         raise DataError("data: the source has no training examples; check its path and split.")
@@ -70,7 +72,7 @@ def divide(
     if "" in indices:
         raise DataError(f"data: {len(indices[''])} records belong to a client without a name; give every client one.")
     indices, strangers = _without(indices, aside.absent, splits)
-    card = partition_card(examples, indices, seed)
+    card = partition_card(examples, indices, seed) | ({"remarks": left_out} if left_out else {})
     if aside.absent:
         asked, n_known = _unknown(strangers, indices, examples, aside.group)
         splits["test"] = asked

@@ -57,7 +57,14 @@ class Prepared(Loaded):
         """What the run's owner should know before the first step, a line each."""
         line, warns = cut_and_dropped(self.counts)
         first = f"WARNING: {line}; raise task.max_length" if warns else line
-        return (first, *self._unheld(), *_absent(self.division.card), *_dependent_judges(self.run), *self.model.notes)
+        return (
+            first,
+            *self.division.card.get("remarks", ()),
+            *self._unheld(),
+            *_absent(self.division.card),
+            *_dependent_judges(self.run),
+            *self.model.notes,
+        )
 
     def _unheld(self) -> tuple[str, ...]:
         """Return a warning where a share was to be held out and nothing could be."""

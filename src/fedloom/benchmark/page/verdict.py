@@ -110,9 +110,10 @@ def _left_out(found: Findings) -> list[str]:
     """Return the share of each data set's training examples that was cut or dropped; a warning where it is large."""
     first = {data: one for (data, _, _), one in reversed(list(found.study.cells.items()))}
     cards = {data: one.card["encoded"] for data, one in first.items() if one.card.get("encoded")}
+    told = [f"{data}: {remark}." for data, one in first.items() for remark in one.card.get("remarks", ())]
     if len(cards) > 1 and not any(any(lost_shares(encoded).values()) for encoded in cards.values()):
-        return [f"Of the training examples of {len(cards)} data sets none was cut, dropped or blank."]
-    lines: list[str] = []
+        return [f"Of the training examples of {len(cards)} data sets none was cut, dropped or blank.", *told]
+    lines = told
     for data, encoded in cards.items():
         line, warns = cut_and_dropped(encoded)
         lines.append(f"{'Warning: ' * warns}{data}: {line}.")

@@ -10,6 +10,7 @@ from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
 from fedloom.data.forms import FORMS, Fields, Form, check_columns, detect, placed, refuse_unread, unread
 from fedloom.data.records import Record
+from fedloom.data.remarks import remark
 from fedloom.data.turns import check_text
 
 __all__ = ["FormName", "Malformed", "OfRecords"]
@@ -88,6 +89,7 @@ class OfRecords(Source):
         if unanswered:
             told = "%d of %d conversations end with turns that nobody answered, which are left out, the first: %s"
             _log.warning(told, len(unanswered), len(kept), unanswered[0])
+            remark(f"{len(unanswered):,} of {len(kept):,} conversations end with turns that nobody answered: left out")
         return _checked(kept, dropped, records[0].where)
 
     def _example(self, form: Form, fields: Fields, constant: Mapping[str, str]) -> Example:
@@ -127,6 +129,7 @@ class OfRecords(Source):
 def _checked(kept: list[Example], dropped: list[str], where: str) -> list[Example]:
     if dropped:
         _log.warning("%d of %d records dropped, the first: %s", len(dropped), len(dropped) + len(kept), dropped[0])
+        remark(f"{len(dropped):,} of {len(dropped) + len(kept):,} records are malformed: dropped")
     if not kept:
         raise DataError(f"{where}: all {len(dropped)} records of the file are malformed, the first: {dropped[0]}")
     return kept
