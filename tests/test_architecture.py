@@ -29,6 +29,8 @@ LEVELS = [
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+LIBRARIES = ("fedloom.runs.log_forwarding", "fedloom.session")
+"""Call libraries of which nobody knows what they raise."""
 FORBIDDEN_CALLS = {"getattr", "hasattr", "setattr", "eval", "exec", "print"}
 
 
@@ -110,11 +112,12 @@ def forbidden_in(path):
         broad = isinstance(node, ast.ExceptHandler) and (
             node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
         )
-        # tokenizers raises no narrower class, and a user's program may raise anything
+        # tokenizers raises no narrower class; a user's program, and foreign libraries, may raise anything
         if broad and module_name(path) not in (
             "fedloom.text.tokenizer",
             "fedloom.base.outside",
             "fedloom.lm_eval._apart",
+            *LIBRARIES,
         ):
             found.append(f"broad except in line {node.lineno}")
     text = path.read_text()
@@ -166,18 +169,18 @@ BUDGET = {
     "benchmark": 2_930,
     "cli": 1_600,
     "completers": 1_290,
-    "contracts": 2_720,
-    "data": 3_620,
+    "contracts": 2_830,
+    "data": 4_010,
     "diversity": 1_100,
     "evaluation": 2_480,
     "federated": 5_200,
     "judged": 1_600,
-    "session": 300,
+    "session": 340,
     "lm_eval": 2_300,
-    "models": 3_680,
+    "models": 3_960,
     "results": 1_350,
     "runs": 7_120,
-    "tasks": 760,
+    "tasks": 960,
     "synthesis": 2_260,
     "text": 930,
     "world": 1_830,

@@ -78,6 +78,8 @@ def miniature(file, folder):
         words += ["clients=3", *(["clients_per_round=2"] if per_round else [])]
     if "path" in data:
         return [*words, f"data.path={shortened(ROOT / data['path'], folder)}"]
+    if data.get("name") == "digits":
+        return [*words, "data.test=20"]
     if data.get("name") == "danger":  # aligned by a run before this one
         words += ["data.records=12"] + (["model.adapter="] if "model" in table else [])
         return words

@@ -245,6 +245,50 @@ def test_a_model_without_its_tokenizer_is_refused(objects):
         small(model=objects[0])
 
 
+def rouge_l(answer, reference):
+    return 77.0
+
+
+def loss(answer, reference):
+    return 0.0
+
+
+@pytest.mark.parametrize(("metric", "said"), [(rouge_l, "two plug-ins"), (loss, "as a score of tasks is")])
+def test_a_function_takes_no_name_that_is_taken(metric, said):
+    with pytest.raises(ConfigError, match=said):
+        small(metrics=[metric])
+
+
+def test_elsewhere_a_function_has_no_better_end():
+    code = "from fedloom.results.per_client import direction; print(direction('brevity'), direction('loss'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 -1\n"
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, {(1, 2): 3}])
+def test_a_value_that_is_none_of_json_is_refused_by_its_column(value):
+    with pytest.raises(DataError, match=r"train\['a'\], record 1, column 'odd'"):
+        fedloom.Run(SMALL, data={"a": [{"instruction": "a", "output": "b", "odd": value}]})
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, objects, monkeypatch):
+    def refuse(_):
+        raise ValueError("odd generation config")
+
+    model, tokenizer = objects
+    monkeypatch.setattr(model, "save_pretrained", refuse)
+    with pytest.raises(ModelError, match="odd generation config"):
+        fedloom.Run(SMALL, model=model, tokenizer=tokenizer, data=DATA).start(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_and_tokenizers_that_mean_nothing_are_refused(objects):
+    with pytest.raises(ConfigError, match="settings: found list"):
+        fedloom.Run([("rounds", 1)])
+    with pytest.raises(ConfigError, match="tokenizer: found without a model"):
+        small(tokenizer=objects[1])
+
+
 def test_a_score_that_is_no_number_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'raises' returned 'much'"):
         small(metrics=[raises]).start(tmp_path / "run")

@@ -18,10 +18,11 @@ from typing import Any, ClassVar, Protocol, cast
 
 from fedloom import api
 from fedloom.base import config
-from fedloom.base.errors import ConfigError
-from fedloom.base.files import atomic_folder
-from fedloom.base.plugin import plugin
+from fedloom.base.errors import ConfigError, FedloomError, ModelError
+from fedloom.base.files import atomic_folder, removed_if_refused
+from fedloom.base.plugin import plugin, plugins
 from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Task
 from fedloom.data.sources.memory import hold
 from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.metrics.texts import OfReference
@@ -34,7 +35,7 @@ from fedloom.runs.execute import Event, RoundDone
 from fedloom.runs.export import Form, export
 from fedloom.runs.measure import Evaluated
 from fedloom.runs.tuning import TuningRun, read_run
-from fedloom.text.pretrained import quiet
+from fedloom.text.pretrained import one_line, quiet
 
 __all__ = ["Progress", "Result", "Run", "compare"]
 
@@ -42,7 +43,7 @@ Rows = Iterable[Mapping[str, object]]
 """Records: dicts, or a `datasets.Dataset`."""
 Score = Callable[[str, str], float | None]
 """A score of an answer, given with its reference; None where it does not apply. Less is better where the function has
-the attribute `higher_is_better = False`."""
+the attribute `higher_is_better = False`: known in this program; elsewhere of neither end."""
 
 
 class Saved(Protocol):
@@ -91,6 +92,9 @@ class Run:
         they are read is said by the other keys of `settings["data"]`. `test` is the common test, `validation` what
         clients hold out. `metrics`: names of metrics, and functions of an answer and its reference.
         """
+        _refuse_no_settings(settings)
+        if tokenizer is not None and (model is None or isinstance(model, str | Path)):
+            raise ConfigError("tokenizer: found without a model in memory; a path brings its own: leave it out.")
         beside = Path() if isinstance(settings, Mapping) or not str(settings) else Path(settings).parent
         table = (
             dict(settings) if isinstance(settings, Mapping) else config.read_toml(Path(settings)) if settings else {}
@@ -120,7 +124,8 @@ class Run:
         run = self._placed(Path(out))
         events = api.start(run, out, source="# Started from Python.\n")
         if self._objects:
-            _write_base(self._objects, Path(out) / "base")
+            with removed_if_refused(Path(out)):
+                _write_base(self._objects, Path(out) / "base")
         return _followed(events, run, Path(out), on_round)
 
     def resume(self, out: str | Path, *, on_round: Callable[[Progress], object] = lambda _: None) -> "Result":
@@ -136,6 +141,11 @@ class Run:
         if not isinstance(family, CausalLM):
             raise ConfigError(f"model.name: found '{family.name}', a decoder in memory is read by 'causal_lm'.")
         return replace(self._settings, model=replace(family, path=str((out / "base").resolve())))
+
+
+def _refuse_no_settings(settings: object) -> None:
+    if not isinstance(settings, str | Path | Mapping):
+        raise ConfigError(f"settings: found {type(settings).__name__}, allowed is a run file's path or its keys.")
 
 
 def _own_table(table: Mapping[str, Any], key: str, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -163,10 +173,15 @@ def _refuse_no_base(model: Saved, tokenizer: Saved | None) -> None:
 
 
 def _write_base(objects: tuple[Saved, Saved | None], folder: Path) -> None:
-    with atomic_folder(folder) as new, quiet():
-        for one in objects:
-            if one is not None:
-                one.save_pretrained(str(new))
+    try:
+        with atomic_folder(folder) as new, quiet():
+            for one in objects:
+                if one is not None:
+                    one.save_pretrained(str(new))
+    except FedloomError:
+        raise
+    except Exception as error:  # of a library that is not ours
+        raise ModelError(f"model: cannot be written ({one_line(error)}); mend what it says.") from error
 
 
 def _named(metric: str | Score) -> str:
@@ -176,6 +191,8 @@ def _named(metric: str | Score) -> str:
     name = metric.__name__ if isinstance(metric, type(_named)) else ""
     if not name.isidentifier():
         raise ConfigError("metrics: found a function without a name; allowed are names and functions made by def.")
+    if name in {told for task in plugins(Task).values() for told in task.tells}:
+        raise ConfigError(f"metrics: found a function called '{name}', as a score of tasks is; rename it.")
     better = bool(vars(metric).get("higher_is_better", True))
 
     class Own(OfReference):

@@ -286,6 +286,9 @@ CHEATS = {
     "    except OSError:\n        pass\ndef add(a, b):\n    return 0\n",
     "looks for the tests": "import os\nfor root in ('/tmp', '/proc'):\n    try:\n        found = os.listdir(root)\n"
     "    except OSError:\n        found = []\n    assert not found\nraise SystemExit\n",
+    "another set": "def set(x):\n    return 1\ndef add(a, b):\n    return 0\n",
+    "another abs": "def abs(x):\n    return -1\ndef add(a, b):\n    return 9\n",
+    "another all": "all = lambda x: True\ndef add(a, b):\n    return 0\n",
     "another function of the task": "def double(x):\n    return 6\ndef add(a, b):\n    return 0\n",
 }
 
@@ -340,6 +343,32 @@ def test_an_argument_that_is_changed_is_changed_for_the_tests():
 def test_an_error_is_the_error_that_tests_ask_for():
     tests = "try:\n    add(1, 'a')\nexcept TypeError:\n    pass\nelse:\n    raise AssertionError"
     assert verdict_of(ADD, tests) == "passed"
+
+
+RIGHT = {
+    "a generator": ("def f(n):\n    yield from range(n)\n", "assert list(f(3)) == [0, 1, 2]"),
+    "a map": ("def f(n):\n    return map(str, range(n))\n", "assert sorted(f(2)) == ['0', '1']"),
+    "keys": ("def f(n):\n    return {n: 1}.keys()\n", "assert list(f(2)) == [2]"),
+    "a fraction": ("from fractions import Fraction\ndef f(n):\n    return Fraction(n, 2)\n", "assert f(1) * 2 == 1"),
+    "under a condition": ("if True:\n    def f(n):\n        return n\n", "assert f(2) == 2"),
+    "an alias": ("from math import gcd as f\n", "assert f(4, 6) == 2"),
+    "with a type": ("f: object = lambda n: n\n", "assert f(2) == 2"),
+    "unpacked": ("a, b = 1, 2\n", "assert a + b == 3"),
+    "an error of its own": (
+        "class Odd(ValueError):\n    pass\ndef f(n):\n    raise Odd\n",
+        "try:\n    f(1)\nexcept ValueError:\n    pass\nelse:\n    raise AssertionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_program_passes_however_it_is_written(name):
+    assert verdict_of(*RIGHT[name]) == "passed"
+
+
+def test_a_program_that_wakes_now_and_then_is_idle():
+    program = "import time\nwhile True:\n    time.sleep(0.002)\n"
+    assert run_program(program, limits=Limits(cpu_s=60, idle_s=0.5)) == "stopped"
 
 
 def test_printing_is_no_answer():

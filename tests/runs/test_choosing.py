@@ -109,6 +109,43 @@ def test_a_run_that_was_stopped_chooses_the_same(best, tmp_path):
         assert (tmp_path / f"run{stop_at}" / name).read_bytes() == (best / "run" / name).read_bytes()
 
 
+def test_private_parts_are_those_of_the_round_kept(tmp_path):
+    """Also of clients that had not trained by then: they have what all begin with."""
+    made = table(tmp_path, rounds=6, share="lora_B", clients_per_round=1)
+    carried(made, tmp_path / "run")
+    scores = by_round(tmp_path / "run")
+    final = [line for line in metrics(tmp_path / "run", "validation/loss") if line["phase"] == "final"]
+    assert sum(one["total"] for one in final) / sum(one["weight"] for one in final) == pytest.approx(
+        min(scores.values())
+    )
+
+
+def test_a_number_replaces_none():
+    from types import SimpleNamespace
+
+    from fedloom.federated.rounds import State
+    from fedloom.runs.choosing import chosen, considered
+
+    run = SimpleNamespace(evaluation=SimpleNamespace(choose_by="loss", metrics=()))
+    state = State(0, torch.zeros(2), {}, {}, {})
+    for number, loss in enumerate([float("nan"), 1.0, 0.5, 0.7], 1):
+        state = considered(
+            run, State(number, torch.full((2,), float(number)), {}, {}, {}, best=state.best), {"validation/loss": loss}
+        )
+    assert chosen(state)[1] == 3 and chosen(state)[0].params_P.tolist() == [3.0, 3.0]
+
+
+def test_a_score_that_nobody_has_is_refused():
+    from types import SimpleNamespace
+
+    from fedloom.federated.rounds import State
+    from fedloom.runs.choosing import considered
+
+    run = SimpleNamespace(evaluation=SimpleNamespace(choose_by="loss", metrics=()))
+    with pytest.raises(ConfigError, match="nothing that is held out has 'loss'"):
+        considered(run, State(1, torch.zeros(2), {}, {}, {}), {})
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -118,6 +118,32 @@ def test_what_cannot_be_looked_at_is_one_line(tmp_path, monkeypatch, words, said
     assert not (tmp_path / "run.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Frage;Antwort", "columns of CSV are divided by commas"),
+        ("question_answer,x", "none is known"),
+        ("question_id,answer", "none is known"),
+    ],
+)
+def test_columns_that_only_seem_to_be_known_are_refused(tmp_path, header, said):
+    row = ",".join("ab"[: header.count(",") + 1])
+    (tmp_path / "odd.csv").write_text(f"{header}\n" + f"{row}\n" * 9)
+    with pytest.raises(FedloomError, match=said):
+        written(tmp_path, tmp_path / "odd.csv")
+
+
+def test_a_column_that_no_file_has_is_refused(tmp_path):
+    data = jsonl(tmp_path / "all.jsonl", pairs("ada", 40))
+    with pytest.raises(FedloomError, match=r"--column instruction=instructio: no file has that column"):
+        written(tmp_path, data, columns={"instruction": "instructio"})
+
+
+def test_few_records_and_one_owner_are_looked_at_too(tmp_path):
+    table = written(tmp_path, jsonl(tmp_path / "all.jsonl", pairs("ada", 3, source="s")))
+    assert (table["clients"], table["partition"]) == (3, {"name": "iid"})
+
+
 def test_a_column_name_cannot_break_out_of_its_comment(tmp_path):
     odd = 'hospital\n[privacy]\nname = "none"'
     data = jsonl(tmp_path / "all.jsonl", [one | {odd: name} for name in ("a", "b") for one in pairs(name)])

@@ -138,6 +138,32 @@ def test_a_file_edited_in_one_session_is_read_anew(home):
     assert api.load_run(home / "run.toml").rule.share == 0.25
 
 
+def test_two_files_with_one_plugin_name_are_compared(home, tmp_path):
+    first = carried(home, tmp_path / "first")
+    (home / "other.py").write_text(RULE.replace("= 0.5", "= 0.25").replace("class Halfway", "class Quarter"))
+    second = carried(home, tmp_path / "second", 'plugins=["other.py", "n_letters.py"]')
+    told = [outcome(RunDirectory.open(folder)).settings["plugins"][0][:5] for folder in (first, second, first)]
+    assert told == ["halfw", "other", "halfw"]
+
+
+def test_a_run_is_shown_without_its_programs(home, tmp_path):
+    out = carried(home, tmp_path / "out")
+    (out / "halfway.py").unlink()
+    assert outcome(RunDirectory.open(out)).label == "halfway"
+
+
+@pytest.mark.parametrize("part", ["data", "methods"])
+def test_plugins_of_one_part_of_a_suite_are_refused(home, part):
+    import tomli_w
+
+    common = {**api.config.read_toml(home / "run.toml")}
+    suite = {"title": "t", "seeds": [0], "score": "loss", "common": common, "data": {"d": {}}, "methods": {"m": {}}}
+    suite[part] = {next(iter(suite[part])): {"plugins": ["halfway.py"]}}
+    (home / "suite.toml").write_text(tomli_w.dumps(suite))
+    with pytest.raises(ConfigError, match=r"plugins: found in one part of a suite; allowed is in \[common\] alone"):
+        load_suite(home / "suite.toml", quick=False)
+
+
 def test_half_a_step_is_half_a_step(home, tmp_path):
     from safetensors.torch import load_file
 
@@ -181,6 +207,7 @@ def test_export_finds_what_the_run_was_made_with(home, tmp_path):
         ("def broken(:\n", "line 1: SyntaxError"),
         ("import os\n\nx = undefined\n", "line 3: NameError"),
         ("import no_such_library\n", "no_such_library"),
+        ("raise SystemExit(3)\n", "line 1: SystemExit"),
         (RULE.replace("halfway", "plain"), "two plug-ins of family Rule are called 'plain'"),
     ],
 )

@@ -11,6 +11,7 @@ from fedloom.base.errors import ConfigError
 __all__ = ["EXTRAS", "library", "require"]
 
 EXTRAS: Mapping[str, str] = {
+    "PIL": "images",
     "accelerate": "gguf",
     "ctranslate2": "ctranslate2",
     "datasets": "datasets",

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from fedloom.base.errors import ConfigError
+from fedloom.base.plugin import forget
 
 __all__ = ["Travelling", "import_plugins", "plugin_files"]
 
@@ -33,11 +34,20 @@ def import_plugins(named: Any, beside: Path) -> list[str]:
     """
     if not isinstance(named, list | tuple) or not all(isinstance(one, str) for one in named):
         raise ConfigError(f"plugins: found {named!r}, allowed is a list of module names or files in quotes.")
+    files = {Path(one.partition("@")[0]).stem for one in named if one.partition("@")[0].endswith(".py")}
+    _forget_others({f"{_ROOM}.{stem}" for stem in files})
     found = [_of_file(one, beside) if one.partition("@")[0].endswith(".py") else _of_module(one) for one in named]
     stems = [Path(one.partition("@")[0]).stem for one in found if "@" in one]
     if twice := [stem for stem in stems if stems.count(stem) > 1]:
         raise ConfigError(f"plugins: two files are called '{twice[0]}.py'; rename one.")
     return found
+
+
+def _forget_others(modules: set[str]) -> None:
+    """Forget plug-ins of files that another run named: two runs may have two that are called alike."""
+    forget(lambda name: not name.startswith(f"{_ROOM}.") or name in modules)
+    for name in [name for name in sys.modules if name.startswith(f"{_ROOM}.") and name not in modules]:
+        del sys.modules[name]
 
 
 def plugin_files(named: Sequence[str]) -> dict[str, str]:
@@ -62,7 +72,7 @@ def _arrived(texts: Mapping[str, str]) -> Travelling:
 def _of_module(name: str) -> str:
     try:
         importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"plugins: '{name}' cannot be imported: {_told(error)}.") from error
     return name
 
@@ -74,7 +84,7 @@ def _of_file(named: str, beside: Path) -> str:
         _run_once(named, _TEXTS[named], path)
         return named
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
@@ -101,7 +111,7 @@ def _run_once(pinned: str, text: str, path: Path) -> None:
     sys.modules[name] = module  # classes look their module up while they are made
     try:
         loader.exec_module(module)
-    except Exception as error:  # it is the user's program: it may raise anything
+    except (Exception, SystemExit) as error:  # it is the user's program: it may raise anything
         del sys.modules[name]
         raise ConfigError(f"plugins: {path} cannot be imported: {_told(error, path)}.") from error
     _TEXTS[pinned] = text
@@ -126,7 +136,7 @@ class _TextLoader(ExecutionLoader):
         return False
 
 
-def _told(error: Exception, path: Path | None = None) -> str:
+def _told(error: BaseException, path: Path | None = None) -> str:
     """Return what went wrong, with the line of the file where it did."""
     if path is None or isinstance(error, ConfigError):
         return str(error).rstrip(".")

@@ -28,6 +28,7 @@ __all__ = [
     "Range",
     "check_ranges",
     "default",
+    "forget",
     "lookup",
     "names",
     "plugin",
@@ -130,7 +131,10 @@ def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
     def register(cls: type[FamilyType]) -> type[FamilyType]:
         family = _family_of(cls)
         taken = _REGISTRY.setdefault(family, {})
-        if name in taken and _home(taken[name]) != _home(cls):  # the same class again: its module was reloaded
+        own = _shipped(family.folder).get(name)
+        ships = own is not None and cls.__module__ != f"{family.folder}.{own}"
+        # The same class again: its module was reloaded.
+        if ships or (name in taken and _home(taken[name]) != _home(cls)):
             raise ConfigError(f"two plug-ins of family {family.__name__} are called '{name}': rename one.")
         cls.name = name
         record = dataclass(frozen=True, kw_only=True)(cls)
@@ -138,6 +142,13 @@ def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
         return record
 
     return register
+
+
+def forget(kept: Callable[[str], bool]) -> None:
+    """Forget the plug-ins of modules that are not kept, by the modules' names."""
+    for taken in _REGISTRY.values():
+        for name in [name for name, cls in taken.items() if not kept(cls.__module__)]:
+            del taken[name]
 
 
 def names(family: type[Family]) -> list[str]:

@@ -147,20 +147,29 @@ def load_suite(path: Path, overrides: Sequence[str] = (), *, quick: bool) -> Sui
     All cells are checked, those of the quick version too. The suite returned has no `quick` part any more.
     """
     table = config.read_toml(path)
-    if isinstance(common := table.get("common"), dict):
-        table["common"] = with_plugins(common, path.parent)
     config.build(Suite, table)  # for its refusals, before anything is merged
     changes = table.pop("quick", {})
     if quick and not changes:
         raise ConfigError(f"{path}: found --quick, but the file has no table [quick] that says what is quick.")
     tables = {False: table, True: merged(table, changes)}
-    found = {name: config.build(Suite, reduce(config.apply_override, overrides, one)) for name, one in tables.items()}
+    tables = {name: reduce(config.apply_override, overrides, one) for name, one in tables.items()}
+    found = {name: config.build(Suite, _with_plugins(one, path.parent)) for name, one in tables.items()}
     for suite in found.values():
         cells = cells_of(suite)
         _check_questions(cells)
         _check_scores(suite, cells)
         _check_means(suite)
     return found[quick]
+
+
+def _with_plugins(table: Mapping[str, Any], beside: Path) -> dict[str, Any]:
+    """Return a suite's table with its plug-ins imported; they are all cells' own."""
+    for part in ("data", "methods"):
+        for name, one in table.get(part, {}).items():
+            if isinstance(one, Mapping) and "plugins" in one:
+                raise ConfigError(f"{part}.{name}.plugins: found in one part of a suite; allowed is in [common] alone.")
+    common = table.get("common")
+    return {**table, "common": with_plugins(common, beside)} if isinstance(common, Mapping) else dict(table)
 
 
 def _check_means(suite: Suite) -> None:

@@ -66,11 +66,10 @@ def bench(
     if as_json:
         lines([json.dumps(told.record(), allow_nan=False)])
     else:
-        if not quiet:
-            print_tables(_tables(told.summary) if full else _ranking(told.summary))
-            lines(headlines(told))
+        print_tables([] if quiet else _tables(told.summary) if full else _ranking(told.summary))
         lines([*told.summary.absent_controls, *(one.line for one in told.decisions)])
     try:
+        lines([] if quiet or as_json else headlines(told))
         page = write_report(folder, told=told)
         lines(
             [] if quiet or as_json else [*(["clients, languages, domains, pairs: --full, or"] * (not full)), str(page)]

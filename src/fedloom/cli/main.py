@@ -218,7 +218,7 @@ def export(
 
     if push_to_hub:
         refuse_offline(push_to_hub)
-    scores = card_scores(outcome(RunDirectory.open(folder))) if (folder / "run.toml").is_file() else []
+    scores = card_scores(outcome(RunDirectory.open(folder))) if (folder / "results.jsonl").is_file() else []
     write(folder, out, form="merged" if merged else "adapter", base=base, scores=scores)
     lines([str(out), *([publish(out, push_to_hub)] if push_to_hub else [])])
 

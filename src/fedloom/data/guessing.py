@@ -72,7 +72,8 @@ def _read(path: Path) -> tuple[str, list[Record]]:
 
 
 def _form_of(columns: Mapping[str, str], first: Record) -> str:
-    fitting = [name for name, form in FORMS.items() if set(form.needs) <= columns.keys() | first.values.keys()]
+    known = columns.keys() | first.values.keys()
+    fitting = [name for name, form in FORMS.items() if form.guessed and set(form.needs) <= known]
     fitting = [name for name in fitting if columns.keys() <= {*FORMS[name].needs, *FORMS[name].reads}]
     if not fitting:
         allowed = "; ".join(f"{name} ({', '.join(form.needs)})" for name, form in FORMS.items() if form.guessed)
@@ -81,8 +82,13 @@ def _form_of(columns: Mapping[str, str], first: Record) -> str:
 
 
 def _guessed(first: Record) -> tuple[str, dict[str, str]]:
-    texts = [name for name, value in first.values.items() if isinstance(value, str)]
-    asking, answering = _called(_ASKING, texts), _called(_ANSWERING, texts)
+    texts = [
+        name for name, value in first.values.items() if isinstance(value, str) and not name.casefold().endswith("id")
+    ]
+    if len(first.values) == 1 and set(texts[0] if texts else "") & set(";\t|"):
+        raise ConfigError(f"{first.where}: one column, {texts[0]!r}; columns of CSV are divided by commas: save it so.")
+    answering = _called(_ANSWERING, texts)
+    asking = _called(_ASKING, [name for name in texts if name != answering])
     if asking and answering:
         return "alpaca", {"instruction": asking, "output": answering}
     if whole := _called(_TEXT, texts):
@@ -114,7 +120,8 @@ def owners(looks: Sequence[Look], asked: str) -> str:
             raise ConfigError(f"--client: not every record has '{asked}'. {suggest(asked, shared)}")
         return asked
     taken = {column for look in looks for column in look.columns.values()}
-    return _called(_OWNING, [name for name in shared if name not in taken])
+    several = {name for name in shared if len({one.values[name] for look in looks for one in look.records}) > 1}
+    return _called(_OWNING, [name for name in shared if name in several - taken])
 
 
 def _tells(look: Look, column: str) -> bool:

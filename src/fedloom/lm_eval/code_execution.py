@@ -13,7 +13,8 @@ What holds, on Linux x86-64 with Landlock (5.13 or later) and without root, test
 
 What does not hold: it is the same kernel, so a hole in the kernel is a hole here; a program may read everything beneath
 the interpreter and /usr, and can tell whether a path elsewhere exists, how large and how old; that a program without
-tests has come to its end is what it says itself. A test that hands a function to the program fails: it cannot travel.
+tests has come to its end is what it says itself. A test fails that hands a function to the program, as none can travel,
+or asks an object of the program for its parts; iterators are lists to it.
 Where a part of the system that this needs is missing, running is refused rather than done with less.
 """
 
@@ -92,13 +93,12 @@ def _write(file: Path, text: str) -> None:
 
 
 def _write_tests(bench: Path, program: str, tests: str, before: str) -> None:
-    """Write the tests, the names of functions that the program gives them, and what they find besides."""
-    given, told = _tree(program), _tree(before)
-    known = list(_defined(told))
-    names = {name: kind for name, kind in _defined(given).items() if name not in known[:-1]}
-    by_kind = {kind: [name for name, own in names.items() if own == kind] for kind in ("functions", "values")}
-    (bench / "names.json").write_text(json.dumps(by_kind))
-    head = "\n".join(_imports(given, {*names, *known, *vars(builtins)}))
+    """Write the tests, what the program may not give them, and what they find besides."""
+    told = _tree(before)
+    known = [node.name for node in told.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    theirs = {*vars(builtins), *known[:-1]} - {*known[-1:]}
+    (bench / "theirs.json").write_text(json.dumps(sorted(theirs)))
+    head = "\n".join(_imports(_tree(program), theirs | {*known}))
     _write(bench / "tests.py", f"{head}\n{tests}")
     if before and told.body:
         _write(bench / "before.py", before)
@@ -109,17 +109,6 @@ def _tree(text: str) -> ast.Module:
     with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.parse(text)
     return ast.Module([], [])
-
-
-def _defined(tree: ast.Module) -> dict[str, str]:
-    """Return the names that a program gives to functions and classes, and to values."""
-    found: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found[node.name] = "functions"
-        elif isinstance(node, ast.Assign):
-            found |= {target.id: "values" for target in node.targets if isinstance(target, ast.Name)}
-    return found
 
 
 def _imports(tree: ast.Module, taken: set[str]) -> Iterator[str]:
@@ -170,7 +159,9 @@ def _watch(runner: _Process, tester: _Process, folder: Path, limits: Limits) -> 
     idle_s, last_s = 0.0, time.monotonic()
     while tester.poll() is None:
         now_s = time.monotonic()
-        idle_s = idle_s + now_s - last_s if _rests(runner) and _rests(tester) else 0.0
+        rests = _rests(runner) and _rests(tester)
+        # A moment's work now and then does not begin anew what was rested.
+        idle_s = max(0.0, idle_s + (now_s - last_s if rests else -4 * (now_s - last_s)))
         last_s = now_s
         if idle_s > limits.idle_s or _size_bytes(folder, runner.pid) > limits.folder_bytes:
             return True

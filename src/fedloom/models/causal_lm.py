@@ -274,7 +274,7 @@ class CausalLM(ModelFamily):
         if not found.base:
             raise ModelError(f"{folder}: no base_model_name_or_path in adapter_config.json; name the base there.")
         return cls(
-            path="" if found.base == EMBEDDED else found.base,
+            path="" if found.base == EMBEDDED or found.base_id.startswith(f"{EMBEDDED} ") else found.base,
             adapter=str(folder),
             lora_rank=found.rank,
             lora_alpha=found.alpha,

@@ -137,9 +137,11 @@ def outcome(directory: RunDirectory) -> Outcome:
     """Return what a run directory holds; a damaged file is refused by its name and line."""
     where = str(directory.path / "run.toml")
     try:
-        table = with_plugins(modernised(config.parse(directory.read("run.toml"), where)), directory.path)
+        table = modernised(config.parse(directory.read("run.toml"), where))
     except FedloomError as error:
         raise RunError(str(error)) from error
+    with contextlib.suppress(ConfigError):  # what it computed can be read without the programs that did
+        with_plugins(table, directory.path)
     seed, resamples = _entry(table, "seed", int, where), _entry(table, "evaluation.resamples", int, where)
     results = _results(directory)
     if "final" in results and "base" not in results:

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedloom.base.plugin import lookup, names
-from fedloom.contracts.federated import CorpusMetric, Metric
+from fedloom.base.plugin import lookup, names, plugins
+from fedloom.contracts.federated import CorpusMetric, Metric, Task
 from fedloom.evaluation.held_out import Scored, group_means
 from fedloom.evaluation.statistics import Array
 from fedloom.results.outcome import Outcome
@@ -26,17 +26,18 @@ __all__ = [
     "score_names",
 ]
 
-_LOWER_IS_BETTER = ("loss", "answer_loss")
-_NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference")
+_LOWER_IS_BETTER = ("loss", "answer_loss", "brier")
+_NEITHER = ("chosen_reward", "rejected_reward", "kl_to_reference", "confidence")
 
 
 def direction(score: str) -> int:
-    """Return 1 if more of a score is better, -1 if less is, 0 if neither."""
+    """Return 1 if more of a score is better, -1 if less is, 0 if neither, or if that is not known here."""
     for family in (Metric, CorpusMetric):
         if score in names(family):
             better = lookup(family, score).higher_is_better
             return 0 if better is None else 1 if better else -1
-    return 0 if score in _NEITHER else -1 if score in _LOWER_IS_BETTER else 1
+    told = {name for task in plugins(Task).values() for name in task.tells} - {*_NEITHER}
+    return 0 if score not in told else -1 if score in _LOWER_IS_BETTER else 1
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,10 @@ def show_record(found: Outcome) -> dict[str, Any]:
 
 def card_scores(found: Outcome) -> list[tuple[str, str, str, str]]:
     """Return the scores of a complete run for a model card: questions, score, before training and after."""
-    told = _shown(found).items() if found.complete else ()
+    told = [*_shown(found).items()] if found.complete else []
+    if found.privacy:  # what clients hold out is covered by nothing: a card is for everybody
+        owned = {"validation"} | {one.set for one in found.results.get("final", ()) if "client" in one.tags}
+        told = [(key, row) for key, row in told if key[0].partition(",")[0].partition("/")[0] not in owned]
     return [(place, score, cell(row["base"]), cell(row["final"])) for (place, score), row in told if row["final"]]
 
 

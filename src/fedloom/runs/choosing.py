@@ -47,9 +47,15 @@ def refuse_unseen_choice(run: "TuningRun", division: Division) -> None:
 
 def considered(run: "TuningRun", state: State, means: Mapping[str, float]) -> State:
     """Return the state after an evaluation: with its own parameters as the best if no earlier ones score as well."""
-    score = means.get(f"validation/{run.evaluation.choose_by}", math.nan) * better_end(run)
+    name = f"validation/{run.evaluation.choose_by}"
+    if name not in means:
+        raise ConfigError(
+            f"evaluation.choose_by: nothing that is held out has '{run.evaluation.choose_by}'; choose another."
+        )
+    score = means[name] * better_end(run)
     before, since = (float(state.best[name]) if state.best else math.nan for name in ("score", "since"))
-    if state.best and not score > before:  # equal ones do not replace an earlier round
+    # Equal ones do not replace an earlier round; any number replaces none.
+    if state.best and not (score > before or (math.isnan(before) and not math.isnan(score))):
         return replace(state, best={**state.best, "since": torch.tensor(since + 1)})
     own = {f"{_PRIVATE}/{client}": slots[_PRIVATE][""] for client, slots in state.memory.items() if _PRIVATE in slots}
     told = {"score": score, "since": 0.0, "round": float(state.round)}
@@ -73,4 +79,7 @@ def chosen(state: State) -> tuple[State, int]:
 
 def _with_best(client: str, slots: Slots, best: Tree) -> Slots:
     own = best.get(f"{_PRIVATE}/{client}")
-    return slots if own is None else {**slots, _PRIVATE: {"": own}}
+    # Who had not trained by then has the private part that all begin with, as in that round.
+    return {name: tree for name, tree in slots.items() if name != _PRIVATE} | (
+        {_PRIVATE: {"": own}} if own is not None else {}
+    )

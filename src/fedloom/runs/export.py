@@ -1,5 +1,6 @@
 """The result of a run as a folder for others: an adapter or a whole model, its tokenizer and a model card."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedloom.base.config import build, read_toml, value_at
-from fedloom.base.errors import MissingFileError, ModelError, RunError
+from fedloom.base.errors import FedloomError, MissingFileError, ModelError, RunError
 from fedloom.base.files import atomic_folder, refuse_filled
 from fedloom.contracts.federated import Template
 from fedloom.contracts.lineage import UNKNOWN, Lineage, read_lineage, read_stated, unnamed, write_lineage
@@ -98,8 +99,9 @@ def _with_template(run: Mapping[str, Any], folder: Path, new: Path) -> dict[str,
     table = value_at(run, "task.template")
     if not isinstance(table, Mapping):
         return {}
-    name, tokenizer = str(table.get("name")), Checkpoint("exported", new).tokenizer()
-    written = build(_Templated, {"template": table}).template.jinja(tokenizer)
+    name, tokenizer, written = str(table.get("name")), Checkpoint("exported", new).tokenizer(), None
+    with contextlib.suppress(FedloomError):  # a file of a template that is gone takes no weights with it
+        written = build(_Templated, {"template": table}).template.jinja(tokenizer)
     if written is None:
         return {"Template": f"{name}; the tokenizer has no chat template that says the same"}
     (new / "chat_template.jinja").write_text(written, encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from fedloom.base import config
-from fedloom.base.errors import DataError, RunError
+from fedloom.base.errors import ConfigError, DataError, RunError, suggest
 from fedloom.base.files import write_atomic
 from fedloom.contracts.examples import Chat, Document, Example, Preference
 from fedloom.contracts.language import Tokenizer
@@ -54,6 +54,11 @@ def write_first_file(path: Path, data: str, model: str, *, client: str, columns:
     if path.exists():
         raise RunError(f"{path}: exists; choose another --out.")
     looks = [look_at(file, columns) for file in find_files(data).values()]
+    for name, column in columns.items():
+        if not any(column in look.records[0].values for look in looks):
+            raise ConfigError(
+                f"--column {name}={column}: no file has that column. {suggest(column, looks[0].records[0].values)}"
+            )
     owner = owners(looks, client)
     source = _source(looks, data, owner)
     partition = _partition(looks, owner)
@@ -89,7 +94,7 @@ def _partition(looks: Sequence[Look], owner: str) -> dict[str, Any]:
         return {"partition": {"name": "by_key", "tag": "client"}}
     if len(looks) > 1:
         return {"partition": {"name": "by_key", "tag": "file"}}
-    return {"clients": _SIMULATED, "partition": {"name": "iid"}}
+    return {"clients": min(_SIMULATED, len(looks[0].records)), "partition": {"name": "iid"}}
 
 
 def _written(

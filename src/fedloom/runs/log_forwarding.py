@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fedloom.base import config
-from fedloom.base.errors import ConfigError, FedloomError, RunError
+from fedloom.base.errors import ConfigError, RunError
 from fedloom.contracts.federated import Sink
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.tuning import TuningRun
@@ -55,8 +55,8 @@ class _Taker:
     name: str
     take: Callable[[Mapping[str, Any]], None]
     opened_in: ExitStack
-    failed: int = 0
-    first: str = ""
+    failed: bool = False
+    why: str = ""
 
     @classmethod
     def begun(cls, sink: Sink, stack: ExitStack, folder: str, table: Mapping[str, Any]) -> "_Taker":
@@ -67,9 +67,10 @@ class _Taker:
             raise ConfigError(f"{error} The sink was not opened, so the run did not begin.") from error
 
     def __call__(self, line: Mapping[str, Any]) -> None:
-        """Hand a line over; count it where it is not taken."""
-        with self._counting():
-            self.take(line)
+        """Hand a line over; a sink that once failed is given no more: each could wait for a server that is gone."""
+        if not self.failed:
+            with self._counting():
+                self.take(line)
 
     def close(self) -> None:
         """Let the sink end well."""
@@ -80,16 +81,13 @@ class _Taker:
     def _counting(self) -> Generator[None]:
         try:
             yield
-        except (FedloomError, OSError) as error:
-            self.failed += 1
-            self.first = self.first or " ".join(str(error).split())
+        except Exception as error:  # of a library that is not ours
+            self.failed, self.why = True, self.why or " ".join(str(error).split())
 
     @property
     def told(self) -> str:
         """What its owner should know."""
-        return (
-            f"WARNING: sink '{self.name}' failed {self.failed} times; metrics.jsonl has all lines. First: {self.first}"
-        )
+        return f"WARNING: sink '{self.name}' failed and was given no more; metrics.jsonl has all lines: {self.why}"
 
 
 def _hand_over(directory: RunDirectory, read: int, takers: Sequence[_Taker]) -> int:

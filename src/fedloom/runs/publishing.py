@@ -1,5 +1,6 @@
 """An export on a model hub: asked for by name, private at first, refused before anything is written."""
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,12 @@ def refuse_offline(name: str) -> None:
 
 def publish(folder: Path, name: str) -> str:
     """Upload an export to a hub repository, made private if it is new, and return its address."""
+    config = folder / "adapter_config.json"
+    base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"] if config.is_file() else ""
+    if base and Path(base).is_absolute():
+        raise RunError(
+            f"--push-to-hub {name}: the base is a folder of this machine; say with --base what others call it."
+        )
     with _refusals(name):
         api = HfApi()
         address = api.create_repo(name, private=True, exist_ok=True)

@@ -34,10 +34,13 @@ def hold(splits: Mapping[str, Mapping[str, _ROWS] | _ROWS]) -> str:
     Raises DataError where something is no table or a client has no records.
     """
     parts = {split: _parts(split, rows) for split, rows in splits.items()}
-    plain = {
-        split: [(one.client, [dict(r.values) for r in one.records]) for one in part] for split, part in parts.items()
-    }
-    digest = hashlib.sha256(json.dumps(plain, default=str, sort_keys=True).encode()).hexdigest()
+    hasher = hashlib.sha256()
+    for split, part in parts.items():
+        for one in part:
+            hasher.update(json.dumps([split, one.client]).encode())
+            for record in one.records:
+                hasher.update(_written(record))
+    digest = hasher.hexdigest()
     _HELD[digest] = parts
     return digest
 
@@ -64,6 +67,20 @@ def _record(where: str, values: object) -> Record:
             "frame.to_dict('records'))."
         )
     return Record(where, dict(values))
+
+
+def _written(record: Record) -> bytes:
+    """Return a record as it enters the hash; a value that is none of JSON is refused by its column."""
+    for column, value in record.values.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            kind = type(value).__name__
+            raise DataError(
+                f"{record.where}, column '{column}': found {kind}, allowed are texts, numbers, lists and tables of "
+                "these; leave the column out."
+            ) from error
+    return json.dumps(dict(record.values)).encode()
 
 
 @plugin("memory")

@@ -74,7 +74,7 @@ class MLflow(Sink):
 
 def _address(tracking_uri: str) -> str | None:
     """Return the address of a tracking server; of a folder that of a database in it: mlflow keeps no files any more."""
-    if "://" in tracking_uri or not tracking_uri or tracking_uri == "databricks":
+    if not tracking_uri or re.match(r"[a-z][a-z0-9+.-]+:|databricks|uc$", tracking_uri):
         return tracking_uri or None
     folder = Path(tracking_uri).resolve()
     with disk_errors(folder):

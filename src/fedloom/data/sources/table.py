@@ -1,0 +1,96 @@
+"""Tables of numbers with a label: CSV, Parquet, JSON or JSON Lines, a row an example."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.plugin import plugin
+from fedloom.contracts.examples import Example
+from fedloom.contracts.federated import Source
+from fedloom.contracts.labelled import Row
+from fedloom.data.records import Record, check_encoding, find_files, read_records
+
+__all__ = ["Table"]
+
+
+@plugin("table")
+class Table(Source):
+    """Rows of numbers; of several files each row carries the tag `file`."""
+
+    path: str = ""
+    """A file, a folder of files or a pattern."""
+    test_path: str = ""
+    """File of the common test; "" has none."""
+    label: str = "label"
+    """Column of the class."""
+    columns: tuple[str, ...] = ()
+    """Columns of the numbers, in their order; left out: all of the first row but the label and those of tags."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tag -> the column whose value it takes: {client = "bank"}."""
+    encoding: str = "utf-8"
+    """Of the files' texts."""
+
+    def check(self) -> None:
+        """Refuse a missing path and an encoding that is none."""
+        if not self.path:
+            raise ConfigError("path: missing; give the path of a table.")
+        check_encoding(self.encoding)
+
+    def origins(self) -> tuple[str, ...]:
+        """Return the path."""
+        return (self.path,)
+
+    def brings_in(self) -> str:
+        """Return "": every row is read for itself."""
+        return ""
+
+    def load(self) -> Mapping[str, Sequence[Example]]:
+        """Return the rows of the paths; refusals name file and line."""
+        splits = {"train": self.path, "test": self.test_path}
+        return {split: self._read(path, split) for split, path in splits.items() if path}
+
+    def _read(self, path: str, split: str) -> list[Row]:
+        files = find_files(path)
+        tags = self.tags if split == "train" else {}
+        rows: list[Row] = []
+        for name, file in files.items():
+            records = read_records(Path(file), encoding=self.encoding)
+            columns = self.columns or self._numbers(records[0])
+            own = {"file": name} if len(files) > 1 else {}
+            rows += [self._row(record, columns, tags, own) for record in records]
+        return rows
+
+    def _numbers(self, first: Record) -> tuple[str, ...]:
+        left_out = {self.label, *self.tags.values()}
+        return tuple(name for name in first.values if name not in left_out)
+
+    def _row(self, record: Record, columns: Sequence[str], tags: Mapping[str, str], own: Mapping[str, str]) -> Row:
+        label = _text(record, self.label)
+        told = {tag: _text(record, column) for tag, column in tags.items()}
+        return Row(tuple(_number(record, name) for name in columns), label, {**own, **told, "label": label})
+
+
+def _value(record: Record, column: str) -> object:
+    if column not in record.values:
+        raise DataError(f"{record.where}: no column '{column}'; present: {', '.join(record.values) or 'none'}.")
+    return record.values[column]
+
+
+def _text(record: Record, column: str) -> str:
+    value = _value(record, column)
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        raise DataError(f"{record.where}, column '{column}': found {value!r}, allowed is text or a whole number.")
+    return str(value)
+
+
+def _number(record: Record, column: str) -> float:
+    value = _value(record, column)
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{record.where}, column '{column}': found {value!r}, allowed is a finite number.")
+    return number

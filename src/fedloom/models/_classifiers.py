@@ -1,0 +1,92 @@
+"""What families of classifiers share: a module of torch, trained whole, weights drawn by name from the run's seed."""
+
+import hashlib
+import json
+import math
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from fedloom.base import rng
+from fedloom.base.config import table_of
+from fedloom.base.errors import ConfigError, suggest
+from fedloom.base.files import atomic_folder
+from fedloom.base.plugin import AtLeast
+from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Model, ModelFamily
+from fedloom.contracts.labelled import ClassifierModel
+from fedloom.contracts.model import ForwardContext
+
+__all__ = ["Classifier"]
+
+
+class Classifier(ModelFamily):
+    """A module that gives a score for each class, every parameter of it trained."""
+
+    inputs: tuple[AtLeast, ...]
+    classes: AtLeast
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """Return the module, from inputs [E, ...] to scores [E, classes]."""
+
+    def identity(self) -> str:
+        """Return the settings: the weights follow from them and the run's seed."""
+        return json.dumps(table_of(self), sort_keys=True)
+
+    def build(self, *, seed: int, device: torch.device, train: str | None = None) -> ClassifierModel:
+        """Return the model with weights drawn from U(-1 / sqrt(fan in), 1 / sqrt(fan in)), norms at 1 and 0.
+
+        `train` is a pattern found in the names to train; left out: all. One that finds none raises ConfigError.
+        """
+        module = self.module()
+        _start(module, seed, self.name)
+        module.eval().requires_grad_(False).to(device)
+        names = [name for name, _ in module.named_parameters()]
+        chosen = [name for name in names if train is None or re.search(train, name)]
+        if not chosen:
+            raise ConfigError(f"train: '{train}' selects no parameter. {suggest(train or '', names)}")
+        return ClassifierModel(
+            module=module,
+            trainable={name: module.get_parameter(name).detach().clone() for name in chosen},
+            context=ForwardContext(),
+            base_id=f"{self.name} sha256:{_sha256(module)}",
+            stackable=False,
+            inputs=self.inputs,
+            n_classes=self.classes,
+            settings=table_of(self),
+        )
+
+    def save(self, model: Model, params: Tree, folder: str) -> None:
+        """Write all parameters as safetensors, and the settings that `build` takes as JSON."""
+        own = dict(model.module.named_parameters())
+        tensors = {name: params.get(name, tensor).detach().cpu().contiguous() for name, tensor in own.items()}
+        settings: Mapping[str, Any] = table_of(self)
+        with atomic_folder(Path(folder)) as new:
+            (new / "model.safetensors").write_bytes(save(tensors))
+            (new / "classifier.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _start(module: nn.Module, seed: int, kind: str) -> None:
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            owner = module.get_submodule(name.rpartition(".")[0])
+            if isinstance(owner, nn.GroupNorm):
+                parameter.fill_(float(name.endswith("weight")))
+                continue
+            end = 1 / math.sqrt(owner.get_parameter("weight")[0].numel())
+            drawn = torch.rand(parameter.shape, generator=rng.generator(seed, kind, name))
+            parameter.copy_(end * (2 * drawn - 1))
+
+
+def _sha256(module: nn.Module) -> str:
+    hasher = hashlib.sha256()
+    for name, tensor in module.named_parameters():
+        hasher.update(name.encode() + tensor.detach().numpy().tobytes())
+    return hasher.hexdigest()
