@@ -142,8 +142,10 @@ def test_a_score_that_nobody_has_is_refused():
     from fedloom.runs.choosing import considered
 
     run = SimpleNamespace(evaluation=SimpleNamespace(choose_by="loss", metrics=()))
+    state = State(1, torch.zeros(2), {}, {}, {})
     with pytest.raises(ConfigError, match="nothing that is held out has 'loss'"):
-        considered(run, State(1, torch.zeros(2), {}, {}, {}), {})
+        considered(run, state, {"validation/other": 1.0})
+    assert considered(run, state, {"test/loss": 1.0}) is state
 
 
 @pytest.mark.parametrize(

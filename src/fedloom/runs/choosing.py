@@ -46,8 +46,13 @@ def refuse_unseen_choice(run: "TuningRun", division: Division) -> None:
 
 
 def considered(run: "TuningRun", state: State, means: Mapping[str, float]) -> State:
-    """Return the state after an evaluation: with its own parameters as the best if no earlier ones score as well."""
+    """Return the state after an evaluation: with its own parameters as the best if no earlier ones score as well.
+
+    Of a training without held-out examples the last round is kept.
+    """
     name = f"validation/{run.evaluation.choose_by}"
+    if not any(told.startswith("validation/") for told in means):  # a client alone that holds nothing out
+        return state
     if name not in means:
         raise ConfigError(
             f"evaluation.choose_by: nothing that is held out has '{run.evaluation.choose_by}'; choose another."
