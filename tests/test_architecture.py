@@ -170,7 +170,7 @@ BUDGET = {
     "cli": 1_600,
     "completers": 1_290,
     "contracts": 2_830,
-    "data": 4_010,
+    "data": 4_100,
     "diversity": 1_100,
     "evaluation": 2_480,
     "federated": 5_200,

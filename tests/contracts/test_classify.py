@@ -71,8 +71,9 @@ def test_digits_are_learnt_under(choice, tmp_path):
 
 @pytest.mark.parametrize("unit", ["example", "client"])
 def test_digits_are_learnt_privately_with_an_account(unit, tmp_path):
-    privacy = {"name": "gaussian", "unit": unit, "noise_multiplier": 0.05, "epsilon": 0.0, "delta": 0.001}
-    changes = {"privacy": privacy, "weighting": "uniform", "local": TABLE["local"] | {"lr": 1.0, "steps": 20}}
+    privacy = {"name": "gaussian", "unit": unit, "noise_multiplier": 0.05, "epsilon": 0.0, "delta": 0.001, "clip": 4.0}
+    local = TABLE["local"] | {"lr": 0.5, "steps": 20}
+    changes = {"privacy": privacy, "weighting": "uniform", "local": local, "rounds": 8}
     assert scores(tmp_path / "run", **changes)["accuracy"] > 0.2
     assert json.loads((tmp_path / "run" / "privacy.json").read_text())["unit"] == unit
 
@@ -309,7 +310,7 @@ def test_a_domain_is_a_tag(tmp_path):
 
 
 def animated(path):
-    frames = [Image.new("P", (5, 4), number) for number in (1, 2)]
+    frames = [Image.new("RGB", (5, 4), (number, 0, 0)) for number in (10, 250)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
 
 
@@ -374,6 +375,12 @@ def test_arrays_are_pictures_or_rows(tmp_path):
 def test_odd_arrays_are_refused(tmp_path, more, said):
     with pytest.raises(DataError, match=said):
         arrays(tmp_path, **more).load()
+
+
+@pytest.mark.parametrize("name", ["arrays", "table", "image_folder"])
+def test_a_source_without_a_path_is_refused(name):
+    with pytest.raises(FedloomError):
+        lookup(Source, name)().load()
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from fedloom.contracts.federated import Partition
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import hold_out, normalised
 
+NAMES = sorted(set(names(Partition)) - {"label_skew"})  # of which a draw may not do: test_partitions
 NATURAL = {"by_key", "by_file"}  # their number of clients is in the data
 quick = settings(max_examples=25, deadline=None)
 
@@ -33,7 +34,7 @@ def divide(name, examples, n_clients, seed):
     return lookup(Partition, name)()(examples, 0 if name in NATURAL else n_clients, Random(seed))
 
 
-@pytest.mark.parametrize("name", names(Partition))
+@pytest.mark.parametrize("name", NAMES)
 @quick
 @given(case=example_lists(), seed=st.integers(0, 2**32))
 def test_partition_covers_every_index_exactly_once(name, case, seed):
@@ -41,21 +42,21 @@ def test_partition_covers_every_index_exactly_once(name, case, seed):
     assert sorted(index for part in parts.values() for index in part) == list(range(len(case[0])))
 
 
-@pytest.mark.parametrize("name", names(Partition))
+@pytest.mark.parametrize("name", NAMES)
 @quick
 @given(case=example_lists(), seed=st.integers(0, 2**32))
 def test_partition_leaves_no_client_empty(name, case, seed):
     assert all(divide(name, *case, seed).values())
 
 
-@pytest.mark.parametrize("name", sorted(set(names(Partition)) - NATURAL))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NATURAL))
 @quick
 @given(case=example_lists(), seed=st.integers(0, 2**32))
 def test_partition_names_the_clients_in_order(name, case, seed):
     assert list(divide(name, *case, seed)) == [f"client_{number:03d}" for number in range(case[1])]
 
 
-@pytest.mark.parametrize("name", names(Partition))
+@pytest.mark.parametrize("name", NAMES)
 @quick
 @given(case=example_lists(), seed=st.integers(0, 2**32))
 def test_partition_is_a_function_of_its_generator(name, case, seed):

@@ -10,7 +10,7 @@ import pytest
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import lookup, names
 from fedloom.base.shares import by_largest_remainder
-from fedloom.contracts.examples import Chat, Document, Preference, Turn
+from fedloom.contracts.examples import Chat, Document, Preference, Turn, chat
 from fedloom.contracts.federated import Partition, Source
 from fedloom.data.card import effective_number, gini, partition_card
 from fedloom.data.clients import divide
@@ -477,3 +477,64 @@ def test_ten_examples_by_length_are_three_shards_that_cover_them():
     parts = [*ByLength()(texts, 3, Random(0)).values()]
     assert sorted(index for part in parts for index in part) == list(range(10)) and len(parts) == 3
     assert [sorted(len(texts[index].text) for index in part) for part in parts] == [[1, 2, 3, 4], [5, 6, 7], [8, 9, 10]]
+
+
+# --------------------------------------------------------------------------------------------------------- label skew
+
+
+def labelled(counts):
+    return [chat(f"{label} {i}", "a", label=label) for label, n in counts.items() for i in range(n)]
+
+
+def label_skew(examples, n_clients, seed=0, **settings):
+    return lookup(Partition, "label_skew")(**settings)(examples, n_clients, Random(seed))
+
+
+def test_label_skew_deals_every_example_once_and_enough_to_each():
+    parts = label_skew(labelled({"a": 60, "b": 50, "c": 40}), 5, beta=0.3)
+    assert sorted(at for part in parts.values() for at in part) == list(range(150))
+    assert min(map(len, parts.values())) >= 10
+
+
+def test_label_skew_falls_with_beta():
+    examples = labelled({str(i): 40 for i in range(10)})
+
+    def classes(beta):
+        parts = label_skew(examples, 8, beta=beta)
+        return sum(len({examples[at].tags["label"] for at in part}) for part in parts.values())
+
+    assert classes(0.05) < classes(0.5) < classes(50.0)
+
+
+def test_label_skew_is_the_published_cut(monkeypatch):
+    """By hand: shares given, the full client's set to zero, cut by the cumulated rest."""
+    shares = iter([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]])
+    monkeypatch.setattr("fedloom.data.partitions.label_skew.dirichlet", lambda *_: next(shares))
+    parts = label_skew(labelled({"a": 10, "b": 8}), 3, least=0)
+    # N / K = 6: the first client holds 7 of "a" and gets no "b"; the others share it equally.
+    assert [len(part) for part in parts.values()] == [7, 2 + 4, 1 + 4]
+
+
+def test_label_skew_without_enough_examples_is_refused_at_once():
+    with pytest.raises(DataError, match=r"30 examples, 4 clients, beta 0\.5: not enough for 10 each"):
+        label_skew(labelled({"a": 30}), 4)
+
+
+def test_label_skew_ends_within_its_draws():
+    """The setting in which the published loop did not end."""
+    examples = labelled({str(i): 15 for i in range(10)})
+    try:
+        parts = label_skew(examples, 10, beta=0.05)
+        assert min(map(len, parts.values())) >= 10
+    except DataError as error:
+        assert "150 examples, 10 clients, beta 0.05: no draw of 1000 gave every client 10" in str(error)
+
+
+def test_label_skew_that_cannot_be_drawn_says_so():
+    with pytest.raises(DataError, match=r"no draw of 3 gave every client 10; lower partition\.least"):
+        label_skew(labelled({str(i): 15 for i in range(10)}), 15, beta=1e-4, redraws=3)
+
+
+def test_label_skew_without_its_tag_names_example_and_tags():
+    with pytest.raises(DataError, match="example 0 has no tag 'label'; present: kind"):
+        label_skew([chat("a", "b", kind="x")] * 30, 2)
