@@ -64,6 +64,7 @@ def test_every_command_runs_with_what_it_says_it_needs(tmp_path):
         assert done.returncode == 0, f"{command} {extras}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in COMMANDS if split(line)[1]], ids=lambda line: line.split("#")[0])
 def test_a_command_without_its_extra_is_refused_before_anything_is_left(line, tmp_path):
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
@@ -80,6 +81,7 @@ def test_the_commands_are_found():
     assert len(COMMANDS) > 20 and any(split(line)[1] for line in COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [one for one in EXTRAS if one in README])
 def test_an_extra_hides_something_until_it_is_asked_for(extra):
     if extra not in ("all", "vllm", "bitsandbytes", "wandb", "mlflow"):  # not installed here

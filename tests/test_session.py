@@ -101,6 +101,7 @@ def test_private_records_are_not_in_the_run_directory(done):
     assert not [text for text in texts if b"who is number" in text]
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_the_run(done, tmp_path):
     result, _ = done
     for command in (["show", result.path, "--json"], ["export", result.path, "--out", tmp_path / "out"]):
@@ -181,6 +182,7 @@ def test_other_records_are_refused(tmp_path):
         small(data={"north": DATA["north"], "south": DATA["west"]}).resume(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_command_line_says_who_has_the_records(tmp_path):
     class StopError(Exception):
         pass
@@ -259,6 +261,7 @@ def test_a_function_takes_no_name_that_is_taken(metric, said):
         small(metrics=[metric])
 
 
+@pytest.mark.slow
 def test_elsewhere_a_function_has_no_better_end():
     code = "from fedloom.results.per_client import direction; print(direction('brevity'), direction('loss'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

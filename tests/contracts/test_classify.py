@@ -64,7 +64,9 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(one, marks=[pytest.mark.slow] if one == "engine processes" else []) for one in CHOICES]
+)
 def test_digits_are_learnt_under(choice, tmp_path):
     assert scores(tmp_path / "run", **CHOICES[choice])["accuracy"] > 0.2
 

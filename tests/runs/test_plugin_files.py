@@ -98,6 +98,7 @@ def test_the_run_directory_keeps_the_program_that_made_it(home, tmp_path):
     assert api.resume(out)[0].rule == lookup(Rule, "halfway")()
 
 
+@pytest.mark.slow
 def test_another_process_shows_compares_exports_and_resumes(home, tmp_path):
     out = carried(home, tmp_path / "out")
     for name in ("halfway.py", "n_letters.py"):
@@ -178,12 +179,14 @@ def test_half_a_step_is_half_a_step(home, tmp_path):
         assert ((half[name] * 2 - whole[name]).abs() <= 1e-6).all()
 
 
+@pytest.mark.slow
 def test_worker_processes_have_the_plugins(home, tmp_path):
     engine = 'engine={name="processes",workers=2,inner="sequential"}'
     carried(home, tmp_path / "out", engine)
     assert RunDirectory.open(tmp_path / "out").complete
 
 
+@pytest.mark.slow
 def test_a_suite_hands_them_to_its_workers(home, tmp_path):
     import tomli_w
 
