@@ -27,7 +27,7 @@ from fedloom.data.sources.memory import hold
 from fedloom.evaluation.held_out import Scored
 from fedloom.evaluation.metrics.texts import OfReference
 from fedloom.models.causal_lm import CausalLM
-from fedloom.results.outcome import outcome
+from fedloom.results.outcome import Outcome, outcome
 from fedloom.results.show import card_scores, compare_record, show_record, show_table
 from fedloom.results.show import compare as compared
 from fedloom.runs.directory import RunDirectory
@@ -305,7 +305,7 @@ class Result:
         return show_table(self._found).markdown()
 
     @property
-    def _found(self) -> Any:
+    def _found(self) -> Outcome:
         return outcome(RunDirectory.open(self.path))
 
 

@@ -381,7 +381,7 @@ def test_odd_arrays_are_refused(tmp_path, more, said):
 
 @pytest.mark.parametrize("name", ["arrays", "table", "image_folder"])
 def test_a_source_without_a_path_is_refused(name):
-    with pytest.raises(FedloomError):
+    with pytest.raises(FedloomError, match="path: found none"):
         lookup(Source, name)().load()
 
 
@@ -405,7 +405,7 @@ def test_rows_are_those_of_the_table(tmp_path):
     [
         ("30", "old", r"line 2, column 'age': found 'old', allowed is a finite number"),
         ("1.5", "nan", r"column 'income': found 'nan'"),
-        ("yes", "", r"column 'label': found ''"),
+        ("yes", "", r"column 'label': found empty text"),
         ("label", "class", r"no column 'label'; present"),
     ],
 )

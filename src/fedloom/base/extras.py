@@ -8,7 +8,7 @@ from typing import Any
 
 from fedloom.base.errors import ConfigError
 
-__all__ = ["EXTRAS", "library", "require"]
+__all__ = ["EXTRAS", "http_errors", "library", "require"]
 
 EXTRAS: Mapping[str, str] = {
     "PIL": "images",

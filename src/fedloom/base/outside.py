@@ -34,13 +34,12 @@ def import_plugins(named: Any, beside: Path) -> list[str]:
     """
     if not isinstance(named, list | tuple) or not all(isinstance(one, str) for one in named):
         raise ConfigError(f"plugins: found {named!r}, allowed is a list of module names or files in quotes.")
-    files = {Path(one.partition("@")[0]).stem for one in named if one.partition("@")[0].endswith(".py")}
-    _forget_others({f"{_ROOM}.{stem}" for stem in files})
-    found = [_of_file(one, beside) if one.partition("@")[0].endswith(".py") else _of_module(one) for one in named]
-    stems = [Path(one.partition("@")[0]).stem for one in found if "@" in one]
+    paths = {one: Path(one.partition("@")[0]) for one in named}
+    stems = [paths[one].stem for one in named if paths[one].suffix == ".py"]
     if twice := [stem for stem in stems if stems.count(stem) > 1]:
         raise ConfigError(f"plugins: two files are called '{twice[0]}.py'; rename one.")
-    return found
+    _forget_others({f"{_ROOM}.{stem}" for stem in stems})
+    return [_of_file(one, beside) if paths[one].suffix == ".py" else _of_module(one) for one in named]
 
 
 def _forget_others(modules: set[str]) -> None:

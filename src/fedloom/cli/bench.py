@@ -146,11 +146,10 @@ def _progress(ended: "list[Ended]", waiting: "list[Cell]", jobs: int) -> None:
 
 def _ranking(summary: "Summary") -> list[Table]:
     """Return the order of the methods on the whole, and of one data set by whose facts are asked for."""
-    from fedloom.benchmark.ranking import ALL
     from fedloom.results.estimates import FACTS
 
-    names = dict.fromkeys(row.data for row in summary.ranks)
-    whole = ALL if ALL in names else next(iter(names), "")
+    names = {row.data for row in summary.ranks}
+    whole = _whole(summary)
     own = [row for row in summary.ranks if row.data == whole]
     rows = sorted(own, key=lambda row: (math.isnan(row.rank.value), row.rank.value))
     score = summary.headline.get(whole, "score")
@@ -161,13 +160,12 @@ def _ranking(summary: "Summary") -> list[Table]:
 
 
 def _tables(summary: "Summary") -> list[Table]:
-    from fedloom.benchmark.ranking import ALL
     from fedloom.results.estimates import FACTS
 
     title = f"{summary.title}, {_seeds(summary.seeds)}: score and place, with intervals"
     heads = {row.data: ": ".join([row.data, *filter(None, [summary.headline.get(row.data)])]) for row in summary.ranks}
     ranks = [((row.method,), heads[row.data], f"{row.value:.3f}  {_place(row.rank)}") for row in summary.ranks]
-    about = ALL if ALL in heads else next(iter(heads), "")
+    about = _whole(summary)
     pairs = [
         (f"{r.first} - {r.second}", f"{r.difference:+.3f}", f"{r.p:.4f}", f"{r.corrected_p:.4f}", r.verdict)
         for r in summary.pairs
@@ -182,6 +180,14 @@ def _tables(summary: "Summary") -> list[Table]:
         *_matrices(summary.domains, "by domain of the question, {}"),
         *_matrices(summary.facts, "{} by whose facts are asked for, with 95 % intervals", groups=tuple(FACTS)),
     ]
+
+
+def _whole(summary: "Summary") -> str:
+    """Return the name of the mean of all data sets, or of the only one."""
+    from fedloom.benchmark.ranking import ALL
+
+    names = [row.data for row in summary.ranks]
+    return ALL if ALL in names else next(iter(names), "")
 
 
 def _place(rank: "Interval") -> str:

@@ -341,7 +341,7 @@ class Engine(Family):
 
 
 class Sink(Family):
-    """A copy of a run's numbers elsewhere; the run directory stays the record, and a sink that fails stops the run."""
+    """A copy of a run's numbers elsewhere; the run directory stays the record, and a sink that fails stops nothing."""
 
     folder = "fedloom.runs.sinks"
 

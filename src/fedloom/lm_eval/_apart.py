@@ -118,7 +118,12 @@ def _run(program: Path) -> None:
         objects.append(value)
         return len(objects) - 1
 
-    line.send(["ready", [name for name, value in space.items() if name[:2] != "__" and not _is_module(value)]])
+    line.send(
+        [
+            "ready",
+            [name for name, value in space.items() if name[:2] != "__" and not isinstance(value, types.ModuleType)],
+        ]
+    )
     for name, told, named in line:
         if name == "\n":  # no function's name: what values have these names?
             line.send(["value", encode([space.get(one) for one in named], keep), {"list": []}])
@@ -129,10 +134,6 @@ def _run(program: Path) -> None:
             line.send(["value", encode(value, keep), encode(args, keep)])
         except BaseException as error:  # a test may ask for any
             line.send(["error", [kind.__name__ for kind in type(error).__mro__]])
-
-
-def _is_module(value: Any) -> bool:
-    return isinstance(value, types.ModuleType)
 
 
 class _Kept:

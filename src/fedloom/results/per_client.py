@@ -36,8 +36,9 @@ def direction(score: str) -> int:
         if score in names(family):
             better = lookup(family, score).higher_is_better
             return 0 if better is None else 1 if better else -1
-    told = {name for task in plugins(Task).values() for name in task.tells} - {*_NEITHER}
-    return 0 if score not in told else -1 if score in _LOWER_IS_BETTER else 1
+    if score in _NEITHER or not any(score in task.tells for task in plugins(Task).values()):
+        return 0
+    return -1 if score in _LOWER_IS_BETTER else 1
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from fedloom.base import config
@@ -37,7 +38,7 @@ class _Lengths:
     @property
     def most(self) -> int:
         """A multiple of 64 that 99 of 100 examples fit into."""
-        return min(_LONGEST, 64 * math.ceil((_quantile(self.whole, 0.99) + _ROOM) / 64))
+        return min(_LONGEST, 64 * math.ceil((np.quantile(self.whole, 0.99, method="higher") + _ROOM) / 64))
 
     @property
     def cut(self) -> float:
@@ -110,7 +111,7 @@ def _written(
     examples = [one for part in division.train.values() for one in part]
     lengths = _lengths(examples, found.tokenizer())
     sizes = [len(part) for part in division.train.values()]
-    answer = _quantile(lengths.answers, 0.9)
+    answer = np.quantile(lengths.answers, 0.9, method="higher")
     return text_template("fedloom.runs", "first_file.toml.jinja").render(
         model=tomli_w.dumps({"path": model}).strip(),
         ships=not model,
@@ -151,10 +152,6 @@ def _lengths(examples: Sequence[Example], tokenizer: Tokenizer) -> _Lengths:
 
 def _text(example: Example) -> str:
     return "\n".join(turn.text for turn in example.turns) if isinstance(example, Chat) else example.text
-
-
-def _quantile(values: Sequence[int], share: float) -> int:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def _told(division: Division, looks: Sequence[Look], path: Path) -> list[str]:

@@ -113,7 +113,7 @@ class Findings:
         return frozenset(row.method for row in rows if row.value.value == rows[0].value.value)
 
     def score(self, data: str) -> str:
-        """Return what methods are ranked by on a data set, or on the mean of all."""
+        """Return what methods are ranked by on a data set, or on the mean of data sets."""
         return self.summary.headline[self.study.alike[0] if data == ALL else data]
 
     def sign(self, data: str) -> int:

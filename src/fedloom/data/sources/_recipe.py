@@ -13,7 +13,7 @@ from fedloom.data.records import Record
 from fedloom.data.remarks import remark
 from fedloom.data.turns import check_text
 
-__all__ = ["FormName", "Malformed", "OfRecords"]
+__all__ = ["FormName", "Malformed", "OfRecords", "column_of", "tag_of"]
 
 _Guessed = Literal[
     "messages", "prompt_completion", "alpaca", "instruction_response", "conversations", "preference", "text"
@@ -93,7 +93,7 @@ class OfRecords(Source):
         return _checked(kept, dropped, records[0].where)
 
     def _example(self, form: Form, fields: Fields, constant: Mapping[str, str]) -> Example:
-        tags = {**constant, **{tag: _tag(fields.record, column) for tag, column in self.tags.items()}}
+        tags = {**constant, **{tag: tag_of(fields.record, column) for tag, column in self.tags.items()}}
         with placed(fields.record.where):
             return form.build(fields, tags)
 
@@ -118,7 +118,7 @@ class OfRecords(Source):
             return records
         first: dict[str, Record] = {}
         for record in records:
-            value = check_text(_column(record, self.unique), f"{record.where}, column '{self.unique}'")
+            value = check_text(column_of(record, self.unique), f"{record.where}, column '{self.unique}'")
             first.setdefault(value, record)
         _log.info(
             "%s: %d of %d records repeat a '%s'", records[0].where, len(records) - len(first), len(records), self.unique
@@ -135,7 +135,8 @@ def _checked(kept: list[Example], dropped: list[str], where: str) -> list[Exampl
     return kept
 
 
-def _column(record: Record, column: str) -> Any:
+def column_of(record: Record, column: str) -> Any:
+    """Return a record's value in a column that it must have."""
     if column not in record.values:
         present = ", ".join(record.values) or "none"
         raise DataError(f"{record.where}: no column '{column}'; present: {present}; name one of these.")
@@ -145,7 +146,7 @@ def _column(record: Record, column: str) -> Any:
 def _is(record: Record, path: str, wanted: Any) -> bool:
     """Return whether a dotted path leads to that value; true is not 1."""
     first, *steps = path.split(".")
-    value = _column(record, first)
+    value = column_of(record, first)
     for step in steps:
         try:
             value = value[int(step)] if isinstance(value, list) else value[step]
@@ -156,8 +157,9 @@ def _is(record: Record, path: str, wanted: Any) -> bool:
     return type(value) is type(wanted) and value == wanted
 
 
-def _tag(record: Record, column: str) -> str:
-    value = _column(record, column)
+def tag_of(record: Record, column: str) -> str:
+    """Return the text or whole number in a column as a tag's value."""
+    value = column_of(record, column)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if value == "":

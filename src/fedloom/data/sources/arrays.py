@@ -10,20 +10,16 @@ import numpy as np
 from fedloom.base.errors import DataError, MissingFileError
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Source
 from fedloom.contracts.labelled import Labelled, Picture, Row
+from fedloom.data.sources._labelled import OfFiles
 
 __all__ = ["Arrays"]
 
 
 @plugin("arrays")
-class Arrays(Source):
+class Arrays(OfFiles):
     """Arrays x and y of an npz file: bytes [N, H, W] or [N, C, H, W] are pictures, numbers [N, D] rows."""
 
-    path: str = ""
-    """File of the clients' examples."""
-    test_path: str = ""
-    """File of the common test; "" has none."""
     inputs: str = "x"
     """Name of the examples' array."""
     labels: str = "y"
@@ -31,18 +27,9 @@ class Arrays(Source):
     clients: str = ""
     """Name of an array [N] that tells who owns each; "" where a partition deals them."""
 
-    def origins(self) -> tuple[str, ...]:
-        """Return the path."""
-        return (self.path,)
-
-    def brings_in(self) -> str:
-        """Return "": every example is read for itself."""
-        return ""
-
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the examples of the files."""
-        splits = {"train": self.path, "test": self.test_path}
-        return {split: self._read(Path(path), split) for split, path in splits.items() if path or split == "train"}
+        return {split: self._read(Path(path), split) for split, path in self.places().items()}
 
     def _read(self, path: Path, split: str) -> list[Labelled]:
         found = _arrays(path)

@@ -15,8 +15,8 @@ from fedloom.base.errors import ConfigError, DataError, MissingFileError
 from fedloom.base.extras import library
 from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Source
 from fedloom.contracts.labelled import Picture
+from fedloom.data.sources._labelled import OfFiles
 
 __all__ = ["ImageFolder"]
 
@@ -25,15 +25,11 @@ _MODES = {"L", "RGB", "P", "1", "LA", "RGBA"}
 
 
 @plugin("image_folder")
-class ImageFolder(Source):
+class ImageFolder(OfFiles):
     """Pictures whose folder is their class; the tags `label` and, with `domains`, `domain` tell where they lay."""
 
     needs = ("PIL",)
 
-    path: str = ""
-    """Folder of the clients' pictures."""
-    test_path: str = ""
-    """Folder of the common test, laid out alike; "" has none."""
     domains: bool = False
     """Whether a folder of domains lies above the classes: ROOT/domain/class/file."""
     size: tuple[AtLeast, ...] = ()
@@ -46,18 +42,9 @@ class ImageFolder(Source):
         if self.size and len(self.size) != 2:
             raise ConfigError(f"size: found {list(self.size)}, allowed is [height, width].")
 
-    def origins(self) -> tuple[str, ...]:
-        """Return the path."""
-        return (self.path,)
-
-    def brings_in(self) -> str:
-        """Return "": every picture is read for itself."""
-        return ""
-
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the pictures of the folders; what is refused is named by its path."""
-        splits = {"train": self.path, "test": self.test_path}
-        found = {split: [*self._pictures(Path(path))] for split, path in splits.items() if path or split == "train"}
+        found = {split: [*self._pictures(Path(path))] for split, path in self.places().items()}
         first = found["train"][0]
         for pictures in found.values():
             for one in pictures:
@@ -67,7 +54,7 @@ class ImageFolder(Source):
         return {split: [one.picture for one in pictures] for split, pictures in found.items()}
 
     def _pictures(self, root: Path) -> Iterator["_Found"]:
-        if not str(root) or not root.is_dir():
+        if not root.is_dir():
             raise MissingFileError(f"{root}: no such folder; give one with a folder for each class.")
         homes = [home for home in sorted(root.iterdir()) if home.is_dir()]
         classes = [(home.name, one) for home in homes for one in sorted(home.iterdir()) if one.is_dir()]

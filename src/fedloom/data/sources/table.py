@@ -8,21 +8,18 @@ from pathlib import Path
 from fedloom.base.errors import DataError
 from fedloom.base.plugin import plugin
 from fedloom.contracts.examples import Example
-from fedloom.contracts.federated import Source
 from fedloom.contracts.labelled import Row
 from fedloom.data.records import Record, check_encoding, find_files, read_records
+from fedloom.data.sources._labelled import OfFiles
+from fedloom.data.sources._recipe import column_of, tag_of
 
 __all__ = ["Table"]
 
 
 @plugin("table")
-class Table(Source):
-    """Rows of numbers; of several files each row carries the tag `file`."""
+class Table(OfFiles):
+    """Rows of numbers from a file, a folder of files or a pattern; of several files each carries the tag `file`."""
 
-    path: str = ""
-    """A file, a folder of files or a pattern."""
-    test_path: str = ""
-    """File of the common test; "" has none."""
     label: str = "label"
     """Column of the class."""
     columns: tuple[str, ...] = ()
@@ -36,18 +33,9 @@ class Table(Source):
         """Refuse an encoding that is none."""
         check_encoding(self.encoding)
 
-    def origins(self) -> tuple[str, ...]:
-        """Return the path."""
-        return (self.path,)
-
-    def brings_in(self) -> str:
-        """Return "": every row is read for itself."""
-        return ""
-
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the rows of the paths; refusals name file and line."""
-        splits = {"train": self.path, "test": self.test_path}
-        return {split: self._read(path, split) for split, path in splits.items() if path or split == "train"}
+        return {split: self._read(path, split) for split, path in self.places().items()}
 
     def _read(self, path: str, split: str) -> list[Row]:
         files = find_files(path)
@@ -65,26 +53,13 @@ class Table(Source):
         return tuple(name for name in first.values if name not in left_out)
 
     def _row(self, record: Record, columns: Sequence[str], tags: Mapping[str, str], own: Mapping[str, str]) -> Row:
-        label = _text(record, self.label)
-        told = {tag: _text(record, column) for tag, column in tags.items()}
+        label = tag_of(record, self.label)
+        told = {tag: tag_of(record, column) for tag, column in tags.items()}
         return Row(tuple(_number(record, name) for name in columns), label, {**own, **told, "label": label})
 
 
-def _value(record: Record, column: str) -> object:
-    if column not in record.values:
-        raise DataError(f"{record.where}: no column '{column}'; present: {', '.join(record.values) or 'none'}.")
-    return record.values[column]
-
-
-def _text(record: Record, column: str) -> str:
-    value = _value(record, column)
-    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-        raise DataError(f"{record.where}, column '{column}': found {value!r}, allowed is text or a whole number.")
-    return str(value)
-
-
 def _number(record: Record, column: str) -> float:
-    value = _value(record, column)
+    value = column_of(record, column)
     try:
         number = float(value) if isinstance(value, str | int | float) else math.nan
     except ValueError:
