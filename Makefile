@@ -1,6 +1,6 @@
 # make quickstart   install fedloom, tune the embedded model over 20 clients, compare with the baselines
 # make test         install what the tests need and run them, but for the slow ones
-# make slow         the tests that tell by simulation, by kills at random moments or by much training
+# make slow         the tests that tell by simulation, by kills at random moments, by much training or for every shipped run file
 # make check        lint, types, all tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
 # make methods      every federated method of the package on the quickstart task over five seeds, side by side

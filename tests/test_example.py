@@ -98,9 +98,14 @@ def shortened(path, folder, count=60):
     return short
 
 
+def marks_of(file):
+    shared = [pytest.mark.shared] if "../shared" in file.read_text() else []
+    return shared if file.stem in ("quickstart", "digits") else [*shared, pytest.mark.slow]
+
+
 @pytest.mark.parametrize(
     "file",
-    [pytest.param(file, marks=[pytest.mark.shared] if "../shared" in file.read_text() else []) for file in RUN_FILES],
+    [pytest.param(file, marks=marks_of(file)) for file in RUN_FILES],
     ids=lambda path: path.stem,
 )
 def test_shipped_run_file_runs_two_rounds(file, tmp_path, monkeypatch):

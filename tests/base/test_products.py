@@ -72,6 +72,7 @@ def test_an_infinite_number_stays_one(kernel):
     assert not torch.isfinite(linear(x, weight)[3]).any()
 
 
+@pytest.mark.slow
 def test_every_process_of_a_machine_takes_the_same_kernel():
     code = "from fedloom.base.products import is_fast; print(is_fast())"
     said = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}

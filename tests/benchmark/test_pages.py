@@ -176,6 +176,7 @@ def test_command_that_measures_diversities_of_a_single_run_writes_into_it(study)
     assert "<code>fedloom data describe DIR/run.toml --out DIR</code>" in page(study / "fedavg_s0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["suite", "study"])
 def test_command_on_the_page_measures_what_the_page_then_shows(request, made, tmp_path, monkeypatch):
     shutil.copytree(request.getfixturevalue(made), tmp_path / made)

@@ -189,6 +189,7 @@ def test_a_run_that_loses_much_warns(tmp_path, monkeypatch, capsys, command):
     assert "WARNING: 26 training examples of 4 clients" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bench_says_it_once_for_each_data_set(tmp_path, monkeypatch, capsys):
     fedloom(monkeypatch, "bench", suite_file(tmp_path), "--out", tmp_path / "out")
     out = capsys.readouterr().out

@@ -83,6 +83,7 @@ def test_an_attack_needs_no_engine_of_its_own(name):
         torch.testing.assert_close(one[key], many[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", without_settings(Aggregator))
 def test_every_attack_meets_every_rule(rule):
     """Two rounds of each: nothing is refused but rows that are no factors."""

@@ -484,6 +484,7 @@ def small_users(dataset):
     return {f"u{u}": [record(f"question {i} of {u}") for i in range(4)] for u in range(3)}
 
 
+@pytest.mark.slow
 @each_recipe
 @pytest.mark.parametrize("protocol", ["federated", "local_only"])
 def test_a_recipe_ends_on_small_files_and_the_embedded_model(dataset, protocol, put, tmp_path):

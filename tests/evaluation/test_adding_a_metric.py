@@ -1,5 +1,7 @@
 """A metric is one file of a few lines, found by its name in a run file; nobody lists it."""
 
+import pytest
+
 from fedloom.base.plugin import lookup
 from fedloom.contracts.evaluation import Metric
 from fedloom.contracts.examples import chat
@@ -25,6 +27,7 @@ class FirstWord(OfReference):
 '''
 
 
+@pytest.mark.slow
 def test_a_new_metric_holds_the_contract_of_all(tmp_path):
     (tmp_path / "first_word.py").write_text(FIRST_WORD, encoding="utf-8")
     assert contract_tests_passed(tmp_path, "first_word", "tests/contracts/test_metric_contracts.py") >= 10

@@ -1,5 +1,6 @@
 """An aggregator is one file of about twenty lines, found by its name in a run file; so is one with a memory."""
 
+import pytest
 import torch
 
 from fedloom import api
@@ -67,6 +68,7 @@ def written(folder, name, text):
     return numbers.TABLE | {"clients_per_round": 3} | named
 
 
+@pytest.mark.slow
 def test_a_new_aggregator_holds_the_contract_of_all(tmp_path):
     """The contract tests run on it because it is registered: nobody lists it."""
     assert len(TRIMMED.splitlines()) <= 22

@@ -18,6 +18,7 @@ def test_two_workers_give_the_bits_of_one_process(folder):
     assert torch.equal(shared.params_P, alone.params_P)
 
 
+@pytest.mark.slow
 def test_a_refusal_in_a_worker_names_client_and_round(folder):
     run = small_run(folder, engine={"name": "processes", "workers": 1}, local={"lr": 1e30, "steps": 2, "batch": 3})
     with pytest.raises(TrainingError, match="client 'client0', round 0, step 1: the loss is"):

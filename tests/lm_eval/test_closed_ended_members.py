@@ -74,6 +74,7 @@ def test_every_twentieth_group_and_tag_loads_or_is_refused_in_one_line(everythin
     assert len(told) > 70 and not [name for name, text in told.items() if "\n" in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmlu_pro", "multimedqa", "leaderboard", "anli", "lambada", "pythia"])
 def test_group_without_dataset_names_is_asked_for_its_members(name, everything):
     with pytest.raises(DataError, match=rf"row 0: no column 'subset'. .* '{name}' .*, allowed are .* one by one"):

@@ -238,6 +238,7 @@ def test_packed_gradients_are_those_of_each_example_alone(architecture, case):
         assert distance(sum_P, expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_in_float64_packed_gradients_are_those_of_each_example_alone_to_the_last_digits(architecture, case):

@@ -56,6 +56,7 @@ def test_a_client_cannot_read_what_others_own(homes):
     assert not pools["client0"].submit(alone.may_read, whole / "data.jsonl").result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_rounds_of_clients_that_prepared_themselves_are_those_of_one_place(homes, case):
     whole, files, pools = homes
