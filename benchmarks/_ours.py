@@ -8,6 +8,7 @@ import torch
 
 from benchmarks._common import Settings
 from benchmarks._shapes import Shape, base_folder, write_data
+from fedloom.base.tree import Tree
 from fedloom.federated.rounds import RoundRecord, begin, step
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
@@ -49,8 +50,8 @@ class Rounds:
         self.ready = ready
         self.work = ready.stages[0].work
         self.plan = self.work.plan
-        engine = ready.run.engine.resolved(self.work, n_clients=self.plan.clients_per_round)
-        self._carrier = engine.start(self.work)
+        self.engine = ready.run.engine.resolved(self.work, n_clients=self.plan.clients_per_round)
+        self._carrier = self.engine.start(self.work)
         self._state = begin(self.plan, ready.layout.row({"": ready.shared}))
         self.record: RoundRecord | None = None
 
@@ -58,6 +59,16 @@ class Rounds:
         """Run one more round."""
         self._state, self.record = step(self.plan, self._state, self._carrier)
         return self.record
+
+    @property
+    def params(self) -> Tree:
+        """What is trained, after the last round."""
+        return self.ready.layout.tree(self._state.params_P)
+
+    @property
+    def examples(self) -> int:
+        """Examples that the last round trained on, repetitions counted."""
+        return sum(client.samples_seen for client in self.record.clients) if self.record else 0
 
     @property
     def supervised_tokens(self) -> int:

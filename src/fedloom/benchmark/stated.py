@@ -30,7 +30,8 @@ class Claim:
     margin: float = 0.0
     score: str = ""
     """Left out: what the suite ranks by."""
-    set: Literal["test", "validation"] = "test"
+    set: Literal["test", "validation", "membership"] = "test"
+    """Of `membership` the questions are the clients: how well their examples are told from others'."""
     where: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags that the questions have."""
     data: tuple[str, ...] = ()

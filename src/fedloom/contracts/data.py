@@ -14,8 +14,9 @@ __all__ = ["Partition", "Source"]
 class Source(Family):
     """A data set: examples by split.
 
-    Splits are called `train`, `validation` and `test`; a source may leave out the last two. Records that belong to a
-    natural client carry its name in the tag `client`.
+    Splits are called `train`, `validation` and `test`; a source may leave out the last two. A split `public` holds
+    examples that nobody owns and nobody is measured by: generators are fitted on it. Records that belong to a natural
+    client carry its name in the tag `client`.
     """
 
     folder = "fedloom.data.sources"

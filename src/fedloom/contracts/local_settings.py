@@ -35,6 +35,14 @@ class LocalSettings:
     curriculum: AtLeast = 1
     """Levels, equal parts of a client's examples as they stand in order, that it trains on one after another over the
     rounds of the run; 1 trains on all of them in every round. Preparation `by_alignment` puts them in an order."""
+    p_generated: Fraction | None = None
+    """Probability with which an element of a batch is a generated example, where a client has some (`prepare`). Left
+    out: all of its examples are met alike often."""
+    pretrain: Count = 0
+    """First rounds that train on generated examples alone; those after them on the client's own, or by p_generated."""
+    match_exposure: bool = False
+    """Whether a client that has generated examples takes as many more steps as keep the visits to each of its own what
+    they are without them: steps (N + B) / N, or steps / (1 - p_generated)."""
     normalise: Literal["tokens", "examples"] = "tokens"
     """What a step's loss is a mean over: all supervised tokens of its examples alike, or its examples, each by the
     mean over its own tokens. With privacy of examples it is the same, over the expected number instead of the real."""
@@ -60,8 +68,33 @@ class LocalSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.match_exposure and (self.epochs or self.pretrain or self.p_generated == 1):
+            raise ConfigError(
+                "match_exposure: found it with epochs, pretrain or p_generated = 1, allowed is steps, in each of which "
+                "own examples are met."
+            )
         if self.lr_final > self.lr:
             raise ConfigError(f"lr_final: found {self.lr_final:g}, allowed is at most lr = {self.lr:g}.")
+
+    def share_generated(self, round: int) -> float | None:
+        """Return the probability of a generated element in a round; None where all examples are met alike."""
+        if round < self.pretrain:
+            return 1.0
+        return 0.0 if self.pretrain and self.p_generated is None else self.p_generated
+
+    def steps_matching(self, n_examples: int, n_own: int) -> int:
+        """Return the steps of a client by which each of its own examples is met as often as without generated ones.
+
+        >>> LocalSettings(steps=50).steps_matching(40, 10)
+        200
+        >>> LocalSettings(steps=50, p_generated=0.5).steps_matching(40, 10)
+        100
+        """
+        if not self.match_exposure or not n_own or n_own == n_examples:
+            return self.steps
+        if self.p_generated is not None:
+            return round(self.steps / (1 - self.p_generated))
+        return round(self.steps * n_examples / n_own)
 
     def steps_of(self, n_examples: int, *, selections: Rational) -> int:
         """Return the steps in a round of a client that is expected to be sampled so many times in the run.

@@ -55,6 +55,8 @@ class Report:
     memory: Slots
     steps: int
     """Optimiser steps taken."""
+    own_seen: int | None = None
+    """Of the examples trained on those that were not generated, of an unprotected client that has generated ones."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Shard:
     items: tuple[Item, ...]
     quality: float = 1.0
     """By what the items count beside their number under `weighting = "quality"`."""
+    generated: frozenset[int] = frozenset()
+    """The places of items that were generated; the others are the client's own."""
 
 
 def sums_by(values: Tensor, index_S: Tensor, n_sums: int) -> Tensor:
@@ -125,6 +127,10 @@ class Model:
     """Name and SHA-256 of the base weights, for manifests."""
     stackable: bool
     """Whether all trained tensors may carry a leading client axis."""
+    examples_stack: bool = True
+    """Whether that axis may be one of examples, so that each has a gradient of its own; else `torch.func.vmap` does."""
+    flops: float = 0.0
+    """Floating-point operations forwards per unit of a task's `size`; 0: as a language model's, not told."""
     notes: tuple[str, ...] = ()
     """What its owner should know of how it was built: a line each."""
     dropout: float = 0.0

@@ -26,6 +26,10 @@ class Owner:
     """The run's; draws are named by it, the owner and what they are for."""
     folder: Path | None
     """A place of the owner's for what is half done, such as answers of a model; None where nothing is kept."""
+    public: Sequence[Example] = ()
+    """The examples of the run's data that nobody owns."""
+    common: Sequence[Example] = ()
+    """What `for_all` made."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Made:
     """What became of them, by name: made, dropped and why. It is told to the server."""
     sent: Mapping[str, int] = field(default_factory=dict[str, int])
     """Bytes that left the owner meanwhile, by what they were; empty: nothing did."""
+    received: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Bytes that the server sent the owner for it, by what they were."""
     quality: float = 1.0
     """By what the owner's examples count beside their number under `weighting = "quality"`; several preparations' are
     multiplied. It leaves the owner only so."""
@@ -57,6 +63,13 @@ class Preparation(Family):
     @abstractmethod
     def __call__(self, examples: Sequence[Example], owner: Owner) -> Made:
         """Return the examples that are trained on; what is drawn depends on seed, owner and examples alone."""
+
+    def for_all(self, owner: Owner) -> Made | None:
+        """Return what is made once for all clients, without anybody's data; None where each makes its own.
+
+        The owner is the server, whose name is "": what is made reaches each client as `common`.
+        """
+        return None
 
     def identity(self) -> str:
         """Return what the examples made depend on besides settings and examples, such as the content of a file."""
@@ -96,6 +109,8 @@ class Trained:
     seed: int
     folder: Path
     """A place for what is half done; gone on with after a stop, it is as it was left."""
+    public: Sequence[Example] = ()
+    """The examples of the run's data that nobody owns."""
 
 
 @dataclass(frozen=True)

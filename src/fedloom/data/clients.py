@@ -11,11 +11,20 @@ from fedloom.base import rng
 from fedloom.base.errors import ConfigError, DataError, suggest
 from fedloom.contracts.examples import Example, tagged
 from fedloom.contracts.federated import Item, Model, Partition, Shard, Source, Task
+from fedloom.contracts.generation import is_generated
 from fedloom.data.card import partition_card
 from fedloom.data.holdout import HoldOut, SetAside, hold_out, hold_out_by_text, keys, normalised
 from fedloom.data.remarks import collected
 
-__all__ = ["AllToOne", "Division", "cut_and_dropped", "divide", "encode_shards", "lost_shares"]
+__all__ = [
+    "AllToOne",
+    "Division",
+    "cut_and_dropped",
+    "divide",
+    "encode_shards",
+    "lost_shares",
+    "refuse_measured",
+]
 
 
 _TOLERABLE = 0.2  # share of examples cut or dropped beyond which a run warns
@@ -31,6 +40,8 @@ class Division:
     card: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     """SHA-256 of each client's own training examples, by which a lineage knows them again, whatever is made of them."""
+    public: tuple[Example, ...] = ()
+    """Those that nobody owns and nobody is measured by."""
     quality: Mapping[str, float] = field(default_factory=dict[str, float])
     """By what each client's examples count beside their number; of one that is not named 1."""
 
@@ -92,9 +103,22 @@ def divide(
     if split == "tune" and not any(validation.values()):
         raise DataError("data: found no validation examples to tune by; set evaluation.holdout above 0.")
     _refuse_overlap(examples, indices, splits)
+    public = tuple(splits.get("public", ()))
+    refuse_measured(public, (*splits.get("test", ()), *(one for part in validation.values() for one in part)), "public")
     own = {client: tuple(examples[index] for index in chosen) for client, chosen in train.items()}
     fingerprints = {client: hashlib.sha256(repr(owned).encode()).hexdigest() for client, owned in own.items()}
-    return Division(own, validation, tuple(splits.get("test", ())), card, fingerprints)
+    return Division(own, validation, tuple(splits.get("test", ())), card, fingerprints, public)
+
+
+def refuse_measured(examples: Sequence[Example], measured: Sequence[Example], what: str) -> None:
+    """Refuse what generators are fitted on, or have made, where it is an example by which is measured."""
+    places = {normalised(example): at for at, example in enumerate(measured)}
+    for at, example in enumerate(examples):
+        if (other := places.get(normalised(example))) is not None:
+            raise DataError(
+                f"data: {what} example {at} is held-out example {other}; what is measured must be unknown to a "
+                "generator: remove one of the two."
+            )
 
 
 def _held_out(
@@ -175,11 +199,14 @@ def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[st
     refused.
     """
     kept: dict[str, list[Item]] = {}
+    made: dict[str, frozenset[int]] = {}
     counts: dict[str, dict[str, int]] = {}
     for client, examples in division.train.items():
         _refuse_other_kinds(client, examples, task)
         items = [task.encode(example, model) for example in examples]
-        kept[client] = [item for item in items if task.targets(item)]
+        learnt = [at for at, item in enumerate(items) if task.targets(item)]
+        kept[client] = [items[at] for at in learnt]
+        made[client] = frozenset(place for place, at in enumerate(learnt) if is_generated(examples[at]))
         if not items:
             raise DataError(f"client '{client}' has 0 training examples; allowed is at least 1.")
         if not kept[client]:
@@ -187,7 +214,9 @@ def encode_shards(division: Division, task: Task, model: Model) -> tuple[dict[st
                 f"client '{client}': none of its {len(items)} examples has a supervised token; raise max_length."
             )
         counts[client] = task.counts(items)
-    return {client: Shard(tuple(items), division.quality.get(client, 1.0)) for client, items in kept.items()}, counts
+    quality = division.quality
+    shards = {client: Shard(tuple(items), quality.get(client, 1.0), made[client]) for client, items in kept.items()}
+    return shards, counts
 
 
 def _refuse_other_kinds(client: str, examples: Sequence[Example], task: Task) -> None:

@@ -1,6 +1,6 @@
-"""A model tuned by the server itself, by the very steps that clients take: one owner, no rule, no noise."""
+"""Models tuned outside the federation by the very steps that clients take: no rule, no noise, nobody else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -15,6 +15,8 @@ from fedloom.contracts.federated import (
     Aggregator,
     Codec,
     Engine,
+    Job,
+    Local,
     Mechanism,
     Model,
     Plan,
@@ -27,7 +29,7 @@ from fedloom.contracts.federated import (
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.rounds import begin, train
 
-__all__ = ["tuned_alone"]
+__all__ = ["tuned_alone", "tuned_apart"]
 
 _OWNER = "server"
 
@@ -52,7 +54,7 @@ def tuned_alone(
     if not kept:
         raise DataError("server: none of the pairs that it has can be learnt from; raise task.max_length.")
     steps = local.steps_of(len(kept), selections=Fraction(rounds))
-    plan = _plan(params, replace(local, steps=steps, epochs=0.0), rounds, seed)
+    plan = _plan((_OWNER,), params, replace(local, steps=steps, epochs=0.0), rounds, seed)
     work = Work(plan=plan, model=model, task=task, shards={_OWNER: Shard(kept)}, private={})
     carrier = lookup(Engine, "sequential")().start(work)
     start_P, losses, best = flatten(params).cpu(), list[Mean](), tuple[float, ...]()
@@ -65,7 +67,28 @@ def tuned_alone(
     return plan.layout.tree(chosen_P.to(model.device)), losses
 
 
-def _plan(params: Tree, local: LocalSettings, rounds: int, seed: int) -> Plan:
+def tuned_apart(
+    model: Model, task: Task, params: Tree, items: Mapping[str, Sequence[Any]], local: LocalSettings, *, seed: int
+) -> dict[str, Tree]:
+    """Return what becomes of the parameters at each of several owners by its own items, in one round of `local.steps`.
+
+    The owners are trained side by side as far as the model allows.
+    """
+    plan = _plan(tuple(items), params, local, 1, seed)
+    shards = {name: Shard(tuple(owned)) for name, owned in items.items()}
+    work = Work(plan=plan, model=model, task=task, shards=shards, private={})
+    engine = lookup(Engine, "cohort")().resolved(work, n_clients=len(items))
+    start_P, found = flatten(params).cpu(), dict[str, Tree]()
+    start = begin(plan, start_P)
+    jobs = [Job(name, 0, local.lr, Local({"": start_P}, start.shared, {}), 0) for name in items]
+    for report in engine.start(work)(jobs):
+        # A row is what was added to where the owner began.
+        row_P = start_P + plan.codec.decode(report.packet, report.layout.size)
+        found[report.client] = plan.layout.tree(row_P.to(model.device))
+    return found
+
+
+def _plan(clients: tuple[str, ...], params: Tree, local: LocalSettings, rounds: int, seed: int) -> Plan:
     return Plan(
         rule=lookup(Rule, "plain")(),
         server_opt=lookup(ServerOpt, "sgd")(),
@@ -74,8 +97,8 @@ def _plan(params: Tree, local: LocalSettings, rounds: int, seed: int) -> Plan:
         mechanism=lookup(Mechanism, "none")(),
         local=local,
         weighting="uniform",
-        clients=(_OWNER,),
-        clients_per_round=1,
+        clients=clients,
+        clients_per_round=len(clients),
         rounds=rounds,
         seed=seed,
         stream=seed,

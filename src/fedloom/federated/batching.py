@@ -1,14 +1,15 @@
 """Which examples a client meets, step by step: whole shuffles, or for privacy independent draws."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 from fedloom.base import rng
 from fedloom.contracts.federated import Noise
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.contracts.model import Shard
 
-__all__ = ["batches", "level", "poisson"]
+__all__ = ["batches", "drawable", "level", "mixed", "poisson"]
 
 
 def level(n_examples: int, levels: int, *, round: int, rounds: int) -> range:
@@ -23,6 +24,36 @@ def level(n_examples: int, levels: int, *, round: int, rounds: int) -> range:
     at = min(levels * round // rounds, levels - 1)
     first = n_examples * at // levels
     return range(first, max(n_examples * (at + 1) // levels, first + 1))
+
+
+def drawable(shard: Shard, share: float | None) -> tuple[list[int], list[int]]:
+    """Return the places of own and of generated examples that can be drawn where a share of all elements is generated.
+
+    Who has only one of the two kinds draws from that, whatever the share.
+    """
+    own = [at for at in range(len(shard.items)) if at not in shard.generated]
+    made = sorted(shard.generated)
+    if share is None or not own or not made:
+        return own, made
+    return ([] if share == 1 else own), ([] if share == 0 else made)
+
+
+def mixed(
+    own: Sequence[int], made: Sequence[int], share: float, settings: LocalSettings, *names: str | int
+) -> Iterator[list[list[int]]]:
+    """Yield micro-batches whose every element is generated with probability `share`: whole shuffles of either kind."""
+    random = rng.python_random("kinds", *names)
+    orders = _endless(own, "batches", *names), _endless(made, "generated", *names)
+    for _ in range(settings.steps):
+        yield [
+            [next(orders[random.random() < share]) for _ in range(settings.batch)] for _ in range(settings.accumulation)
+        ]
+
+
+def _endless(places: Sequence[int], *names: str | int) -> Iterator[int]:
+    random = rng.python_random(*names)
+    while True:
+        yield from random.sample(places, len(places))
 
 
 def batches(n_examples: int, settings: LocalSettings, *names: str | int) -> Iterator[list[list[int]]]:

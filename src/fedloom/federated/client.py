@@ -22,7 +22,7 @@ from fedloom.contracts.attack import Moment
 from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, Work
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.privacy import ClientSide
-from fedloom.federated.batching import batches, level, poisson
+from fedloom.federated.batching import batches, drawable, level, mixed, poisson
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.federated.optimisers import advance
 from fedloom.federated.ranks import Fit
@@ -61,6 +61,14 @@ class _Client:
     drawn: Iterator[list[list[int]]]
     generator: torch.Generator
     fit: Fit | None
+    own_seen: int = 0
+    """Visits to its own examples, of a client that has generated ones, too."""
+
+    def micros(self) -> list[list[Item]]:
+        """Return the micro-batches of the next step."""
+        drawn, generated = next(self.drawn), self.shard.generated
+        self.own_seen += sum(at not in generated for micro in drawn for at in micro) if generated else 0
+        return [[self.shard.items[at] for at in micro] for micro in drawn]
 
     @property
     def where(self) -> str:
@@ -122,21 +130,26 @@ def _client(work: Work, job: Job, space: Workspace) -> _Client:
         shard=shard,
         side=side,
         steps=side.steps(planned),
-        drawn=_drawn(plan, side, len(shard.items), replace(plan.local, steps=planned), job),
+        drawn=_drawn(plan, side, shard, replace(plan.local, steps=planned), job),
         generator=rng.generator(plan.seed, "dropout", job.round, job.client, device=device),
         fit=space.fit(plan.ranks[job.client]) if plan.ranks else None,
     )
 
 
-def _drawn(
-    plan: Plan, side: ClientSide, n_examples: int, settings: LocalSettings, job: Job
-) -> Iterator[list[list[int]]]:
+def _drawn(plan: Plan, side: ClientSide, shard: Shard, settings: LocalSettings, job: Job) -> Iterator[list[list[int]]]:
     """Return the micro-batches of each step: shuffles of the round's level, or private draws of each example."""
     if side.budget is None or not plan.mechanism.covers().per_example:
-        own = level(n_examples, settings.curriculum, round=job.round, rounds=plan.rounds)
-        steps = batches(len(own), settings, plan.seed, job.round, job.client)
-        return ([[own[at] for at in micro] for micro in step] for step in steps)
-    rate = side.budget.rate
+        share, names = settings.share_generated(job.round), (plan.seed, job.round, job.client)
+        own, made = drawable(shard, share)
+        if share is not None and own and made:
+            return mixed(own, made, share, settings, *names)
+        places = sorted([*own, *made])
+        part = level(len(places), settings.curriculum, round=job.round, rounds=plan.rounds)
+        steps = batches(len(part), settings, *names)
+        if len(part) == len(shard.items):
+            return steps
+        return ([[places[part[at]] for at in micro] for micro in step] for step in steps)
+    rate, n_examples = side.budget.rate, len(shard.items)
     return (poisson(n_examples, rate, settings, side.draws(step)) for step in range(settings.steps))
 
 
@@ -148,7 +161,7 @@ def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean
         for step in range(cohort[0].steps):
             going = [client for client in cohort if client.steps > step]
             context.generators = tuple(client.generator for client in going)
-            parts = [[[client.shard.items[i] for i in micro] for micro in next(client.drawn)] for client in going]
+            parts = [client.micros() for client in going]
             if private:
                 grad_KP = _private_gradient(work, space, going, parts, step)
             else:
@@ -285,12 +298,13 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
         client=job.client,
         packet=packet,
         layout=layout,
-        weight=1.0 if unit.private else _weight(work, client.shard, seen),
+        weight=1.0 if unit.private else _weight(work, client, seen),
         n_examples=0 if unit.private else n_examples,
         samples_seen=seen,
         loss=Mean() if unit.private else loss,
         memory=_slots_on(memory | sent | _own_memory(work, client, space, place), CPU),
         steps=steps,
+        own_seen=client.own_seen if client.shard.generated and not unit.private else None,
     )
 
 
@@ -308,11 +322,15 @@ def _sent(plan: Plan, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
     return packet, own
 
 
-def _weight(work: Work, shard: Shard, seen: int) -> float:
-    n_items = len(shard.items)
+def _weight(work: Work, client: _Client, seen: int) -> float:
+    shard = client.shard
+    own, made = drawable(shard, work.plan.local.share_generated(client.job.round))
+    n_items = len(own) + len(made)
     counts = {"samples": n_items, "used_samples": min(seen, n_items), "quality": n_items * shard.quality, "uniform": 1}
     tokens = work.plan.weighting == "tokens"
-    found = float(sum(map(work.task.targets, shard.items)) if tokens else counts[work.plan.weighting])
+    found = float(
+        sum(work.task.targets(shard.items[at]) for at in (*own, *made)) if tokens else counts[work.plan.weighting]
+    )
     return min(found, work.plan.max_weight or found)
 
 

@@ -68,7 +68,7 @@ def example_gradients(
     `scales` turns the norms [L, E] of the examples' gradients by tensor into factors [L, E]; examples are in the order
     of the parts. Sorted from long to short they are fastest, because their gradients need not be moved.
     """
-    if not model.stackable:
+    if not model.stackable or not model.examples_stack:
         return _examples_of_whole_models(model, task, leaves, parts, scales, per)
     batch = task.collate(parts, model)
     slots = {name: _slots(leaf, batch) for name, leaf in leaves.items()}

@@ -70,6 +70,7 @@ class ClientRecord:
     upload_bytes: int
     slots: tuple[str, ...]
     steps: int
+    own_seen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,7 @@ def _record(report: Report) -> ClientRecord:
         report.packet.numel(),
         slots,
         report.steps,
+        report.own_seen,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedloom.base import rng
 from fedloom.base.config import table_of
@@ -22,6 +23,7 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Model, ModelFamily
 from fedloom.contracts.labelled import ClassifierModel
 from fedloom.contracts.model import ForwardContext
+from fedloom.models.side_by_side import runs_side_by_side
 
 __all__ = ["Classifier"]
 
@@ -57,7 +59,9 @@ class Classifier(ModelFamily):
             trainable={name: module.get_parameter(name).detach().clone() for name in chosen},
             context=ForwardContext(),
             base_id=f"{self.name} sha256:{_sha256(module)}",
-            stackable=False,
+            stackable=runs_side_by_side(module),
+            examples_stack=False,
+            flops=_flops(module, self.inputs) / math.prod(self.inputs),
             inputs=self.inputs,
             n_classes=self.classes,
             settings=table_of(self),
@@ -83,6 +87,13 @@ def _start(module: nn.Module, seed: int, kind: str) -> None:
             end = 1 / math.sqrt(owner.get_parameter("weight")[0].numel())
             drawn = torch.rand(parameter.shape, generator=rng.generator(seed, kind, name))
             parameter.copy_(end * (2 * drawn - 1))
+
+
+def _flops(module: nn.Module, inputs: tuple[int, ...]) -> int:
+    """Return the floating-point operations of one example on its way forwards."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.zeros(1, *inputs, device=next(module.parameters()).device))
+    return counter.get_total_flops()
 
 
 def _sha256(module: nn.Module) -> str:

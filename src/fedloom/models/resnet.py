@@ -9,34 +9,24 @@ behind the stem, as the pictures are small.
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, plugin
 from fedloom.models._classifiers import Classifier
+from fedloom.models.side_by_side import Residual
 
 __all__ = ["ResNet"]
 
 
-class _Block(nn.Module):
-    def __init__(self, before: int, after: int, stride: int, groups: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(
-            *(
-                nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
-                nn.GroupNorm(groups, after),
-                nn.ReLU(),
-            ),
-            *(nn.Conv2d(after, after, 3, padding=1, bias=False), nn.GroupNorm(groups, after)),
-        )
-        same = stride == 1 and before == after
-        short = [nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.GroupNorm(groups, after)]
-        self.short = nn.Identity() if same else nn.Sequential(*short)
-        self.last = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ReLU(F(x) + W x)."""
-        return self.last(self.inner(x) + self.short(x))
+def _block(before: int, after: int, stride: int, groups: int) -> Residual:
+    inner = nn.Sequential(
+        *(nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.GroupNorm(groups, after), nn.ReLU()),
+        *(nn.Conv2d(after, after, 3, padding=1, bias=False), nn.GroupNorm(groups, after)),
+    )
+    same = stride == 1 and before == after
+    short = [nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.GroupNorm(groups, after)]
+    return Residual(inner, nn.Identity() if same else nn.Sequential(*short))
 
 
 @plugin("resnet")
@@ -69,6 +59,6 @@ class ResNet(Classifier):
         before = widths[0]
         for stage, width in enumerate(widths):
             for block in range(n_blocks):
-                parts.append(_Block(before, width, 2 if stage and not block else 1, self.groups))
+                parts.append(_block(before, width, 2 if stage and not block else 1, self.groups))
                 before = width
         return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, self.classes))

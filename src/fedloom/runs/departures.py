@@ -19,6 +19,8 @@ def division_lines(ready: Prepared) -> list[dict[str, Any]]:
         head = {"round": 0, "client": one["client"]}
         lines.append(head | {"what": f"prepare {one['stage']}: counts (partition.json)", "bytes": 0})
         lines += [head | {"what": f"prepare {one['stage']}: {what}", "bytes": n} for what, n in one["sent"].items()]
+        got = one.get("received", {}).items()
+        lines += [head | {"what": f"server to client, {what}", "bytes": 0, "download_bytes": n} for what, n in got]
     return lines
 
 
@@ -42,6 +44,7 @@ def round_lines(record: RoundRecord, stage: Stage, state: State) -> list[dict[st
             "examples": client.n_examples,
             "samples_seen": client.samples_seen,
             "epochs": client.samples_seen / client.n_examples,
+            **({} if client.own_seen is None else {"own_seen": client.own_seen}),
             "leg": stage.name,
         }
         for client in record.clients

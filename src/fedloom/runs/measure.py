@@ -14,6 +14,7 @@ from fedloom.evaluation.held_out import Examinee, HeldOut, Scored, evaluate, gro
 from fedloom.federated.rounds import State
 from fedloom.runs.corpus import corpus_means
 from fedloom.runs.directory import RunDirectory
+from fedloom.runs.membership import membership
 from fedloom.runs.prepared import Prepared
 from fedloom.runs.stage import Stage
 
@@ -63,6 +64,8 @@ def measure(
     together = _TOGETHER if ready.model.stackable else 1
     groups = [models[start : start + together] for start in range(0, len(models), together)]
     scored = [one for group in groups for one in _scores(ready, group, stage)]
+    if not phase.startswith("round"):
+        scored += membership(ready, models, final=phase == "final")
     means = _means(scored) | corpus_means(settings.corpus_metrics, scored)
     head = {"round": state.round, "wall_s": wall_s, "leg": stage.name, "phase": phase}
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]

@@ -16,9 +16,10 @@ from fedloom.base.tree import Layout
 from fedloom.contracts.arrangement import Group
 from fedloom.contracts.examples import Example, Turn
 from fedloom.contracts.federated import Mechanism, Model, Shard, Source, Work
+from fedloom.contracts.generation import is_generated
 from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.contracts.synthesis import PoolRow
-from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards
+from fedloom.data.clients import AllToOne, Division, cut_and_dropped, divide, encode_shards, refuse_measured
 from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.federated.ranks import full_rank
 from fedloom.runs.budgets import budgets_of
@@ -43,6 +44,8 @@ class Prepared(Loaded):
     division: Division
     shards: Mapping[str, Shard]
     counts: Mapping[str, Mapping[str, int]]
+    owned: Mapping[str, tuple[Example, ...]]
+    """Each client's training examples before its preparations."""
     held: tuple[HeldOut, ...]
     shown: tuple[Turn, ...] = ()
     """Public examples that answers are written after."""
@@ -115,6 +118,7 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     _refuse_known_questions(run, division, pairs)
     division = _identified(division, loaded.model, run, pairs)
     division = change.before(division, loaded.model) if change else division
+    owned = division.train
     division = _made(run, division, folder)
     division = change.after(division, loaded.model) if change else division
     if not run.privacy.covers().private:
@@ -137,6 +141,7 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
         division=division,
         shards=shards,
         counts=counts | told,
+        owned=owned,
         held=held,
         shown=tuple(turn for row in _shown(run) for turn in row.turns),
         malicious=tuple(poisoned),
@@ -222,7 +227,10 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     """Return the division with what the clients' preparations made of their examples."""
     if not run.prepare:
         return division
-    train, told, quality = Preparing(run, folder).prepared(division.train)
+    train, told, quality = Preparing(run, folder).prepared(division.train, division.public)
+    held = (*division.test, *(one for part in division.validation.values() for one in part))
+    for client, examples in train.items():
+        refuse_measured([one for one in examples if is_generated(one)], held, f"client '{client}': generated")
     left_out = sorted(division.train.keys() - train.keys())
     pools = [{"stage": step.name, **card} for step in run.prepare if (card := step.public_card())]
     card = {**division.card, "prepared": told, "pools": pools, "left_out": left_out}

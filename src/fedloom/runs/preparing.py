@@ -2,6 +2,7 @@
 
     prepared/0_NAME/CLIENT.json     what the first preparation made of a client's examples
     prepared/0_NAME/CLIENT/         what it keeps while it is at work
+    prepared/0_NAME/(server).json   what it made once for all
 
 A preparation may ask a model or a person: gone on with, a run takes what was made and makes the rest. In a deployment
 each file lies at its client.
@@ -9,7 +10,9 @@ each file lies at its client.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +21,14 @@ from fedloom.base import config
 from fedloom.base.errors import DataError, FedloomError, RunError
 from fedloom.base.files import disk_errors, file_name, json_sha256, write_atomic
 from fedloom.contracts.examples import Example
+from fedloom.contracts.labelled import Picture
 from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.runs.tuning import TuningRun, pinned
 
 __all__ = ["Preparing"]
+
+_SERVER = "(server)"
+_SIDES = 3
 
 
 @dataclass(frozen=True)
@@ -33,25 +40,29 @@ class Preparing:
     """The run directory; None where nothing is kept."""
 
     def prepared(
-        self, train: Mapping[str, Sequence[Example]]
+        self, train: Mapping[str, Sequence[Example]], public: Sequence[Example] = ()
     ) -> tuple[dict[str, tuple[Example, ...]], list[dict[str, Any]], dict[str, float]]:
         """Return each client's examples after all preparations, what was told of each, and each client's quality.
 
         What was told is the `client`, the name of the `stage` and its place `at`, `counts`, and bytes `sent`, for each
-        client and preparation. A client that is left without examples takes no part: it is not among those returned.
-        Raises DataError if all are.
+        client and preparation, and for the server, by the name "", of what is made once for all. A client that is left
+        without examples takes no part: it is not among those returned. Raises DataError if all are.
         """
         examples = {client: tuple(owned) for client, owned in train.items()}
         told: list[dict[str, Any]] = []
         quality = dict.fromkeys(train, 1.0)
         for at, preparation in enumerate(self.run.prepare):
             settings = [pinned(preparation), preparation.identity()]  # once: it may hash a model's files
+            settings += [_sha256(public)] if public else []
+            work = _Work(preparation, f"{at}_{preparation.name}", settings, public)
+            head = {"at": at, "stage": preparation.name}
+            common = self._for_all(work)
+            told += [{"client": "", **head, **_told(common)}] if common else []
             for client, owned in examples.items():
-                made = self._made(preparation, f"{at}_{preparation.name}", settings, owned, client)
+                made = self._made(work, owned, client, common.examples if common else ())
                 examples[client] = tuple(made.examples)
                 quality[client] *= made.quality
-                stage = {"client": client, "at": at, "stage": preparation.name}
-                told.append(stage | {"counts": dict(made.counts), "sent": dict(made.sent)})
+                told.append({"client": client, **head, **_told(made)})
             examples = {client: owned for client, owned in examples.items() if owned}
             if not examples:
                 raise DataError(
@@ -59,25 +70,80 @@ class Preparing:
                 )
         return examples, told, quality
 
-    def _made(
-        self, preparation: Preparation, stage: str, settings: Sequence[Any], examples: Sequence[Example], client: str
-    ) -> Made:
+    def _for_all(self, work: "_Work") -> Made | None:
+        """Return what a preparation makes once for all clients, or has made before."""
+        return self._kept(work, "", _SERVER, (), lambda home: work.step.for_all(self._owner(work, "", home)))
+
+    def _made(self, work: "_Work", examples: Sequence[Example], client: str, common: Sequence[Example]) -> Made:
         """Return what a preparation makes of a client's examples, or what it has made of the very same before."""
+
+        def make(home: Path | None) -> Made:
+            return work.step(examples, replace(self._owner(work, client, home), common=common))
+
+        made = self._kept(work, client, file_name(client), (*examples, *common), make)
+        assert made is not None  # `make` returns something
+        return made
+
+    def _owner(self, work: "_Work", client: str, home: Path | None) -> Owner:
+        return Owner(client, self.run.seed, home, work.public)
+
+    def _kept(
+        self,
+        work: "_Work",
+        client: str,
+        name: str,
+        examples: Sequence[Example],
+        make: Callable[[Path | None], Made | None],
+    ) -> Made | None:
         if self.folder is None:
-            return preparation(examples, Owner(client, self.run.seed, None))
-        home = self.folder / "prepared" / stage
-        file, own = home / f"{file_name(client)}.json", home / file_name(client)
-        of = json_sha256([settings, self.run.seed, client, _sha256(examples)])
+            return make(None)
+        home = self.folder / "prepared" / work.stage
+        file, own = home / f"{name}.json", home / name
+        of = json_sha256([work.settings, self.run.seed, client, _sha256(examples)])
         if file.is_file():
-            return _read(file, of, (*self.run.task.learns, *map(type, examples)))
-        with disk_errors(own):
-            own.mkdir(parents=True, exist_ok=True)
-        made = preparation(examples, Owner(client, self.run.seed, own))
-        records = [{"kind": type(one).__name__, "example": asdict(cast(Any, one))} for one in made.examples]
-        told = {"counts": dict(made.counts), "sent": dict(made.sent), "quality": made.quality}
-        table = {"of": of, **told, "examples": records}
+            return _read(file, of, (*self.run.task.learns, *map(type, (*examples, *work.public))))
+        if client:
+            with disk_errors(own):
+                own.mkdir(parents=True, exist_ok=True)
+        made = make(own)
+        if made is None:
+            return None
+        records = [{"kind": type(one).__name__, "example": _record(one)} for one in made.examples]
+        table = {"of": of, **_told(made), "quality": made.quality, "examples": records}
         write_atomic(file, json.dumps(table | {"sha256": json_sha256(table)}))
         return replace(made, examples=tuple(made.examples))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A preparation at its place in the run, with all that what it makes depends on besides examples."""
+
+    step: Preparation
+    stage: str
+    settings: Sequence[Any]
+    public: Sequence[Example]
+
+
+def _told(made: Made) -> dict[str, Any]:
+    found = {"counts": dict(made.counts), "sent": dict(made.sent)}
+    return found | ({"received": dict(made.received)} if made.received else {})
+
+
+def _record(example: Example) -> dict[str, Any]:
+    """Return an example as JSON values, bytes as text."""
+    values = asdict(cast(Any, example))
+    return {key: b64encode(one).decode() if isinstance(one, bytes) else one for key, one in values.items()}
+
+
+def _example(kind: type[Any], record: Mapping[str, Any]) -> Example:
+    # A tuple of so many parts each of its own is no schema of a run file: a picture's shape is one.
+    if kind is not Picture:
+        return config.build(kind, record)
+    shape = tuple(int(side) for side in record["shape"])
+    pixels = b64decode(record["pixels"], validate=True)
+    if len(shape) != _SIDES or len(pixels) != math.prod(shape):
+        raise ValueError("a picture of another size")
+    return Picture(pixels, shape, str(record["label"]), record["tags"])
 
 
 def _sha256(examples: Sequence[Example]) -> str:
@@ -92,9 +158,10 @@ def _read(file: Path, of: str, kinds: Sequence[type[Any]]) -> Made:
         digest = table.pop("sha256")
         if digest != json_sha256(table):
             raise ValueError("its content differs from what was written")
-        found = tuple(config.build(known[one["kind"]], one["example"]) for one in table["examples"])
+        found = tuple(_example(known[one["kind"]], one["example"]) for one in table["examples"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, FedloomError) as error:
         raise RunError(f"{file}: cannot be read ({error}); delete it to have it made again.") from error
     if table["of"] != of:
         raise RunError(f"{file}: was made of other examples or settings; restore them or start a new run.")
-    return Made(found, table["counts"], table["sent"], table.get("quality", 1.0))  # files of before have none
+    # Files of before have no quality.
+    return Made(found, table["counts"], table["sent"], table.get("received", {}), table.get("quality", 1.0))

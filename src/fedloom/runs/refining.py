@@ -48,7 +48,10 @@ def refined(ready: Prepared, stage: Stage, state: State, directory: RunDirectory
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700 if ready.run.of_real_harm else 0o777)
         _pin(folder, refinement, params, ready.run.seed)
-        done = refinement(Trained(ready.model, ready.run.task, params, state.round, ready.run.seed, folder))
+        trained = Trained(
+            ready.model, ready.run.task, params, state.round, ready.run.seed, folder, ready.division.public
+        )
+        done = refinement(trained)
         _check(refinement.name, params, done.params)
         params = {key: done.params[key] for key in params}
         told.append((refinement.name, done))

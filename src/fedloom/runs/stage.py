@@ -102,7 +102,11 @@ def stage_of(
 
 def _steps(run: TuningRun, group: Group, selections: Fraction) -> dict[str, int]:
     """Return the clients' steps in a round, of so many in which each is expected; empty where all take as many."""
-    if not run.local.epochs:
-        return {}
     local = replace(run.local, steps=group.steps)
+    if local.match_exposure:
+        sizes = {client: len(shard.items) for client, shard in group.shards.items()}
+        own = {client: sizes[client] - len(shard.generated) for client, shard in group.shards.items()}
+        return {client: local.steps_matching(n, own[client]) for client, n in sizes.items()}
+    if not local.epochs:
+        return {}
     return {client: local.steps_of(len(shard.items), selections=selections) for client, shard in group.shards.items()}

@@ -41,6 +41,7 @@ from fedloom.runs.origins import StartData
 __all__ = [
     "BUDGETS",
     "EvaluationSettings",
+    "MembershipSettings",
     "TuningRun",
     "arrangement_of",
     "modernised",
@@ -58,6 +59,21 @@ _CLUSTERS = {"cluster_by": "by", "clusters": "clusters"}
 
 def _default_metrics() -> tuple[Metric, ...]:
     return (lookup(Metric, "exact_match")(),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipSettings:
+    """How membership is inferred: by the loss, and by how it differs from that of models of the attacker's own."""
+
+    references: Count = 0
+    """Reference models, each trained on one half of all members and non-members; 0 asks by the loss alone."""
+    by: str = "label"
+    """Tag in which non-members are like members: as many of each value, since some are harder than others."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.references == 1:
+            raise ConfigError("evaluation.membership.references: found 1, allowed is 0, or 2 and more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +114,9 @@ class EvaluationSettings:
     alone."""
     shown_from: str = ""
     """File of those examples: instruction and response; `world` takes public ones of the controlled world."""
+    membership: MembershipSettings | None = None
+    """Attacks that ask of every client's own examples whether the model was trained on them: for simulations, as they
+    need all clients' data. Left out: none."""
     samples: Count = 8
     """Questions and answers written to `samples/` per evaluation."""
     resamples: AtLeast = 2000

@@ -23,6 +23,7 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Prediction, Task
 from fedloom.contracts.labelled import ClassifierModel, Labelled, Picture, Row
 from fedloom.contracts.model import Batch, Model
+from fedloom.models.side_by_side import side_by_side
 
 __all__ = ["Classify"]
 
@@ -89,8 +90,8 @@ class Classify(Task):
         return {"examples": len(items), "kept": len(items), "truncated": 0}
 
     def collate(self, parts: Sequence[Sequence[_Item]], model: ClassifierModel) -> _Labelled:
-        """Return the examples of each client, one after another."""
-        return _batch(parts, model, [len(part) for part in parts])
+        """Return the examples of each client, one after another, filled up to the length of the longest."""
+        return _batch(parts, model, [max(map(len, parts))] * len(parts))
 
     def alike(self, parts: Sequence[Sequence[_Item]], model: ClassifierModel) -> list[_Labelled] | None:
         """Return a batch for each part, the shorter ones filled up with what counts nothing."""
@@ -99,7 +100,7 @@ class Classify(Task):
 
     def loss(self, model: ClassifierModel, params: Tree, batch: _Labelled) -> LossSum:
         """Return the cross-entropy of each example."""
-        scores_EC = functional_call(model.module, params, (batch.inputs,))
+        scores_EC = _scores(model, params, batch.inputs)
         lost_E = functional.cross_entropy(scores_EC, batch.label_E, reduction="none")
         return LossSum(lost_E * batch.counts_E, batch.counts_E)
 
@@ -132,11 +133,19 @@ class Classify(Task):
             own = params if len(parts) == 1 else model.of_one(params, place)
             pieces = [part[start : start + _AT_ONCE] for start in range(0, len(part), _AT_ONCE)]
             batches = [self.collate([piece], model) for piece in pieces]
-            rows = [functional_call(model.module, own, (batch.inputs,)).softmax(dim=1) for batch in batches]
+            rows = [_scores(model, own, batch.inputs).softmax(dim=1) for batch in batches]
             empty = torch.zeros(0, model.n_classes), torch.zeros(0, dtype=torch.int64)
             labels = [batch.label_E for batch in batches]
             found.append((torch.cat(rows).cpu(), torch.cat(labels).cpu()) if rows else empty)
         return found
+
+
+def _scores(model: ClassifierModel, params: Tree, inputs: Tensor) -> Tensor:
+    """Return the scores [E, C], of several clients' examples one client after another where parameters have an axis."""
+    name, first = next(iter(params.items()))
+    if not model.stackable or first.dim() == model.module.get_parameter(name).dim():
+        return functional_call(model.module, params, (inputs,))
+    return side_by_side(model.module, params, inputs.unflatten(0, (len(first), -1))).flatten(0, 1)
 
 
 def _batch(parts: Sequence[Sequence[_Item]], model: ClassifierModel, sizes: Sequence[int]) -> _Labelled:

@@ -17,6 +17,8 @@ class OfFiles(Source):
     """Where the clients' examples lie."""
     test_path: str = ""
     """Where the common test lies, laid out alike; "" has none."""
+    public_path: str = ""
+    """Where examples lie that nobody owns, on which generators may be fitted, laid out alike; "" has none."""
 
     def origins(self) -> tuple[str, ...]:
         """Return the path."""
@@ -30,4 +32,5 @@ class OfFiles(Source):
         """Return the path of each split; raises ConfigError where the clients have none."""
         if not self.path:
             raise ConfigError(f"path: found none; give that of the clients' examples to source '{self.name}'.")
-        return {"train": self.path, **({"test": self.test_path} if self.test_path else {})}
+        others = {"test": self.test_path, "public": self.public_path}
+        return {"train": self.path} | {split: path for split, path in others.items() if path}

@@ -27,7 +27,7 @@ class Digits(Source):
     seed: Count = 0
     """Of the order."""
     public: Count = 200
-    """Digits that nobody owns, for generators; they are in no split."""
+    """Digits that nobody owns, for generators."""
     test: Count = 500
     """Digits of the common test."""
     private: Count = 500
@@ -38,9 +38,9 @@ class Digits(Source):
         return ""
 
     def load(self) -> Mapping[str, Sequence[Example]]:
-        """Return the clients' digits and the test; refused where there are not so many."""
+        """Return the clients' digits, the test and the public ones; refused where there are not so many."""
         parts = self.parts()
-        return {"train": parts.private, "test": parts.test}
+        return {"train": parts.private, "test": parts.test, "public": parts.public}
 
     def parts(self) -> "Parts":
         """Return all digits by what they are for."""

@@ -10,7 +10,9 @@ Speed: a float64 sum moves five times the bytes of a float32 row. So a few rows 
 chunk in the cache; NaN and infinity show in the sum, and only then are the rows searched.
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -143,5 +145,25 @@ class Mean(Aggregator):
         return mean_of(rows_NP, weight_N)
 
     def accumulator(self, frame: Frame) -> Accumulator:
-        """Return a running mean."""
-        return RunningMean()
+        """Return a running mean that tells how far apart the rows were."""
+        return _Drifting()
+
+
+class _Drifting(RunningMean):
+    """A running mean with the clients' drift, sqrt(sum w ||row - mean||^2 / sum w), as its measure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._squares = 0.0
+
+    def add(self, row_P: Tensor, weight: float, client: str = "") -> None:
+        """Take one row."""
+        super().add(row_P, weight, client)
+        self._squares += weight * float(torch.linalg.vector_norm(row_P, dtype=torch.float64)) ** 2
+
+    def result(self) -> Aggregate:
+        """Return the mean with the drift."""
+        done = super().result()
+        mean_square = float(torch.linalg.vector_norm(done.row_P, dtype=torch.float64)) ** 2
+        variance = self._squares / self._weight - mean_square if self._count > 1 else 0.0
+        return replace(done, measures={"drift": math.sqrt(max(0.0, variance))})

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 _ROWS = 10  # a client's row, gradients, moments, scratch, anchor, memory, upload and temporaries
 _HOPELESS = 1 / 16  # of a client in half of the free memory: eight times what is free, which no estimate is off by
 _TOKENS = {"cpu": 4096, "cuda": 32768}  # tokens of a pass beyond which more clients no longer pay: docs/log.md
+_FLOPS = {"cpu": 2e9, "cuda": 2e11}  # forwards, of models whose steps are counted
 
 
 def room_for(work: Work) -> tuple[int, int]:
@@ -37,7 +38,13 @@ def room_for(work: Work) -> tuple[int, int]:
             f"local.batch: a step of {n_examples:,} examples needs about {1 / (2 * fits):,.0f} times the free memory, "
             f"{free_bytes(device) / 2**30:.1f} GiB; lower it, task.max_length or model.lora_rank."
         )
-    return max(1, int(fits)), max(1, round(_TOKENS[device.type] / (n_examples * mean)))
+    return max(1, int(fits)), max(1, round(_paying(work) / (n_examples * mean)))
+
+
+def _paying(work: Work) -> float:
+    """Return the size of a pass beyond which more clients no longer pay."""
+    kind, flops = work.model.device.type, work.model.flops
+    return _FLOPS[kind] / flops if flops else _TOKENS[kind]
 
 
 def _fitting(work: Work, room: float, rows: int, tokens: float) -> float:

@@ -25,5 +25,7 @@ class Centralised(Arrangement):
         self, shards: Mapping[str, Shard], card: Mapping[str, Any], *, per_round: int, steps: int
     ) -> list[Group]:
         """Return the pooled data as one owner's."""
-        pooled = Shard(tuple(item for shard in shards.values() for item in shard.items))
+        kinds = [(item, at in shard.generated) for shard in shards.values() for at, item in enumerate(shard.items)]
+        generated = frozenset(at for at, (_, made) in enumerate(kinds) if made)
+        pooled = Shard(tuple(item for item, _ in kinds), generated=generated)
         return [Group("", {"pooled": pooled}, 1, steps * (per_round or len(shards)))]

@@ -174,7 +174,7 @@ class Pairs(Preparation):
         ]
         asked = {"asked": len(jobs)} if self.total else {}
         told = {"documents": len(documents)} | asked | counts(found)
-        return Made(chats, told, self._sent(folder), _likeness(kept))
+        return Made(chats, told, self._sent(folder), quality=_likeness(kept))
 
     def _passages(self, documents: Sequence[Document]) -> tuple[list[Passage], list[Completed]]:
         """Return the passages to write about, and the documents that are none, each with its reason."""

@@ -1,0 +1,81 @@
+"""Several copies of a small network side by side, each with parameters of its own: a pass for all of them.
+
+A layer of K copies is one batched product and a convolution one of K groups (Krizhevsky et al., 2012, section 3.5): what
+a step costs beside its arithmetic is paid once. It agrees with each copy alone up to the rounding of sums.
+
+Shapes: K copies, E examples of each, D numbers; pictures are [C, H, W].
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedloom.base.tree import Tree
+
+__all__ = ["Residual", "runs_side_by_side", "side_by_side"]
+
+
+class Residual(nn.Module):
+    """ReLU(F(x) + W x): a block with a way around it."""
+
+    def __init__(self, inner: nn.Module, short: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.short, self.last = inner, short, nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ReLU(F(x) + W x)."""
+        return self.last(self.inner(x) + self.short(x))
+
+
+_ALIKE = (nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity)
+_KNOWN = (nn.Sequential, Residual, nn.Flatten, nn.Linear, nn.Conv2d, nn.GroupNorm, *_ALIKE)
+
+
+def runs_side_by_side(module: nn.Module) -> bool:
+    """Return whether a module is made of the layers that are known here."""
+    return all(isinstance(part, _KNOWN) for part in module.modules())
+
+
+def side_by_side(module: nn.Module, params: Tree, inputs: Tensor) -> Tensor:
+    """Return scores [K, E, C] of inputs [K, E, ...] under K sets of parameters [K, ...]; those not given are shared."""
+    shared = {name: value.expand(len(inputs), *value.shape) for name, value in module.named_parameters()}
+    return _passed(module, shared | params, inputs, "")
+
+
+def _passed(module: nn.Module, params: Tree, x: Tensor, name: str) -> Tensor:
+    if isinstance(module, Residual):
+        around = _passed(module.short, params, x, f"{name}short.")
+        return (_passed(module.inner, params, x, f"{name}inner.") + around).relu()
+    if isinstance(module, nn.Sequential):
+        for child, part in module.named_children():
+            x = _passed(part, params, x, f"{name}{child}.")
+        return x
+    if isinstance(module, nn.Flatten):
+        return x.flatten(2)
+    if isinstance(module, nn.Linear):
+        return _linear(x, params[f"{name}weight"], params[f"{name}bias"])
+    if isinstance(module, nn.Conv2d):
+        return _convolved(module, x, params[f"{name}weight"], params.get(f"{name}bias"))
+    if isinstance(module, nn.GroupNorm):
+        normed = functional.group_norm(x.flatten(0, 1), module.num_groups, eps=module.eps).unflatten(0, x.shape[:2])
+        weight, bias = (params[f"{name}{part}"][:, None, :, None, None] for part in ("weight", "bias"))
+        return normed * weight + bias
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _linear(x_KED: Tensor, weight_KHD: Tensor, bias_KH: Tensor) -> Tensor:
+    """Return x W^T + b [K, E, H] of each copy."""
+    return bias_KH[:, None].baddbmm(x_KED, weight_KHD.mT)
+
+
+def _convolved(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the convolutions of all copies as one of K groups."""
+    n_copies = len(x)
+    found = functional.conv2d(
+        x.transpose(0, 1).flatten(1, 2),
+        weight.flatten(0, 1),
+        None if bias is None else bias.flatten(),
+        module.stride,
+        module.padding,
+        groups=n_copies,
+    )
+    return found.unflatten(1, (n_copies, -1)).transpose(0, 1)
