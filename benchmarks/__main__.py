@@ -39,6 +39,7 @@ ENTRIES = {
     "products": "g",
     "generation": "h",
     "real_generation": "h",
+    "images": "i",
 }
 LIMIT_S = {"cpu": 600, "cuda": 900}
 """After so long an entry is stopped and counts as failed."""
@@ -52,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_docs(json.loads(stem.with_suffix(".json").read_text(encoding="utf-8")), given.device)
         return 0
     chosen = _chosen(given.only)
-    done = _kept(stem.with_suffix(".json"), chosen) if given.only else {"figures": [], "failed": {}, "seconds": {}}
+    done = _kept(stem.with_suffix(".json"), chosen) if given.only else _nothing()
     start_s = time.monotonic()
     for name in chosen:
         _add(done, name, given.device, given.quick)
     order = list(ENTRIES)
     done["figures"].sort(key=lambda figure: order.index(figure["module"]))
-    done |= {"device": given.device, "machine": machine(given.device)}
+    done |= {"device": given.device, "machine": done["machine"] | machine(given.device)}
     _write(stem, done)
     print("\n" + markdown(done))
     print(f"{time.monotonic() - start_s:.0f} s; written to {stem.relative_to(ROOT)}.json, .md and .svg")
@@ -78,14 +79,18 @@ def _chosen(only: str) -> list[str]:
     asked = [word.strip() for word in only.split(",") if word.strip()]
     odd = sorted(set(asked) - set(ENTRIES) - set(ENTRIES.values()))
     if odd:
-        raise SystemExit(f"--only: no benchmark called '{odd[0]}'. Known: a to g, {', '.join(ENTRIES)}.")
+        raise SystemExit(f"--only: no benchmark called '{odd[0]}'. Known: a to i, {', '.join(ENTRIES)}.")
     return [name for name, letter in ENTRIES.items() if not asked or name in asked or letter in asked]
+
+
+def _nothing() -> dict[str, Any]:
+    return {"figures": [], "failed": {}, "seconds": {}, "machine": {}}
 
 
 def _kept(path: Path, chosen: Sequence[str]) -> dict[str, Any]:
     """Return earlier results without those of the entries that run again."""
     if not path.is_file():
-        return {"figures": [], "failed": {}, "seconds": {}}
+        return _nothing()
     done = json.loads(path.read_text(encoding="utf-8"))
     done["figures"] = [figure for figure in done["figures"] if figure["module"] not in chosen]
     for kind in ("failed", "seconds"):

@@ -1,7 +1,7 @@
 """Random pictures of ten classes, owned by clients, and the run files that train classifiers on them.
 
-A picture is its class's pattern under noise. The noise makes classes overlap, so that a trained model keeps a loss
-which two sides can be compared by.
+A picture is its class's pattern, in blocks of 2 x 2 pixels, under noise. The noise makes classes overlap, so that a
+trained model keeps a loss by which sides can be compared.
 
 Shapes: N pictures [C, H, W], K classes.
 """
@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks._common import Settings
 from fedloom.base import rng
 
-__all__ = ["PictureShape", "drawn_pictures", "picture_table"]
+__all__ = ["PictureShape", "drawn_pictures", "picture_table", "picture_tensors"]
 
 CLASSES = 10
-_GREY, _NOISE = 128, 40  # of 255 levels
-_APART = 2.4
-"""Norm of a class's pattern over the noise of a pixel: about a fifth of all pictures look more like another class."""
+_GREY, _NOISE = 128, 60  # of 255 levels
+_APART = 4.0
+"""Norm of a class's pattern over the noise of a pixel: a few in a hundred pictures look more like another class."""
+_BLOCK = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,24 @@ class PictureShape:
 
 def drawn_pictures(shape: PictureShape, count: int, *names: str | int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return so many pictures [N, C, H, W] and their labels [N], seeded by the names."""
-    size = int(np.prod(shape.inputs))
-    patterns_KD = rng.numpy_random("patterns", shape.name).normal(size=(CLASSES, size)) * _APART / np.sqrt(size)
     draw = rng.numpy_random("pictures", shape.name, *names)
     label_N = draw.integers(CLASSES, size=count)
-    levels_ND = _GREY + _NOISE * (patterns_KD[label_N] + draw.normal(size=(count, size)))
-    return levels_ND.round().clip(0, 255).astype(np.uint8).reshape(count, *shape.inputs), label_N
+    signal_NCHW = _patterns(shape)[label_N] + draw.normal(size=(count, *shape.inputs))
+    return (_GREY + _NOISE * signal_NCHW).round().clip(0, 255).astype(np.uint8), label_N
+
+
+def picture_tensors(shape: PictureShape, count: int, *names: str | int) -> tuple[Tensor, Tensor]:
+    """Return the same pictures [N, C, H, W] as numbers from 0 to 1, and their labels [N]."""
+    pictures, label_N = drawn_pictures(shape, count, *names)
+    return torch.from_numpy(pictures).float() / 255, torch.from_numpy(label_N)
+
+
+def _patterns(shape: PictureShape) -> NDArray[np.float64]:
+    """Return a pattern [K, C, H, W] for each class."""
+    colours, height, width = shape.inputs
+    coarse = rng.numpy_random("patterns", shape.name).normal(size=(CLASSES, colours, height // _BLOCK, width // _BLOCK))
+    patterns = coarse.repeat(_BLOCK, axis=2).repeat(_BLOCK, axis=3)
+    return patterns * _APART / np.linalg.norm(patterns.reshape(CLASSES, -1), axis=1)[:, None, None, None]
 
 
 def picture_table(shape: PictureShape, folder: Path, settings: Settings, **changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-__all__ = ["PlainRounds", "shuffled"]
+__all__ = ["Batches", "PlainRounds", "shuffled"]
 
 State = Mapping[str, Tensor]
 Batches = Iterable[Sequence[Tensor]]
@@ -31,6 +31,11 @@ class PlainRounds:
         self.clients, self.lr = clients, lr
         self.device = next(module.parameters()).device
         self.examples = 0
+
+    @property
+    def params(self) -> State:
+        """What is trained, after the last round."""
+        return self.module.state_dict()
 
     def __call__(self) -> None:
         """Run one more round."""

@@ -5,6 +5,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl", "flwr", "opacus")
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """Return what the figures were measured on, without names of hosts."""
+    """Return what the figures were measured on, without names of hosts; of libraries, those that are installed."""
     import torch
 
     lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
@@ -25,7 +26,7 @@ def machine(device: str) -> dict[str, str | int]:
     found: dict[str, str | int] = {"cpu": names[0] if names else platform.machine(), "cores": len(names), "threads": 1}
     if device == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
-    found |= {name: version(name) for name in _LIBRARIES}
+    found |= {name: version(name) for name in _LIBRARIES if find_spec(name)}
     return {**found, "python": platform.python_version(), "commit": _commit()}
 
 

@@ -1,4 +1,6 @@
-"""The benchmarks' own arithmetic: operations counted, sides in turn, targets, tables. Nothing is timed here."""
+"""The benchmarks' own arithmetic: operations counted, sides in turn, targets, tables, sides that learn the same.
+
+No figure is judged here."""
 
 import ast
 import json
@@ -11,12 +13,19 @@ import torch
 from benchmarks.__main__ import ENTRIES, main
 from benchmarks._common import Figure, Sample, Settings, Target, alternate, figure_of, ratio
 from benchmarks._flops import attention_flops, step_flops
-from benchmarks._report import DOCS, markdown
+from benchmarks._learnt import HeldOutLoss
+from benchmarks._ours import Rounds
+from benchmarks._pictures import PictureShape, drawn_pictures, picture_table, picture_tensors
+from benchmarks._plain_rounds import PlainRounds, shuffled
+from benchmarks._report import DOCS, machine, markdown
 from benchmarks._shapes import ALL_LINEAR, TINY, Lengths, Shape, base_folder, write_data
+from benchmarks.images import compare
 from peft import LoraConfig, get_peft_model
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from fedloom.federated.batching import batches
 from fedloom.text.pretrained import quiet
 from support.paths import ROOT
 
@@ -126,7 +135,7 @@ def test_the_table_names_what_failed():
 
 
 def test_an_unknown_entry_is_refused():
-    with pytest.raises(SystemExit, match=r"no benchmark called 'speed'\. Known: a to g, federated"):
+    with pytest.raises(SystemExit, match=r"no benchmark called 'speed'\. Known: a to i, federated"):
         main(["--only", "speed"])
 
 
@@ -172,3 +181,72 @@ def test_the_page_quotes_the_measured_tables():
     measured = [path for path in (BENCHMARKS / "results").glob("*.json") if not path.stem.endswith("_quick")]
     page = DOCS.read_text()
     assert [path.name for path in measured if markdown(json.loads(path.read_text())) not in page] == []
+
+
+def test_only_libraries_that_are_installed_are_named(monkeypatch):
+    monkeypatch.setattr("benchmarks._report._LIBRARIES", ("torch", "no_such_library"))
+    assert [name for name in machine("cpu") if name in ("torch", "no_such_library")] == ["torch"]
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+PICTURES = PictureShape(name="tiny", model={"name": "mlp", "hidden": [8]}, clients=3, steps=4, batch=8)
+
+
+def loaders_in_our_order(rounds: Rounds):
+    """Each client's pictures, in the batches in which a fedloom client meets them in the first round."""
+    for client, name in enumerate(rounds.plan.clients):
+        inputs, label_N = picture_tensors(PICTURES, PICTURES.examples, client)
+        drawn = batches(len(label_N), rounds.plan.local, rounds.plan.seed, 0, name)
+        yield DataLoader(TensorDataset(inputs, label_N), batch_sampler=[micro for (micro,) in drawn])
+
+
+@pytest.mark.parametrize(
+    "model", [PICTURES.model, {"name": "small_cnn", "channels": 2, "hidden": 8}], ids=["mlp", "cnn"]
+)
+def test_the_plain_loop_is_our_round_where_batches_are_the_same(tmp_path, model):
+    rounds = Rounds(picture_table(replace(PICTURES, model=model), tmp_path, Settings(), engine={"name": "cohort"}))
+    plain = PlainRounds(rounds.work.model.module, list(loaders_in_our_order(rounds)), lr=PICTURES.lr)
+    before = {name: value.clone() for name, value in plain.params.items()}
+    rounds()
+    plain()
+    assert rounds.examples == plain.examples == PICTURES.clients * PICTURES.examples
+    for name, value in plain.params.items():
+        assert not torch.equal(value, before[name])
+        torch.testing.assert_close(rounds.params[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_plain_client_sees_each_picture_once_a_round():
+    inputs, label_N = picture_tensors(PICTURES, 10, 0)
+    seen = torch.cat([part for part, _ in shuffled(inputs, label_N, batch=4)])
+    assert sorted(seen.flatten(1).tolist()) == sorted(inputs.flatten(1).tolist())
+
+
+def test_no_two_clients_own_the_same_picture():
+    drawn = [drawn_pictures(PICTURES, PICTURES.examples, client)[0] for client in (0, 1, "held out")]
+    pictures = [one.tobytes() for part in drawn for one in part]
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_pictures_tell_their_class():
+    """Means of a client's pictures by class, as a classifier of another client's."""
+    (ours, our_N), (theirs, their_N) = (picture_tensors(PICTURES, 500, client) for client in (0, 1))
+    mean_KD = torch.stack([ours[our_N == label].mean(0).flatten() for label in range(10)])
+    nearest_N = torch.cdist(theirs.flatten(1), mean_KD).argmin(1)
+    assert 0.85 < float((nearest_N == their_N).float().mean()) < 1
+
+
+def test_sides_of_small_classifiers_are_compared(tmp_path):
+    figures = compare(PICTURES, tmp_path, Settings(quick=True))
+    assert [figure.what for figure in figures] == [
+        f"round, tiny, 3 clients: {name} over cohort" for name in ("sequential", "plain torch loop")
+    ]
+
+
+@pytest.mark.parametrize("losses", [{"a": 1.0, "b": 1.2}, {"a": 2.4, "b": 2.4}], ids=["apart", "no gain"])
+def test_sides_that_did_not_learn_the_same_are_refused(losses):
+    held_out = HeldOutLoss(PICTURES, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
+    held_out.start = 2.3
+    held_out.check({"a": 1.0, "b": 1.1})
+    with pytest.raises(RuntimeError, match=r"did not learn the same from a loss of 2\.300"):
+        held_out.check(losses)

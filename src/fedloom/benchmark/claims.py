@@ -76,7 +76,7 @@ def decide(found: SuiteOutcome, claim: Claim) -> Decision:
     Nothing is decided where a cell it needs is missing, or where a run was asked none of its questions.
     """
     data = claim.data or found.data
-    needed = [method for method in (*claim.methods, claim.than) if method and method != BASE]
+    needed = [method for method in (*claim.methods, claim.than, claim.beside) if method and method != BASE]
     missing = [f"{d}/{m}" for d, m, _ in found.missing if d in data and m in needed]
     if missing:
         return Decision(claim.text, "not decided", f"{len(missing)} cells have not ended, first {missing[0]}", ())
@@ -122,7 +122,17 @@ def _decide(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Decision:
     reason = f"{which}{_told(weakest)}, needed {'above' if above else 'at most'} {claim.margin:g}"
     if fails and len(parts) > 1:
         reason += f"; one lies on the other side ({_corrected(strict)})"
+    reason += "".join(f"; {told}" for told in _beside(found, claim, data)) if claim.beside else ""
     return Decision(claim.text, state, reason, parts)
+
+
+def _beside(found: SuiteOutcome, claim: Claim, data: Sequence[str]) -> Iterator[str]:
+    """Yield what the control is worth beside each method of a claim."""
+    for place in _places(found, claim, data):
+        for method in claim.methods:
+            part = _difference(found, claim, claim.beside, method, place, LEVEL)
+            open_ = part.interval.low <= 0 <= part.interval.high
+            yield f"{_told(part)}, {'not separable' if open_ else 'apart'}"
 
 
 def _on_side(claim: Claim, part: Estimate) -> bool:

@@ -28,6 +28,8 @@ class Claim:
     than: str = ""
     """A method, or "base": the same method's model before training."""
     margin: float = 0.0
+    beside: str = ""
+    """A control method that is told in the same sentence: what it scores less each of `methods`."""
     score: str = ""
     """Left out: what the suite ranks by."""
     set: Literal["test", "validation", "membership"] = "test"
@@ -51,6 +53,8 @@ class Claim:
             raise ConfigError(f"methods: found {list(self.methods)}, allowed is at least one; for 'none_best' two.")
         if (self.kind == "none_best") == bool(self.than):
             raise ConfigError(f"than: found '{self.than}' for '{self.kind}'; all kinds but 'none_best' need one.")
+        if self.beside and self.kind != "above":
+            raise ConfigError(f"beside: found '{self.beside}' for '{self.kind}', allowed is it for 'above' alone.")
         if self.models == "own" and self.groups == "data":
             raise ConfigError("models: found 'own' without a tag in `groups` that tells whose own a question is.")
         if self.facts != "all" and (self.models == "own" or self.set != "test"):

@@ -100,6 +100,7 @@ class Suite:
         for number, claim in enumerate(self.claims):
             _need_known(f"claims[{number}].methods", claim.methods, self.methods)
             _need_known(f"claims[{number}].than", [claim.than] * bool(claim.than), [*self.methods, BASE])
+            _need_known(f"claims[{number}].beside", [claim.beside] * bool(claim.beside), self.methods)
             _need_known(f"claims[{number}].data", claim.data, self.data)
         for number, control in enumerate(self.controls):
             _need_known(f"controls[{number}].method", [control.method] * bool(control.method), [*self.methods, BASE])
@@ -187,12 +188,16 @@ def _check_means(suite: Suite) -> None:
 def _check_scores(suite: Suite, cells: Sequence[Cell]) -> None:
     """Refuse a score that the runs it is asked of will not tell."""
     for cell in cells:
-        told = [*cell.run.task.tells, *(metric.name for metric in cell.run.evaluation.metrics)]
+        asked = cell.run.evaluation
+        told = [*cell.run.task.tells, *(metric.name for metric in asked.metrics)]
+        told += asked.membership.tells if asked.membership else []
         ranked = f"scores.{cell.data}" if cell.data in suite.scores else "score"
         wanted = {ranked: suite.headline(cell.data)} | {
             f"claims[{number}].score": claim.score
             for number, claim in enumerate(suite.claims)
-            if claim.score and cell.data in (claim.data or suite.data) and cell.method in (*claim.methods, claim.than)
+            if claim.score
+            and cell.data in (claim.data or suite.data)
+            and cell.method in (*claim.methods, claim.than, claim.beside)
         }
         for where, score in wanted.items():
             if score not in told:

@@ -1,7 +1,7 @@
 """`fedloom evaluate`: a model takes open-ended examinations (`exam`) or closed-ended tasks through lm-eval (`tasks`).
 
 `compare` sets two models that were asked equal tasks against each other; `generated` sets a run's generated pairs
-against the private examples that they stand for.
+against the private examples that they stand for; `copies` asks whether generated examples repeat private ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,6 +67,23 @@ def generated(
     header = ("score", "generated and private", "n", "halves of the private", "n")
     rows = [(one.score, f"{one.pairs:.4f}", str(one.n_pairs), f"{one.halves:.4f}", str(one.n_halves)) for one in found]
     tell([vars(one) for one in found], [Table("likeness", header, tuple(rows))], as_json=as_json)
+
+
+@evaluate.command("copies")
+def copies_of(
+    folder: Annotated[Path, typer.Argument(help="A run whose clients generated examples: prepare 'generated'.")],
+    by: Annotated[str, typer.Option(help="Tag of the class.")] = "label",
+    as_json: AsJson = False,
+) -> None:
+    """Do generated examples lie nearer to the private ones than to others of their class? For simulations."""
+    from fedloom.results.copies import copies
+
+    found = copies(folder, by)
+    header = ("samples", "nearer to a private example", "by chance", "p", "copies")
+    row = (str(found.samples), f"{found.nearer:.3f}", "0.500", f"{found.p_value:.3f}", str(found.copies))
+    verdict = "private examples are given away" if found.copied else "no sign of copying"
+    told = {**vars(found), "copied": found.copied}
+    tell(told, [Table("nearest neighbours", header, (row,))], [verdict], as_json=as_json)
 
 
 @evaluate.command("tasks")

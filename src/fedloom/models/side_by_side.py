@@ -1,7 +1,7 @@
 """Several copies of a small network side by side, each with parameters of its own: a pass for all of them.
 
-A layer of K copies is one batched product and a convolution one of K groups (Krizhevsky et al., 2012, section 3.5): what
-a step costs beside its arithmetic is paid once. It agrees with each copy alone up to the rounding of sums.
+A layer of K copies is one batched product, a convolution one of K groups (Krizhevsky et al., 2012, section 3.5): what a
+step costs beside its arithmetic is paid once. It agrees with each copy alone up to the rounding of sums.
 
 Shapes: K copies, E examples of each, D numbers; pictures are [C, H, W].
 """
@@ -37,8 +37,7 @@ def runs_side_by_side(module: nn.Module) -> bool:
 
 def side_by_side(module: nn.Module, params: Tree, inputs: Tensor) -> Tensor:
     """Return scores [K, E, C] of inputs [K, E, ...] under K sets of parameters [K, ...]; those not given are shared."""
-    shared = {name: value.expand(len(inputs), *value.shape) for name, value in module.named_parameters()}
-    return _passed(module, shared | params, inputs, "")
+    return _passed(module, params, inputs, "")
 
 
 def _passed(module: nn.Module, params: Tree, x: Tensor, name: str) -> Tensor:
@@ -51,20 +50,24 @@ def _passed(module: nn.Module, params: Tree, x: Tensor, name: str) -> Tensor:
         return x
     if isinstance(module, nn.Flatten):
         return x.flatten(2)
-    if isinstance(module, nn.Linear):
-        return _linear(x, params[f"{name}weight"], params[f"{name}bias"])
-    if isinstance(module, nn.Conv2d):
-        return _convolved(module, x, params[f"{name}weight"], params.get(f"{name}bias"))
-    if isinstance(module, nn.GroupNorm):
-        normed = functional.group_norm(x.flatten(0, 1), module.num_groups, eps=module.eps).unflatten(0, x.shape[:2])
-        weight, bias = (params[f"{name}{part}"][:, None, :, None, None] for part in ("weight", "bias"))
-        return normed * weight + bias
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.GroupNorm):
+        own = {
+            part: params[f"{name}{part}"] if f"{name}{part}" in params else value.expand(len(x), *value.shape)
+            for part, value in module.named_parameters()
+        }
+        return _layer(module, x, **own)
     return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def _linear(x_KED: Tensor, weight_KHD: Tensor, bias_KH: Tensor) -> Tensor:
-    """Return x W^T + b [K, E, H] of each copy."""
-    return bias_KH[:, None].baddbmm(x_KED, weight_KHD.mT)
+def _layer(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return what a layer makes of x [K, E, ...] with weights and biases of each copy [K, ...]."""
+    if isinstance(module, nn.Conv2d):
+        return _convolved(module, x, weight, bias)
+    assert bias is not None  # as the families here have them
+    if isinstance(module, nn.GroupNorm):
+        normed = functional.group_norm(x.flatten(0, 1), module.num_groups, eps=module.eps).unflatten(0, x.shape[:2])
+        return normed * weight[:, None, :, None, None] + bias[:, None, :, None, None]
+    return bias[:, None].baddbmm(x, weight.mT)
 
 
 def _convolved(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,13 +2,13 @@
 
 By loss (Yeom et al., 2018, https://arxiv.org/abs/1709.01604, adversary 2): an example is taken for a member the more
 the smaller its loss is. By reference models: `leakage.attacks.lira_scores`. Members are a client's own examples before
-any preparation; non-members what was held out, its own or else of the common test, as many of each class. Told are
-the area under the curve (0.5: no signal), the balanced accuracy by a threshold from the other half of the examples, and
-the share of members found where at most 1 % of non-members are taken for some. The control asks the same of two sets
-that no model saw.
+any preparation; non-members what was held out, its own or else of the common test, in the same mixture of classes. Told
+are the area under the curve (0.5: no signal), the balanced accuracy by a threshold from the other half of the examples,
+and the share of members found where at most 1 % of non-members are taken for some. The control asks the same of two
+sets that no model saw.
 
-Deviations: means over clients of clients' numbers, as few as their examples are; with fewer than 100 non-members "1 %"
-is none of them.
+Deviations: published are as many non-members as members; here up to eight times as many, for less noise, as none of
+these numbers depends on how many there are. With fewer than 100 of them "1 %" is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,11 +34,12 @@ __all__ = ["Asked", "asked_of", "balanced_accuracy", "found_at", "membership"]
 
 Array = NDArray[np.float64]
 _FALSE_ALARMS = 0.01
+_TIMES = 8  # non-members to a member
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Items of one client: members, as many non-members, and as many others that no model saw."""
+    """Items of one client: members, non-members, and as many others that no model saw."""
 
     members: tuple[Any, ...]
     others: tuple[Any, ...]
@@ -86,12 +87,13 @@ def _asked(ready: Prepared, client: str) -> Asked:
     assert settings
     held = division.validation.get(client, ()) or division.test
     members, pool = (_by_value(part, settings.by) for part in (ready.owned[client], held))
+    sizes = {value: min(len(own), len(pool.get(value, ())) // 2) for value, own in members.items()}
+    times = min((len(pool[value]) // (2 * n) for value, n in sizes.items() if n), default=1)
     parts: list[list[Example]] = [[], [], []]
-    for value, own in members.items():
-        random, outside = rng.python_random(ready.run.seed, "membership", client, value), pool.get(value, [])
-        n = min(len(own), len(outside) // 2)
-        drawn = random.sample(outside, 2 * n)
-        for part, chosen in zip(parts, (random.sample(own, n), drawn[:n], drawn[n:]), strict=True):
+    for value, n in sizes.items():
+        random, many = rng.python_random(ready.run.seed, "membership", client, value), n * min(times, _TIMES)
+        drawn = random.sample(pool.get(value, []), 2 * many)
+        for part, chosen in zip(parts, (random.sample(members[value], n), drawn[:many], drawn[many:]), strict=True):
             part += chosen
     return Asked(*(tuple(ready.run.task.encode(one, ready.model) for one in part) for part in parts))
 
@@ -107,12 +109,12 @@ def _scores(
     ready: Prepared, params: Tree, client: str, one: Asked, references: "_References | None"
 ) -> dict[str, Mean]:
     loss_E = _losses(ready, params, one.items)
-    n = len(one.members)
-    members, others, unseen = -loss_E[:n], -loss_E[n : 2 * n], -loss_E[2 * n :]
+    n, many = len(one.members), len(one.members) + len(one.others)
+    members, others, unseen = -loss_E[:n], -loss_E[n:many], -loss_E[many:]
     told = _told("membership", members, others) | {"membership_unseen": _auc(unseen, others)}
     if references is None:
         return told
-    sure_E = references.scores(client, loss_E[: 2 * n])
+    sure_E = references.scores(client, loss_E[:many])
     return told | _told("reference", sure_E[:n], sure_E[n:])
 
 

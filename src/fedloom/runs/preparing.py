@@ -20,12 +20,13 @@ from typing import Any, cast
 from fedloom.base import config
 from fedloom.base.errors import DataError, FedloomError, RunError
 from fedloom.base.files import disk_errors, file_name, json_sha256, write_atomic
-from fedloom.contracts.examples import Example
-from fedloom.contracts.labelled import Picture
+from fedloom.contracts.examples import Chat, Example
+from fedloom.contracts.generation import is_generated
+from fedloom.contracts.labelled import Picture, Row
 from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.runs.tuning import TuningRun, pinned
 
-__all__ = ["Preparing"]
+__all__ = ["Preparing", "examples_made"]
 
 _SERVER = "(server)"
 _SIDES = 3
@@ -122,6 +123,16 @@ class _Work:
     stage: str
     settings: Sequence[Any]
     public: Sequence[Example]
+
+
+def examples_made(folder: Path, stage: str) -> list[Example]:
+    """Return the generated examples that a run directory keeps of the last preparation of a name, client by client."""
+    homes = sorted((folder / "prepared").glob(f"*_{stage}"), key=lambda home: int(home.name.split("_")[0]))
+    found: list[Example] = []
+    for file in sorted(homes[-1].glob("*.json")) if homes else ():
+        made = _read(file, json.loads(file.read_text(encoding="utf-8"))["of"], (Picture, Row, Chat))
+        found += [one for one in made.examples if is_generated(one)]
+    return found
 
 
 def _told(made: Made) -> dict[str, Any]:

@@ -75,6 +75,13 @@ class MembershipSettings:
         if self.references == 1:
             raise ConfigError("evaluation.membership.references: found 1, allowed is 0, or 2 and more.")
 
+    @property
+    def tells(self) -> list[str]:
+        """The scores that the attacks tell."""
+        attacks = ["membership", *(["reference"] if self.references else [])]
+        scores = [f"{attack}_{score}" for attack in attacks for score in ("auc", "accuracy", "tpr")]
+        return [*scores, "membership_unseen"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:

@@ -91,12 +91,12 @@ class Classify(Task):
 
     def collate(self, parts: Sequence[Sequence[_Item]], model: ClassifierModel) -> _Labelled:
         """Return the examples of each client, one after another, filled up to the length of the longest."""
-        return _batch(parts, model, [max(map(len, parts))] * len(parts))
+        return _batch(parts, model, max(map(len, parts)))
 
     def alike(self, parts: Sequence[Sequence[_Item]], model: ClassifierModel) -> list[_Labelled] | None:
         """Return a batch for each part, the shorter ones filled up with what counts nothing."""
         longest = max(map(len, parts))
-        return [_batch([part], model, [longest]) for part in parts] if all(parts) else None
+        return [_batch([part], model, longest) for part in parts] if all(parts) else None
 
     def loss(self, model: ClassifierModel, params: Tree, batch: _Labelled) -> LossSum:
         """Return the cross-entropy of each example."""
@@ -148,17 +148,18 @@ def _scores(model: ClassifierModel, params: Tree, inputs: Tensor) -> Tensor:
     return side_by_side(model.module, params, inputs.unflatten(0, (len(first), -1))).flatten(0, 1)
 
 
-def _batch(parts: Sequence[Sequence[_Item]], model: ClassifierModel, sizes: Sequence[int]) -> _Labelled:
-    filled = [[*part, *([part[0]] * (size - len(part)))] for part, size in zip(parts, sizes, strict=True)]
-    items = [item for part in filled for item in part]
-    real = [float(at < len(part)) for part, size in zip(parts, sizes, strict=True) for at in range(size)]
-    owner = [place for place, size in enumerate(sizes) for _ in range(size)]
-    device = model.device
+def _batch(parts: Sequence[Sequence[_Item]], model: ClassifierModel, length: int) -> _Labelled:
+    """Return the examples of each client, each part filled up to the length with what counts nothing."""
+    items = [item for part in parts for item in (*part, *([part[0]] * (length - len(part)) if part else ()))]
+    counts_KE = torch.ones(len(parts), length if items else 0)
+    for place, part in enumerate(parts):
+        counts_KE[place, len(part) :] = 0
+    device, owner_K = model.device, torch.arange(len(parts))
     return _Labelled(
-        client_E=torch.tensor(owner, device=device),
+        client_E=owner_K.repeat_interleave(counts_KE.shape[1]).to(device),
         inputs=torch.stack([item.inputs for item in items]).to(device),
-        label_E=torch.tensor([item.label for item in items], device=device),
-        counts_E=torch.tensor(real, device=device),
+        label_E=torch.tensor([item.label for item in items]).to(device),
+        counts_E=counts_KE.flatten().to(device),
     )
 
 

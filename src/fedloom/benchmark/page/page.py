@@ -14,7 +14,7 @@ from fedloom.base.errors import RunError
 from fedloom.base.files import write_atomic
 from fedloom.base.shown import shown
 from fedloom.benchmark.claims import Conclusion, conclude
-from fedloom.benchmark.page import background, figures, grids, safety, verdict, words
+from fedloom.benchmark.page import background, content, figures, grids, safety, verdict, words
 from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.study import load
 from fedloom.benchmark.suite import SuiteOutcome
@@ -70,6 +70,9 @@ def page(folder: Path, told: Conclusion | None = None) -> str:
         scores=grids.scores(found),
         safety=safety,
         attacks=safety.rows(study),
+        content=content,
+        generating=content.rows(study),
+        pictures=content.samples("content-samples", study),
         data=background.data(study, folder),
         answers=background.answers(study),
         stages=background.stages(study),

@@ -45,7 +45,8 @@ class GeneratedContent(Preparation):
     generator: Generator = field(default_factory=default(Generator, "gaussian"))
     """Who makes them."""
     labels: tuple[str, ...] = ()
-    """The classes of the task, which the server publishes: a client cannot generate what it has never heard of."""
+    """The classes of the task, which the server publishes: a client cannot generate what it has never heard of. Left
+    out: those of the public examples."""
     classes: Literal["published", "held"] = "published"
     """Whether all published classes are generated, or those alone that a client has."""
     by: str = "label"
@@ -76,8 +77,6 @@ class GeneratedContent(Preparation):
     def check(self) -> None:
         """Refuse settings that contradict each other, and private guides for another machine."""
         guided = self.guidance != "prompt"
-        if self.classes == "published" and not self.labels:
-            raise ConfigError("labels: missing; name all classes of the task, or set classes = 'held'.")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("labels: found one twice, allowed is each once.")
         if guided and not self.generator.data_guided:
@@ -129,8 +128,8 @@ class GeneratedContent(Preparation):
             made, told, sent = self._generated(examples, owner)
         kept = self._weighed(made, examples)
         told |= {"kept": len(kept)} if self.weigh != "none" else {}
-        named = json.dumps(list(self.labels)) if self.classes == "published" else ""
-        got = {f"the {len(self.labels)} classes of the task": len(named.encode())} if named else {}
+        labels = self._published(owner) if self.classes == "published" else ()
+        got = {f"the {len(labels)} classes of the task": len(json.dumps(labels).encode())} if labels else {}
         if self.shared:
             got["generated examples"] = sum(map(_n_bytes, made))
         return Made([*(examples if self.own else ()), *kept], told, sent, got)
@@ -144,7 +143,7 @@ class GeneratedContent(Preparation):
             owner.folder.mkdir(parents=True, exist_ok=True)
         ordering = self._ordering()
         held = {one.tags.get(self.by, "") for one in own}
-        labels = self.labels if self.classes == "published" else sorted(held - {""})
+        labels = self._published(owner) if self.classes == "published" else sorted(held - {""})
         if unknown := sorted(held - set(labels)):
             raise DataError(
                 f"prepare 'generated': client '{owner.name}' has class '{unknown[0]}', published are "
@@ -163,6 +162,16 @@ class GeneratedContent(Preparation):
             cost.write(owner.folder / "cost.json", samples)
         kept = [one for one, step in zip(samples, steps, strict=True) if one is not None and not step.reason]
         return kept, counts(steps), found.sent
+
+    def _published(self, owner: Owner) -> Sequence[str]:
+        """Return the classes that everybody is told."""
+        found = self.labels or sorted({one.tags[self.by] for one in owner.public if self.by in one.tags})
+        if not found:
+            raise ConfigError(
+                "prepare.labels: missing, and no public example has a class; name all classes of the task, or set "
+                "classes = 'held'."
+            )
+        return found
 
     def _ordering(self) -> Ordering:
         return Ordering(
@@ -183,7 +192,7 @@ class GeneratedContent(Preparation):
         """Return as many samples of each class as all are worth to this client, the first ones."""
         if self.weigh == "none" or not made:
             return list(made)
-        labels = self.labels or sorted({one.tags[self.by] for one in made})
+        labels = sorted({one.tags[self.by] for one in (*made, *own)})
         of_class = Counter(one.tags[self.by] for one in made)
         share = round(worth(made, own, labels, self.by) * len(made))
         left = dict(zip(of_class, apportioned(share, [*of_class.values()]), strict=True))

@@ -45,7 +45,7 @@ class OnGenerated(Refinement):
     generator: Generator = field(default_factory=default(Generator, "gaussian"))
     """Who makes them."""
     labels: tuple[str, ...] = ()
-    """The classes of the task."""
+    """The classes of the task; left out: those of the public examples."""
     by: str = "label"
     """Tag of the class."""
     total: AtLeast = 100
@@ -61,8 +61,8 @@ class OnGenerated(Refinement):
 
     def check(self) -> None:
         """Refuse a task without classes, or with one twice."""
-        if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise ConfigError("labels: found none, or one twice; name all classes of the task, each once.")
+        if len(set(self.labels)) < len(self.labels):
+            raise ConfigError("labels: found one twice, allowed is each once.")
 
     def identity(self) -> str:
         """Return those of generator and words."""
@@ -81,10 +81,13 @@ class OnGenerated(Refinement):
         """Return the parameters tuned on the samples; none is refused with DataError."""
         start_s, seed = time.monotonic(), rng.seed_of(trained.seed, "on_generated", trained.round) % 2**31
         place = Place(trained.public, trained.folder)
+        labels = self.labels or sorted({one.tags[self.by] for one in trained.public if self.by in one.tags})
+        if not labels:
+            raise ConfigError("refine.labels: missing, and no public example has a class; name all of the task.")
         first = self.total - self.total // 2 if self.adapt else self.total
-        asked, samples, tokens = self._made(self._dealt(first, {}), seed, place)
+        asked, samples, tokens = self._made(self._dealt(first, labels, {}), seed, place)
         if self.adapt:
-            more = self._made(self._dealt(self.total - first, self._losses(trained, samples)), seed + 1, place)
+            more = self._made(self._dealt(self.total - first, labels, self._losses(trained, samples)), seed + 1, place)
             asked, samples, tokens = [*asked, *more[0]], [*samples, *more[1]], tokens + more[2]
         items = [trained.task.encode(one, trained.model) for one in samples if one is not None]
         if not items:
@@ -96,10 +99,10 @@ class OnGenerated(Refinement):
         counts = {"samples": float(len(asked)), "came": float(len(items)), "tokens": float(tokens)}
         return Refined(params, counts, scores={"first_loss": tuned[0], "last_loss": tuned[-1]})
 
-    def _dealt(self, total: int, losses: Mapping[str, Mean]) -> dict[str, int]:
+    def _dealt(self, total: int, labels: Sequence[str], losses: Mapping[str, Mean]) -> dict[str, int]:
         """Return how many samples of each class: by its loss, and where none has one the same."""
-        weights = [Fraction(losses[label].value) if label in losses else Fraction(0) for label in self.labels]
-        return dict(zip(self.labels, apportioned(total, weights), strict=True))
+        weights = [Fraction(losses[label].value) if label in losses else Fraction(0) for label in labels]
+        return dict(zip(labels, apportioned(total, weights), strict=True))
 
     def _made(
         self, amounts: Mapping[str, int], seed: int, place: Place

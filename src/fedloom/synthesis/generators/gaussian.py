@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedloom.base import rng
@@ -130,8 +131,9 @@ def _fitted(public: Sequence[object], dimensions: int) -> _Fitted:
         )
     inputs_EN = np.stack([one.inputs.reshape(-1) for one in known]).astype(np.float64)
     centre_N = inputs_EN.mean(0)
-    _, _, axes = np.linalg.svd(inputs_EN - centre_N, full_matrices=False)
-    axes_DN = axes[:dimensions]
+    # By torch, which keeps to the threads of the run.
+    _, _, axes = torch.linalg.svd(torch.from_numpy(inputs_EN - centre_N), full_matrices=False)
+    axes_DN = axes[:dimensions].numpy()
     latent_ED = (inputs_EN - centre_N) @ axes_DN.T
     labels = np.array([one.label for one in known])
     by_label = {str(label): latent_ED[labels == label] for label in sorted(set(labels.tolist()))}
