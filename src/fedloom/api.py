@@ -10,6 +10,7 @@ from fedloom.base.errors import FedloomError, RunError
 from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Report
 from fedloom.results.show import outcome, privacy_line, show_table, stage_lines
+from fedloom.results.signal import signal_line
 from fedloom.runs.accounts import has_spent
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.execute import Event, RoundDone, execute, run_files
@@ -64,7 +65,8 @@ def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Ev
     except RunError:  # the disk, or the directory itself: mended, `resume` goes on
         raise
     except FedloomError:
-        kept = any((directory.path / name).exists() for name in ("prepared", "refined"))
+        homes = [directory.path / name for name in ("prepared", "refined")]
+        kept = any(path.is_file() for home in homes for path in home.rglob("*"))
         if not (begun or kept or has_spent(directory)):
             shutil.rmtree(directory.path)
         raise
@@ -82,6 +84,7 @@ def _report(directory: RunDirectory) -> str:
     found = outcome(directory)
     cost = "\n".join(f"- {name}: {value:,.0f}" for name, value in found.cost.items())
     spent = f"\n## Privacy\n\n{line}\n" if (line := privacy_line(found)) else ""
-    stages = "".join(f"- {line}\n" for line in stage_lines(found))
+    lines = [*stage_lines(found), *filter(None, [signal_line({0: found})])]
+    stages = "".join(f"- {line}\n" for line in lines)
     stages = f"\n## Stages\n\n{stages}" if stages else ""
     return f"# {directory.path.name}\n\n{show_table(found).markdown()}{stages}{spent}\n## Cost\n\n{cost}\n"

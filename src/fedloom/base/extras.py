@@ -16,6 +16,7 @@ EXTRAS: Mapping[str, str] = {
     "ctranslate2": "ctranslate2",
     "datasets": "datasets",
     "datasketch": "minhash",
+    "diffusers": "diffusers",
     "dp_accounting": "privacy",
     "gguf": "gguf",
     "langdetect": "text",

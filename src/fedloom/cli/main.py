@@ -120,6 +120,7 @@ def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
     from fedloom.results.attack import attack_line
     from fedloom.results.show import outcome, privacy_line, show_record, show_table, stage_lines
+    from fedloom.results.signal import signal_line
     from fedloom.runs.directory import RunDirectory
 
     found = outcome(RunDirectory.open(folder))
@@ -129,7 +130,7 @@ def show(folder: RunFolder, as_json: AsJson = False) -> None:
     tell(
         show_record(found),
         [show_table(found)],
-        [*stage_lines(found), *attack_line(found), *spent, cost, end],
+        [*stage_lines(found), *attack_line(found), *filter(None, [signal_line({0: found})]), *spent, cost, end],
         as_json=as_json,
     )
 

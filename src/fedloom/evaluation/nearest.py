@@ -1,7 +1,7 @@
 """Did a generator copy? Whether samples lie nearer to the examples that guided it than to others of the same kind.
 
 Meehan et al., 2020, https://arxiv.org/abs/2004.05675, section 3, ask of each sample whether it is nearer to what was
-trained on than to a held-out set of the same distribution. Here both sets are as large and of the same classes, so that by
+trained on than to a held-out set of the same distribution. Here both are as large and of the same classes, so that by
 chance one half is. What chance is, a permutation test says: within each class private and held-out examples change
 sides at random.
 
@@ -62,7 +62,7 @@ def nearest(groups: Sequence[Group], seed: int) -> Nearest:
     ]
     p_value = (1 + sum(one >= told for one in by_chance)) / (1 + _PERMUTATIONS)
     copies = sum(_copies(one) for one in distances)
-    return Nearest(n_samples, float(told) / n_samples if n_samples else 0.5, p_value, copies)
+    return Nearest(n_samples, float(told) / n_samples if n_samples else 0.5, float(p_value), copies)
 
 
 def _distances(group: Group) -> NDArray[np.float64]:

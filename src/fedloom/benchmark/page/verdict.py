@@ -6,6 +6,8 @@ from fedloom.benchmark.page.findings import Findings
 from fedloom.benchmark.page.words import bounds, duration, plural, score_name, signed, size, value
 from fedloom.benchmark.ranking import ALL, PairRow
 from fedloom.data.clients import cut_and_dropped, lost_shares
+from fedloom.results.content import stage_of_content
+from fedloom.results.signal import signal_line
 from fedloom.runs.accounts import largest_epsilon
 
 __all__ = ["doubts", "facts", "remarks", "sentence"]
@@ -93,9 +95,9 @@ def remarks(found: Findings) -> list[str]:
 
 
 def doubts(found: Findings) -> list[str]:
-    """Return the undecided rivals and the centralised bound."""
+    """Return the undecided rivals, the centralised bound, and what membership inference found."""
     if not found.ranks or found.single:
-        return []
+        return _signals(found)
     gaps = found.gaps[found.whole]
     open_ones = [g.second for g in gaps if g.verdict == "undecided" and not found.is_centralised(g.second)]
     told = [f"Not decided: {found.best} against {', '.join(open_ones)}."] if open_ones else []
@@ -103,7 +105,16 @@ def doubts(found: Findings) -> list[str]:
         if found.is_centralised(row.method) and row.method != found.best:
             reached = f"{value(row.value.value)} ({bounds(row.value)})"
             told.append(f"With all data in one place, {row.method} reaches {reached}.")
-    return told
+    return [*told, *_signals(found)]
+
+
+def _signals(found: Findings) -> list[str]:
+    """Return what membership inference found in each data set without generated examples, the first such method's."""
+    lines: dict[str, str] = {}
+    for data, method, runs in found.study.kinds():
+        if not any(map(stage_of_content, runs.values())) and (line := signal_line(runs)):
+            lines.setdefault(data, f"{data}, {method}: {line}.")
+    return [*lines.values()]
 
 
 def _left_out(found: Findings) -> list[str]:

@@ -86,10 +86,10 @@ class Diffusers(Generator):
         return Path(self.path)
 
     def _pipeline(self, name: str) -> Any:
-        kind = getattr(library("diffusers", "generator 'diffusers'"), name)
+        kind, root = getattr(library("diffusers", "generator 'diffusers'"), name), self._root()
         try:
             with quiet():
-                pipe = load(kind, self._root(), use_safetensors=True)
+                pipe = load(kind, root, use_safetensors=True)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise ModelError(
                 f"generator 'diffusers': {self.path}: is no pipeline for it ({one_line(error)})."
