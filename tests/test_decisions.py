@@ -52,6 +52,13 @@ def test_not_above_does_not_hold_where_one_is_above():
     assert state(by_seed(CLEAR), kind="not_above", methods=("fedavg", "local"), than="fedprox") == "does not hold"
 
 
+def test_what_a_control_is_worth_is_told_with_the_claim_and_decides_nothing():
+    found = suite_of(by_seed(CLEAR))
+    told = decide(found, claim(beside="fedprox"))
+    assert told.state == decide(found, claim()).state == "holds"
+    assert "fedprox - fedavg on d -0.1" in told.reason and told.reason.endswith("apart; over 3 seeds")
+
+
 def test_above_the_base_is_within_each_run():
     cells = {("d", "fedavg", s): made(answers([0.8] * 9), base=answers([0.1] * 9), seed=s) for s in range(2)}
     assert state(cells, than="base") == "holds"

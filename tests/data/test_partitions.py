@@ -54,6 +54,30 @@ def test_impossible_numbers_of_clients_are_refused_with_the_counts(name, n_clien
         lookup(Partition, name)()(TOPICS[:3], n_clients, Random(0))
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "told"),
+    [
+        ("iid", {}, "none"),
+        ("by_length", {}, "length skew"),
+        ("quantity_skew", {}, "quantity skew"),
+        ("dirichlet", {}, "topic skew"),
+        ("dirichlet", {"by": "label"}, "label skew"),
+        ("dirichlet", {"by": "label", "tag": "domain"}, "domain skew"),
+        ("label_skew", {}, "label skew"),
+        ("by_key", {}, "natural"),
+        ("by_key", {"tag": "domain"}, "domain skew"),
+        ("by_file", {}, "natural"),
+    ],
+)
+def test_the_card_says_in_what_clients_differ(name, settings, told):
+    assert lookup(Partition, name)(**settings).heterogeneity() == told
+
+
+@pytest.mark.parametrize("name", names(Partition))
+def test_every_partition_says_in_what_clients_differ(name):
+    assert lookup(Partition, name)().heterogeneity() not in ("", "not told")
+
+
 def test_more_than_a_thousand_clients_sort_by_name():
     parts = list(Iid()(TOPICS, 1001, Random(0)))
     assert parts == sorted(parts)

@@ -63,6 +63,10 @@ class Partition(Family):
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client by its name, in client order."""
 
+    def heterogeneity(self) -> str:
+        """Return in what clients differ, for the card: "label skew", "natural" and so on; "none" if by chance alone."""
+        return "not told"
+
     def brings_in(self, n_clients: int) -> str:
         """Return the setting by which a record or an owner that leaves lets others in; "" if there is none."""
         return f"partition.name = '{self.name}', a partition that says nothing of it (brings_in),"

@@ -52,6 +52,10 @@ class AllToOne(Partition):
     def __init__(self, client: str) -> None:
         self._client = client
 
+    def heterogeneity(self) -> str:
+        """Return "one owner"."""
+        return "one owner"
+
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return all indices under the client's name."""
         return {self._client: list(range(len(examples)))}
@@ -84,6 +88,7 @@ def divide(
         raise DataError(f"data: {len(indices[''])} records belong to a client without a name; give every client one.")
     indices, strangers = _without(indices, aside.absent, splits)
     card = partition_card(examples, indices, seed) | ({"remarks": left_out} if left_out else {})
+    card["heterogeneity"] = partition.heterogeneity()
     if aside.absent:
         asked, n_known = _unknown(strangers, indices, examples, aside.group)
         splits["test"] = asked

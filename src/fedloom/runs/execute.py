@@ -169,7 +169,9 @@ def _check_unchanged(ready: Prepared, directory: RunDirectory, saved: Checkpoint
         )
     if saved.values.get("start", []) != lineage_table(ready.lineage):
         raise RunError(f"{directory.path}: the model that the run starts from tells another lineage; restore it.")
-    if directory.table("partition.json") != json.loads(card):
+    known, told = directory.table("partition.json"), json.loads(card)
+    told = {name: value for name, value in told.items() if name in known or name != "heterogeneity"}  # older: untold
+    if known != told:
         raise RunError(
             f"{directory.path}: the data have changed since the run began, or partition.json has; restore them or "
             "start a new run."

@@ -42,6 +42,10 @@ class Cut(Partition):
 class Iid(Cut):
     """Every client holds a sample of the whole."""
 
+    def heterogeneity(self) -> str:
+        """Return "none"."""
+        return "none"
+
 
 @plugin("by_length")
 class ByLength(Cut):
@@ -49,6 +53,10 @@ class ByLength(Cut):
 
     The first client holds the shortest texts. Nothing is drawn: `rng` is not used.
     """
+
+    def heterogeneity(self) -> str:
+        """Return that of lengths."""
+        return "length skew"
 
     def brings_in(self, n_clients: int) -> str:
         """Return the partition itself: with one record less every cut lies one further on."""
@@ -75,6 +83,10 @@ class QuantitySkew(Cut):
     """Of law log_normal: 0.5 is mild, 1 gives a Gini index near 0.5."""
     alpha: Positive = 0.5
     """Of law dirichlet: smaller is more unequal."""
+
+    def heterogeneity(self) -> str:
+        """Return that of sizes."""
+        return "quantity skew"
 
     def sizes(self, n_examples: int, n_clients: int, rng: Random) -> list[int]:
         """Return sizes of at least one that sum to `n_examples`."""

@@ -39,6 +39,10 @@ class Dirichlet(Partition):
     bins: AtLeast = 5
     """Quantiles of a number; equal numbers always share a bin, so there may be fewer."""
 
+    def heterogeneity(self) -> str:
+        """Return the skew of what is dealt unevenly."""
+        return f"{self.tag if self.by == 'label' else self.by} skew"
+
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client; a missing tag and more clients than examples are refused."""
         check_counts(self.name, len(examples), n_clients)

@@ -34,6 +34,10 @@ class LabelSkew(Partition):
     redraws: AtLeast = 1000
     """Draws after which it is given up."""
 
+    def heterogeneity(self) -> str:
+        """Return the skew of the tag."""
+        return f"{self.tag} skew"
+
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client; refused where no draw will do, or none of so many did."""
         check_counts(self.name, len(examples), n_clients)

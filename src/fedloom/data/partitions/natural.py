@@ -27,6 +27,10 @@ class ByKey(Partition):
     keep: Literal["all", "largest"] = "all"
     """Whether all values become clients, or those with the most examples, as many as `clients` says."""
 
+    def heterogeneity(self) -> str:
+        """Return "natural" for owners, and for another tag, such as a domain or a language, its skew."""
+        return "natural" if self.tag == "client" else f"{self.tag} skew"
+
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client; a missing tag or a wrong number of clients is refused."""
         groups = _by_tag(self.name, examples, self.tag, n_clients)
@@ -51,6 +55,10 @@ class ByFile(Partition):
 
     Only a number of clients equal to the number of files, or 0 for all, is accepted.
     """
+
+    def heterogeneity(self) -> str:
+        """Return "natural": a file is an owner's."""
+        return "natural"
 
     def __call__(self, examples: Sequence[Example], n_clients: int, rng: Random) -> dict[str, list[int]]:
         """Return the indices of each client; a missing tag or a wrong number of clients is refused."""
