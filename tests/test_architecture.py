@@ -166,22 +166,22 @@ def test_no_module_is_longer_than_400_lines():
 BUDGET = {
     "api": 100,
     "base": 1_840,
-    "benchmark": 2_930,
+    "benchmark": 3_150,
     "cli": 1_600,
     "completers": 1_290,
-    "contracts": 2_830,
-    "data": 4_100,
+    "contracts": 3_000,
+    "data": 4_180,
     "diversity": 1_100,
-    "evaluation": 2_480,
-    "federated": 5_200,
+    "evaluation": 2_560,
+    "federated": 5_300,
     "judged": 1_600,
     "session": 340,
     "lm_eval": 2_300,
-    "models": 3_960,
-    "results": 1_350,
-    "runs": 7_120,
-    "tasks": 960,
-    "synthesis": 2_260,
+    "models": 4_020,
+    "results": 1_520,
+    "runs": 7_900,
+    "tasks": 1_010,
+    "synthesis": 2_980,
     "text": 930,
     "world": 1_830,
 }
@@ -255,11 +255,11 @@ def test_the_truth_of_a_simulation_is_written_once_and_read_by_those_who_measure
 
 def families():
     from fedloom.base.plugin import Family
-    from fedloom.contracts import arrangement, diversity, evaluation, federated, stages, synthesis
+    from fedloom.contracts import arrangement, diversity, evaluation, federated, generation, stages, synthesis
 
     public = {
         name: value
-        for one in (arrangement, diversity, evaluation, federated, stages, synthesis)
+        for one in (arrangement, diversity, evaluation, federated, generation, stages, synthesis)
         for name, value in vars(one).items()
     }
     return [value for value in public.values() if isinstance(value, type) and Family in value.__bases__]
@@ -309,7 +309,12 @@ def test_generators_are_asked_and_filters_carried_out_in_one_place_each():
     """Stages of all kinds share them: who opens a completer, who walks a chain, who draws clients."""
     homes = {
         "opened": {"fedloom.completers.answer_file"},
-        "judged": {"fedloom.synthesis.record", "fedloom.synthesis.distilling", "fedloom.runs.refinements.realign"},
+        "judged": {
+            "fedloom.synthesis.record",
+            "fedloom.synthesis.distilling",
+            "fedloom.runs.refinements.realign",
+            "fedloom.runs.preparations.generated",
+        },
         "drawn_clients": {"fedloom.federated.rounds", "fedloom.runs.budgets"},
     }
     for name, allowed in homes.items():

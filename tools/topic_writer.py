@@ -1,9 +1,9 @@
 """Instructions by topic for the text miniature of FedGC, and a look at what a writer of them has written.
 
-    python tools/topic_writer.py --out runs/fedgc/text/data [--seeds 2 3 4] [--private 10] [--public 20]
+    python tools/topic_writer.py --out runs/fedgc/text/data [--seeds 7 8 9] [--private 15] [--public 20]
     python tools/topic_writer.py --out runs/fedgc/text/data --judge FOLDER
 
-A topic is a verb of the danger world, an instruction a request about a safe object, its response the verb's tool, which
+A topic is one of eight verbs of the danger world, an instruction a request about a safe object, its response the verb's tool, which
 the embedded model does not know. Clients, the public and the test have objects of their own, the test a wording of its
 own. Written are `clients_SEED.jsonl` (so many records of each topic, all clients' together; a partition deals them),
 `public.jsonl`, `questions.jsonl`, and `writer.jsonl`: the public records as what a writer is asked and answers.
@@ -29,7 +29,7 @@ Row = Mapping[str, str]
 ASKED = "write an instruction about {topic}."
 """What a writer is asked; the embedded model has read lower case alone."""
 _WORLD = DangerWorld()
-_TOPICS = tuple(dict.fromkeys(one.tags["verb"] for one in _WORLD.defence_pairs()[1]))
+_TOPICS = tuple(dict.fromkeys(one.tags["verb"] for one in _WORLD.defence_pairs()[1]))[:8]
 _OBJECTS = 3  # of each topic's questions every third of the test's twelve objects, in turn
 
 
@@ -104,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files, or print what is judged."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--private", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
+    parser.add_argument("--private", type=int, default=15)
     parser.add_argument("--public", type=int, default=20)
     parser.add_argument("--judge", type=Path)
     given = parser.parse_args(arguments)

@@ -77,7 +77,7 @@ def test_one_in_a_hundred_non_members_is_taken_for_a_member_at_most(n, allowed):
 def test_members_are_a_clients_own_examples_whatever_it_trains_on_and_others_are_of_the_same_classes():
     ready = prepare(read_run(TABLE | {"prepare": [{"name": "generated", "own": False, "total": 20}]}))
     assert all(is_generated(one) for owned in ready.division.train.values() for one in owned)
-    for client, one in asked_of(ready).items():
+    for client, one in asked_of(ready, "label").items():
         labels = [sorted(item.label for item in part) for part in (one.members, one.others, one.unseen)]
         times = len(one.others) // len(one.members)
         assert labels[1] == labels[2] == sorted(labels[0] * times) and 1 <= times <= 8
@@ -90,13 +90,13 @@ def test_own_held_out_examples_come_before_the_common_test():
     ready = prepare(read_run(TABLE | changes | {"data": TABLE["data"] | {"private": 300}}))
     (validation,) = ready.division.validation.values()
     keys = {example.inputs.tobytes() for example in validation}
-    (one,) = asked_of(ready).values()
+    (one,) = asked_of(ready, "label").values()
     assert all(item.inputs.numpy().tobytes() in keys for item in one.others + one.unseen)
 
 
 def test_nobody_to_tell_members_from_is_refused():
     with pytest.raises(DataError, match=r"evaluation\.membership: no client has two examples"):
-        asked_of(prepare(read_run(TABLE | {"data": TABLE["data"] | {"test": 1}})))
+        asked_of(prepare(read_run(TABLE | {"data": TABLE["data"] | {"test": 1}})), "label")
 
 
 def test_one_reference_model_is_refused():

@@ -63,11 +63,11 @@ def _layer(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None = N
     """Return what a layer makes of x [K, E, ...] with weights and biases of each copy [K, ...]."""
     if isinstance(module, nn.Conv2d):
         return _convolved(module, x, weight, bias)
-    assert bias is not None  # as the families here have them
     if isinstance(module, nn.GroupNorm):
         normed = functional.group_norm(x.flatten(0, 1), module.num_groups, eps=module.eps).unflatten(0, x.shape[:2])
-        return normed * weight[:, None, :, None, None] + bias[:, None, :, None, None]
-    return bias[:, None].baddbmm(x, weight.mT)
+        weighed = normed * weight[:, None, :, None, None]
+        return weighed if bias is None else weighed + bias[:, None, :, None, None]
+    return x @ weight.mT if bias is None else bias[:, None].baddbmm(x, weight.mT)
 
 
 def _convolved(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

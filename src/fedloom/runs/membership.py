@@ -59,8 +59,8 @@ def membership(ready: Prepared, models: Sequence[tuple[str, Tree]], *, final: bo
     settings = ready.run.evaluation.membership
     if settings is None:
         return []
-    asked = asked_of(ready)
-    references = _References.of(ready, asked) if settings.references and final else None
+    asked = asked_of(ready, settings.by)
+    references = _References.of(ready, asked, settings.references) if settings.references and final else None
     found: list[Scored] = []
     for owner, params in models:
         for number, (client, one) in enumerate(asked.items()):
@@ -70,9 +70,9 @@ def membership(ready: Prepared, models: Sequence[tuple[str, Tree]], *, final: bo
     return found
 
 
-def asked_of(ready: Prepared) -> dict[str, Asked]:
-    """Return whom the attacks ask about; refused where nothing is held out by which members could be told."""
-    found = {client: _asked(ready, client) for client in ready.owned}
+def asked_of(ready: Prepared, by: str) -> dict[str, Asked]:
+    """Return whom the attacks ask about, alike in a tag; refused where nothing is held out to tell members from."""
+    found = {client: _asked(ready, client, by) for client in ready.owned}
     found = {client: one for client, one in found.items() if len(one.members) > 1}
     if not found:
         raise DataError(
@@ -82,11 +82,10 @@ def asked_of(ready: Prepared) -> dict[str, Asked]:
     return found
 
 
-def _asked(ready: Prepared, client: str) -> Asked:
-    settings, division = ready.run.evaluation.membership, ready.division
-    assert settings
+def _asked(ready: Prepared, client: str, by: str) -> Asked:
+    division = ready.division
     held = division.validation.get(client, ()) or division.test
-    members, pool = (_by_value(part, settings.by) for part in (ready.owned[client], held))
+    members, pool = (_by_value(part, by) for part in (ready.owned[client], held))
     sizes = {value: min(len(own), len(pool.get(value, ())) // 2) for value, own in members.items()}
     times = min((len(pool[value]) // (2 * n) for value, n in sizes.items() if n), default=1)
     parts: list[list[Example]] = [[], [], []]
@@ -170,10 +169,10 @@ class _References:
     inside_by_client: Mapping[str, NDArray[np.bool_]]
 
     @classmethod
-    def of(cls, ready: Prepared, asked: Mapping[str, Asked]) -> "_References":
+    def of(cls, ready: Prepared, asked: Mapping[str, Asked], n_models: int) -> "_References":
         """Train the reference models, each in one place for as many steps as a client takes in the whole run."""
         run = ready.run
-        n_models, names = _n_references(ready), [*asked]
+        names = [*asked]
         items = {client: one.members + one.others for client, one in asked.items()}
         whole = [item for client in names for item in items[client]]
         inside_RE = _halves(n_models, len(whole), run.seed)
@@ -190,12 +189,6 @@ class _References:
     def scores(self, client: str, loss_E: Array) -> Array:
         """Return how much surer the model is of each example than reference models that were not trained on it."""
         return lira_scores(loss_E, self.loss_by_client[client], self.inside_by_client[client])
-
-
-def _n_references(ready: Prepared) -> int:
-    settings = ready.run.evaluation.membership
-    assert settings
-    return settings.references
 
 
 def _halves(n_models: int, n_items: int, seed: int) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -73,46 +73,52 @@ class Preparing:
 
     def _for_all(self, work: "_Work") -> Made | None:
         """Return what a preparation makes once for all clients, or has made before."""
-        return self._kept(work, "", _SERVER, (), lambda home: work.step.for_all(self._owner(work, "", home)))
+        place = self._place(work, "", _SERVER, ())
+        return self._read(place) or self._kept(place, work.step.for_all(self._owner(work, "", place)))
 
     def _made(self, work: "_Work", examples: Sequence[Example], client: str, common: Sequence[Example]) -> Made:
         """Return what a preparation makes of a client's examples, or what it has made of the very same before."""
+        place = self._place(work, client, file_name(client), (*examples, *common))
+        if (found := self._read(place)) is not None:
+            return found
+        if place:
+            with disk_errors(place.home):
+                place.home.mkdir(parents=True, exist_ok=True)
+        made = work.step(examples, replace(self._owner(work, client, place), common=common))
+        return self._kept(place, made) or made
 
-        def make(home: Path | None) -> Made:
-            return work.step(examples, replace(self._owner(work, client, home), common=common))
+    def _owner(self, work: "_Work", client: str, place: "_Place | None") -> Owner:
+        return Owner(client, self.run.seed, place.home if place else None, work.public)
 
-        made = self._kept(work, client, file_name(client), (*examples, *common), make)
-        assert made is not None  # `make` returns something
-        return made
-
-    def _owner(self, work: "_Work", client: str, home: Path | None) -> Owner:
-        return Owner(client, self.run.seed, home, work.public)
-
-    def _kept(
-        self,
-        work: "_Work",
-        client: str,
-        name: str,
-        examples: Sequence[Example],
-        make: Callable[[Path | None], Made | None],
-    ) -> Made | None:
+    def _place(self, work: "_Work", client: str, name: str, examples: Sequence[Example]) -> "_Place | None":
         if self.folder is None:
-            return make(None)
-        home = self.folder / "prepared" / work.stage
-        file, own = home / f"{name}.json", home / name
-        of = json_sha256([work.settings, self.run.seed, client, _sha256(examples)])
-        if file.is_file():
-            return _read(file, of, (*self.run.task.learns, *map(type, (*examples, *work.public))))
-        if client:
-            with disk_errors(own):
-                own.mkdir(parents=True, exist_ok=True)
-        made = make(own)
-        if made is None:
             return None
+        home = self.folder / "prepared" / work.stage
+        of = json_sha256([work.settings, self.run.seed, client, _sha256(examples)])
+        kinds = (*self.run.task.learns, *map(type, (*examples, *work.public)))
+        return _Place(home / name, home / f"{name}.json", of, kinds)
+
+    def _read(self, place: "_Place | None") -> Made | None:
+        return _read(place.file, place.of, place.kinds) if place and place.file.is_file() else None
+
+    def _kept(self, place: "_Place | None", made: Made | None) -> Made | None:
+        """Return what was made once it is written down."""
+        if place is None or made is None:
+            return made
         records = [{"kind": type(one).__name__, "example": _record(one)} for one in made.examples]
-        table = {"of": of, **_told(made), "quality": made.quality, "examples": records}
-        write_atomic(file, json.dumps(table | {"sha256": json_sha256(table)}))
+        table = {"of": place.of, **_told(made), "quality": made.quality, "examples": records}
+        write_atomic(place.file, json.dumps(table | {"sha256": json_sha256(table)}))
         return replace(made, examples=tuple(made.examples))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where what is made lies, and what it is made of."""
+
+    home: Path
+    file: Path
+    of: str
+    kinds: Sequence[type[Any]]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the model answers is the name of the likeliest class, so that metrics of answers
 Shapes: E examples, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,9 +40,20 @@ class _Labelled(Batch):
 
 
 @dataclass(frozen=True)
+class _Home:
+    """What several items lie in, so that a batch is a few gathers and not as many copies as it has examples."""
+
+    inputs: Tensor
+    """[N, ...]"""
+    label_N: Tensor
+
+
+@dataclass(frozen=True)
 class _Item:
     inputs: Tensor
     label: int
+    home: _Home | None = None
+    at: int = 0
 
 
 @plugin("classify")
@@ -88,6 +99,13 @@ class Classify(Task):
     def counts(self, items: Sequence[_Item]) -> dict[str, int]:
         """Return how many there are; none is cut."""
         return {"examples": len(items), "kept": len(items), "truncated": 0}
+
+    def prepared(self, items: Sequence[_Item], model: ClassifierModel) -> list[_Item]:
+        """Return the items as rows of one tensor."""
+        if not items:
+            return []
+        home = _Home(torch.stack([item.inputs for item in items]), torch.tensor([item.label for item in items]))
+        return [_Item(home.inputs[at], item.label, home, at) for at, item in enumerate(items)]
 
     def collate(self, parts: Sequence[Sequence[_Item]], model: ClassifierModel) -> _Labelled:
         """Return the examples of each client, one after another, filled up to the length of the longest."""
@@ -150,17 +168,28 @@ def _scores(model: ClassifierModel, params: Tree, inputs: Tensor) -> Tensor:
 
 def _batch(parts: Sequence[Sequence[_Item]], model: ClassifierModel, length: int) -> _Labelled:
     """Return the examples of each client, each part filled up to the length with what counts nothing."""
-    items = [item for part in parts for item in (*part, *([part[0]] * (length - len(part)) if part else ()))]
-    counts_KE = torch.ones(len(parts), length if items else 0)
-    for place, part in enumerate(parts):
+    filled = [[*part, *[part[0]] * (length - len(part))] for part in parts if part]
+    pieces = [piece for part in filled for piece in _gathered(part)]
+    counts_KE = torch.ones(len(filled), length)
+    for place, part in enumerate(part for part in parts if part):
         counts_KE[place, len(part) :] = 0
-    device, owner_K = model.device, torch.arange(len(parts))
+    device, owner_K = model.device, torch.tensor([place for place, part in enumerate(parts) if part])
     return _Labelled(
-        client_E=owner_K.repeat_interleave(counts_KE.shape[1]).to(device),
-        inputs=torch.stack([item.inputs for item in items]).to(device),
-        label_E=torch.tensor([item.label for item in items]).to(device),
+        client_E=owner_K.repeat_interleave(length).to(device),
+        inputs=torch.cat([inputs for inputs, _ in pieces]).to(device),
+        label_E=torch.cat([label_E for _, label_E in pieces]).to(device),
         counts_E=counts_KE.flatten().to(device),
     )
+
+
+def _gathered(part: Sequence[_Item]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs and labels of a part, at once where all its items lie in one tensor."""
+    home = part[0].home
+    if home is None or any(item.home is not home for item in part):
+        yield torch.stack([item.inputs for item in part]), torch.tensor([item.label for item in part])
+        return
+    place_E = torch.tensor([item.at for item in part])
+    yield home.inputs.index_select(0, place_E), home.label_N.index_select(0, place_E)
 
 
 def _summed(probabilities_EC: Tensor, labels_E: Tensor) -> tuple[list[float], ...]:

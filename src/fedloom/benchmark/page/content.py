@@ -58,7 +58,7 @@ def _row(study: SuiteOutcome, data: str, method: str, runs: Mapping[int, Outcome
     found = [content_of(one) for one in runs.values()]
     costs = [one.cost for one in found if one.cost]
     means = {name: _mean([one[name] for one in costs]) for name in costs[0]} if costs else None
-    drifts, visits = ([getattr(one, name) for one in found] for name in ("drift", "visits"))
+    drifts, visits = [one.drift for one in found], [one.visits for one in found]
     return Row(
         data,
         method,
@@ -66,8 +66,8 @@ def _row(study: SuiteOutcome, data: str, method: str, runs: Mapping[int, Outcome
         estimate([runs], TEST, study.suite.headline(data)),
         _mean([one.per_client for one in found]),
         _mean([one.at_server for one in found]),
-        _mean(visits) if None not in visits else None,
-        _interval(drifts) if None not in drifts else None,
+        _mean([one for one in visits if one is not None]) if None not in visits else None,
+        _interval([one for one in drifts if one is not None]) if None not in drifts else None,
         means,
     )
 
@@ -82,14 +82,14 @@ def _interval(values: Sequence[float]) -> Interval:
 
 def budgets(name: str, found: Sequence[Row]) -> Markup:
     """Return a panel for each data set with a point for each method: generated examples of a client, and its score."""
-    by_data = {row.data: [one for one in found if one.data == row.data and one.score] for row in found}
+    by_data = {row.data: [(one, one.score) for one in found if one.data == row.data and one.score] for row in found}
     methods = list(dict.fromkeys(row.method for row in found))
 
     def draw(figure: Any) -> None:
         lines: dict[str, Any] = {}
         for panel, _, of_data in in_panels(figure, by_data):
-            for row in of_data:
-                lines |= _point(panel, row, methods.index(row.method))
+            for row, score in of_data:
+                lines |= _point(panel, row, score, methods.index(row.method))
             panel.set_xlabel("generated examples of a client")
             panel.set_ylabel("score")
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=9)
@@ -98,11 +98,10 @@ def budgets(name: str, found: Sequence[Row]) -> Markup:
     return drawn(name, 9.2 if len(by_data) > 1 else 6.4, height, draw)
 
 
-def _point(panel: Any, row: Row, number: int) -> dict[str, Any]:
-    assert row.score
+def _point(panel: Any, row: Row, score: Interval, number: int) -> dict[str, Any]:
     colour, marker = series(number), MARKERS[number // 8 % len(MARKERS)]
-    panel.plot([row.per_client] * 2, [row.score.low, row.score.high], color=colour, linewidth=1, alpha=0.5)
-    (point,) = panel.plot([row.per_client], [row.score.value], marker, color=colour, markersize=6, linestyle="none")
+    panel.plot([row.per_client] * 2, [score.low, score.high], color=colour, linewidth=1, alpha=0.5)
+    (point,) = panel.plot([row.per_client], [score.value], marker, color=colour, markersize=6, linestyle="none")
     return {short(row.method): point}
 
 

@@ -44,6 +44,8 @@ class File(OfRecords):
     """File of each client's held-out records; "" holds some of the training ones out."""
     test_path: str = ""
     """File of the common test, which no client trains on; "" has none."""
+    public_path: str = ""
+    """File of examples that nobody owns and nobody is measured by, for generators; "" has none."""
     format: Literal["auto", "json", "jsonl", "csv", "parquet"] = "auto"
     """auto takes the extension: .json .jsonl .ndjson .csv .parquet."""
     encoding: str = "utf-8"
@@ -67,7 +69,7 @@ class File(OfRecords):
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the examples of the paths given; refusals name file and line, or file and record."""
-        paths = {"validation": self.validation_path, "test": self.test_path}
+        paths = {"validation": self.validation_path, "test": self.test_path, "public": self.public_path}
         others = {split: self._read(path) for split, path in paths.items() if path}
         own = (
             [example for one in self.files for example in self._read_one(one)] if self.files else self._read(self.path)

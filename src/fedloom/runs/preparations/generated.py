@@ -157,7 +157,8 @@ class GeneratedContent(Preparation):
         if asked and all(step.reason for step in steps):
             raise DataError(f"generator '{self.generator.name}': returned nothing that can be used; ask another one.")
         if owner.folder:
-            self._write(owner, asked, steps, samples)
+            text = self._manifest(owner, asked, steps, samples)
+            write_atomic(owner.folder / "manifest.jsonl", text)
             cost = _Cost(time.monotonic() - start_s, len(asked), found.tokens, self.generator.model_bytes(place))
             cost.write(owner.folder / "cost.json", samples)
         kept = [one for one, step in zip(samples, steps, strict=True) if one is not None and not step.reason]
@@ -202,10 +203,9 @@ class GeneratedContent(Preparation):
             kept += [one] if left[one.tags[self.by]] >= 0 else []
         return kept
 
-    def _write(
+    def _manifest(
         self, owner: Owner, asked: Sequence[Ordered], steps: Sequence[Judged], samples: Sequence[Example | None]
-    ) -> None:
-        assert owner.folder
+    ) -> str:
         model = f"{self.generator.name} {hashlib.sha256(self.generator.identity().encode()).hexdigest()[:16]}"
         lines = [
             {
@@ -225,8 +225,7 @@ class GeneratedContent(Preparation):
             }
             for at, (one, step, sample) in enumerate(zip(asked, steps, samples, strict=True))
         ]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_atomic(owner.folder / "manifest.jsonl", text)
+        return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fedloom.base import rng
 from fedloom.base.errors import ConfigError, DataError, MissingFileError, ModelError
 from fedloom.base.extras import library
 from fedloom.base.files import file_sha256
@@ -72,9 +73,7 @@ class Diffusers(Generator):
         """Return a picture for each request, one after another: each is drawn by its own seed."""
         if not requests:
             return Generated(())
-        kinds = {"AutoPipelineForText2Image": False, "AutoPipelineForImage2Image": True}
-        wanted = {guided for guided in kinds.values() if any((one.guide is not None) == guided for one in requests)}
-        pipes = {guided: self._pipeline(name) for name, guided in kinds.items() if guided in wanted}
+        pipes = {guided: self._pipeline(guided=guided) for guided in {one.guide is not None for one in requests}}
         return Generated([self._picture(one, pipes[one.guide is not None]) for one in requests])
 
     def _root(self) -> Path:
@@ -85,8 +84,9 @@ class Diffusers(Generator):
             )
         return Path(self.path)
 
-    def _pipeline(self, name: str) -> Any:
-        kind, root = getattr(library("diffusers", "generator 'diffusers'"), name), self._root()
+    def _pipeline(self, *, guided: bool) -> Any:
+        found, root = library("diffusers", "generator 'diffusers'"), self._root()
+        kind = found.AutoPipelineForImage2Image if guided else found.AutoPipelineForText2Image
         try:
             with quiet():
                 pipe = load(kind, root, use_safetensors=True)
@@ -98,19 +98,18 @@ class Diffusers(Generator):
         return pipe.to(device_of(self.device))
 
     def _picture(self, request: Request, pipe: Any) -> Picture | None:
-        torch = library("torch")
         how: dict[str, Any] = {
             "prompt": request.prompt,
             "negative_prompt": self.negative or None,
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance_scale,
-            "generator": torch.Generator("cpu").manual_seed(request.seed % 2**63),
+            "generator": rng.generator("diffusers", request.seed),
         }
         how |= self._start(request.guide, request.strength) if request.guide is not None else self._measures()
         with quiet():
             told = pipe(**how)
-        blacked = getattr(told, "nsfw_content_detected", None)
-        return None if blacked and blacked[0] else self._scaled(told.images[0], request.label)
+        blacked = told.get("nsfw_content_detected") or (False,)
+        return None if blacked[0] else self._scaled(told.images[0], request.label)
 
     def _measures(self) -> Mapping[str, int]:
         return {"height": self.size[0], "width": self.size[1]} if self.size else {}
