@@ -9,6 +9,7 @@
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 14 minutes beside other jobs
 # make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
+# make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; resumable
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
@@ -24,7 +25,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test slow lint types check claims methods tune coverage alignment u2s knowledge safety safety_real real real-model real-test bench clean
+.PHONY: install install-report install-dev quickstart test slow lint types check claims methods tune coverage alignment u2s knowledge fedgc safety safety_real real real-model real-test bench clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -111,6 +112,15 @@ knowledge:
 	$(FEDLOOM) leakage experiments/knowledge.toml 'refine=[]' --out runs/knowledge/leak_private
 	$(FEDLOOM) leakage experiments/knowledge.toml --out runs/knowledge/leak_distilled
 	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
+
+# A table for each seed, a writer of instructions by topic, and the suites, of which one may end with 1 where a claim is not decided.
+fedgc:
+	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
+	@[ -e runs/fedgc/data/4/train.csv ] || $(VENV)/bin/python tools/tables.py --out runs/fedgc/data --seeds 5
+	@[ -e runs/fedgc/text/data/writer.jsonl ] || $(VENV)/bin/python tools/topic_writer.py --out runs/fedgc/text/data
+	@[ -e runs/fedgc/text/writer/report.md ] || { rm -rf runs/fedgc/text/writer; $(FEDLOOM) run experiments/topic_writer.toml --quiet --out runs/fedgc/text/writer; }
+	@told=0; for suite in digits methods regimes sweeps tables membership text; do \
+	$(FEDLOOM) bench experiments/suites/fedgc_$$suite.toml --out runs/fedgc/suites/$$suite || told=$$?; done; exit $$told
 
 # Two models to attack, one of which can tell a danger by its name; a classifier of updates; and the suites. They come last,
 # since one ends with 1 while a claim is not decided.

@@ -13,6 +13,7 @@ from fedloom.data.records import read_records
 from fedloom.runs.tuning import read_run
 from support.models import model_folder
 from support.paths import ROOT
+from support.tools import tool
 
 
 def test_fedavg_by_hand_equals_the_framework(tmp_path, monkeypatch, capsys):
@@ -76,6 +77,9 @@ def miniature(file, folder):
         words += [f"model.path={model_folder(folder / 'model')}", "task.template=vicuna"]
     if "clients" in table:
         words += ["clients=3", *(["clients_per_round=2"] if per_round else [])]
+    if file.stem == "topic_writer":  # its data are made by a tool
+        assert tool("topic_writer").main(["--out", str(folder)]) == 0
+        return [*words, f"data.path={folder / 'writer.jsonl'}", "evaluation.holdout=0.1"]
     if "path" in data:
         return [*words, f"data.path={shortened(ROOT / data['path'], folder)}"]
     if data.get("name") == "digits":
@@ -100,7 +104,7 @@ def shortened(path, folder, count=60):
 
 def marks_of(file):
     shared = [pytest.mark.shared] if "../shared" in file.read_text() else []
-    return shared if file.stem in ("quickstart", "digits") else [*shared, pytest.mark.slow]
+    return shared if file.stem in ("quickstart", "digits", "generated") else [*shared, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

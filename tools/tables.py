@@ -1,6 +1,6 @@
 """A table that several owners hold, a folder for each seed: rows that are public, tested with and owned.
 
-    python tools/tables.py --out runs/fedgc/tables --seeds 10
+    python tools/tables.py --out runs/fedgc/data --seeds 10
 
 The table is that of 569 breast tumours that scikit-learn ships (Street et al., 1993, UCI, CC BY 4.0): 30 measures of
 cell nuclei, benign or malignant. Measures are told by how far they lie from the mean of the public rows, in their

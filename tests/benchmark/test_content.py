@@ -120,7 +120,7 @@ REQUIRED = (
 
 
 def test_the_shipped_suite_has_every_control_arm():
-    suite = load_suite(ROOT / "experiments" / "suites" / "fedgc.toml", (), quick=False)
+    suite = load_suite(ROOT / "experiments" / "suites" / "fedgc_digits.toml", (), quick=False)
     assert tuple(one.arm for one in suite.controls) == REQUIRED and all(one.method for one in suite.controls)
     assert all(claim.beside == "real_public" for claim in suite.claims[:3]) and len(suite.seeds) >= 10
 

@@ -84,6 +84,7 @@ class FakePipeline:
 def fake_diffusers(monkeypatch):
     fake = SimpleNamespace(AutoPipelineForText2Image=FakePipeline, AutoPipelineForImage2Image=FakePipeline)
     monkeypatch.setitem(sys.modules, "diffusers", fake)
+    monkeypatch.setitem(sys.modules, "diffusers.utils.logging", SimpleNamespace(disable_progress_bar=lambda: None))
     FakePipeline.asked, FakePipeline.blacked = [], False
 
 

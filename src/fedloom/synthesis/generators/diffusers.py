@@ -87,6 +87,7 @@ class Diffusers(Generator):
     def _pipeline(self, *, guided: bool) -> Any:
         found, root = library("diffusers", "generator 'diffusers'"), self._root()
         kind = found.AutoPipelineForImage2Image if guided else found.AutoPipelineForText2Image
+        library("diffusers.utils.logging").disable_progress_bar()
         try:
             with quiet():
                 pipe = load(kind, root, use_safetensors=True)
