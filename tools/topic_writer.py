@@ -3,10 +3,11 @@
     python tools/topic_writer.py --out runs/fedgc/text/data [--seeds 7 8 9] [--private 15] [--public 20]
     python tools/topic_writer.py --out runs/fedgc/text/data --judge FOLDER
 
-A topic is one of eight verbs of the danger world, an instruction a request about a safe object, its response the verb's tool, which
-the embedded model does not know. Clients, the public and the test have objects of their own, the test a wording of its
-own. Written are `clients_SEED.jsonl` (so many records of each topic, all clients' together; a partition deals them),
-`public.jsonl`, `questions.jsonl`, and `writer.jsonl`: the public records as what a writer is asked and answers.
+A topic is one of eight verbs of the danger world, an instruction a request about a safe object, its response the verb's
+tool, which the embedded model does not know. Clients, the public and the test have objects of their own, the test a
+wording of its own. Written are `clients_SEED.jsonl` (so many records of each topic, all clients' together; a partition
+deals them), `public.jsonl`, `questions.jsonl`, and `writer.jsonl`: the public records as what a writer is asked and
+answers.
 
 Judged is what the preparation `generated` got anywhere below FOLDER: the shares of all answers that have the form of an
 instruction with its response, are about the topic that was asked for, and are answered rightly besides; of those of the

@@ -413,3 +413,23 @@ def test_row_of_bfloat16_is_refused():
         DataError, match=r"^row 0 of the round .* torch\.bfloat16: allowed is \[P\], float32 or float64"
     ):
         mean_of([torch.zeros(3, dtype=torch.bfloat16)], [1.0])
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [3.0, 1.0, 0.5]])
+def test_drift_is_the_root_of_the_weighted_mean_square_distance_from_the_mean(weights):
+    rows_NP = np.random.default_rng(0).normal(size=(3, 50)) + 3.0
+    mean_P = np.average(rows_NP, axis=0, weights=weights)
+    wanted = np.sqrt(np.average(((rows_NP - mean_P) ** 2).sum(1), weights=weights))
+    accumulator = lookup(Aggregator, "mean")().accumulator(frame(0))
+    for row_P, weight in zip(rows_NP, weights, strict=True):
+        accumulator.add(torch.from_numpy(row_P), weight)
+    assert accumulator.result().measures == {"drift": pytest.approx(wanted)}
+
+
+def test_one_row_and_equal_rows_do_not_drift():
+    row_P = torch.linspace(0, 1, 50)
+    for n in (1, 4):
+        accumulator = lookup(Aggregator, "mean")().accumulator(frame(0))
+        for _ in range(n):
+            accumulator.add(row_P, 1.0)
+        assert accumulator.result().measures["drift"] == pytest.approx(0, abs=1e-3)

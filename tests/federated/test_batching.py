@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from fedloom.base.errors import ConfigError
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.federated.batching import batches, poisson
+from fedloom.contracts.model import Shard
+from fedloom.federated.batching import batches, drawable, mixed, poisson
 from fedloom.federated.privacy.gaussian import Gaussian
 
 N_EXAMPLES, RATE, N_DRAWS = 20, 0.3, 10_000
@@ -116,3 +118,53 @@ def test_micro_batches_are_no_larger_than_half_again_the_batch(n, rate, batch, s
 def test_a_shuffled_step_has_as_many_micro_batches_as_it_accumulates(accumulation):
     local = LocalSettings(steps=2, batch=3, accumulation=accumulation)
     assert [[len(micro) for micro in step] for step in batches(7, local, 0)] == [[3] * accumulation] * 2
+
+
+# ------------------------------------------------------------------------------------------------- generated examples
+
+
+def shard_of(n_own, n_made):
+    return Shard(tuple(range(n_own + n_made)), generated=frozenset(range(n_own, n_own + n_made)))
+
+
+@pytest.mark.parametrize(
+    ("share", "wanted"),
+    [(None, ([0, 1], [2, 3, 4])), (0.0, ([0, 1], [])), (1.0, ([], [2, 3, 4])), (0.3, ([0, 1], [2, 3, 4]))],
+)
+def test_a_share_says_which_kinds_can_be_drawn(share, wanted):
+    assert drawable(shard_of(2, 3), share) == wanted
+
+
+@pytest.mark.parametrize(("sizes", "share"), [((3, 0), 1.0), ((0, 3), 0.0)])
+def test_who_has_one_kind_alone_draws_from_it_whatever_the_share(sizes, share):
+    own, made = drawable(shard_of(*sizes), share)
+    assert len(own) + len(made) == 3
+
+
+def test_elements_are_generated_as_often_as_asked_and_each_kind_comes_in_whole_shuffles():
+    settings = LocalSettings(steps=400, batch=10)
+    drawn = [at for step in mixed([0, 1, 2], [3, 4], 0.25, settings, "seed") for micro in step for at in micro]
+    own, made = ([at for at in drawn if (at > 2) == kind] for kind in (False, True))
+    assert len(made) / len(drawn) == pytest.approx(0.25, abs=0.03)
+    for kind, size in ((own, 3), (made, 2)):
+        whole = [sorted(kind[start : start + size]) for start in range(0, len(kind) - size + 1, size)]
+        assert len({tuple(one) for one in whole}) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "rounds", "shares"),
+    [
+        (LocalSettings(), 2, [None, None]),
+        (LocalSettings(p_generated=0.5), 2, [0.5, 0.5]),
+        (LocalSettings(pretrain=1), 3, [1.0, 0.0, 0.0]),
+        (LocalSettings(pretrain=1, p_generated=0.2), 2, [1.0, 0.2]),
+    ],
+)
+def test_the_share_goes_by_the_round(settings, rounds, shares):
+    assert [settings.share_generated(round) for round in range(rounds)] == shares
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 1.0}, {"pretrain": 1}, {"p_generated": 1.0}])
+def test_matched_exposure_with_what_it_cannot_match_is_refused(changes):
+    with pytest.raises(ConfigError, match="match_exposure"):
+        LocalSettings(match_exposure=True, **changes)
