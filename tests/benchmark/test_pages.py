@@ -162,6 +162,7 @@ def test_damaged_diversities_are_refused(copy, damaged):
         page(copy)
 
 
+@pytest.mark.slow
 def test_command_that_measures_diversities_names_the_folder_as_it_was_given(suite, monkeypatch):
     monkeypatch.chdir(suite.parent)
     told = page(suite.relative_to(suite.parent))

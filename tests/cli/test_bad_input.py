@@ -270,6 +270,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(folder, tmp_path, monkeypatch, capsys):
     """A limit on file sizes stands in for a full disk: the system refuses to write in the middle of a file."""
     model = {"name": "causal_lm", "path": str(folder / "model"), "lora_rank": 128}

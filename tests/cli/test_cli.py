@@ -98,6 +98,7 @@ def test_doctor_measures_a_step_of_a_run(runs, monkeypatch, capsys):
     assert "one step: " in out and "training examples of 4 clients" in out
 
 
+@pytest.mark.slow
 def test_a_way_of_training_that_is_not_the_wanted_one_is_told_first(tmp_path, monkeypatch, capsys):
     file = write_run_file(tmp_path, rounds=1)
     tool("model_table").make("bloom", tmp_path / "model")

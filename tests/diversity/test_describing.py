@@ -251,6 +251,7 @@ def test_an_identifier_tells_the_language_of_untagged_records(text, language):
     assert language_of()(chat(text, "")) == language
 
 
+@pytest.mark.slow
 def test_the_identifier_says_the_same_again():
     identify, texts = language_of(), [chat(f"la casa {word}", "no") for word in ("nova", "bella", "verde", "roma")]
     assert [identify(text) for text in texts] == [language_of()(text) for text in texts]

@@ -32,6 +32,7 @@ def after(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_as_many_tensors_live_after_fifty_rounds_as_after_five(after):
     assert after[50][0] == after[5][0]
 

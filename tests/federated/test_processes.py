@@ -12,6 +12,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("processes")
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_bits_of_one_process(folder):
     alone, _ = train(small_run(folder, engine={"name": "sequential"}))
     shared, _ = train(small_run(folder, engine={"name": "processes", "workers": 2}))

@@ -57,6 +57,7 @@ def some_prompts(seed, n, shared):
     return [beginning + torch.randint(3, VOCABULARY, (size,), generator=draw).tolist() for size in sizes]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     kind=st.sampled_from(list(KINDS)),

@@ -197,6 +197,7 @@ def test_a_benchmark_file_without_languages_is_refused_with_what_to_do(tmp_path)
         finished(tmp_path / "run", run)
 
 
+@pytest.mark.slow
 def test_one_cluster_is_federated_bit_for_bit(runs):
     one, federated = adapter(runs["one"] / "adapters" / "all"), adapter(runs["federated"] / "adapter")
     assert all(one[name].equal(tensor) for name, tensor in federated.items())

@@ -24,6 +24,8 @@ from fedloom.tasks.sft import Sft
 from support.command import fedloom
 from support.resuming import adapters, kill_and_resume, logs, run_to_the_end
 
+pytestmark = pytest.mark.slow  # whole runs, each with a generator, a teacher and two tunings
+
 TEACHER = {"name": "canned", "patterns": {".": "ask the doctor in northgate"}}
 KNOWLEDGE = {
     "name": "knowledge",

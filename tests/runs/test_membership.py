@@ -17,13 +17,13 @@ from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 
 TABLE = {
-    "rounds": 30,
+    "rounds": 15,
     "clients": 3,
     "model": {"name": "mlp", "inputs": [1, 8, 8], "classes": 10, "hidden": [64]},
     "task": "classify",
     "data": {"name": "digits", "public": 100, "test": 600, "private": 45},
     "partition": {"name": "iid"},
-    "local": {"lr": 0.3, "steps": 60, "batch": 15, "optimiser": "sgd", "schedule": "constant", "clip_norm": 0.0},
+    "local": {"lr": 0.3, "steps": 50, "batch": 15, "optimiser": "sgd", "schedule": "constant", "clip_norm": 0.0},
     "evaluation": {"holdout": 0.0, "metrics": [], "resamples": 20, "membership": {"references": 4}},
 }
 
