@@ -7,7 +7,7 @@ the model answers is the name of the likeliest class, so that metrics of answers
 Shapes: E examples, C classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,7 +45,6 @@ class _Home:
 
     inputs: Tensor
     """[N, ...]"""
-    label_N: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Classify(Task):
         """Return the items as rows of one tensor."""
         if not items:
             return []
-        home = _Home(torch.stack([item.inputs for item in items]), torch.tensor([item.label for item in items]))
+        home = _Home(torch.stack([item.inputs for item in items]))
         return [_Item(home.inputs[at], item.label, home, at) for at, item in enumerate(items)]
 
     def collate(self, parts: Sequence[Sequence[_Item]], model: ClassifierModel) -> _Labelled:
@@ -168,28 +167,31 @@ def _scores(model: ClassifierModel, params: Tree, inputs: Tensor) -> Tensor:
 
 def _batch(parts: Sequence[Sequence[_Item]], model: ClassifierModel, length: int) -> _Labelled:
     """Return the examples of each client, each part filled up to the length with what counts nothing."""
-    filled = [[*part, *[part[0]] * (length - len(part))] for part in parts if part]
-    pieces = [piece for part in filled for piece in _gathered(part)]
+    owners = [place for place, part in enumerate(parts) if part]
+    filled = [[*parts[place], *[parts[place][0]] * (length - len(parts[place]))] for place in owners]
     counts_KE = torch.ones(len(filled), length)
-    for place, part in enumerate(part for part in parts if part):
-        counts_KE[place, len(part) :] = 0
-    device, owner_K = model.device, torch.tensor([place for place, part in enumerate(parts) if part])
+    for at, place in enumerate(owners):
+        if len(parts[place]) < length:
+            counts_KE[at, len(parts[place]) :] = 0
+    device = model.device
     return _Labelled(
-        client_E=owner_K.repeat_interleave(length).to(device),
-        inputs=torch.cat([inputs for inputs, _ in pieces]).to(device),
-        label_E=torch.cat([label_E for _, label_E in pieces]).to(device),
+        client_E=torch.tensor(owners).repeat_interleave(length).to(device),
+        inputs=_inputs(filled).to(device),
+        label_E=torch.tensor([item.label for part in filled for item in part]).to(device),
         counts_E=counts_KE.flatten().to(device),
     )
 
 
-def _gathered(part: Sequence[_Item]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and labels of a part, at once where all its items lie in one tensor."""
-    home = part[0].home
-    if home is None or any(item.home is not home for item in part):
-        yield torch.stack([item.inputs for item in part]), torch.tensor([item.label for item in part])
-        return
-    place_E = torch.tensor([item.at for item in part])
-    yield home.inputs.index_select(0, place_E), home.label_N.index_select(0, place_E)
+def _inputs(parts: Sequence[Sequence[_Item]]) -> Tensor:
+    """Return the inputs of all items, those of a part at once where they lie in one tensor."""
+    homes = [part[0].home for part in parts]
+    if any(home is None or item.home is not home for home, part in zip(homes, parts, strict=True) for item in part):
+        return torch.stack([item.inputs for part in parts for item in part])
+    place_KE = torch.tensor([[item.at for item in part] for part in parts])
+    found = torch.empty(*place_KE.shape, *parts[0][0].inputs.shape)
+    for place_E, home, into in zip(place_KE, homes, found, strict=True):
+        torch.index_select(home.inputs if home else into, 0, place_E, out=into)
+    return found.flatten(0, 1)
 
 
 def _summed(probabilities_EC: Tensor, labels_E: Tensor) -> tuple[list[float], ...]:
