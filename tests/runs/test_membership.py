@@ -12,7 +12,7 @@ from fedloom.contracts.generation import is_generated
 from fedloom.results.outcome import outcome
 from fedloom.results.signal import signal_line
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.membership import asked_of, balanced_accuracy, found_at, membership
+from fedloom.runs.membership import area, asked_of, balanced_accuracy, found_at, membership
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 
@@ -56,6 +56,14 @@ def test_the_threshold_comes_from_the_other_half():
         best = max(sorted([*half[0], *half[1]]), key=lambda t, h=half: (h[0] >= t).mean() + (h[1] < t).mean())
         shares.append(((rest[0] >= best).mean() + (rest[1] < best).mean()) / 2)
     assert balanced_accuracy(members, others) == pytest.approx(np.mean(shares))
+
+
+def test_the_area_is_the_share_of_pairs_in_order():
+    random = np.random.default_rng(2)
+    members, others = random.integers(0, 9, 30).astype(float), random.integers(0, 7, 40).astype(float)
+    pairs = [(one > other) + (one == other) / 2 for one in members for other in others]
+    found = area(members, others)
+    assert found.value == pytest.approx(np.mean(pairs)) and found.weight == 1
 
 
 def test_without_a_difference_accuracy_is_chance():

@@ -26,11 +26,10 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Example
 from fedloom.evaluation.held_out import Scored
 from fedloom.federated.alone import tuned_apart
-from fedloom.runs.attack_measures import auc
 from fedloom.runs.leakage.attacks import lira_scores
 from fedloom.runs.prepared import Prepared
 
-__all__ = ["Asked", "asked_of", "balanced_accuracy", "found_at", "membership"]
+__all__ = ["Asked", "area", "asked_of", "balanced_accuracy", "found_at", "membership"]
 
 Array = NDArray[np.float64]
 _FALSE_ALARMS = 0.01
@@ -110,7 +109,7 @@ def _scores(
     loss_E = _losses(ready, params, one.items)
     n, many = len(one.members), len(one.members) + len(one.others)
     members, others, unseen = -loss_E[:n], -loss_E[n:many], -loss_E[many:]
-    told = _told("membership", members, others) | {"membership_unseen": _auc(unseen, others)}
+    told = _told("membership", members, others) | {"membership_unseen": area(unseen, others)}
     if references is None:
         return told
     sure_E = references.scores(client, loss_E[:many])
@@ -119,14 +118,17 @@ def _scores(
 
 def _told(name: str, members: Array, others: Array) -> dict[str, Mean]:
     return {
-        f"{name}_auc": _auc(members, others),
+        f"{name}_auc": area(members, others),
         f"{name}_accuracy": Mean(balanced_accuracy(members, others), 1.0),
         f"{name}_tpr": Mean(found_at(members, others), 1.0),
     }
 
 
-def _auc(members: Array, others: Array) -> Mean:
-    return Mean(auc(members.tolist(), others.tolist()).value, 1.0)  # a client counts once, however many pairs it has
+def area(members: Array, others: Array) -> Mean:
+    """Return the share of pairs in which the member has the larger score; a client counts once, whatever its pairs."""
+    ranked = np.sort(others)
+    below = (ranked.searchsorted(members, "left") + ranked.searchsorted(members, "right")) / 2
+    return Mean(float(below.mean()) / len(others), 1.0)
 
 
 def balanced_accuracy(members: Array, others: Array) -> float:
@@ -142,7 +144,9 @@ def balanced_accuracy(members: Array, others: Array) -> float:
 
 def _threshold(members: Array, others: Array) -> float:
     candidates = np.sort(np.concatenate([members, others]))
-    return float(max(candidates, key=lambda at: _shares(members, others, float(at))))
+    right = 1 - np.sort(members).searchsorted(candidates) / len(members)
+    left = np.sort(others).searchsorted(candidates) / len(others)
+    return float(candidates[int(np.argmax(right + left))])
 
 
 def _shares(members: Array, others: Array, threshold: float) -> float:
