@@ -26,6 +26,8 @@ from fedloom.runs.directory import RunDirectory
 from support.command import fedloom
 from support.suites import write_suite
 
+pytestmark = pytest.mark.slow  # whole suites
+
 BROKEN = {"clients_per_round": 99}
 
 

@@ -14,6 +14,8 @@ from fedloom.benchmark.stated import Control
 from fedloom.benchmark.suite import cells_of, load_suite, load_suite_directory
 from support.paths import ROOT
 
+pytestmark = pytest.mark.slow  # whole suites
+
 SUITE = """
 title = "generated"
 seeds = [0, 1]

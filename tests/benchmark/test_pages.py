@@ -22,6 +22,8 @@ from fedloom.benchmark.page.study import load
 from fedloom.cli.main import main
 from support.studies import HOSTILE, draw_anew, make_study, make_suite, run_to, score_by_client
 
+pytestmark = pytest.mark.slow  # pages of whole suites
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):

@@ -16,6 +16,8 @@ from support.exam_files import AYA, SHIPPED, as_lines, write
 from support.models import model_folder
 from support.small_runs import write_records, write_run_file
 
+pytestmark = pytest.mark.slow  # whole exams
+
 
 def fedloom(*words):
     """Run the command line; return its exit code."""

@@ -19,6 +19,8 @@ from fedloom.tasks.sft import Sft
 from support.models import model_folder
 from support.small_runs import small_run, small_table
 
+pytestmark = pytest.mark.slow  # seven diversities of whole data sets
+
 CPU = torch.device("cpu")
 TOOLS = Instruments(
     language=lambda example: example.tags["language"],

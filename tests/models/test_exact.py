@@ -41,6 +41,8 @@ from support.clients import TASK, distance, examples, gradient_alone, loss_alone
 from support.models import SIZES, model_folder, tokenizer
 from support.tools import tool
 
+pytestmark = pytest.mark.slow  # every family of models
+
 CPU = torch.device("cpu")
 MOE = {"moe_intermediate_size": 24, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
 LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}

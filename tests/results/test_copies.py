@@ -10,6 +10,8 @@ from fedloom.results.copies import copies
 from fedloom.runs.tuning import read_run
 from support.command import fedloom
 
+pytestmark = pytest.mark.slow  # whole runs
+
 TABLE = {
     "rounds": 1,
     "clients": 3,

@@ -35,6 +35,8 @@ from support.command import fedloom
 from support.paths import ROOT
 from support.resuming import logs, unbroken_and_stopped
 
+pytestmark = pytest.mark.slow  # whole runs under attack
+
 ATTACK = {"name": "unaligned_data", "clients": 1, "pairs": {"name": "danger", "form": "attack"}}
 ALIGNED, NORMAL = ({"name": "danger", "form": form} for form in ("aligned", "normal"))
 SMALL = {
