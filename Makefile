@@ -1,6 +1,6 @@
 # make quickstart   install fedloom, tune the embedded model over 20 clients, compare with the baselines
 # make test         install what the tests need and run them, but for the slow ones
-# make slow         the tests that tell by simulation, by kills at random moments, by much training or for every shipped run file
+# make slow         the tests that tell by simulation, by kills at random moments, by whole runs, suites, pages and exams
 # make check        lint, types, all tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
 # make methods      every federated method of the package on the quickstart task over five seeds, side by side
@@ -9,7 +9,7 @@
 # make alignment    federated DPO over five seeds: preferences, harmlessness, helpfulness
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 14 minutes beside other jobs
 # make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
-# make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; resumable
+# make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; 20 minutes; resumable
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
