@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 from fedloom.benchmark.page import write_report
 from support.studies import make_study
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SECTIONS = ["Ranking", "Paired differences", "Clients", "Curves", "Data", "Cost", "Environment"]
 WIDTHS = pytest.mark.parametrize("width", [1280, 400])
 

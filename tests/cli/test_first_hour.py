@@ -17,6 +17,8 @@ from support.paths import ROOT
 from support.small_runs import small_table, write_run_file
 from support.suites import write_suite
 
+pytestmark = pytest.mark.slow  # whole commands
+
 QUICKSTART = ROOT / "experiments" / "quickstart.toml"
 
 

@@ -17,6 +17,8 @@ from support import numbers
 from support.plugins import without_settings
 from support.small_runs import small_run
 
+pytestmark = pytest.mark.slow  # whole runs under each attack
+
 ATTACKS = names(Attack)
 OF_TEXTS = {"label_flip"}
 """Those that exchange answers, which numbers have not."""

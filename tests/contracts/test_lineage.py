@@ -20,6 +20,8 @@ from fedloom.runs.export import export
 from fedloom.runs.origins import origin_of
 from support.small_runs import small_table
 
+pytestmark = pytest.mark.slow  # chains of whole runs
+
 PRIVATE = {
     "weighting": "uniform",
     "privacy": {"name": "gaussian", "epsilon": 0.0, "noise_multiplier": 1.3, "delta": 1e-3},

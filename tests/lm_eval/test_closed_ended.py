@@ -33,6 +33,8 @@ from support.command import fedloom
 from support.small_runs import write_run_file
 from support.tasks import load, make_data, world_rows, write_lines
 
+pytestmark = pytest.mark.slow  # lm-eval over whole tasks
+
 NAMES = {"mmlu", "bbh", "drop", "crass", "humaneval", "mbpp", "gsm8k", "math"}
 NAMES |= {"medqa", "medmcqa", "pubmedqa", "fpb", "fiqa_sa", "tfns", "nwgi"}
 

@@ -15,6 +15,8 @@ from fedloom.lm_eval.local_data import LocalData
 from fedloom.lm_eval.members import leaves_of, rows_by_member
 from support.tasks import rows_of, write_lines
 
+pytestmark = pytest.mark.slow  # lm-eval over whole tasks
+
 SPLIT = {"dataset_path": "p", "test_split": "test"}
 
 

@@ -15,6 +15,8 @@ from fedloom.lm_eval import _confine, code_execution
 from fedloom.lm_eval._apart import decode, encode
 from fedloom.lm_eval.code_execution import Limits, run_program
 
+pytestmark = pytest.mark.slow  # programs in processes of their own
+
 LIMITS = Limits(cpu_s=60, idle_s=600.0)  # no program that ends comes near them, on a busy machine either
 ENDLESS = Limits(cpu_s=1, idle_s=600.0)  # for programs that do not end by themselves
 
