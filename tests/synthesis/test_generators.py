@@ -18,6 +18,8 @@ from fedloom.contracts.generation import Generated, Generator, Place, Prompter, 
 from fedloom.contracts.labelled import Picture, Row
 
 LABELS = ("cat", "dog")
+# Whoever plugs one in; those of other tests in this process are none of ours.
+GENERATORS = [name for name in names(Generator) if not lookup(Generator, name).__module__.startswith("test_")]
 
 
 def picture(seed, label="cat", shape=(1, 4, 4)):
@@ -131,7 +133,7 @@ def built(name, tmp_path):
 
 
 @pytest.mark.usefixtures("fake_diffusers")
-@pytest.mark.parametrize("name", names(Generator))
+@pytest.mark.parametrize("name", GENERATORS)
 def test_a_generator_gives_a_marked_sample_of_its_class_for_each_request(name, tmp_path):
     generator, kind = built(name, tmp_path)
     found = generator(requests("cat", "dog", "cat"), place_of(kind, tmp_path / "own"))
@@ -140,7 +142,7 @@ def test_a_generator_gives_a_marked_sample_of_its_class_for_each_request(name, t
 
 
 @pytest.mark.usefixtures("fake_diffusers")
-@pytest.mark.parametrize("name", names(Generator))
+@pytest.mark.parametrize("name", GENERATORS)
 def test_a_generator_gives_the_same_again_and_nothing_for_nothing(name, tmp_path):
     generator, kind = built(name, tmp_path)
     one, again = (generator(requests("cat", "dog"), place_of(kind, tmp_path / at)).samples for at in "ab")
@@ -149,7 +151,7 @@ def test_a_generator_gives_the_same_again_and_nothing_for_nothing(name, tmp_path
 
 
 @pytest.mark.usefixtures("fake_diffusers")
-@pytest.mark.parametrize("name", names(Generator))
+@pytest.mark.parametrize("name", GENERATORS)
 def test_a_generator_has_an_identity_and_says_where_it_runs(name, tmp_path):
     generator, kind = built(name, tmp_path)
     assert isinstance(generator.identity(), str) and generator.remote() == ""
@@ -157,7 +159,7 @@ def test_a_generator_has_an_identity_and_says_where_it_runs(name, tmp_path):
 
 
 @pytest.mark.usefixtures("fake_diffusers")
-@pytest.mark.parametrize("name", [one for one in names(Generator) if lookup(Generator, one).data_guided])
+@pytest.mark.parametrize("name", [one for one in GENERATORS if lookup(Generator, one).data_guided])
 def test_a_guide_decides_about_the_sample(name, tmp_path):
     generator, kind = built(name, tmp_path)
     place, guides = place_of(kind, tmp_path / "own"), [KINDS[kind](at, "cat") for at in (0, 2)]
