@@ -76,7 +76,7 @@ def test_what_a_disk_lost_is_made_again_or_refused_in_one_line(tmp_path, changes
             continue
         assert adapters(folder) == adapters(tmp_path / "unbroken") != {}
         assert logs(folder) == logs(tmp_path / "unbroken")
-    assert 0 < refused < 15
+    assert 0 < refused < 20  # which lines are lost goes by how many a round writes
 
 
 def ledger_rows(folder):
