@@ -172,7 +172,7 @@ BUDGET = {
     "contracts": 3_000,
     "data": 4_180,
     "diversity": 1_100,
-    "evaluation": 2_560,
+    "evaluation": 2_620,
     "federated": 5_300,
     "judged": 1_600,
     "session": 340,

@@ -9,12 +9,13 @@ from fedloom.base import config
 from fedloom.base.errors import FedloomError, RunError
 from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Report
+from fedloom.results.classes import class_lines
 from fedloom.results.show import outcome, privacy_line, show_table, stage_lines
-from fedloom.results.signal import signal_line
+from fedloom.results.signal import signal_lines
 from fedloom.runs.accounts import has_spent
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.execute import Event, RoundDone, execute, run_files
-from fedloom.runs.tuning import TuningRun, read_run
+from fedloom.runs.tuning import TuningRun, read_run, run_of
 
 __all__ = ["load_run", "resume", "start"]
 
@@ -45,7 +46,7 @@ def resume(
     `expected`: the run as it is meant to be; a difference to the directory's own is refused, naming the keys.
     """
     directory = RunDirectory.open(Path(out))
-    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")), directory.path)
+    run = run_of(directory)
     if expected is not None and expected != run:
         keys = ", ".join(config.differing_keys(config.table_of(run), config.table_of(expected)))
         raise RunError(f"{out}: the run differs from its directory in {keys}; undo that or start a new run.")
@@ -84,7 +85,6 @@ def _report(directory: RunDirectory) -> str:
     found = outcome(directory)
     cost = "\n".join(f"- {name}: {value:,.0f}" for name, value in found.cost.items())
     spent = f"\n## Privacy\n\n{line}\n" if (line := privacy_line(found)) else ""
-    lines = [*stage_lines(found), *filter(None, [signal_line({0: found})])]
-    stages = "".join(f"- {line}\n" for line in lines)
+    stages = "".join(f"- {line}\n" for line in (*stage_lines(found), *class_lines(found), *signal_lines({0: found})))
     stages = f"\n## Stages\n\n{stages}" if stages else ""
     return f"# {directory.path.name}\n\n{show_table(found).markdown()}{stages}{spent}\n## Cost\n\n{cost}\n"

@@ -15,24 +15,25 @@ from fedloom.base.errors import ConfigError, DataError, FedloomError
 from fedloom.base.plugin import lookup, names
 from fedloom.contracts.federated import Codec, Engine, ModelFamily, Rule, ServerOpt, Source, Task
 from fedloom.contracts.labelled import ClassifierModel, Picture, Row
+from fedloom.evaluation.calibration import calibration_error
 from fedloom.federated.kernels import client_gradients, example_gradients
 from fedloom.models._classifiers import Classifier
+from fedloom.results.classes import class_lines
 from fedloom.results.outcome import outcome
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.tuning import read_run
+from support.digits import changed
 
 CPU = torch.device("cpu")
 FAMILIES = [name for name in names(ModelFamily) if issubclass(lookup(ModelFamily, name), Classifier)]
-TABLE = {
-    "rounds": 3,
-    "clients": 4,
-    "model": {"name": "mlp", "inputs": [1, 8, 8], "classes": 10, "hidden": [16]},
-    "task": "classify",
-    "data": {"name": "digits", "public": 10, "test": 60, "private": 160},
-    "partition": {"name": "dirichlet", "by": "label", "alpha": 0.5},
-    "local": {"lr": 0.2, "steps": 10, "batch": 16, "optimiser": "sgd", "schedule": "constant", "clip_norm": 0.0},
-    "evaluation": {"holdout": 0.0, "metrics": ["exact_match"], "resamples": 20},
-}
+TABLE = changed(
+    rounds=3,
+    model={"hidden": [16]},
+    data={"public": 10, "test": 60, "private": 160},
+    partition={"name": "dirichlet", "by": "label", "alpha": 0.5},
+    local={"lr": 0.2, "steps": 10, "batch": 16},
+    evaluation={"metrics": ["exact_match"]},
+)
 
 
 def scores(folder, **changes):
@@ -83,6 +84,18 @@ def test_digits_are_learnt_privately_with_an_account(unit, tmp_path):
 def test_accuracy_is_the_share_of_right_answers(tmp_path):
     found = scores(tmp_path / "run")
     assert found["accuracy"] == pytest.approx(found["exact_match"])
+
+
+def test_what_a_run_shows_has_the_calibration_error_and_each_class_the_worst_first(tmp_path):
+    list(api.start(read_run(TABLE), tmp_path / "run"))
+    found = outcome(RunDirectory.open(tmp_path / "run"))
+    tests = [one for one in found.results["final"] if one.set == "test"]
+    told = [[one.scores[name].value for one in tests] for name in ("confidence", "accuracy")]
+    assert found.corpus["calibration_error"]["final"].value == pytest.approx(calibration_error(*told))
+    (line,) = class_lines(found)
+    values = [float(part.split()[-1]) for part in line.split(", ")]
+    assert line.startswith("accuracy by class: ") and values == sorted(values) and len(values) == 10
+    assert line in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(tmp_path):

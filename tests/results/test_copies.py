@@ -9,24 +9,22 @@ from fedloom.base.errors import DataError
 from fedloom.results.copies import copies
 from fedloom.runs.tuning import read_run
 from support.command import fedloom
+from support.digits import changed
 
 pytestmark = pytest.mark.slow  # whole runs
 
-TABLE = {
+CHANGES = {
     "rounds": 1,
     "clients": 3,
-    "model": {"name": "mlp", "inputs": [1, 8, 8], "classes": 10, "hidden": [8]},
-    "task": "classify",
-    "data": {"name": "digits", "public": 200, "test": 400, "private": 120},
-    "partition": {"name": "label_skew", "beta": 0.2, "least": 4},
-    "local": {"lr": 0.1, "steps": 2, "batch": 8, "optimiser": "sgd", "schedule": "constant", "clip_norm": 0.0},
-    "evaluation": {"holdout": 0.0, "metrics": [], "resamples": 20},
+    "data": {"public": 200, "test": 400, "private": 120},
+    "partition": {"beta": 0.2},
+    "local": {"steps": 2},
 }
 
 
 def started(folder, **stage):
     prepare = [{"name": "generated", "total": 100, **stage}] if stage else []
-    list(api.start(read_run(TABLE | {"prepare": prepare}), folder))
+    list(api.start(read_run(changed(**CHANGES, prepare=prepare)), folder))
     return folder
 
 

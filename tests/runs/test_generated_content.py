@@ -31,27 +31,15 @@ from fedloom.runs.preparing import examples_made
 from fedloom.runs.tuning import read_run
 from fedloom.synthesis.generators.gaussian import Gaussian
 from fedloom.synthesis.worth import worth
+from support.digits import TABLE, changed
 
 LABELS = tuple(map(str, range(10)))
 GC = {"name": "generated", "total": 20}
-TABLE = {
-    "rounds": 2,
-    "clients": 4,
-    "model": {"name": "mlp", "inputs": [1, 8, 8], "classes": 10, "hidden": [8]},
-    "task": "classify",
-    "data": {"name": "digits", "public": 100, "test": 40, "private": 60},
-    "partition": {"name": "label_skew", "beta": 0.1, "least": 4},
-    "local": {"lr": 0.1, "steps": 6, "batch": 8, "optimiser": "sgd", "schedule": "constant", "clip_norm": 0.0},
-    "evaluation": {"holdout": 0.0, "metrics": [], "resamples": 20},
-}
 
 
 def started(folder, **changes):
-    """A run of the table with these changes, to its end; `local` and `evaluation` are changed key by key."""
-    table = {**TABLE, **changes}
-    for part in ("local", "evaluation", "data"):
-        table[part] = {**TABLE[part], **changes.get(part, {})}
-    list(api.start(read_run(table), folder))
+    """A run with these changes, to its end."""
+    list(api.start(read_run(changed(**changes)), folder))
     return folder
 
 
@@ -334,7 +322,7 @@ def test_a_page_without_the_cost_says_so(tmp_path):
 
 def test_a_stopped_run_ends_with_the_same_bytes_and_generates_nothing_twice(tmp_path):
     whole = started(tmp_path / "whole", prepare=[GC | {"generator": "counting_gaussian"}])
-    table = {**TABLE, "prepare": [GC | {"generator": "counting_gaussian"}]}
+    table = changed(prepare=[GC | {"generator": "counting_gaussian"}])
     events = api.start(read_run(table), tmp_path / "stopped")
     for _ in range(4):
         next(events)
@@ -462,6 +450,7 @@ def test_a_public_example_that_is_tested_with_is_refused_by_its_number(tmp_path)
         ({"generator": "far_away"}, "runs on example.org: private examples would go there"),
         ({"generator": "far_away", "guidance": "real"}, "runs on example.org: private examples would go there"),
         ({"filters": ["grounding"]}, "'grounding' looks at document"),
+        ({"prompts": {"name": "written", "completer": "canned"}}, "generator 'gaussian' reads no words"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(stage, said):
@@ -488,6 +477,13 @@ def test_privacy_of_examples_refuses_what_lets_one_example_decide_about_several(
     with pytest.raises(ConfigError, match=said):
         read_run({**TABLE, "weighting": "uniform", "privacy": privacy, "prepare": [GC | stage]})
     read_run({**TABLE, "weighting": "uniform", "privacy": privacy, "prepare": [GC | {"guidance": "prompt"}]})
+
+
+@pytest.mark.parametrize("local", [{"p_generated": 0.5}, {"pretrain": 1}, {"match_exposure": True}])
+def test_privacy_of_examples_refuses_shares_that_its_draws_would_pass_over(local):
+    privacy = {"name": "gaussian", "unit": "example", "noise_multiplier": 1.0, "epsilon": 0.0, "delta": 0.001}
+    with pytest.raises(ConfigError, match="each of which is drawn by itself"):
+        read_run(changed(weighting="uniform", privacy=privacy, prepare=[GC | {"guidance": "prompt"}], local=local))
 
 
 def test_a_class_that_was_not_published_is_refused_with_those_that_were(tmp_path):

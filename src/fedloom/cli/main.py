@@ -119,18 +119,20 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 def show(folder: RunFolder, as_json: AsJson = False) -> None:
     """Print the table of one run."""
     from fedloom.results.attack import attack_line
+    from fedloom.results.classes import class_lines
     from fedloom.results.show import outcome, privacy_line, show_record, show_table, stage_lines
-    from fedloom.results.signal import signal_line
+    from fedloom.results.signal import signal_lines
     from fedloom.runs.directory import RunDirectory
 
     found = outcome(RunDirectory.open(folder))
     cost = ", ".join(f"{name} {value:,.0f}" for name, value in found.cost.items())
     spent = [line] if (line := privacy_line(found)) else []
+    told = [*attack_line(found), *class_lines(found), *signal_lines({0: found})]
     end = str(folder) if found.complete else f"not complete: fedloom resume {folder}"
     tell(
         show_record(found),
         [show_table(found)],
-        [*stage_lines(found), *attack_line(found), *filter(None, [signal_line({0: found})]), *spent, cost, end],
+        [*stage_lines(found), *told, *spent, cost, end],
         as_json=as_json,
     )
 

@@ -197,8 +197,8 @@ def bytes_sent(asked: Sequence[tuple[Completer, Path]]) -> dict[str, int]:
     return sent
 
 
-def write_cost(path: Path, counts: Counts, wall_s: float) -> None:
-    """Write what answers have cost in this process; in a file of its own, as no two processes take as long."""
+def write_cost(path: Path, counts: Any, wall_s: float) -> None:
+    """Write what this process has cost, in a file of its own, as no two take as long; `counts` are numbers by name."""
     cost = {"wall_s": round(wall_s, 3), **vars(counts), "peak_bytes": peak_bytes()}
     write_atomic(path, json.dumps(cost, indent=2) + "\n")
 

@@ -27,7 +27,7 @@ from fedloom.evaluation.intervals import (
 )
 from fedloom.evaluation.statistics import Array, ScoreTable, bootstrap, unit_numbers
 
-__all__ = ["Repetition", "joined", "mean_interval", "repeated_p", "student_interval"]
+__all__ = ["Repetition", "joined", "mean_interval", "over_seeds", "repeated_p", "student_interval"]
 
 Part = tuple[float, int]
 """A variance and its degrees of freedom."""
@@ -125,6 +125,11 @@ def student_interval(values: Sequence[float], *, shared: Sequence[Part] = (), le
     mean, parts = _moments(values, shared)
     half = _half(parts, level)
     return Interval(mean, mean - half, mean + half, len(values), math.sqrt(sum(variance for variance, _ in parts)))
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Return the mean of the seeds' values with Student's interval; of one seed without its ends."""
+    return student_interval(values) if len(values) > 1 else Interval(values[0], math.nan, math.nan, 1)
 
 
 def _bounded(seeds: Sequence[Repetition], plain: Interval, level: float) -> Interval:

@@ -26,16 +26,17 @@ def level(n_examples: int, levels: int, *, round: int, rounds: int) -> range:
     return range(first, max(n_examples * (at + 1) // levels, first + 1))
 
 
-def drawable(shard: Shard, share: float | None) -> tuple[list[int], list[int]]:
+def drawable(shard: Shard, share: float | None) -> tuple[Sequence[int], Sequence[int]]:
     """Return the places of own and of generated examples that can be drawn where a share of all elements is generated.
 
     Who has only one of the two kinds draws from that, whatever the share.
     """
-    own = [at for at in range(len(shard.items)) if at not in shard.generated]
-    made = sorted(shard.generated)
-    if share is None or not own or not made:
+    if not shard.generated:
+        return range(len(shard.items)), ()
+    own, made = [at for at in range(len(shard.items)) if at not in shard.generated], sorted(shard.generated)
+    if share is None or not own:
         return own, made
-    return ([] if share == 1 else own), ([] if share == 0 else made)
+    return (() if share == 1 else own), (() if share == 0 else made)
 
 
 def mixed(

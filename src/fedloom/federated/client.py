@@ -143,12 +143,10 @@ def _drawn(plan: Plan, side: ClientSide, shard: Shard, settings: LocalSettings, 
         own, made = drawable(shard, share)
         if share is not None and own and made:
             return mixed(own, made, share, settings, *names)
-        places = sorted([*own, *made])
-        part = level(len(places), settings.curriculum, round=job.round, rounds=plan.rounds)
-        steps = batches(len(part), settings, *names)
-        if len(part) == len(shard.items):
-            return steps
-        return ([[places[part[at]] for at in micro] for micro in step] for step in steps)
+        places = range(len(shard.items)) if own and made else own or made
+        now = level(len(places), settings.curriculum, round=job.round, rounds=plan.rounds)
+        part = places[now.start : now.stop]
+        return ([[part[at] for at in micro] for micro in step] for step in batches(len(part), settings, *names))
     rate, n_examples = side.budget.rate, len(shard.items)
     return (poisson(n_examples, rate, settings, side.draws(step)) for step in range(settings.steps))
 

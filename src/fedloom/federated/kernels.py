@@ -1,8 +1,9 @@
 """Gradients of K clients, or of each of their examples, from one pass of the model.
 
-Two kernels compute the same. Where every trained tensor may carry a client axis (adapters), the model runs once over
-the packed examples of all clients. Where whole models are trained, `torch.func.vmap` runs one model per client, or per
-example, over examples padded to one length. Either agrees with micro-batches of one (tests/federated/test_kernels.py).
+Two kernels compute the same. Where every trained tensor may carry a client axis (adapters, small networks side by
+side), the model runs once over the packed examples of all clients. Where other whole models are trained, or examples of
+whole ones have gradients of their own, `torch.func.vmap` runs a model for each, over examples padded to one length.
+Either agrees with micro-batches of one (tests/federated/test_kernels.py).
 
 Shapes: K clients, E examples of all of them, P numbers in a row, L trained tensors.
 """

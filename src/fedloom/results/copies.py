@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fedloom.base import config, rng
+from fedloom.base import rng
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Example
 from fedloom.contracts.generation import is_generated
 from fedloom.evaluation.nearest import Group, Nearest, nearest
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.prepared import Prepared, prepare
-from fedloom.runs.tuning import read_run
+from fedloom.runs.tuning import run_of
 from fedloom.synthesis.worth import features
 
 __all__ = ["copies"]
@@ -22,7 +22,7 @@ def copies(folder: Path, by: str = "label", seed: int = 0) -> Nearest:
     Refused: a run without generated examples, and one without a common test to compare with.
     """
     directory = RunDirectory.open(folder)
-    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")), directory.path)
+    run = run_of(directory)
     ready = prepare(run, directory.path)
     groups = list(_groups(ready, by, seed))
     if not groups:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedloom.base import config, rng
+from fedloom.base import rng
 from fedloom.base.errors import DataError
 from fedloom.contracts.examples import Chat, Example
 from fedloom.contracts.federated import CorpusMetric
 from fedloom.data.clients import divide
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.tuning import TuningRun, read_run
+from fedloom.runs.tuning import TuningRun, run_of
 
 __all__ = ["Likeness", "likeness"]
 
@@ -38,7 +38,7 @@ class Likeness:
 def likeness(folder: Path, metrics: Sequence[CorpusMetric], seed: int = 0) -> list[Likeness]:
     """Return each score of a run's generated pairs; too few texts for a score are refused with DataError."""
     directory = RunDirectory.open(folder)
-    run = read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")), directory.path)
+    run = run_of(directory)
     made = _pairs(directory.path)
     if not made:
         raise DataError(f"{folder}: holds no generated pairs (refined/ or prepared/); give a run that makes some.")

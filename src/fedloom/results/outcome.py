@@ -12,6 +12,7 @@ from fedloom.base import config
 from fedloom.base.errors import ConfigError, FedloomError, MissingFileError, RunError
 from fedloom.base.mean import Mean
 from fedloom.contracts.arrangement import Arrangement
+from fedloom.evaluation.calibration import CALIBRATION
 from fedloom.evaluation.held_out import Scored, score_table
 from fedloom.evaluation.statistics import ScoreTable
 from fedloom.runs.accounts import stated_privacy
@@ -157,7 +158,7 @@ def outcome(directory: RunDirectory) -> Outcome:
         privacy=stated_privacy(directory, table),
         card=_card(directory),
         settings=table,
-        corpus=_corpus(directory, table),
+        corpus=_corpus(directory, table, calibrated=any("confidence" in one.scores for one in results.get("base", ()))),
         refined=_refined(directory, table),
     )
 
@@ -252,9 +253,9 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _corpus(directory: RunDirectory, table: Mapping[str, Any]) -> dict[str, dict[str, Mean]]:
+def _corpus(directory: RunDirectory, table: Mapping[str, Any], *, calibrated: bool) -> dict[str, dict[str, Mean]]:
     """Return the corpus metrics before and after training; of several models their mean."""
-    names = [metric["name"] for metric in table["evaluation"].get("corpus_metrics", ())]
+    names = [metric["name"] for metric in table["evaluation"].get("corpus_metrics", ())] + [CALIBRATION] * calibrated
     found: dict[str, dict[str, Mean]] = {name: {} for name in names}
     for line in _numbers(directory, "metrics.jsonl", (), ("total", "weight")) if names else ():
         told, phase = str(line.get("name", "")).removeprefix("test/"), line.get("phase")

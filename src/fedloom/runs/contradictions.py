@@ -141,6 +141,11 @@ def _beyond_an_example(run: "TuningRun") -> Iterator[str]:
             f"local.curriculum: found {run.local.curriculum} with privacy of examples, each step of which draws from "
             "all of them; leave it out."
         )
+    if run.local.p_generated is not None or run.local.pretrain or run.local.match_exposure:
+        yield (
+            "local: found p_generated, pretrain or match_exposure with privacy of examples, each of which is drawn by "
+            "itself in each of the accounted steps; leave them out."
+        )
     if run.local.epochs:
         yield (
             f"local.epochs: found {run.local.epochs:g} with privacy of examples, which is accounted for steps; set "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fedloom.base.errors import ConfigError
 from fedloom.base.mean import Mean
 from fedloom.contracts.federated import CorpusMetric
+from fedloom.evaluation.calibration import CALIBRATION, calibration_error
 from fedloom.evaluation.held_out import HeldOut, Scored
 
 __all__ = ["corpus_means", "refuse_few_texts"]
@@ -29,15 +30,25 @@ def refuse_few_texts(metrics: Sequence[CorpusMetric], held: Sequence[HeldOut]) -
 
 
 def corpus_means(metrics: Sequence[CorpusMetric], scored: Sequence[Scored]) -> dict[str, Mean]:
-    """Return each metric by `test/<name>`, weighing as many texts as it saw; over several models their mean."""
+    """Return each metric by `test/<name>`, weighing as many answers as it saw; over several models their mean.
+
+    Beside them the calibration error, where the task tells what confidence and accuracy its answers have.
+    """
     answers: dict[str, list[Scored]] = {}
     for one in scored:
         if one.set == "test" and "client" not in one.tags:
             answers.setdefault(one.owner, []).append(one)
     means: dict[str, Mean] = {}
-    for metric in metrics:
-        name = f"test/{metric.name}"
-        for told in answers.values():
-            value = metric([one.prediction for one in told], [one.reference for one in told])
-            means[name] = means.get(name, Mean()) + Mean(value * len(told), len(told))
+    for told in answers.values():
+        texts = [one.prediction for one in told], [one.reference for one in told]
+        values = {metric.name: metric(*texts) for metric in metrics} | _calibration(told)
+        for name, value in values.items():
+            means[f"test/{name}"] = means.get(f"test/{name}", Mean()) + Mean(value * len(told), len(told))
     return means
+
+
+def _calibration(told: Sequence[Scored]) -> dict[str, float]:
+    if not all({"confidence", "accuracy"} <= one.scores.keys() for one in told):
+        return {}
+    confidence, right = ([one.scores[name].value for one in told] for name in ("confidence", "accuracy"))
+    return {CALIBRATION: calibration_error(confidence, right)}

@@ -128,10 +128,11 @@ def _means(scored: Sequence[Scored]) -> dict[str, Mean]:
 
 def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, Any]]:
     """Return what evaluation lets out: each client's scores on its own held-out examples."""
-    counts = Counter(one.tags["client"] for one in scored if one.set == "validation")
+    told = {"validation": "scores of its held-out examples", "membership": "how its own examples are told from others"}
+    counts = Counter((one.tags["client"], told[one.set]) for one in scored if one.set in told)
     return [
-        {"round": round, "client": client, "what": f"{phase}: scores of its held-out examples", "examples": count}
-        for client, count in counts.items()
+        {"round": round, "client": client, "what": f"{phase}: {what}", "examples": count}
+        for (client, what), count in counts.items()
     ]
 
 

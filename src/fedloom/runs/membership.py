@@ -26,10 +26,11 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.examples import Example
 from fedloom.evaluation.held_out import Scored
 from fedloom.federated.alone import tuned_apart
+from fedloom.runs.audit_bounds import separations
 from fedloom.runs.leakage.attacks import lira_scores
 from fedloom.runs.prepared import Prepared
 
-__all__ = ["Asked", "area", "asked_of", "balanced_accuracy", "found_at", "membership"]
+__all__ = ["Asked", "asked_of", "balanced_accuracy", "membership"]
 
 Array = NDArray[np.float64]
 _FALSE_ALARMS = 0.01
@@ -109,7 +110,7 @@ def _scores(
     loss_E = _losses(ready, params, one.items)
     n, many = len(one.members), len(one.members) + len(one.others)
     members, others, unseen = -loss_E[:n], -loss_E[n:many], -loss_E[many:]
-    told = _told("membership", members, others) | {"membership_unseen": area(unseen, others)}
+    told = _told("membership", members, others) | {"membership_unseen": _separation(unseen, others)[0]}
     if references is None:
         return told
     sure_E = references.scores(client, loss_E[:many])
@@ -117,18 +118,16 @@ def _scores(
 
 
 def _told(name: str, members: Array, others: Array) -> dict[str, Mean]:
-    return {
-        f"{name}_auc": area(members, others),
-        f"{name}_accuracy": Mean(balanced_accuracy(members, others), 1.0),
-        f"{name}_tpr": Mean(found_at(members, others), 1.0),
-    }
+    auc, tpr = _separation(members, others)
+    accuracy = Mean(balanced_accuracy(members, others), 1.0)
+    return {f"{name}_auc": auc, f"{name}_accuracy": accuracy, f"{name}_tpr": tpr}
 
 
-def area(members: Array, others: Array) -> Mean:
-    """Return the share of pairs in which the member has the larger score; a client counts once, whatever its pairs."""
-    ranked = np.sort(others)
-    below = (ranked.searchsorted(members, "left") + ranked.searchsorted(members, "right")) / 2
-    return Mean(float(below.mean()) / len(others), 1.0)
+def _separation(members: Array, others: Array) -> tuple[Mean, Mean]:
+    """Return AUC and true-positive rate; a client counts once, whatever its pairs."""
+    found = separations(members, others, _FALSE_ALARMS, 0, rng.numpy_random("membership"))
+    auc, rate = (Mean(float(found_R[0]), 1.0) for found_R in found)
+    return auc, rate
 
 
 def balanced_accuracy(members: Array, others: Array) -> float:
@@ -153,12 +152,6 @@ def _shares(members: Array, others: Array, threshold: float) -> float:
     return (float(np.mean(members >= threshold)) + float(np.mean(others < threshold))) / 2
 
 
-def found_at(members: Array, others: Array, false_alarms: float = _FALSE_ALARMS) -> float:
-    """Return the share of members above all but so large a share of the others."""
-    allowed = int(false_alarms * len(others))
-    return float(np.mean(members > np.sort(others)[len(others) - 1 - allowed]))
-
-
 def _losses(ready: Prepared, params: Tree, items: Sequence[Any]) -> Array:
     with torch.no_grad():
         (told,) = ready.run.task.scores(ready.model, params, [items])
@@ -180,8 +173,8 @@ class _References:
         items = {client: one.members + one.others for client, one in asked.items()}
         whole = [item for client in names for item in items[client]]
         inside_RE = _halves(n_models, len(whole), run.seed)
-        local = replace(run.local, steps=run.local.steps * run.rounds, epochs=0.0, curriculum=1, match_exposure=False)
-        local = replace(local, pretrain=0, p_generated=None, warmup=0)
+        plain = {"epochs": 0.0, "curriculum": 1, "warmup": 0, "match_exposure": False, "pretrain": 0}
+        local = replace(run.local, steps=run.local.steps * run.rounds, p_generated=None, **plain)
         shards = {str(at): [whole[e] for e in np.flatnonzero(row)] for at, row in enumerate(inside_RE)}
         params = ready.shared | ready.private
         tuned = tuned_apart(ready.model, run.task, params, shards, local, seed=rng.seed_of(run.seed, "references"))

@@ -65,6 +65,7 @@ class Prepared(Loaded):
             *self.division.card.get("remarks", ()),
             *self._unheld(),
             *_absent(self.division.card),
+            *_attacked(self.run),
             *_dependent_judges(self.run),
             *self.model.notes,
         )
@@ -266,6 +267,15 @@ def _absent(card: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"{', '.join(told['clients'])} take no part: the test is {told['asked']} examples of theirs, "
             f"{told['of_groups_trained_on']} more are left out, as others train on the same"
+        )
+
+
+def _attacked(run: TuningRun) -> Iterator[str]:
+    """Yield a warning where what is measured looks at examples that privacy is to protect."""
+    if run.evaluation.membership and run.privacy.covers().private:
+        yield (
+            "WARNING: evaluation.membership looks at every client's own examples: what it tells is a simulation's, and "
+            "no epsilon covers it"
         )
 
 

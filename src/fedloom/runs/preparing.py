@@ -74,18 +74,21 @@ class Preparing:
     def _for_all(self, work: "_Work") -> Made | None:
         """Return what a preparation makes once for all clients, or has made before."""
         place = self._place(work, "", _SERVER, ())
-        return self._read(place) or self._kept(place, work.step.for_all(self._owner(work, "", place)))
+        if place and place.file.is_file():
+            return place.read()
+        made = work.step.for_all(self._owner(work, "", place))
+        return place.kept(made) if place and made else made
 
     def _made(self, work: "_Work", examples: Sequence[Example], client: str, common: Sequence[Example]) -> Made:
         """Return what a preparation makes of a client's examples, or what it has made of the very same before."""
         place = self._place(work, client, file_name(client), (*examples, *common))
-        if (found := self._read(place)) is not None:
-            return found
+        if place and place.file.is_file():
+            return place.read()
         if place:
             with disk_errors(place.home):
                 place.home.mkdir(parents=True, exist_ok=True)
         made = work.step(examples, replace(self._owner(work, client, place), common=common))
-        return self._kept(place, made) or made
+        return place.kept(made) if place else made
 
     def _owner(self, work: "_Work", client: str, place: "_Place | None") -> Owner:
         return Owner(client, self.run.seed, place.home if place else None, work.public)
@@ -98,18 +101,6 @@ class Preparing:
         kinds = (*self.run.task.learns, *map(type, (*examples, *work.public)))
         return _Place(home / name, home / f"{name}.json", of, kinds)
 
-    def _read(self, place: "_Place | None") -> Made | None:
-        return _read(place.file, place.of, place.kinds) if place and place.file.is_file() else None
-
-    def _kept(self, place: "_Place | None", made: Made | None) -> Made | None:
-        """Return what was made once it is written down."""
-        if place is None or made is None:
-            return made
-        records = [{"kind": type(one).__name__, "example": _record(one)} for one in made.examples]
-        table = {"of": place.of, **_told(made), "quality": made.quality, "examples": records}
-        write_atomic(place.file, json.dumps(table | {"sha256": json_sha256(table)}))
-        return replace(made, examples=tuple(made.examples))
-
 
 @dataclass(frozen=True)
 class _Place:
@@ -119,6 +110,20 @@ class _Place:
     file: Path
     of: str
     kinds: Sequence[type[Any]]
+
+    def read(self) -> Made:
+        """Return what was made; refused where it was made of something else."""
+        of, made = _read(self.file, self.kinds)
+        if of != self.of:
+            raise RunError(f"{self.file}: was made of other examples or settings; restore them or start a new run.")
+        return made
+
+    def kept(self, made: Made) -> Made:
+        """Return what was made once it is written down."""
+        records = [{"kind": type(one).__name__, "example": _record(one)} for one in made.examples]
+        table = {"of": self.of, **_told(made), "quality": made.quality, "examples": records}
+        write_atomic(self.file, json.dumps(table | {"sha256": json_sha256(table)}))
+        return replace(made, examples=tuple(made.examples))
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,8 @@ def examples_made(folder: Path, stage: str) -> list[Example]:
     homes = sorted((folder / "prepared").glob(f"*_{stage}"), key=lambda home: int(home.name.split("_")[0]))
     found: list[Example] = []
     for file in sorted(homes[-1].glob("*.json")) if homes else ():
-        made = _read(file, json.loads(file.read_text(encoding="utf-8"))["of"], (Picture, Row, Chat))
-        found += [one for one in made.examples if is_generated(one)]
+        _, made = _read(file, (Picture, Row, Chat))
+        found += filter(is_generated, made.examples)
     return found
 
 
@@ -167,8 +172,8 @@ def _sha256(examples: Sequence[Example]) -> str:
     return hashlib.sha256(repr(tuple(examples)).encode()).hexdigest()
 
 
-def _read(file: Path, of: str, kinds: Sequence[type[Any]]) -> Made:
-    """Return what was made, from its file; one that is damaged, or made of other examples, is refused."""
+def _read(file: Path, kinds: Sequence[type[Any]]) -> tuple[str, Made]:
+    """Return what was made and what of, from its file; one that is damaged is refused."""
     known = {kind.__name__: kind for kind in kinds}
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
@@ -176,9 +181,8 @@ def _read(file: Path, of: str, kinds: Sequence[type[Any]]) -> Made:
         if digest != json_sha256(table):
             raise ValueError("its content differs from what was written")
         found = tuple(_example(known[one["kind"]], one["example"]) for one in table["examples"])
+        # Files of before have no quality.
+        made = Made(found, table["counts"], table["sent"], table.get("received", {}), table.get("quality", 1.0))
+        return table["of"], made
     except (OSError, ValueError, KeyError, TypeError, AttributeError, FedloomError) as error:
         raise RunError(f"{file}: cannot be read ({error}); delete it to have it made again.") from error
-    if table["of"] != of:
-        raise RunError(f"{file}: was made of other examples or settings; restore them or start a new run.")
-    # Files of before have no quality.
-    return Made(found, table["counts"], table["sent"], table.get("received", {}), table.get("quality", 1.0))

@@ -36,6 +36,7 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.stages import Preparation, Refinement
 from fedloom.data.holdout import SetAside
 from fedloom.runs.contradictions import contradictions
+from fedloom.runs.directory import RunDirectory
 from fedloom.runs.origins import StartData
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "pinned",
     "pinned_text",
     "read_run",
+    "run_of",
     "with_plugins",
 ]
 
@@ -268,6 +270,11 @@ class TuningRun:
 def read_run(table: Mapping[str, Any], beside: Path = Path()) -> TuningRun:
     """Return the run that a table describes; plug-ins that it names are imported first, files from `beside`."""
     return config.build(TuningRun, with_plugins(modernised(table), beside))
+
+
+def run_of(directory: RunDirectory) -> TuningRun:
+    """Return the run of a run directory."""
+    return read_run(config.parse(directory.read("run.toml"), str(directory.path / "run.toml")), directory.path)
 
 
 def with_plugins(table: Mapping[str, Any], beside: Path) -> dict[str, Any]:

@@ -8,13 +8,33 @@ from random import Random
 import numpy as np
 
 from fedloom.base import rng
-from fedloom.base.errors import DataError
+from fedloom.base.errors import ConfigError, DataError
 from fedloom.contracts.examples import Example
 from fedloom.contracts.generation import Generator, Guidance, Place, Prompter, Request
 from fedloom.contracts.labelled import Picture, Row
 from fedloom.contracts.synthesis import Allocator
 
-__all__ = ["Ordered", "Ordering", "checked"]
+__all__ = ["Cost", "Ordered", "Ordering", "checked", "published", "size"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What generating came to besides time."""
+
+    samples: int
+    """Asked for."""
+    tokens: int
+    """Of prompts and completions, where there are any."""
+    bytes: int
+    """Of the samples that came."""
+    model_bytes: int
+    """0 where the generator does not know it."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Example | None], tokens: int, generator: Generator, place: Place) -> "Cost":
+        """Return the cost of samples."""
+        n_bytes = sum(size(one) for one in samples if one is not None)
+        return cls(samples=len(samples), tokens=tokens, bytes=n_bytes, model_bytes=generator.model_bytes(place))
 
 
 @dataclass(frozen=True)
@@ -22,7 +42,6 @@ class Ordered:
     """A request with what a manifest says of it."""
 
     request: Request
-    guidance: Guidance
     source: int | None
     """Place of the guide among the client's examples."""
     fallback: bool
@@ -33,21 +52,22 @@ class Ordered:
 class Ordering:
     """How a client's budget becomes requests."""
 
-    allocator: Allocator
     prompter: Prompter
-    guidance: Guidance
-    strength: float
     by: str
     """Tag of the class."""
+    guidance: Guidance = "prompt"
+    strength: float = 1.0
 
-    def amounts(self, total: int, labels: Sequence[str], own: Sequence[Example]) -> dict[str, int]:
+    def amounts(
+        self, allocator: Allocator, total: int, labels: Sequence[str], own: Sequence[Example]
+    ) -> dict[str, int]:
         """Return how many samples of each class: of `real` none of a class that the client has not.
 
         The budget is dealt over the other classes then, so that it is as large as that of other guidances.
         """
         counts = Counter(one.tags.get(self.by, "") for one in own)
         dealt = [label for label in labels if self.guidance != "real" or counts[label]]
-        amounts = dict(zip(dealt, self.allocator(total, [counts[label] for label in dealt]), strict=True))
+        amounts = dict(zip(dealt, allocator(total, [counts[label] for label in dealt]), strict=True))
         return {label: amounts.get(label, 0) for label in labels}
 
     def ordered(
@@ -66,7 +86,7 @@ class Ordering:
                     guide=None if guide is None else own[guide],
                     strength=1.0 if guide is None else self.strength,
                 )
-                yield Ordered(request, self.guidance, guide, guide is None and self.guidance != "prompt")
+                yield Ordered(request, guide, guide is None and self.guidance != "prompt")
 
     def _guides(self, held: Sequence[int], count: int, random: Random) -> Sequence[int | None]:
         """Return the place of each sample's guide: whole shuffles of the class, one after another."""
@@ -74,6 +94,21 @@ class Ordering:
             return [None] * count
         shuffles = -(-count // len(held))
         return [at for _ in range(shuffles) for at in random.sample(held, len(held))][:count]
+
+
+def published(labels: Sequence[str], public: Sequence[Example], by: str) -> Sequence[str]:
+    """Return the classes that everybody is told: those given, or those of the public examples; none are refused."""
+    found = labels or sorted({one.tags[by] for one in public if by in one.tags})
+    if not found:
+        raise ConfigError("labels: missing, and no public example has a class; name all classes of the task.")
+    return found
+
+
+def size(one: Example) -> int:
+    """Return the bytes of an example."""
+    if isinstance(one, Picture):
+        return len(one.pixels)
+    return 4 * len(one.values) if isinstance(one, Row) else len(one.text.encode(errors="replace"))
 
 
 def checked(

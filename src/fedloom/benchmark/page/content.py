@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fedloom.base import config
 from fedloom.base.errors import FedloomError
 from fedloom.benchmark.page.drawing import MARKERS, drawn, series, short
 from fedloom.benchmark.page.figures import in_panels
 from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.contracts.examples import Example
 from fedloom.contracts.labelled import Picture
-from fedloom.evaluation.repetitions import student_interval
+from fedloom.evaluation.repetitions import over_seeds
 from fedloom.evaluation.statistics import Interval
 from fedloom.results.content import content_of, stage_of_content
 from fedloom.results.estimates import TEST, estimate
 from fedloom.results.outcome import Outcome
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.preparing import examples_made
-from fedloom.runs.tuning import read_run
+from fedloom.runs.tuning import run_of
 
 __all__ = ["Row", "budgets", "rows", "samples"]
 
@@ -67,17 +66,13 @@ def _row(study: SuiteOutcome, data: str, method: str, runs: Mapping[int, Outcome
         _mean([one.per_client for one in found]),
         _mean([one.at_server for one in found]),
         _mean([one for one in visits if one is not None]) if None not in visits else None,
-        _interval([one for one in drifts if one is not None]) if None not in drifts else None,
+        over_seeds([one for one in drifts if one is not None]) if None not in drifts else None,
         means,
     )
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _interval(values: Sequence[float]) -> Interval:
-    return student_interval(values) if len(values) > 1 else Interval(values[0], math.nan, math.nan, 1)
 
 
 def budgets(name: str, found: Sequence[Row]) -> Markup:
@@ -115,7 +110,7 @@ def samples(name: str, study: SuiteOutcome) -> Markup | None:
         return None
     directory = RunDirectory(Path(found.path))
     try:
-        run = read_run(config.parse(directory.read("run.toml"), "run.toml"), directory.path)
+        run = run_of(directory)
         public, made = run.data.load().get("public", ()), examples_made(directory.path, "generated")
     except (FedloomError, OSError):  # the data may lie elsewhere by now; what the runs scored stands without them
         return None

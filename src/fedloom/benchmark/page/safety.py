@@ -12,7 +12,7 @@ from fedloom.benchmark.page.drawing import MARKERS, drawn, series, short
 from fedloom.benchmark.page.figures import in_panels
 from fedloom.benchmark.suite import SuiteOutcome
 from fedloom.contracts.aggregation import Aggregator
-from fedloom.evaluation.repetitions import student_interval
+from fedloom.evaluation.repetitions import over_seeds
 from fedloom.evaluation.statistics import Interval
 from fedloom.results.attack import Attacked, attack_of
 from fedloom.results.estimates import Phase, Where, estimate
@@ -73,10 +73,8 @@ def _row(data: str, method: str, runs: Mapping[int, Outcome]) -> Row:
 def _auc(by_seed: Sequence[Attacked]) -> Interval | None:
     """Return the mean over seeds of the mean over rounds, with Student's interval; of one seed without its ends."""
     found = [mean.value for one in by_seed if (mean := one.means.get("auc")) and mean.weight]
-    if len(found) > 1:
-        told = student_interval(found)
-        return replace(told, low=max(0.0, told.low), high=min(1.0, told.high))
-    return Interval(found[0], math.nan, math.nan, 1) if found else None
+    told = over_seeds(found) if found else None
+    return replace(told, low=max(0.0, told.low), high=min(1.0, told.high)) if told and len(found) > 1 else told
 
 
 def _estimate(runs: Mapping[int, Outcome], where: Where, scores: Sequence[str], phase: Phase) -> Interval | None:

@@ -7,7 +7,7 @@ from fedloom.benchmark.page.words import bounds, duration, plural, score_name, s
 from fedloom.benchmark.ranking import ALL, PairRow
 from fedloom.data.clients import cut_and_dropped, lost_shares
 from fedloom.results.content import stage_of_content
-from fedloom.results.signal import signal_line
+from fedloom.results.signal import signal_lines
 from fedloom.runs.accounts import largest_epsilon
 
 __all__ = ["doubts", "facts", "remarks", "sentence"]
@@ -112,7 +112,7 @@ def _signals(found: Findings) -> list[str]:
     """Return what membership inference found in each data set without generated examples, the first such method's."""
     lines: dict[str, str] = {}
     for data, method, runs in found.study.kinds():
-        if not any(map(stage_of_content, runs.values())) and (line := signal_line(runs)):
+        for line in () if any(map(stage_of_content, runs.values())) else signal_lines(runs):
             lines.setdefault(data, f"{data}, {method}: {line}.")
     return [*lines.values()]
 

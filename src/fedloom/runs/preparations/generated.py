@@ -17,22 +17,20 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import field
 from typing import Literal
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import write_atomic
-from fedloom.base.machine import peak_bytes
 from fedloom.base.plugin import Count, Fraction, default, plugin
+from fedloom.completers.answer_file import write_cost
 from fedloom.contracts.examples import Chat, Example
 from fedloom.contracts.generation import Generator, Guidance, Place, Prompter
-from fedloom.contracts.labelled import Picture, Row
 from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.contracts.synthesis import Allocator, Around, Candidate, Filter
 from fedloom.synthesis.allocation import apportioned
 from fedloom.synthesis.chain import Judged, counts, judged, refuse_blind, trained_on
-from fedloom.synthesis.ordering import Ordered, Ordering, checked
+from fedloom.synthesis.ordering import Cost, Ordered, Ordering, checked, published, size
 from fedloom.synthesis.worth import worth
 
 __all__ = ["GeneratedContent"]
@@ -91,6 +89,11 @@ class GeneratedContent(Preparation):
                 f"guidance: found '{self.guidance}', and generator '{self.generator.name}' runs on {host}: private "
                 "examples would go there; take one on this machine, 'prompt', or set allow_remote = true."
             )
+        if self.prompts.identity() and not self.generator.text_guided:
+            raise ConfigError(
+                f"prompts: found '{self.prompts.name}', which somebody is asked for, and generator "
+                f"'{self.generator.name}' reads no words; leave it out."
+            )
         refuse_blind("filters", self.filters, ("response",))
 
     def identity(self) -> str:
@@ -128,10 +131,10 @@ class GeneratedContent(Preparation):
             made, told, sent = self._generated(examples, owner)
         kept = self._weighed(made, examples)
         told |= {"kept": len(kept)} if self.weigh != "none" else {}
-        labels = self._published(owner) if self.classes == "published" else ()
+        labels = published(self.labels, owner.public, self.by) if self.classes == "published" else ()
         got = {f"the {len(labels)} classes of the task": len(json.dumps(labels).encode())} if labels else {}
         if self.shared:
-            got["generated examples"] = sum(map(_n_bytes, made))
+            got["generated examples"] = sum(map(size, made))
         return Made([*(examples if self.own else ()), *kept], told, sent, got)
 
     def _generated(
@@ -143,13 +146,13 @@ class GeneratedContent(Preparation):
             owner.folder.mkdir(parents=True, exist_ok=True)
         ordering = self._ordering()
         held = {one.tags.get(self.by, "") for one in own}
-        labels = self._published(owner) if self.classes == "published" else sorted(held - {""})
+        labels = published(self.labels, owner.public, self.by) if self.classes == "published" else sorted(held - {""})
         if unknown := sorted(held - set(labels)):
             raise DataError(
                 f"prepare 'generated': client '{owner.name}' has class '{unknown[0]}', published are "
                 f"{', '.join(labels[:8])}; add it to prepare.labels, or set prepare.by."
             )
-        amounts = ordering.amounts(self.total, labels, own)
+        amounts = ordering.amounts(self.allocator, self.total, labels, own)
         asked = list(ordering.ordered(amounts, own, owner.seed, owner.name, place))
         found = self.generator([one.request for one in asked], place)
         samples = checked(found.samples, asked, own or owner.public, self.generator, self.by)
@@ -159,29 +162,14 @@ class GeneratedContent(Preparation):
         if owner.folder:
             text = self._manifest(owner, asked, steps, samples)
             write_atomic(owner.folder / "manifest.jsonl", text)
-            cost = _Cost(time.monotonic() - start_s, len(asked), found.tokens, self.generator.model_bytes(place))
-            cost.write(owner.folder / "cost.json", samples)
+            cost = Cost.of(samples, found.tokens, self.generator, place)
+            write_cost(owner.folder / "cost.json", cost, time.monotonic() - start_s)
         kept = [one for one, step in zip(samples, steps, strict=True) if one is not None and not step.reason]
         return kept, counts(steps), found.sent
 
-    def _published(self, owner: Owner) -> Sequence[str]:
-        """Return the classes that everybody is told."""
-        found = self.labels or sorted({one.tags[self.by] for one in owner.public if self.by in one.tags})
-        if not found:
-            raise ConfigError(
-                "prepare.labels: missing, and no public example has a class; name all classes of the task, or set "
-                "classes = 'held'."
-            )
-        return found
-
     def _ordering(self) -> Ordering:
-        return Ordering(
-            allocator=self.allocator,
-            prompter=self.prompts,
-            guidance=self.guidance,
-            strength=self.real_strength if self.guidance == "real" else self.strength,
-            by=self.by,
-        )
+        strength = self.real_strength if self.guidance == "real" else self.strength
+        return Ordering(prompter=self.prompts, by=self.by, guidance=self.guidance, strength=strength)
 
     def _judged(self, asked: Sequence[Ordered], samples: Sequence[Example | None]) -> list[Judged]:
         """Return the verdicts on each sample; those on what did not come are that it did not."""
@@ -213,7 +201,7 @@ class GeneratedContent(Preparation):
                 "client": owner.name,
                 "class": one.request.label,
                 "prompt": one.request.prompt,
-                "guidance": one.guidance,
+                "guidance": self.guidance,
                 "fallback": one.fallback,
                 "source_private_id": one.source,
                 "strength": one.request.strength,
@@ -226,33 +214,6 @@ class GeneratedContent(Preparation):
             for at, (one, step, sample) in enumerate(zip(asked, steps, samples, strict=True))
         ]
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-
-
-@dataclass(frozen=True)
-class _Cost:
-    wall_s: float
-    asked: int
-    tokens: int
-    model_bytes: int
-
-    def write(self, path: Path, samples: Sequence[Example | None]) -> None:
-        """Write the cost; in a file of its own, as no two processes take as long."""
-        n_bytes = sum(_n_bytes(one) for one in samples if one is not None)
-        cost = {
-            "wall_s": round(self.wall_s, 3),
-            "samples": self.asked,
-            "tokens": self.tokens,
-            "bytes": n_bytes,
-            "model_bytes": self.model_bytes,
-            "peak_bytes": peak_bytes(),
-        }
-        write_atomic(path, json.dumps(cost, indent=2) + "\n")
-
-
-def _n_bytes(one: Example) -> int:
-    if isinstance(one, Picture):
-        return len(one.pixels)
-    return 4 * len(one.values) if isinstance(one, Row) else len(one.text.encode(errors="replace"))
 
 
 def _candidate(at: int, one: Example | None) -> Candidate:

@@ -7,7 +7,7 @@ of each class.
 Deviations: nothing of the published strategy is known but its name; adapting the budget is this package's own.
 
     refined/AT/manifest.jsonl    a line for each sample: class, prompt, seed
-    refined/AT/cost.json         seconds, samples, tokens, peak memory
+    refined/AT/cost.json         seconds, samples, tokens, bytes, size of the model, peak memory
 """
 
 import json
@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,18 +23,17 @@ import torch
 from fedloom.base import rng
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.files import write_atomic
-from fedloom.base.machine import peak_bytes
 from fedloom.base.mean import Mean, summed
-from fedloom.base.plugin import AtLeast, default, lookup, plugin
+from fedloom.base.plugin import AtLeast, default, plugin
+from fedloom.completers.answer_file import write_cost
 from fedloom.contracts.examples import Example
 from fedloom.contracts.generation import Generator, Place, Prompter
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.model import Model
 from fedloom.contracts.stages import Refined, Refinement, Trained
-from fedloom.contracts.synthesis import Allocator
 from fedloom.federated.alone import tuned_alone
 from fedloom.synthesis.allocation import apportioned
-from fedloom.synthesis.ordering import Ordered, Ordering, checked
+from fedloom.synthesis.ordering import Cost, Ordered, Ordering, checked, published
 
 __all__ = ["OnGenerated"]
 
@@ -60,7 +60,7 @@ class OnGenerated(Refinement):
     """Times that `local.steps` are taken."""
 
     def check(self) -> None:
-        """Refuse a task without classes, or with one twice."""
+        """Refuse a class named twice."""
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("labels: found one twice, allowed is each once.")
 
@@ -81,9 +81,7 @@ class OnGenerated(Refinement):
         """Return the parameters tuned on the samples; none is refused with DataError."""
         start_s, seed = time.monotonic(), rng.seed_of(trained.seed, "on_generated", trained.round) % 2**31
         place = Place(trained.public, trained.folder)
-        labels = self.labels or sorted({one.tags[self.by] for one in trained.public if self.by in one.tags})
-        if not labels:
-            raise ConfigError("refine.labels: missing, and no public example has a class; name all of the task.")
+        labels = published(self.labels, trained.public, self.by)
         first = self.total - self.total // 2 if self.adapt else self.total
         asked, samples, tokens = self._made(self._dealt(first, labels, {}), seed, place)
         if self.adapt:
@@ -95,7 +93,9 @@ class OnGenerated(Refinement):
         params, tuned = tuned_alone(
             trained.model, trained.task, trained.params, items, self.local, rounds=self.rounds, seed=seed
         )
-        self._write(trained, asked, time.monotonic() - start_s, tokens)
+        _write_manifest(trained.folder / "manifest.jsonl", asked)
+        cost = Cost.of(samples, tokens, self.generator, place)
+        write_cost(trained.folder / "cost.json", cost, time.monotonic() - start_s)
         counts = {"samples": float(len(asked)), "came": float(len(items)), "tokens": float(tokens)}
         return Refined(params, counts, scores={"first_loss": tuned[0], "last_loss": tuned[-1]})
 
@@ -107,9 +107,7 @@ class OnGenerated(Refinement):
     def _made(
         self, amounts: Mapping[str, int], seed: int, place: Place
     ) -> tuple[list[Ordered], Sequence[Example | None], int]:
-        ordering = Ordering(
-            allocator=lookup(Allocator, "equal")(), prompter=self.prompts, guidance="prompt", strength=1.0, by=self.by
-        )
+        ordering = Ordering(prompter=self.prompts, by=self.by)
         asked = list(ordering.ordered(amounts, (), seed, "", place))
         found = self.generator([one.request for one in asked], place)
         return asked, checked(found.samples, asked, place.public, self.generator, self.by), found.tokens
@@ -122,9 +120,7 @@ class OnGenerated(Refinement):
             (told,) = trained.task.scores(trained.model, trained.params, [items])
         return summed((one.tags[self.by], scores["loss"]) for one, scores in zip(came, told, strict=True))
 
-    def _write(self, trained: Trained, asked: Sequence[Ordered], wall_s: float, tokens: int) -> None:
-        lines = [{"class": one.request.label, "prompt": one.request.prompt, "seed": one.request.seed} for one in asked]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_atomic(trained.folder / "manifest.jsonl", text)
-        cost = {"wall_s": round(wall_s, 3), "samples": len(asked), "tokens": tokens, "peak_bytes": peak_bytes()}
-        write_atomic(trained.folder / "cost.json", json.dumps(cost, indent=2) + "\n")
+
+def _write_manifest(path: Path, asked: Sequence[Ordered]) -> None:
+    lines = [{"class": one.request.label, "prompt": one.request.prompt, "seed": one.request.seed} for one in asked]
+    write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
