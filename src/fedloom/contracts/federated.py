@@ -213,9 +213,13 @@ class Task(Family):
     def counts(self, items: Sequence[Any]) -> dict[str, int]:
         """Return what happened to examples on their way: `examples`, `kept` and `truncated` among it."""
 
-    def prepared(self, items: Sequence[Any], model: Any) -> list[Item]:
+    def prepared(self, items: Sequence[Any], model: Any) -> Sequence[Item]:
         """Return items with what a pass of the initial model adds; called for a client before it first trains."""
         return list(items)
+
+    def picked(self, items: Sequence[Any], places: Sequence[int]) -> Sequence[Item]:
+        """Return the prepared items at these places; a task whose items lie in tensors gives them as such."""
+        return [items[at] for at in places]
 
     @abstractmethod
     def collate(self, parts: Sequence[Sequence[Any]], model: Any) -> Batch:
@@ -313,7 +317,7 @@ class Work:
         key = client, self.attacks(client, round)
         if key not in self._ready:
             shard = (self.poisoned if key[1] else self.shards)[client]
-            self._ready[key] = replace(shard, items=tuple(self.task.prepared(shard.items, self.model)))
+            self._ready[key] = replace(shard, items=self.task.prepared(shard.items, self.model))
         return self._ready[key]
 
 

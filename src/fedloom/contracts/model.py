@@ -3,7 +3,7 @@
 Shape letters as in `contracts`: K stacked clients, X examples, E slots of a batch (an example has one or several).
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ Item = Any
 class Shard:
     """A client's training data, encoded once for the whole run."""
 
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     quality: float = 1.0
     """By what the items count beside their number under `weighting = "quality"`."""
     generated: frozenset[int] = frozenset()

@@ -60,14 +60,14 @@ def _endless(places: Sequence[int], *names: str | int) -> Iterator[int]:
 def batches(n_examples: int, settings: LocalSettings, *names: str | int) -> Iterator[list[list[int]]]:
     """Yield, step by step, the micro-batches of indices: whole shuffles one after another, seeded by the names."""
     random = rng.python_random("batches", *names)
-    order: list[int] = []
+    order, start = list[int](), 0
     for _ in range(settings.steps):
         step: list[list[int]] = []
         for _ in range(settings.accumulation):
-            while len(order) < settings.batch:
-                order += random.sample(range(n_examples), n_examples)
-            step.append(order[: settings.batch])
-            order = order[settings.batch :]
+            while len(order) - start < settings.batch:
+                order, start = order[start:] + random.sample(range(n_examples), n_examples), 0
+            step.append(order[start : start + settings.batch])
+            start += settings.batch
         yield step
 
 

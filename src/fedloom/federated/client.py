@@ -19,7 +19,7 @@ from fedloom.base.errors import TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree, flatten, stack
 from fedloom.contracts.attack import Moment
-from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, Work
+from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, Task, Work
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.privacy import ClientSide
 from fedloom.federated.batching import batches, drawable, level, mixed, poisson
@@ -57,6 +57,7 @@ class _Client:
     job: Job
     shard: Shard
     side: ClientSide
+    task: Task
     steps: int
     drawn: Iterator[list[list[int]]]
     generator: torch.Generator
@@ -64,11 +65,11 @@ class _Client:
     own_seen: int = 0
     """Visits to its own examples, of a client that has generated ones, too."""
 
-    def micros(self) -> list[list[Item]]:
+    def micros(self) -> list[Sequence[Item]]:
         """Return the micro-batches of the next step."""
         drawn, generated = next(self.drawn), self.shard.generated
         self.own_seen += sum(at not in generated for micro in drawn for at in micro) if generated else 0
-        return [[self.shard.items[at] for at in micro] for micro in drawn]
+        return [self.task.picked(self.shard.items, micro) for micro in drawn]
 
     @property
     def where(self) -> str:
@@ -129,6 +130,7 @@ def _client(work: Work, job: Job, space: Workspace) -> _Client:
         job=replace(job, local=local),
         shard=shard,
         side=side,
+        task=work.task,
         steps=side.steps(planned),
         drawn=_drawn(plan, side, shard, replace(plan.local, steps=planned), job),
         generator=rng.generator(plan.seed, "dropout", job.round, job.client, device=device),

@@ -49,7 +49,7 @@ def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts, *, pe
     params = leaves if model.stackable else {name: leaf[0] for name, leaf in leaves.items()}
     losses = task.loss(model, params, batch)
     # Clients share no trainable number, so one backward pass of the sum gives each its own gradient.
-    grads = _slopes(_value(losses, per).sum(), leaves)
+    grads = _slopes(losses, per, leaves)
     sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
     total_K, weight_K = sums_by(sums, batch.owner_X, len(parts))
     return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
@@ -76,25 +76,28 @@ def example_gradients(
     model.context.batch, model.context.per_example = batch, True
     try:
         losses = task.loss(model, slots, batch)
-        grads = _slopes(_value(losses, per).sum(), slots)
+        grads = _slopes(losses, per, slots)
     finally:
         model.context.per_example = False
     grads = [batch.by_example(part) for part in grads]  # an example's gradient is that of all its sequences
     return _scaled_sum(grads, batch.owner_X, len(parts), scales)
 
 
-def _value(losses: LossSum, per: Per) -> Tensor:
-    """Return what is differentiated of each example: its summed loss over `per`, or its mean loss."""
+def _over(losses: LossSum, per: Per) -> Tensor:
+    """Return one over what each example's summed loss is divided by: its weight, or `per`."""
     # An example that weighs nothing has no loss either.
-    return losses.total_B / (losses.weight_B.clamp(min=torch.finfo().tiny) if per is None else per)
+    return (
+        1 / losses.weight_B.clamp(min=torch.finfo().tiny) if per is None else torch.full_like(losses.weight_B, 1 / per)
+    )
 
 
-def _slopes(loss: Tensor, leaves: Tree) -> list[Tensor]:
-    """Return the gradient by each leaf; what takes no part in the loss has one of zero."""
+def _slopes(losses: LossSum, per: Per, leaves: Tree) -> list[Tensor]:
+    """Return the gradient by each leaf of all examples' losses; what takes no part in them has one of zero."""
     leaves_L = list(leaves.values())
-    if not loss.requires_grad:
+    if not losses.total_B.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves_L]
-    return list(torch.autograd.grad(loss, leaves_L, allow_unused=True, materialize_grads=True))
+    over_B = _over(losses, per)
+    return list(torch.autograd.grad(losses.total_B, leaves_L, over_B, allow_unused=True, materialize_grads=True))
 
 
 def _slots(leaf: Tensor, batch: Batch) -> Tensor:
@@ -158,7 +161,7 @@ def _examples_one_by_one(model: Model, task: Task, own: Tree, part: Sequence[Ite
     for item in part:
         model.context.batch = task.collate([[item]], model)
         losses = task.loss(model, leaves, model.context.batch)
-        rows.append(_slopes(_value(losses, per).sum(), leaves))
+        rows.append(_slopes(losses, per, leaves))
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
@@ -177,7 +180,7 @@ def _side_by_side(model: Model, task: Task, own: Tree, parts: Parts, per: Per, *
 
     def loss(params: Tree, fields: Tree) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         losses = task.loss(model, params, replace(batches[0], **fields))
-        return _value(losses, per).sum(), (losses.total_B, losses.weight_B)
+        return losses.total_B @ _over(losses, per), (losses.total_B, losses.weight_B)
 
     try:
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # the fused kernels have no rule for vmap

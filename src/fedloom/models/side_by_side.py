@@ -6,6 +6,7 @@ step costs beside its arithmetic is paid once. It agrees with each copy alone up
 Shapes: K copies, E examples of each, D numbers; pictures are [C, H, W].
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,8 +27,9 @@ class Residual(nn.Module):
         return self.last(self.inner(x) + self.short(x))
 
 
-_ALIKE = (nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity)
-_KNOWN = (nn.Sequential, Residual, nn.Flatten, nn.Linear, nn.Conv2d, nn.GroupNorm, *_ALIKE)
+_ELEMENTWISE = (nn.ReLU, nn.Identity)
+_BY_CHANNEL = (nn.MaxPool2d, nn.AdaptiveAvgPool2d)
+_KNOWN = (nn.Sequential, Residual, nn.Flatten, nn.Linear, nn.Conv2d, nn.GroupNorm, *_ELEMENTWISE, *_BY_CHANNEL)
 
 
 def runs_side_by_side(module: nn.Module) -> bool:
@@ -50,13 +52,15 @@ def _passed(module: nn.Module, params: Tree, x: Tensor, name: str) -> Tensor:
         return x
     if isinstance(module, nn.Flatten):
         return x.flatten(2)
+    if isinstance(module, _ELEMENTWISE):
+        return module(x)
     if isinstance(module, nn.Linear | nn.Conv2d | nn.GroupNorm):
         own = {
             part: params[f"{name}{part}"] if f"{name}{part}" in params else value.expand(len(x), *value.shape)
             for part, value in module.named_parameters()
         }
         return _layer(module, x, **own)
-    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return _apart(module(_beside(x)), len(x))
 
 
 def _layer(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -64,21 +68,33 @@ def _layer(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None = N
     if isinstance(module, nn.Conv2d):
         return _convolved(module, x, weight, bias)
     if isinstance(module, nn.GroupNorm):
-        normed = functional.group_norm(x.flatten(0, 1), module.num_groups, eps=module.eps).unflatten(0, x.shape[:2])
-        weighed = normed * weight[:, None, :, None, None]
-        return weighed if bias is None else weighed + bias[:, None, :, None, None]
-    return x @ weight.mT if bias is None else bias[:, None].baddbmm(x, weight.mT)
+        own = weight.flatten(), None if bias is None else bias.flatten()
+        return _apart(functional.group_norm(_beside(x), len(x) * module.num_groups, *own, module.eps), len(x))
+    # The other way round the gradient of the weights would lie across them in memory, and be copied once more.
+    return (weight @ x.mT).mT if bias is None else bias[..., None].baddbmm(weight, x.mT).mT
 
 
 def _convolved(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the convolutions of all copies as one of K groups."""
-    n_copies = len(x)
     found = functional.conv2d(
-        x.transpose(0, 1).flatten(1, 2),
+        _beside(x),
         weight.flatten(0, 1),
         None if bias is None else bias.flatten(),
         module.stride,
         module.padding,
-        groups=n_copies,
+        groups=len(x),
     )
-    return found.unflatten(1, (n_copies, -1)).transpose(0, 1)
+    return _apart(found, len(x))
+
+
+def _beside(x: Tensor) -> Tensor:
+    """Return pictures [K, E, C, H, W] as [E, K C, H, W]: each copy's channels are a group of their own.
+
+    Channels lie side by side in memory, which takes half the time of pictures one after another.
+    """
+    return x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _apart(x: Tensor, n_copies: int) -> Tensor:
+    """Return [E, K C, H, W] as [K, E, C, H, W], without a copy."""
+    return x.unflatten(1, (n_copies, -1)).transpose(0, 1)
