@@ -14,7 +14,7 @@ from fedloom.results.show import outcome, privacy_line, show_table, stage_lines
 from fedloom.results.signal import signal_lines
 from fedloom.runs.accounts import has_spent
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.execute import Event, RoundDone, execute, run_files
+from fedloom.runs.execute import Elsewhere, Event, RoundDone, execute, run_files
 from fedloom.runs.tuning import TuningRun, read_run, run_of
 
 __all__ = ["load_run", "resume", "start"]
@@ -28,18 +28,28 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> TuningRun:
 
 
 def start(
-    run: TuningRun, out: str | Path, *, source: str = "", on_report: Observer = lambda _: None
+    run: TuningRun,
+    out: str | Path,
+    *,
+    source: str = "",
+    on_report: Observer = lambda _: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[Event]:
     """Make the run directory `out` and run to the end, yielding an event for each round and evaluation.
 
-    `source` is kept as `source.toml`: the text of the run file and its overrides.
+    `source` is kept as `source.toml`: the text of the run file and its overrides. `elsewhere` are clients on machines
+    of their own, of whom nothing is read here.
     """
     directory = RunDirectory.create(Path(out), run_files(run, source))
-    return _or_nothing(directory, _to_the_end(run, directory, on_report))
+    return _or_nothing(directory, _to_the_end(run, directory, on_report, elsewhere))
 
 
 def resume(
-    out: str | Path, *, expected: TuningRun | None = None, on_report: Observer = lambda _: None
+    out: str | Path,
+    *,
+    expected: TuningRun | None = None,
+    on_report: Observer = lambda _: None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[TuningRun, Iterator[Event]]:
     """Return the run of a directory and the events of its remainder (none if it is complete).
 
@@ -50,7 +60,7 @@ def resume(
     if expected is not None and expected != run:
         keys = ", ".join(config.differing_keys(config.table_of(run), config.table_of(expected)))
         raise RunError(f"{out}: the run differs from its directory in {keys}; undo that or start a new run.")
-    return run, _to_the_end(run, directory, on_report)
+    return run, _to_the_end(run, directory, on_report, elsewhere)
 
 
 def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Event]:
@@ -73,11 +83,13 @@ def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Ev
         raise
 
 
-def _to_the_end(run: TuningRun, directory: RunDirectory, on_report: Observer) -> Iterator[Event]:
+def _to_the_end(
+    run: TuningRun, directory: RunDirectory, on_report: Observer, elsewhere: Elsewhere | None
+) -> Iterator[Event]:
     with directory.held():
         if directory.complete and directory.mended():  # a complete run that lost lines goes on where it has them
             return
-        yield from execute(run, directory, on_report=on_report)
+        yield from execute(run, directory, on_report=on_report, elsewhere=elsewhere)
         write_atomic(directory.path / "report.md", _report(directory))
 
 

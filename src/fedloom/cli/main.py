@@ -15,9 +15,12 @@ from fedloom.cli.classifier import classifier
 from fedloom.cli.data import data
 from fedloom.cli.evaluate import evaluate
 from fedloom.cli.init import init
+from fedloom.cli.keys import keys
 from fedloom.cli.leakage import leakage
+from fedloom.cli.node import node
 from fedloom.cli.options import options
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, log_to_stderr, overriding, tell, today
+from fedloom.cli.server import server, status
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
 
@@ -39,6 +42,8 @@ app.add_typer(world, name="world")
 app.add_typer(model, name="model")
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(keys, name="keys")
+app.add_typer(node, name="node")
 
 Overrides = Annotated[list[str] | None, overriding("local.lr=1e-3")]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
@@ -104,7 +109,12 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
 
     display = Display(wanted, quiet=quiet)
     events: Iterator[Event]
-    if source is None:
+    if source is None and (folder / "deployment.json").is_file():
+        from fedloom.network.server import serve_again
+
+        listening = lambda port: lines([] if quiet else [f"listening on port {port}"])  # noqa: E731
+        events = serve_again(folder, on_report=display.report, on_listening=listening)
+    elif source is None:
         _, events = api.resume(folder, on_report=display.report)
     else:
         events = api.start(wanted, folder, source=source, on_report=display.report)
@@ -197,6 +207,8 @@ def audit(
 
 app.command()(leakage)
 app.command()(classifier)
+app.command()(server)
+app.command()(status)
 
 
 @app.command()

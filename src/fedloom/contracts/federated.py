@@ -282,6 +282,8 @@ class Plan:
     """Optimiser steps of each client in a round; empty where all take `local.steps`."""
     min_clients: int = 0
     """Reports that a round needs; 0: those of all clients asked."""
+    enough: int = 0
+    """Reports with which a round between machines closes; 0: those of all clients asked."""
 
     def budget_of(self, client: str) -> str:
         """Return the name of the budget that counts the uses of a client's data."""

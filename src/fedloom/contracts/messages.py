@@ -55,6 +55,8 @@ class Report:
     memory: Slots
     steps: int
     """Optimiser steps taken."""
+    refused: str = ""
+    """Why a carrier took nothing of it: the client then counts as absent, and the ledger says so."""
     own_seen: int | None = None
     """Of the examples trained on those that were not generated, of an unprotected client that has generated ones."""
 

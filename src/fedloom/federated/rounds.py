@@ -86,7 +86,9 @@ class RoundRecord:
     measures: Mapping[str, float] = field(default_factory=dict[str, float])
     """What the aggregator found out about the rows, by name."""
     absent: tuple[str, ...] = ()
-    """Clients that were asked and did not report."""
+    """Clients that were asked and did not report, or whose report was refused."""
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of those the refused ones, each with the reason."""
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
     """What the aggregator found out about single rows, by client and name."""
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -170,7 +172,11 @@ def step(
     intake = _Intake(plan, state, replace(server, lr=lr) if server else None)
     memory: dict[str, Slots] = dict(state.memory)
     records: list[ClientRecord] = []
+    refused: dict[str, str] = {}
     for report in carrier(_jobs(plan, state, sampled, lr)):
+        if report.refused:
+            refused[report.client] = report.refused
+            continue
         intake.add(report)
         records.append(_record(report))
         if report.memory:
@@ -191,7 +197,7 @@ def step(
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
     head = state.round, lr, gain, delta_norm, download_bytes, tuple(records)
-    return done, RoundRecord(*head, taken.measures, tuple(absent), taken.scores, taken.left_out)
+    return done, RoundRecord(*head, taken.measures, tuple(absent), refused, taken.scores, taken.left_out)
 
 
 def _absent(plan: Plan, round: int, sampled: Sequence[str], came: Sequence[str]) -> list[str]:

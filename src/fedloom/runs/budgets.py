@@ -20,7 +20,7 @@ def budgets_of(run: TuningRun, sizes: Mapping[str, int], clients: Sequence[str] 
     if not unit.private:
         return {}
     clients = tuple(clients or sizes)
-    n_drawn = run.clients_per_round or len(clients)
+    n_drawn = run.asked_per_round(len(clients), run.clients_per_round or len(clients))
     if unit.at_server:
         return {"": mechanism.budget(population=len(clients), expected=n_drawn, uses=run.rounds)}
     came = Counter(client for round in range(run.rounds) for client in drawn_clients(clients, n_drawn, run.seed, round))

@@ -38,6 +38,11 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
             f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
             "are exact codecs."
         )
+    if run.deployment.over_select > 1 and unit.whole_client:
+        yield (
+            f"deployment.over_select: found {run.deployment.over_select:g} with privacy of clients, where a round that "
+            "closes with the first reports has another sampling rate than is accounted for; set it to 1."
+        )
     if run.audit_log and (hidden := _unseen_rows(run, unit)):
         yield f"audit_log: found true with {hidden}; leave audit_log out."
     if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):

@@ -27,10 +27,10 @@ def division_lines(ready: Prepared) -> list[dict[str, Any]]:
 def round_lines(record: RoundRecord, stage: Stage, state: State) -> list[dict[str, Any]]:
     """Return all that left each client in the round, and what has been spent of its privacy."""
     missing = [
-        {"round": record.round, "client": client, "what": "nothing: it did not report", "bytes": 0, "leg": stage.name}
+        {"round": record.round, "client": client, "what": _missing(record, client), "bytes": 0, "leg": stage.name}
         for client in record.absent
     ]
-    if stage.plan.budgets:
+    if stage.plan.mechanism.covers().private:
         return [_private_line(one, record, stage.plan, state) for one in record.clients] + missing
     return missing + [
         {
@@ -51,11 +51,14 @@ def round_lines(record: RoundRecord, stage: Stage, state: State) -> list[dict[st
     ]
 
 
+def _missing(record: RoundRecord, client: str) -> str:
+    return f"nothing: refused, {why}" if (why := record.refused.get(client)) else "nothing: it did not report"
+
+
 def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: State) -> dict[str, Any]:
     """Return a ledger line that says of a protected client nothing but what the mechanism lets out."""
     name = plan.budget_of(client.client)
-    budget = plan.budgets[name]
-    return {
+    line: dict[str, Any] = {
         "round": record.round,
         "client": client.client,
         "what": "row ("
@@ -64,13 +67,21 @@ def _private_line(client: ClientRecord, record: RoundRecord, plan: Plan, state: 
         "bytes": client.upload_bytes,
         "download_bytes": record.download_bytes,
         "weight": client.weight,
-        "sampling_rate": budget.rate,
-        "noise_multiplier": budget.noise_multiplier,
-        "delta": budget.delta,
-        "uses": state.spent.get(name, 0),
-        "uses_allowed": budget.max_uses,
-        "leg": "",
     }
+    # A client elsewhere keeps its own account: its sampling rate alone would tell how many examples it has.
+    budget = plan.budgets.get(name)
+    account = (
+        {
+            "sampling_rate": budget.rate,
+            "noise_multiplier": budget.noise_multiplier,
+            "delta": budget.delta,
+            "uses": state.spent.get(name, 0),
+            "uses_allowed": budget.max_uses,
+        }
+        if budget
+        else {}
+    )
+    return line | account | {"leg": ""}
 
 
 def server_lines(round: int, stage: Stage, told: Told) -> list[dict[str, Any]]:

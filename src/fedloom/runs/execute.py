@@ -33,7 +33,7 @@ from fedloom.runs.directory import AUDIT_LOG, Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
 from fedloom.runs.log_forwarding import forwarded
 from fedloom.runs.measure import Evaluated, measure, models_of
-from fedloom.runs.prepared import Prepared, prepare
+from fedloom.runs.prepared import Prepared, prepare, prepare_server
 from fedloom.runs.privacy import (
     lineage_of_result,
     privacy_lines,
@@ -49,7 +49,7 @@ from fedloom.runs.states import load_state, save_state
 from fedloom.runs.truth import write_truth
 from fedloom.runs.tuning import TuningRun, pinned_text
 
-__all__ = ["Event", "Note", "RoundDone", "execute", "run_files"]
+__all__ = ["Elsewhere", "Event", "Note", "RoundDone", "execute", "run_files"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ class Note:
 Event = RoundDone | Evaluated | Note
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Clients that are on machines of their own: their names, and what carries jobs to them."""
+
+    clients: tuple[str, ...]
+    engine: Engine
+
+
 def run_files(run: TuningRun, source: str) -> dict[str, str]:
     """Return the files that a run directory starts with."""
     files = {"run.toml": config.dump(run), "source.toml": source}
@@ -92,15 +100,17 @@ def execute(
     *,
     on_report: Callable[[Report], None] = lambda _: None,
     absent: Absent = MappingProxyType({}),
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[Event]:
     """Run to the end from wherever the directory stands, yielding an event for each round and evaluation.
 
     `on_report` is told of each client's report while a round is under way. `absent` clients do not report in the rounds
-    named, as far as `min_clients` allows. Every line of metrics.jsonl also goes to the run's sinks (`log_forwarding`).
+    named, as far as `min_clients` allows. Where clients are `elsewhere` nothing of theirs is read here. Every line of
+    metrics.jsonl also goes to the run's sinks (`log_forwarding`).
     Too little memory is refused with what to lower.
     """
     try:
-        yield from forwarded(_execute(run, directory, on_report, absent), run, directory, Note)
+        yield from forwarded(_execute(run, directory, on_report, absent, elsewhere), run, directory, Note)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, FedloomError) or not _is_memory(error):
             raise
@@ -116,18 +126,22 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _execute(
-    run: TuningRun, directory: RunDirectory, on_report: Callable[[Report], None], absent: Absent
+    run: TuningRun,
+    directory: RunDirectory,
+    on_report: Callable[[Report], None],
+    absent: Absent,
+    elsewhere: Elsewhere | None,
 ) -> Generator[Event]:
     private = run.privacy.covers().private
     if private:
         refuse_forgotten(directory)
-    ready = prepare(run, directory.path)
+    ready = prepare_server(run, elsewhere.clients) if elsewhere else prepare(run, directory.path)
     saved = directory.restore()
     if private and saved is not None:
         restate(directory, run.privacy)
     card = json.dumps({**ready.division.card, "encoded": ready.counts})
     # What cannot be carried out is refused before anything is measured.
-    _engine(directory, ready, ready.stages[0])
+    engine = elsewhere.engine if elsewhere else _engine(directory, ready, ready.stages[0])
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
         attackers = {"malicious": list(ready.malicious)} if ready.malicious else {}
@@ -153,7 +167,8 @@ def _execute(
         state = with_lost_uses(directory, ready.stages[0].plan, state)
     unrefined = saved is not None and bool(saved.values.get("unrefined"))
     for index in range(first, len(ready.stages)):
-        yield from _train(ready, directory, index, state, clock, on_report, absent, unrefined and index == first)
+        going = unrefined and index == first
+        yield from _train(ready, directory, index, state, clock, engine, on_report, absent, going)
         state = begin(ready.stages[index].plan, initial_P)
         _save(directory, ready, index + 1, state, clock)
 
@@ -188,6 +203,7 @@ def _train(
     index: int,
     state: State,
     clock: "_Clock",
+    engine: Engine,
     on_report: Callable[[Report], None],
     absent: Absent,
     unrefined: bool,
@@ -196,7 +212,7 @@ def _train(
     stage, run = ready.stages[index], ready.run
     plan, attendance = stage.plan, Attendance(directory, index, stage.plan, absent)
     audit_log = AuditLog(directory, stage, asked=run.audit_log)
-    carrier = _observed(_engine(directory, ready, stage).start(stage.work), on_report)
+    carrier = _observed(engine.start(stage.work), on_report)
     carrier = audit_log.carrier(attendance.carrier(carrier))
     while unrefined or not is_over(run, plan, state):
         record = None

@@ -38,7 +38,7 @@ def origin_of(lineage: Lineage, *, mechanism: str, unit: str, data: Set[str], st
         same = [owner for owner in training.owners if owner.data in data]
         if start_data == "other" and not same:
             continue
-        all_same = start_data == "other" or {owner.data for owner in same} == data
+        all_same = start_data == "other" or (bool(same) and {owner.data for owner in same} == data)
         if reason := _unbounded(training, mechanism) or _merged(training, unit, all_same or start_data != "same"):
             return Origin(broken=reason)
         before.append(_most(training.unit, same if all_same else training.owners))

@@ -33,7 +33,7 @@ from fedloom.runs.tuning import TuningRun
 from fedloom.synthesis.pool import read_pool, refuse_overlap
 from fedloom.synthesis.questioning import shown
 
-__all__ = ["Change", "Prepared", "prepare", "prepare_client", "refuse_dropout"]
+__all__ = ["Change", "Prepared", "load_model", "prepare", "prepare_client", "prepare_server", "refuse_dropout"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,11 @@ class Prepared(Loaded):
     @property
     def notes(self) -> tuple[str, ...]:
         """What the run's owner should know before the first step, a line each."""
+        if not self.shards:
+            return (
+                f"{len(self.stages[0].plan.clients)} clients are elsewhere: nothing is read here",
+                *self.model.notes,
+            )
         line, warns = cut_and_dropped(self.counts)
         first = f"WARNING: {line}; raise task.max_length" if warns else line
         return (
@@ -114,7 +119,7 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     refuse_unseen_choice(run, division)
     sizes = {client: len(examples) for client, examples in division.train.items()}
     budgets = budgets_of(run, sizes)  # refuses before a model is loaded
-    loaded = _loaded(run)
+    loaded = load_model(run)
     pairs = attack_pairs(run)
     _refuse_known_questions(run, division, pairs)
     division = _identified(division, loaded.model, run, pairs)
@@ -151,16 +156,66 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     )
 
 
-def prepare_client(run: TuningRun, client: str, clients: Sequence[str], folder: Path | None = None) -> Work:
+def prepare_server(run: TuningRun, clients: Sequence[str]) -> Prepared:
+    """Return the server's half of a run whose clients are elsewhere, from their names alone: it reads no example.
+
+    `clients` are in the order of the whole run. Refused is what a server without data cannot do: ConfigError.
+    """
+    if run.clients_per_round > len(clients):
+        raise ConfigError(
+            f"clients_per_round: found {run.clients_per_round}, the federation has {len(clients)} clients."
+        )
+    _refuse_shared_knowledge(run, clients[0], clients)
+    _refuse_data_at_server(run)
+    loaded = load_model(run)
+    budgets = budgets_of(run, {}, clients) if run.privacy.covers().at_server else {}
+    stage = stage_of(
+        run, Group("", {}, run.clients_per_round or len(clients), run.local.steps), loaded, budgets, clients
+    )
+    stage.plan.aggregator.check_count(stage.plan.clients_per_round)
+    _ = stage.server
+    card = {"clients": list(clients), "base_id": loaded.model.base_id}
+    return Prepared(
+        **vars(loaded),
+        run=run,
+        division=Division({}, {}, (), card, {}),
+        shards={},
+        counts={},
+        owned={},
+        held=(),
+        stages=(stage,),
+    )
+
+
+def _refuse_data_at_server(run: TuningRun) -> None:
+    """Refuse what looks at clients' examples in one place."""
+    asked = run.evaluation
+    for key, found in (
+        ("prepare", bool(run.prepare)),
+        ("evaluation.membership", asked.membership is not None),
+        ("evaluation.choose_by", bool(asked.choose_by)),
+        ("evaluation.absent", bool(asked.absent)),
+        ("audit_log", run.audit_log),
+    ):
+        if found:
+            raise ConfigError(
+                f"{key}: found in a run whose clients are elsewhere, where nobody sees all examples; leave it out."
+            )
+
+
+def prepare_client(
+    run: TuningRun, client: str, clients: Sequence[str], folder: Path | None = None, loaded: Loaded | None = None
+) -> Work:
     """Return one client's half of a run, from its own data alone: all examples of `run.data` are taken for its own.
 
     `clients` are the names of all, in the order of the whole run. What the client then sends is what it sends in a run
-    prepared in one place. Refused is what no client can know of the others: ConfigError.
+    prepared in one place. Refused is what no client can know of the others: ConfigError. `loaded` is the run's model,
+    where it is at hand.
     """
     _refuse_shared_knowledge(run, client, clients)
     division = _divided(run, owner=client)
     _refuse_known_questions(run, division)
-    loaded = _loaded(run)
+    loaded = loaded or load_model(run)
     shards, _ = encode_shards(_made(run, division, folder), run.task, loaded.model)
     budgets = budgets_of(run, {client: len(shards[client].items)}, clients)
     group = Group("", shards, run.clients_per_round or len(clients), run.local.steps)
@@ -204,8 +259,8 @@ def _divided(run: TuningRun, owner: str = "") -> Division:
     return division
 
 
-def _loaded(run: TuningRun) -> Loaded:
-    """Return the model, checked against the run."""
+def load_model(run: TuningRun) -> Loaded:
+    """Return the model that a run starts from, checked against the run."""
     torch.set_num_threads(run.threads)
     model = run.model.build(seed=run.seed, device=device_of(run.device), train=run.train)
     _refuse_other_models(run, model)

@@ -65,7 +65,8 @@ def stage_of(
     `poisoned` is what malicious clients train on.
     """
     clients = tuple(clients or group.shards)
-    per_round = group.per_round or len(clients)
+    needed = group.per_round or len(clients)
+    per_round = run.asked_per_round(len(clients), needed)
     plan = Plan(
         rule=run.rule,
         server_opt=run.server_opt,
@@ -77,7 +78,8 @@ def stage_of(
         max_weight=run.max_weight,
         clients=clients,
         clients_per_round=per_round,
-        min_clients=run.min_clients,
+        min_clients=run.min_clients or (needed if per_round > needed else 0),
+        enough=needed,
         rounds=run.rounds,
         seed=run.seed,
         budgets=budgets,

@@ -6,6 +6,7 @@ All arrangements share it, so that a baseline differs from its federated run in 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from fedloom.base import config
 from fedloom.base.errors import ConfigError
 from fedloom.base.machine import Device
 from fedloom.base.outside import import_plugins
-from fedloom.base.plugin import AtLeast, Count, Range, check_ranges, default, lookup, names
+from fedloom.base.plugin import AtLeast, Count, NonNegative, Range, check_ranges, default, lookup, names
 from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.attack import Attack
 from fedloom.contracts.federated import (
@@ -41,6 +42,7 @@ from fedloom.runs.origins import StartData
 
 __all__ = [
     "BUDGETS",
+    "Deployment",
     "EvaluationSettings",
     "MembershipSettings",
     "TuningRun",
@@ -164,6 +166,24 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """When a round between machines is over. In one place all clients report, and none of it matters."""
+
+    deadline_s: NonNegative = 0.0
+    """Seconds after which a round goes on with those that have reported, min_clients of them at least; 0: never."""
+    over_select: Annotated[float, Range(1, 100)] = 1.0
+    """How many times as many clients as a round needs are asked; it closes with the first clients_per_round of them,
+    which are the fast ones: what slow ones know counts less."""
+    max_norm: NonNegative = 0.0
+    """Norm beyond which a client's row is refused; 0: any."""
+    strict: bool = False
+    """Whether nodes are refused that differ in versions, engine or arithmetic, and so in the last digits."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningRun:
     """One tuning of a language model over the private data of many clients."""
 
@@ -224,6 +244,7 @@ class TuningRun:
     """What the server does with the trained model, one after another."""
     refine_every: Count = 0
     """Rounds between refinements, the next of which starts from the refined model; 0: once, after the last."""
+    deployment: Deployment = field(default_factory=Deployment)
     sinks: tuple[Sink, ...] = ()
     """Where every line of metrics.jsonl goes besides."""
 
@@ -240,6 +261,10 @@ class TuningRun:
                 raise ConfigError(f"{name}: found {found}, allowed is at most {most} = {sizes[most]}.")
         for contradiction in contradictions(self):
             raise ConfigError(contradiction)
+
+    def asked_per_round(self, n_clients: int, needed: int) -> int:
+        """Return how many of so many clients a round asks that needs some of them."""
+        return min(n_clients, ceil(self.deployment.over_select * needed))
 
     @property
     def of_real_harm(self) -> bool:

@@ -1,0 +1,90 @@
+"""`fedloom server` and `fedloom status`: a run whose clients are on machines of their own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedloom.base.errors import ConfigError
+from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
+
+if TYPE_CHECKING:
+    from fedloom.network.server import ServerKeys
+
+__all__ = ["server", "status"]
+
+Overrides = Annotated[list[str] | None, overriding("rounds=10")]
+
+
+def server(
+    file: RunFile,
+    overrides: Overrides = None,
+    enrolled: Annotated[Path, typer.Option(help="The nodes and whose data each holds (TOML).")] = Path("clients.toml"),
+    listen: Annotated[str, typer.Option(help="Address and port; off loopback with certificates only.")] = "127.0.0.1:0",
+    certificate: Annotated[Path | None, typer.Option(help="The server's certificate.", show_default=False)] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key, mode 0600.", show_default=False)] = None,
+    ca: Annotated[Path | None, typer.Option(help="The authority's certificate.", show_default=False)] = None,
+    revoked: Annotated[Path | None, typer.Option(help="List of revoked certificates.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory to make.", show_default=False)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out a run with nodes that hold the data; `fedloom resume` goes on with it."""
+    from fedloom import api
+    from fedloom.cli.console import Display
+    from fedloom.network.enrolment import read_enrolment
+    from fedloom.network.server import serve
+
+    wanted = api.load_run(file, overrides or [])
+    folder = out or Path("runs") / f"{today()}_{file.stem}_s{wanted.seed}"
+    source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in overrides or [])
+    display = Display(wanted, quiet=quiet)
+    events = serve(
+        wanted,
+        folder,
+        read_enrolment(enrolled),
+        listen=listen,
+        keys=_keys(certificate, key, ca, revoked),
+        source=source,
+        on_report=display.report,
+        on_listening=lambda port: lines([] if quiet else [f"listening on {listen.rpartition(':')[0]}:{port}"]),
+    )
+    with display:
+        for event in events:
+            display.event(event)
+    lines([] if quiet else [str(folder)])
+
+
+def _keys(
+    certificate: Path | None, key: Path | None, authority: Path | None, revoked: Path | None
+) -> "ServerKeys | None":
+    from fedloom.network.server import ServerKeys
+
+    given = [path for path in (certificate, key, authority) if path]
+    if certificate and key and authority:
+        for path in given:
+            if not path.is_file():
+                raise ConfigError(f"{path}: no such file; `fedloom keys` makes it.")
+        return ServerKeys(certificate, key, authority, revoked)
+    if given:
+        raise ConfigError("certificate, key and ca: found some of the three, allowed are all or none.")
+    return None
+
+
+def status(folder: Annotated[Path, typer.Argument(help="A run directory.")], as_json: AsJson = False) -> None:
+    """Print whom a run waits for: nodes with their last sign of life, clients with what they do."""
+    from fedloom.network.server import read_status
+
+    told = read_status(folder)
+    nodes = [
+        f"node {name}: {'here' if one['here'] else 'not here'}, "
+        + (f"last heard {one['seen_s_ago']:.0f} s before" if one["seen_s_ago"] is not None else "never heard")
+        for name, one in told["nodes"].items()
+    ]
+    clients = [
+        f"client {name}: {one['phase']}"
+        + (f", {one['bytes']} of {one['of']} bytes" if one.get("of") else "")
+        + (f": {one['reason']}" if one.get("reason") else "")
+        for name, one in told["clients"].items()
+    ]
+    head = "the run is over" if told["over"] else f"round {told['round']}"
+    tell(told, texts=[head, *nodes, *clients], as_json=as_json)

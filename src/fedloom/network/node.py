@@ -1,0 +1,384 @@
+"""A node: it dials out, takes jobs that its owner allows, answers each once, and starts again after whatever happens.
+
+A thread reads what the server sends; the node itself trains, so that the connection lives while it computes. Of an
+answer memory, row and entry lie on the disk before a byte of it leaves (`journal.py`); a training that spends privacy
+is written down before it begins.
+"""
+
+import datetime as dt
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError
+from fedloom.base.files import held
+from fedloom.base.shown import shown
+from fedloom.contracts.federated import Carrier, Job, Local, Work
+from fedloom.network.accounting import NodeAccounts
+from fedloom.network.channel import Link, Unreachable
+from fedloom.network.frames import PROTOCOL, Frame, text_in
+from fedloom.network.jobs import JobFrame, layout_to, local_of, report_to, row_shape
+from fedloom.network.journal import Answer, Journal
+from fedloom.network.manifest import Manifest, run_at_node
+from fedloom.network.node_file import NodeFolder
+from fedloom.network.pieces import Inbox
+from fedloom.network.policy import open_now, violations
+from fedloom.runs.prepared import load_model, prepare_client
+from fedloom.runs.stage import Loaded
+
+__all__ = ["Node", "machine_of"]
+
+_log = logging.getLogger(__name__)
+_FIRST_S, _LONGEST_S = 0.2, 5.0
+"""Seconds before a lost server is called again, at first and at most."""
+_LOOK_S = 1.0
+"""Seconds after which a job that is not allowed now is looked at again."""
+
+
+def machine_of(engine: str, device: str) -> dict[str, str]:
+    """Return what decides about the last digits of what a machine computes."""
+    return {
+        "fedloom": metadata.version("fedloom"),
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "engine": engine,
+        "device": device,
+    }
+
+
+@dataclass
+class _Session:
+    """One connection: the run that the server carries out, and the jobs it has sent."""
+
+    run: str
+    manifest: Manifest
+    jobs: "queue.Queue[Mapping[str, Any] | None]"
+    """None once the connection is gone."""
+
+
+@dataclass
+class _Hands:
+    """What is loaded to carry out a run's jobs for the clients of this node."""
+
+    loaded: Loaded
+    works: dict[str, Work] = field(default_factory=dict[str, Work])
+    carriers: dict[str, Carrier] = field(default_factory=dict[str, Carrier])
+
+
+class Node:
+    """A node at work in its folder."""
+
+    def __init__(self, folder: NodeFolder) -> None:
+        self._folder, self._file = folder, folder.file
+        self._hands: tuple[str, _Hands] | None = None
+        self._link: Link | None = None
+
+    def run(self, stop: threading.Event | None = None) -> None:
+        """Work until the run is over or `stop` is set; a server that is gone is called again, for ever.
+
+        Raises a FedloomError where nothing can be done without the owner: a key, the policy's file, a full disk.
+        """
+        stop = stop or threading.Event()
+        with held(self._folder.path / ".lock", f"{self._folder.path}: another process is this node; end it first."):
+            wait_s = _FIRST_S
+            while not stop.is_set():
+                try:
+                    if self._connected(stop):
+                        return
+                    wait_s = _FIRST_S
+                except Unreachable as error:
+                    _log.warning("%s", error)
+                jitter = int.from_bytes(os.urandom(2), "big") / 2**16
+                stop.wait(wait_s * (0.5 + jitter))
+                wait_s = min(_LONGEST_S, 2 * wait_s)
+
+    def _connected(self, stop: threading.Event) -> bool:
+        """Carry out jobs for as long as a connection stands; return whether the run is over."""
+        link = Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
+        self._link = link
+        try:
+            session = self._greeted(link)
+            return self._serve(link, session, stop)
+        finally:
+            self._link = None
+            link.close()
+
+    def _greeted(self, link: Link) -> _Session:
+        """Say hello, hear who the server is and what it wants, and start to read its jobs."""
+        nonce = os.urandom(16).hex()
+        hello = {
+            "kind": "hello",
+            "protocol": PROTOCOL,
+            "node": self._file.name,
+            "clients": list(self._file.data),
+            "nonce": nonce,
+            "machine": machine_of(self._file.engine.name, self._file.device),
+        }
+        frames = iter(link.join(hello))
+        welcome = next(frames, None)
+        if welcome is None:
+            raise Unreachable(f"{self._file.address}: hung up; it is tried again.")
+        header = welcome.header
+        if header.get("kind") != "welcome":
+            raise ConfigError(f"{self._file.address}: refuses this node: {shown(str(header.get('reason', '')))[:400]}")
+        manifest, run = Manifest.parsed(welcome.body.decode(errors="replace")), text_in(header, "run", longest=64)
+        said = f"{nonce} {run} {manifest.digest}".encode()
+        certificate = text_in(header, "certificate", longest=8000)
+        self._folder.check_server(certificate, text_in(header, "signature", longest=400), said)
+        jobs: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
+        threading.Thread(target=_read, args=(frames, jobs), daemon=True).start()
+        _log.info("joined run %s of %d clients", run[:8], len(manifest.clients))
+        return _Session(run, manifest, jobs)
+
+    def _serve(self, link: Link, session: _Session, stop: threading.Event) -> bool:
+        """Take one job after another; those that are not allowed now are looked at again."""
+        postponed: dict[str, tuple[Mapping[str, Any], str]] = {}
+        while not stop.is_set():
+            try:
+                header = session.jobs.get(timeout=_LOOK_S)
+            except queue.Empty:
+                again = [header for header, _ in postponed.values()]
+                if self._file.data and again:
+                    for header in again:
+                        self._attempt(link, session, header, postponed)
+                continue
+            if header is None or header.get("kind") == "replaced":
+                return False
+            if header.get("kind") == "end":
+                _log.info("run %s is over", session.run[:8])
+                return True
+            if header.get("kind") == "job":
+                self._attempt(link, session, header, postponed)
+        return True
+
+    def _attempt(
+        self,
+        link: Link,
+        session: _Session,
+        header: Mapping[str, Any],
+        postponed: dict[str, tuple[Mapping[str, Any], str]],
+    ) -> None:
+        """Carry out a job, or tell the server and the ledger why not."""
+        job = JobFrame.from_header(header)
+        before = postponed.pop(job.id, None)
+        try:
+            reason = self._objection(session, job)
+            if not reason:
+                self._carry_out(link, session, job)
+        except RunError:  # the disk, the journal, the way to the server
+            raise
+        except FedloomError as error:
+            reason = str(error)
+        if reason:
+            postponed[job.id] = header, reason
+            if before is None or before[1] != reason:
+                self._folder.ledger.append(
+                    "refused", run=job.run, round=job.round, client=job.client, reason=shown(reason)[:2000]
+                )
+                _log.warning("client '%s', round %d: not carried out: %s", job.client, job.round, shown(reason))
+            link.say(job.id, reason)
+
+    # ------------------------------------------------------------------------------------------------ what is allowed
+
+    def _objection(self, session: _Session, job: JobFrame) -> str:
+        """Return why a job is not carried out now; "" where nothing speaks against it."""
+        if job.run != session.run:
+            return "the job is of another run than the server has told"
+        if job.client not in self._file.data or job.client not in session.manifest.clients:
+            return f"client '{job.client[:80]}' is not of this node"
+        if job.round >= session.manifest.settings["rounds"]:
+            return f"round {job.round} lies behind the {session.manifest.settings['rounds']} that were approved"
+        if not self._folder.is_approved(session.manifest.digest):
+            self._folder.wait_for_approval(session.manifest)
+            return f"manifest {session.manifest.digest[:12]} waits for its owner's approval: fedloom node review"
+        policy = self._folder.policy
+        odd = violations(policy, session.manifest, **self.extent(session.manifest))
+        if odd:
+            return f"the policy does not allow it: {odd[0]}"
+        return (
+            ""
+            if open_now(policy, dt.datetime.now(dt.UTC))
+            else f"hours: no jobs are taken now, allowed are {policy.hours or 'none'}"
+        )
+
+    def extent(self, manifest: Manifest) -> dict[str, int]:
+        """Return the steps and the bytes that leave of a round and client."""
+        work = self._work(manifest, next(iter(self._own(manifest))))
+        steps = max((work.plan.local.steps, *work.plan.steps.values()))
+        return {"steps": steps, "bytes_up": row_shape(work.plan, torch.zeros(work.plan.layout.size))[1]}
+
+    def _own(self, manifest: Manifest) -> list[str]:
+        own = [client for client in self._file.data if client in manifest.clients]
+        if not own:
+            raise ConfigError(f"data: none of {', '.join(self._file.data)} is a client of the run.")
+        return own
+
+    # ---------------------------------------------------------------------------------------------------- the work
+
+    def work(self, manifest: Manifest) -> dict[str, Work]:
+        """Return what each client of this node would train with; data, model and layout are checked: FedloomError."""
+        return {client: self._work(manifest, client) for client in self._own(manifest)}
+
+    def _work(self, manifest: Manifest, client: str) -> Work:
+        if self._hands is None or self._hands[0] != manifest.digest:
+            run = run_at_node(manifest, self._file.own(client))
+            self._hands = manifest.digest, _Hands(_fitting(load_model(run), manifest))
+        hands = self._hands[1]
+        if client not in hands.works:
+            run = run_at_node(manifest, self._file.own(client))
+            work = prepare_client(run, client, manifest.clients, loaded=hands.loaded)
+            n_items, least = len(work.shards[client].items), self._folder.policy.min_examples
+            if n_items < least:
+                raise ConfigError(f"min_examples: client '{client}' has {n_items}, allowed are {least} or more.")
+            hands.works[client] = work
+            engine = run.engine.resolved(work, n_clients=1)
+            hands.carriers[client] = engine.start(work)
+        return hands.works[client]
+
+    def dry_round(self, manifest: Manifest) -> int:
+        """Train a round of each client from the run's start, forget it, and return the steps that were taken."""
+        steps = 0
+        for client, work in self.work(manifest).items():
+            anchor = {"": self._loaded().loaded.layout.row({"": self._loaded().loaded.shared}).cpu()}
+            local = Local(anchor, work.plan.rule.init_shared(anchor), work.plan.rule.init_memory(anchor))
+            (report,) = self._loaded().carriers[client]([Job(client, 0, work.plan.local.lr, local)])
+            steps += report.steps
+        return steps
+
+    def journal(self, run: str) -> Journal:
+        """Return the journal of a run."""
+        if not all(char in "0123456789abcdef" for char in run) or not run:
+            raise DataError("run: its id is no hexadecimal number.")
+        return Journal(self._folder.path / "runs" / run)
+
+    def _carry_out(self, link: Link, session: _Session, job: JobFrame) -> None:
+        journal = self.journal(session.run)
+        answer = journal.answered(job)
+        if answer is None:
+            answer = self._trained(link, session, job, journal)
+        else:
+            _log.info("client '%s', round %d: answered before; sent again", job.client, job.round)
+        self._deliver(link, job, answer)
+
+    def _trained(self, link: Link, session: _Session, job: JobFrame, journal: Journal) -> Answer:
+        """Train, and write down what is answered before any of it leaves."""
+        work = self._work(session.manifest, job.client)
+        if job.round <= journal.last_round(job.client):
+            raise DataError(f"round {job.round}: a later one was answered already; a server does not go back.")
+        body = self._fetched(link, session, job)
+        memory = journal.memory(job.client, job.round)
+        local = local_of(body, work.plan.layout.size, memory)
+        self._refuse_jump(journal, local.anchor[""])
+        accounts = NodeAccounts(self._folder.path, self._folder.policy.privacy)
+        spent, told = accounts.before(session.run, job.client, work, journal)
+        memory = memory or work.plan.rule.init_memory(local.anchor)
+        asked = Job(job.client, job.round, job.lr, replace(local, memory=memory), spent)
+        (report,) = self._loaded().carriers[job.client]([asked])
+        answer = Answer(report_to(report, job.id), report.packet.numpy().tobytes())
+        journal.keep_anchor(local.anchor[""])
+        self._folder.ledger.append(
+            "report",
+            run=job.run,
+            round=job.round,
+            client=job.client,
+            bytes=report.packet.numel(),
+            sha256_of_packet=answer.header["digest"],
+            weight=report.weight,
+            **told,
+        )
+        journal.keep(job, answer, report.memory)
+        return answer
+
+    def _loaded(self) -> _Hands:
+        if self._hands is None:
+            raise RunError("nothing is loaded.")
+        return self._hands[1]
+
+    def _refuse_jump(self, journal: Journal, anchor_P: torch.Tensor) -> None:
+        """Refuse parameters that lie too far from those that the server sent before, or that the run starts from.
+
+        Crafted ones could make an update tell more; this bounds by how much, and does not stop it.
+        """
+        loaded, most = self._loaded().loaded, self._folder.policy.max_change
+        before_P = journal.anchor()
+        before_P = loaded.layout.row({"": loaded.shared}).cpu() if before_P is None else before_P
+        jump = float((anchor_P - before_P).norm())
+        if jump > most:
+            raise ConfigError(f"max_change: the server's parameters have moved by {jump:g}, allowed is {most:g}.")
+
+    def _fetched(self, link: Link, session: _Session, job: JobFrame) -> bytes:
+        """Return a job's body; what has arrived of it before is not asked for again."""
+        inbox, name = Inbox(self._folder.path / "runs" / session.run / "inbox"), job.body.digest
+        limit = 4 * (session.manifest.layout.size + 64) * 8 + (1 << 20)
+        if job.body.size > limit:
+            raise DataError(f"job: promises {job.body.size} bytes, allowed are {limit}.")
+        inbox.keep_only(name)
+        body = inbox.whole(name, job.body)
+        while body is None:
+            start = inbox.have(name)
+            try:
+                for piece in link.fetch(name, start):
+                    start = inbox.add(name, job.body, start, piece)
+            except Unreachable as error:
+                if inbox.have(name) == start and start == 0:
+                    raise
+                _log.warning("%s; going on from byte %d", error, inbox.have(name))
+                time.sleep(_FIRST_S)
+            body = inbox.whole(name, job.body)
+        return body
+
+    def _deliver(self, link: Link, job: JobFrame, answer: Answer) -> None:
+        """Send an answer until the server has it, or wants it no more."""
+        verdict = link.offer(answer.header)
+        broken = 0
+        while verdict.kind == "wanted":
+            try:
+                verdict = link.send(job.id, answer.packet, verdict.start)
+                broken = 0
+            except Unreachable:
+                broken += 1
+                if broken > 3:
+                    raise
+                time.sleep(_FIRST_S)
+                verdict = link.offer(answer.header)
+        if verdict.kind in ("closed", "refused"):
+            why = shown(verdict.reason) or "the round was over"
+            _log.warning("client '%s', round %d: report %s: %s", job.client, job.round, verdict.kind, why)
+            self._folder.ledger.append(verdict.kind, run=job.run, round=job.round, client=job.client, reason=why[:2000])
+
+
+def _fitting(loaded: Loaded, manifest: Manifest) -> Loaded:
+    """Return the model of this node, which has to be the one that the manifest means: ConfigError."""
+    told = manifest.table
+    mine = {
+        "base_id": loaded.model.base_id,
+        "start": loaded.start,
+        "trained": list(loaded.model.trainable),
+        "layout": layout_to(loaded.layout),
+    }
+    for key, found in mine.items():
+        if found != told[key]:
+            shown_at = f"found {shown(str(found))[:120]}, the run has {shown(str(told[key]))[:120]}"
+            raise ConfigError(f"model ({key}): {shown_at}; give the folder of the run's own base and adapter.")
+    return loaded
+
+
+def _read(frames: Iterable[Frame], jobs: "queue.Queue[Mapping[str, Any] | None]") -> None:
+    """Put what the server sends where the node finds it; at the end of the connection, None."""
+    try:
+        for frame in frames:
+            jobs.put(frame.header)
+            if frame.header.get("kind") in ("end", "replaced"):
+                return
+    except FedloomError as error:
+        _log.warning("%s", error)
+    finally:
+        jobs.put(None)

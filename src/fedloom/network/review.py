@@ -1,0 +1,125 @@
+"""The one page that an owner reads before it signs: what leaves, how noised, how often, and what the server sees.
+
+All numbers are the node's own: shapes and bytes of the layout that its own model has, epsilon by its own accountant
+from its own number of examples.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from fedloom.base.config import differing_keys, value_at
+from fedloom.base.shown import shown
+from fedloom.base.tree import Layout
+from fedloom.contracts.federated import Work
+from fedloom.federated.rounds import drawn_clients
+from fedloom.network.accounting import NodeAccounts, epsilon_of
+from fedloom.network.jobs import row_shape
+from fedloom.network.manifest import Manifest
+from fedloom.network.node import Node
+from fedloom.network.node_file import NodeFolder
+from fedloom.network.policy import violations
+
+__all__ = ["review"]
+
+_MOST = 12
+"""Tensors that are named one by one."""
+
+
+def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
+    """Return the page, a line each; data, model and layout of the node are checked: FedloomError."""
+    node = Node(folder)
+    works = node.work(manifest)
+    lines = [
+        f"Run of {len(manifest.clients)} clients, manifest {manifest.digest}",
+        f"  base {shown(manifest.table['base_id'])}",
+        "",
+        "WHAT LEAVES THIS NODE",
+    ]
+    for client, work in works.items():
+        lines += _leaving(client, work, manifest)
+    lines += ["", "HOW IT IS PROTECTED"]
+    for client, work in works.items():
+        lines += _protected(client, work, folder)
+    lines += [
+        "",
+        "WHAT THE SERVER SEES",
+        *_seen(manifest),
+        "",
+        "SINCE THE LAST APPROVED RUN",
+        *_changed(folder, manifest),
+    ]
+    odd = violations(folder.policy, manifest, **node.extent(manifest))
+    lines += ["", "WHAT YOUR POLICY SAYS", *(f"  refuses: {one}" for one in odd)]
+    return lines if odd else [*lines, "  allows it"]
+
+
+def _leaving(client: str, work: Work, manifest: Manifest) -> Iterator[str]:
+    plan = work.plan
+    layout, n_bytes = row_shape(plan, torch.zeros(plan.layout.size))
+    asked = sum(
+        client in drawn_clients(plan.clients, plan.clients_per_round, plan.seed, round) for round in range(plan.rounds)
+    )
+    yield f"  client {shown(client)}: {len(work.shards[client].items)} examples are trained on; none of them leaves"
+    yield (
+        f"    {n_bytes:,} bytes in each of {asked} of {plan.rounds} rounds, {asked * n_bytes:,} in all: "
+        f"{layout.size:,} numbers by codec {plan.codec.name}"
+    )
+    yield from _tensors(layout.named_after(plan.layout))
+    private = plan.mechanism.covers().private
+    told = "weight 1, nothing of counts or losses" if private else "the number of examples, the training loss, steps"
+    yield f"    beside them in each round: {told}"
+
+
+def _tensors(layout: Layout) -> Iterator[str]:
+    for slot, name, shape in layout.entries[:_MOST]:
+        yield f"      {slot}/{name} {list(shape)}"
+    if len(layout.entries) > _MOST:
+        yield f"      and {len(layout.entries) - _MOST} more of the same kind"
+
+
+def _protected(client: str, work: Work, folder: NodeFolder) -> Iterator[str]:
+    plan, unit = work.plan, work.plan.mechanism.covers()
+    if not unit.private:
+        yield f"  client {shown(client)}: no noise; whoever sees the row may learn of single records"
+        return
+    if unit.at_server:
+        yield f"  client {shown(client)}: the server clips and adds noise; what leaves this node has none"
+        return
+    budget = plan.budgets[client]
+    epsilon = epsilon_of(plan, budget, budget.max_uses)
+    before = NodeAccounts(folder.path, folder.policy.privacy).of_others("", client)
+    yield (
+        f"  client {shown(client)}: unit {unit.name}, clip {plan.mechanism.bound():g}, noise "
+        f"{budget.noise_multiplier:g} times the clip; epsilon {epsilon:.3f} at delta {budget.delta:g} after all rounds"
+        + (f", {epsilon + before:.3f} with earlier runs here" if before else "")
+    )
+
+
+def _seen(manifest: Manifest) -> Iterator[str]:
+    n_clients = manifest.settings["clients_per_round"] or len(manifest.clients)
+    if manifest.settings["aggregator"]["name"] == "secure_sum":
+        yield f"  the sum of the rows of {n_clients} clients a round, and no row by itself, as long as fewer collude"
+        yield "  with it than the protocol's threshold; one that tells clients of unlike survivors learns nothing"
+    else:
+        yield f"  every row by itself, of {n_clients} clients a round"
+    yield "  A server can send parameters crafted to make an update tell more. The policy's max_change bounds how"
+    yield "  far they move and does not stop it: only noise, and a secure sum over enough honest clients, bound"
+    yield "  what is told."
+
+
+def _changed(folder: NodeFolder, manifest: Manifest) -> Iterator[str]:
+    last = folder.last_approved()
+    if last is None:
+        yield "  this is the first one"
+        return
+    odd = differing_keys(last.table, manifest.table)
+    for key in odd:
+        yield f"  {shown(key)}: {_value(last.table, key)} -> {_value(manifest.table, key)}"
+    if not odd:
+        yield "  nothing"
+
+
+def _value(table: Mapping[str, Any], key: str) -> str:
+    return shown(str(value_at(table, key)))[:160]

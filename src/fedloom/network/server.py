@@ -1,0 +1,172 @@
+"""A federation's server: a run whose clients are elsewhere, served to the nodes that are enrolled.
+
+The run directory is that of every run. Beside it lie `deployment.json`, which names the run to its nodes, and
+`manifest.json`, what they are asked for; `status.json` says at every moment whom the run waits for.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedloom import api
+from fedloom.base import config
+from fedloom.base.errors import ConfigError, RunError
+from fedloom.base.files import write_atomic
+from fedloom.contracts.federated import Report
+from fedloom.network.channel import Keys, Welcome, serving
+from fedloom.network.enrolment import Enrolment
+from fedloom.network.frames import PROTOCOL, Frame, text_in
+from fedloom.network.hub import Hub, Remote
+from fedloom.network.keys import check, read_private, revoked, sign_bytes
+from fedloom.network.manifest import Manifest, manifest_of
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.execute import Elsewhere, Event
+from fedloom.runs.prepared import load_model
+from fedloom.runs.tuning import TuningRun, run_of
+
+__all__ = ["ServerKeys", "is_served", "read_status", "serve", "serve_again"]
+
+_log = logging.getLogger(__name__)
+_DEPLOYMENT, _MANIFEST, _STATUS = "deployment.json", "manifest.json", "status.json"
+
+
+@dataclass(frozen=True)
+class ServerKeys:
+    """The files of a server's identity."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+    revoked: Path | None = None
+
+    def read(self) -> Keys:
+        """Return them; ConfigError where they are not valid, or others may read the key."""
+        certificate, authority = (path.read_text(encoding="utf-8") for path in (self.certificate, self.authority))
+        check(certificate, authority, "server")
+        return Keys(certificate, read_private(self.key), authority)
+
+
+def serve(
+    run: TuningRun | None,
+    out: Path,
+    enrolment: Enrolment,
+    *,
+    listen: str,
+    keys: ServerKeys | None,
+    source: str = "",
+    on_report: Callable[[Report], None] = lambda _: None,
+    on_listening: Callable[[int], None] = lambda _: None,
+) -> Iterator[Event]:
+    """Carry out a run with the enrolled nodes, or go on with the one in `out`, and yield its events.
+
+    `on_listening` is told the port. Nodes may come and go; the run waits for them as its `deployment` says.
+    """
+    going_on = run is None
+    run = run_of(RunDirectory.open(out)) if run is None else run
+    manifest = manifest_of(run, load_model(run), enrolment.clients)
+    hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
+    elsewhere = Elsewhere(enrolment.clients, Remote(hub))
+    with serving(
+        hub,
+        listen,
+        keys.read() if keys else None,
+        _welcome(hub, manifest, keys, strict=run.deployment.strict),
+        revoked=lambda: revoked(keys.revoked) if keys else frozenset(),
+    ) as port:
+        on_listening(port)
+        listen = f"{listen.rpartition(':')[0]}:{port}"
+        if going_on:
+            _, events = api.resume(out, on_report=on_report, elsewhere=elsewhere)
+        else:
+            events = api.start(run, out, source=source, on_report=on_report, elsewhere=elsewhere)
+            _keep(out, hub.run, manifest, listen, enrolment, keys)
+        hub.watch = lambda status: write_atomic(out / _STATUS, json.dumps(status, indent=1))
+        yield from events
+        hub.end()
+        hub.drained(timeout_s=5.0)
+
+
+def _run_id(out: Path, going_on: bool) -> str:
+    """Return what names a run to its nodes: drawn once, and kept with the run."""
+    if not going_on:
+        return os.urandom(16).hex()
+    try:
+        return str(json.loads((out / _DEPLOYMENT).read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{out / _DEPLOYMENT}: missing or damaged; it names the run to its nodes, which would take another one for "
+            "a new run: restore it, or start a new run."
+        ) from error
+
+
+def _keep(out: Path, run: str, manifest: Manifest, listen: str, enrolment: Enrolment, keys: ServerKeys | None) -> None:
+    """Write down what goes on with the run needs: its name, the nodes, and where keys lie, never a key."""
+    places = {name: str(path.resolve()) for name, path in vars(keys).items() if path} if keys else None
+    told = {"run": run, "manifest": manifest.digest, "listen": listen, "keys": places}
+    write_atomic(out / _DEPLOYMENT, json.dumps(told | {"enrolment": config.table_of(enrolment)}, indent=1))
+    write_atomic(out / _MANIFEST, manifest.text)
+
+
+def is_served(out: Path) -> bool:
+    """Return whether a run directory is one of a run whose clients are elsewhere."""
+    return (out / _DEPLOYMENT).is_file()
+
+
+def serve_again(
+    out: Path,
+    *,
+    listen: str = "",
+    on_report: Callable[[Report], None] = lambda _: None,
+    on_listening: Callable[[int], None] = lambda _: None,
+) -> Iterator[Event]:
+    """Go on with a run whose clients are elsewhere, as it was served before, or at another address."""
+    told = RunDirectory.open(out).table(_DEPLOYMENT)
+    try:
+        keys = ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None
+        enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{out / _DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy."
+        ) from error
+    yield from serve(
+        None, out, enrolment, listen=listen or address, keys=keys, on_report=on_report, on_listening=on_listening
+    )
+
+
+def _welcome(hub: Hub, manifest: Manifest, keys: ServerKeys | None, *, strict: bool) -> Welcome:
+    """Return what answers a node's hello: who the server is, signed, and what it wants."""
+    certificate = keys.certificate.read_text(encoding="utf-8") if keys else ""
+    first: list[Mapping[str, Any]] = []
+
+    def welcome(node: str, hello: Mapping[str, Any]) -> Frame:
+        if hello.get("protocol") != PROTOCOL:
+            raise ConfigError(
+                f"protocol: the node's is {hello.get('protocol')!r}, the server's {PROTOCOL}; update one."
+            )
+        named, own = hello.get("clients"), hub.enrolment.nodes[node].clients
+        if not isinstance(named, list) or not set(own) <= set(map(str, named)):  # pyright: ignore[reportUnknownArgumentType]
+            raise ConfigError(f"node '{node}': is enrolled with {', '.join(own)}, its node.toml has not all of them.")
+        machine = hello.get("machine")
+        if strict and isinstance(machine, dict):
+            first.append(machine)  # pyright: ignore[reportUnknownArgumentType]
+            if machine != first[0]:
+                odd = sorted(key for key in first[0] if machine.get(key) != first[0][key])  # pyright: ignore[reportUnknownMemberType]
+                raise ConfigError(f"deployment.strict: node '{node}' differs from the first one in {', '.join(odd)}.")
+        said = f"{text_in(hello, 'nonce', longest=64)} {hub.run} {manifest.digest}".encode()
+        signature = sign_bytes(keys.key, said).hex() if keys else ""
+        header = {"kind": "welcome", "run": hub.run, "certificate": certificate, "signature": signature}
+        return Frame(header, manifest.text.encode())
+
+    return welcome
+
+
+def read_status(out: Path) -> dict[str, Any]:
+    """Return whom a run waits for, as its server has written it last."""
+    path = RunDirectory.open(out).path / _STATUS
+    if not path.is_file():
+        raise RunError(f"{path}: missing; the run was not served, or has not opened a round.")
+    return RunDirectory.open(out).table(_STATUS)
