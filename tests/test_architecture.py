@@ -16,7 +16,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"base"},
     {"contracts"},
-    {"text", "world"},
+    {"text", "world", "secure_sum"},
     {"data", "models", "evaluation"},
     {"tasks", "completers", "federated"},
     {"judged", "lm_eval", "synthesis"},
@@ -180,6 +180,7 @@ BUDGET = {
     "models": 4_020,
     "results": 1_520,
     "runs": 7_900,
+    "secure_sum": 1_500,
     "tasks": 1_010,
     "synthesis": 2_980,
     "text": 930,
