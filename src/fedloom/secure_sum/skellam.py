@@ -5,9 +5,9 @@ https://arxiv.org/abs/2110.04995: Skellam numbers add up to a Skellam number who
 that the noise of whoever survives is noise of a known law. What it costs is counted in `accountant`.
 
 P[X = k] = e^-v I_k(v) for variance v, with I the modified Bessel function, whose ratios come from the recurrence
-I_(k-1) = I_(k+1) + (2 k / v) I_k downwards from an index beyond all that counts (Miller's algorithm; NIST
-Digital Library of Mathematical Functions, 10.74(iv)), in decimal numbers of 60 digits. A number is drawn by inverting the
-distribution function: 64 random bits choose the cell of a table, and where they lie on the edge of two cells another 64 bits decide.
+I_(k-1) = I_(k+1) + (2 k / v) I_k downwards from an index beyond all that counts (Miller's algorithm; NIST Digital
+Library of Mathematical Functions, 10.74(iv)), in decimal numbers of 60 digits. A number is drawn by inverting the
+distribution function: 64 random bits choose the cell of a table, and on the edge of two cells another 64 bits decide.
 
 Deviations: the tail beyond 2^-130 is left out and probabilities are rounded to 2^-128; `distance` bounds both, and the
 accountant adds them to delta. Nothing hides how long a draw takes.
@@ -44,7 +44,7 @@ class Noise:
     """Noise whose variance on the sum is at least `variance`, in units squared, if `least` honest clients add theirs.
 
     `least` is the `min_clients` of the terms less those that may collude: a colluding client knows its own noise, and
-    one that is lost adds none. With fewer than `min_clients` no party opens anything, so that no sum has too little noise.
+    one that is lost adds none. With fewer than `min_clients` no party opens anything: no sum has too little noise.
     """
 
     variance: float
