@@ -35,6 +35,14 @@ def test_the_bound_is_above_the_exact_divergence_and_near_it_for_much_noise(vari
         assert bound <= 1.02 * exact
 
 
+def test_the_bound_is_the_published_one():
+    """Corollary 4.1 by hand, once with each side of its minimum."""
+    assert accountant.rdp(2, reach=3.0, absolute=5.0, variance=100.0) == pytest.approx(
+        2 * 9 / 200 + (3 * 9 + 6 * 5) / 40_000
+    )
+    assert accountant.rdp(2, reach=3.0, absolute=5.0, variance=0.5) == pytest.approx(2 * 9 / 1 + 3 * 5 / 1)
+
+
 @pytest.mark.parametrize("order", [2, 5, 31])
 def test_much_noise_costs_what_gaussian_noise_does(order):
     for reach, variance in ((10.0, 1e8), (1e5, 1e11)):

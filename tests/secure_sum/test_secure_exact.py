@@ -12,7 +12,7 @@ from fedloom.base.errors import DataError, FedloomError
 from fedloom.secure_sum.graph import smallest
 from fedloom.secure_sum.party import PHASES
 from fedloom.secure_sum.simulate import simulate
-from fedloom.secure_sum.terms import SecureSumError
+from fedloom.secure_sum.terms import SecureSumError, packed
 from support.secure_sums import Table, exact, names_of, rows_of, seeded, terms_of
 
 BEFORE_ROW = PHASES[: PHASES.index("mask") + 1]
@@ -160,6 +160,11 @@ def test_terms_refuse_names_out_of_order():
     terms = terms_of(3)
     with pytest.raises(FedloomError, match="sorted"):
         type(terms)("run", 0, terms.clients[::-1], 4, 2, 2, 2)
+
+
+def test_no_two_lists_of_parts_are_packed_alike():
+    parts = [(), (b"",), (b"", b""), (b"ab", b"c"), (b"a", b"bc"), (b"abc",)]
+    assert len({packed(*one) for one in parts}) == len(parts)
 
 
 def test_every_term_is_in_the_digest():

@@ -134,6 +134,12 @@ def test_no_row_is_longer_than_reach(size, bits, norm, stochastic, seed):
     assert np.linalg.norm(units) <= numbers.reach(size)
 
 
+def test_rounding_at_random_reaches_twice_as_far_as_to_the_nearest():
+    nearest, random = (Numbers(3, 8, 1.0, norm=0.5, stochastic=one).reach(400) for one in (False, True))
+    assert nearest == pytest.approx(128 + 10)
+    assert random == pytest.approx(128 + 20)
+
+
 def test_stochastic_rounding_is_without_bias_and_named():
     numbers = Numbers(3, 8, 1.0, counted=False, stochastic=True)
     row = np.full(40_000, 0.3 / 2**8, dtype=np.float32)

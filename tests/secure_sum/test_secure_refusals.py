@@ -96,6 +96,14 @@ def test_letters_are_bound_to_sender_and_receiver():
         table.parties[B].mask(Box(B, {**table.boxes[B].sealed, C: box[C]}), table.rows[B])
 
 
+def test_my_own_letter_does_not_come_back_as_my_neighbours():
+    """Both ways of a pair agree on one secret, so that the direction has to be in the key."""
+    table = Table(FIVE, until="share")
+    back = {**table.boxes[A].sealed, B: table.shares[A].sealed[B]}
+    with refused("altered or sealed for something else"):
+        table.parties[A].mask(Box(A, back), table.rows[A])
+
+
 def test_letters_are_bound_to_run_and_round():
     one, other = masks.key_of(seeded(1)(32)), masks.key_of(seeded(2)(32))
     way = {"sender": A, "receiver": B}
@@ -172,6 +180,17 @@ def test_signatures_of_the_lost_or_of_strangers_are_refused():
     more = {**table.confirmations[A].signatures, E: signs(E)(body)}
     with refused("signatures of others"):
         table.parties[A].unmask(Confirmations(more))
+
+
+def test_a_signature_under_equal_names_of_another_roster_is_another():
+    """Else two lists over different keys would count as equal."""
+    table = Table(FIVE)
+    digest = table.roster.digest(FIVE)
+    assert table.roster.digest(FIVE) != Table(FIVE, seed=1).roster.digest(FIVE)
+    table.parties[A].confirm(table.survivors)
+    foreign = signs(B)(table.survivors.body(FIVE, flipped(digest)))
+    with refused("under another list"):
+        table.parties[A].unmask(Confirmations({B: foreign}))
 
 
 def test_signatures_of_another_round_are_refused():
