@@ -180,7 +180,7 @@ BUDGET = {
     "models": 4_020,
     "results": 1_520,
     "runs": 7_900,
-    "secure_sum": 1_500,
+    "secure_sum": 1_650,
     "tasks": 1_010,
     "synthesis": 2_980,
     "text": 930,

@@ -65,6 +65,17 @@ def test_a_roster_without_my_keys_is_refused():
         table.parties[B].share(Roster((table.roster.adverts[0], again, *table.roster.adverts[2:])))
 
 
+def test_a_roster_of_strangers_or_with_names_twice_is_refused():
+    for bend in (
+        lambda adverts: (*adverts, adverts[-1]),
+        lambda adverts: adverts[::-1],
+        lambda adverts: (*adverts, replace(adverts[-1], sender="somebody")),
+    ):
+        table = Table(FIVE, until="advertise")
+        with refused("names twice, out of order or not of it"):
+            table.parties[A].share(Roster(bend(table.roster.adverts)))
+
+
 def test_a_roster_with_too_few_is_refused():
     table = Table(FIVE, until="advertise")
     with refused("found 3 clients, allowed are at least 4"):
@@ -108,10 +119,10 @@ def test_letters_are_bound_to_run_and_round():
     one, other = masks.key_of(seeded(1)(32)), masks.key_of(seeded(2)(32))
     way = {"sender": A, "receiver": B}
     packet = sealing.sealed(b"letter", one, masks.public_key(other), FIVE, **way)
-    assert sealing.opened(packet, other, masks.public_key(one), FIVE, **way) == b"letter"
+    assert sealing.unsealed(packet, other, masks.public_key(one), FIVE, **way) == b"letter"
     for terms in (replace(FIVE, round=1), replace(FIVE, run="another")):
         with refused("altered or sealed for something else"):
-            sealing.opened(packet, other, masks.public_key(one), terms, **way)
+            sealing.unsealed(packet, other, masks.public_key(one), terms, **way)
 
 
 def test_a_box_for_somebody_else_or_from_strangers_is_refused():
@@ -346,11 +357,36 @@ def test_the_collector_refuses_second_and_foreign_messages_and_goes_on():
         collector.total()
 
 
+def test_a_sum_whose_phase_could_not_be_closed_is_over():
+    table = Table(FIVE, until="advertise")
+    few = Collector(FIVE, verify)
+    for advert in table.roster.adverts[:2]:
+        few.take_advert(advert)
+    with refused("found 2 clients, allowed are at least 4"):
+        few.roster()
+    with refused("ones of phase none"):
+        few.take_shares(table.parties[A].share(table.roster))
+
+
 def test_the_collector_refuses_letters_to_strangers():
     table = Table(FIVE, until="advertise")
     shares = table.parties[A].share(table.roster)
     with refused("letters to others"):
         table.collector.take_shares(replace(shares, sealed={B: bytes(82)}))
+
+
+def test_the_collector_refuses_messages_before_their_phase():
+    table = Table(FIVE, until="confirm")
+    opened = table.parties[A].unmask(table.confirmations[A])
+    early = Collector(FIVE, verify)
+    for take, message in (
+        (early.take_shares, table.shares[A]),
+        (early.take_row, table.masked[A]),
+        (early.take_confirmation, table.confirmed[A]),
+        (early.take_opened, opened),
+    ):
+        with refused("allowed are ones of phase advertise"):
+            take(message)
 
 
 def test_the_collector_refuses_phases_out_of_order():

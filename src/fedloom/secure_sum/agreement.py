@@ -21,9 +21,15 @@ class Circle:
     """A roster whose signatures have been looked at, and the graph over it."""
 
     def __init__(self, terms: Terms, roster: Roster, verify: Verify) -> None:
-        """Refuse a roster with too few names, or one whose advert its owner did not sign, with SecureSumError."""
+        """Refuse a roster of strangers or of too few, or with keys that their owner did not sign: SecureSumError."""
         self.adverts: Mapping[str, Advert] = {advert.sender: advert for advert in roster.adverts}
         self.terms, self.roster, self.digest = terms, roster, roster.digest(terms)
+        names = list(roster.names)
+        if names != sorted(set(names)) or not set(names) <= set(terms.clients):
+            raise SecureSumError(
+                f"secure sum, round {terms.round}: found a roster with names twice, out of order or not of it, allowed "
+                "are its clients; leave it."
+            )
         least = max(terms.min_clients, terms.threshold)
         if len(roster.names) < least:
             raise SecureSumError(

@@ -4,7 +4,8 @@ Each phase takes messages until it is closed by the call that answers it: `roste
 `confirmations`, `total`. A message that is refused leaves everything as it was: one client's fault is not the others'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class Collector:
     def __init__(self, terms: Terms, verify: Verify) -> None:
         self.terms, self._verify = terms, verify
         self._phase = PHASES[0]
+        self._asked: Collection[str] = terms.clients
+        """Who has a part in the phase."""
         self._adverts: dict[str, Advert] = {}
         self._shares: dict[str, Shares] = {}
         self._sum_S = np.zeros(terms.size, dtype=np.uint32)
@@ -54,42 +57,43 @@ class Collector:
 
     def take_advert(self, advert: Advert) -> None:
         """Take in a party's keys; refused are ones that its identity did not sign, and second ones."""
-        self._check(advert.sender, "advertise", allowed=self.terms.clients, came=self._adverts)
+        self._check(advert.sender, "advertise", self._adverts)
         check_advert(advert, self.terms, self._verify)
         self._adverts[advert.sender] = advert
 
     def roster(self) -> Roster:
         """Close advertising and return what is sent to all who advertised; too few are refused."""
-        self._close("advertise")
-        roster = Roster(tuple(self._adverts[name] for name in sorted(self._adverts)))
-        self._circle = Circle(self.terms, roster, lambda *_: True)  # each was looked at when it came
-        return roster
+        with self._closing("advertise"):
+            roster = Roster(tuple(self._adverts[name] for name in sorted(self._adverts)))
+            self._circle = Circle(self.terms, roster, lambda *_: True)  # each was looked at when it came
+            self._asked = roster.names
+            return roster
 
     # ------------------------------------------------------------------------------------------------------ phase 2
 
     def take_shares(self, shares: Shares) -> None:
         """Take in a party's sealed shares, one for each of its neighbours."""
-        self._check(shares.sender, "share", allowed=self._circle.roster.names, came=self._shares)
+        self._check(shares.sender, "share", self._shares)
         if set(shares.sealed) != set(self._circle.neighbours[shares.sender]):
             raise self._refusal(shares.sender, "letters to others than its neighbours", "one to each")
         self._shares[shares.sender] = shares
 
     def boxes(self) -> dict[str, Box]:
         """Close sharing and return the letters to each party that shared, from its neighbours that did."""
-        self._close("share")
-        boxes: dict[str, Box] = {}
-        for name in sorted(self._shares):
-            senders = [peer for peer in self._circle.neighbours[name] if peer in self._shares]
-            boxes[name] = Box(name, {peer: self._shares[peer].sealed[name] for peer in senders})
-        self._shared = set(self._shares)
-        self._shares = {}
-        return boxes
+        with self._closing("share"):
+            boxes: dict[str, Box] = {}
+            for name in sorted(self._shares):
+                senders = [peer for peer in self._circle.neighbours[name] if peer in self._shares]
+                boxes[name] = Box(name, {peer: self._shares[peer].sealed[name] for peer in senders})
+            self._asked = self._shared = set(self._shares)
+            self._shares = {}
+            return boxes
 
     # ------------------------------------------------------------------------------------------------------ phase 3
 
     def take_row(self, masked: MaskedRow) -> None:
         """Add a masked row to the running sum."""
-        self._check(masked.sender, "mask", allowed=self._shared, came=self._rows)
+        self._check(masked.sender, "mask", self._rows)
         if masked.row_S.dtype != np.uint32 or masked.row_S.shape != self._sum_S.shape:
             raise self._refusal(masked.sender, f"a row of shape {masked.row_S.shape}", f"uint32 [{self.terms.size}]")
         self._sum_S += masked.row_S
@@ -97,17 +101,18 @@ class Collector:
 
     def survivors(self) -> Survivors:
         """Close masking and return whose rows are in the sum; fewer than `min_clients` are refused."""
-        self._close("mask")
-        if len(self._rows) < self.terms.min_clients:
-            raise self._too_few(f"rows of {len(self._rows)} clients", self.terms.min_clients)
-        self._list = Survivors(tuple(sorted(self._rows)))
-        return self._list
+        with self._closing("mask"):
+            if len(self._rows) < self.terms.min_clients:
+                raise self._too_few(f"rows of {len(self._rows)} clients", self.terms.min_clients)
+            self._asked = self._rows
+            self._list = Survivors(tuple(sorted(self._rows)))
+            return self._list
 
     # ------------------------------------------------------------------------------------------------------ phase 4
 
     def take_confirmation(self, confirmation: Confirmation) -> None:
         """Take in a signature under the list of survivors."""
-        self._check(confirmation.sender, "confirm", allowed=self._rows, came=self._signatures)
+        self._check(confirmation.sender, "confirm", self._signatures)
         if not self._verify(
             confirmation.sender, self._list.body(self.terms, self._circle.digest), confirmation.signature
         ):
@@ -116,19 +121,18 @@ class Collector:
 
     def confirmations(self) -> dict[str, Confirmations]:
         """Close confirming and return to each party that confirmed the signatures of its neighbours."""
-        self._close("confirm")
-        return {
-            name: Confirmations(
-                {peer: self._signatures[peer] for peer in self._circle.neighbours[name] if peer in self._signatures}
-            )
-            for name in sorted(self._signatures)
-        }
+        with self._closing("confirm"):
+            self._asked, told = self._signatures, dict[str, Confirmations]()
+            for name in sorted(self._signatures):
+                peers = [peer for peer in self._circle.neighbours[name] if peer in self._signatures]
+                told[name] = Confirmations({peer: self._signatures[peer] for peer in peers})
+            return told
 
     # ------------------------------------------------------------------------------------------------------ phase 5
 
     def take_opened(self, opened: Opened) -> None:
         """Take in one share of each of the sender's neighbours and of itself: seeds of survivors, keys of the lost."""
-        self._check(opened.sender, "unmask", allowed=self._signatures, came=self._opened)
+        self._check(opened.sender, "unmask", self._opened)
         about = self._shared.intersection(self._circle.holders(opened.sender))
         if set(opened.seeds) != about & self._rows or set(opened.keys) != about - self._rows:
             raise self._refusal(opened.sender, "other shares", "seeds of survivors and keys of the lost")
@@ -139,19 +143,19 @@ class Collector:
 
         The shares that were opened are forgotten.
         """
-        self._close("unmask")
-        # Everything is put together before the first mask is taken off: a refused sum stays masked.
-        seeds = {name: self._joined(name, "seeds") for name in sorted(self._rows)}
-        keys = {name: masks.key_of(self._joined(name, "keys")) for name in sorted(self._shared - self._rows)}
-        self._check_secrets(seeds, keys)
-        for seed in seeds.values():
-            add_self_mask(self._sum_S, seed, self.terms, sign=-1)
-        for lost, key in keys.items():
-            # What the lost one would have added is the negative of what its neighbours did add.
-            for peer in self._rows.intersection(self._circle.neighbours[lost]):
-                add_pair_mask(self._sum_S, key, self._circle, owner=lost, peer=peer)
-        self._opened = {}
-        return self._sum_S
+        with self._closing("unmask"):
+            # Everything is put together before the first mask is taken off: a refused sum stays masked.
+            seeds = {name: self._joined(name, "seeds") for name in sorted(self._rows)}
+            keys = {name: masks.key_of(self._joined(name, "keys")) for name in sorted(self._shared - self._rows)}
+            self._opened = {}
+            self._check_secrets(seeds, keys)
+            for seed in seeds.values():
+                add_self_mask(self._sum_S, seed, self.terms, sign=-1)
+            for lost, key in keys.items():
+                # What the lost one would have added is the negative of what its neighbours did add.
+                for peer in self._rows.intersection(self._circle.neighbours[lost]):
+                    add_pair_mask(self._sum_S, key, self._circle, owner=lost, peer=peer)
+            return self._sum_S
 
     def _joined(self, name: str, kind: str) -> bytes:
         holders = [one for one in self._circle.holders(name) if one in self._opened]
@@ -178,21 +182,25 @@ class Collector:
 
     # ------------------------------------------------------------------------------------------------------- common
 
-    def _check(self, sender: str, phase: str, *, allowed: object, came: object) -> None:
+    def _check(self, sender: str, phase: str, came: Collection[str]) -> None:
         """Refuse a message out of turn, of somebody who has no part in this phase, and a second one."""
         if phase != self._phase:
             raise self._refusal(sender, f"a message of phase {phase}", f"ones of phase {self._phase or 'none'}")
-        if not isinstance(allowed, tuple | set | dict) or sender not in allowed:
+        if sender not in self._asked:
             raise self._refusal(sender, "a message of somebody without a part in it", "ones of those asked")
-        if isinstance(came, set | dict) and sender in came:
+        if sender in came:
             raise self._refusal(sender, "a second message", "one of each")
 
-    def _close(self, phase: str) -> None:
+    @contextmanager
+    def _closing(self, phase: str) -> Generator[None]:
+        """Let a phase end once and in turn; if its end is refused, the sum is over."""
         if phase != self._phase:
             raise SecureSumError(
                 f"secure sum, round {self.terms.round}: found the end of {phase}, allowed is that of "
                 f"{self._phase or 'nothing'}; begin a new sum."
             )
+        self._phase = ""
+        yield
         self._phase = following(phase)
 
     def _refusal(self, sender: str, found: str, allowed: str) -> SecureSumError:

@@ -125,7 +125,7 @@ class Party:
             raise self._refusal(f"letters of {len(box.sealed)} neighbours", f"at least {self.terms.threshold - 1}")
         for peer, packet in box.sealed.items():
             public = self._circle.adverts[peer].seal_key
-            self._letters[peer] = sealing.opened(
+            self._letters[peer] = sealing.unsealed(
                 packet, self._seal_key, public, self.terms, sender=peer, receiver=self.name
             )
 

@@ -10,7 +10,7 @@ from fedloom.base.extras import library
 from fedloom.secure_sum.masks import agreed
 from fedloom.secure_sum.terms import SecureSumError, Terms, packed
 
-__all__ = ["TAG_BYTES", "opened", "sealed"]
+__all__ = ["TAG_BYTES", "sealed", "unsealed"]
 
 TAG_BYTES = 16
 
@@ -26,7 +26,7 @@ def sealed(letter: bytes, private: Any, public: bytes, terms: Terms, *, sender: 
     return cipher(agreed(private, public, purpose=way)).encrypt(bytes(12), letter, way)
 
 
-def opened(packet: bytes, private: Any, public: bytes, terms: Terms, *, sender: str, receiver: str) -> bytes:
+def unsealed(packet: bytes, private: Any, public: bytes, terms: Terms, *, sender: str, receiver: str) -> bytes:
     """Return the letter, by the receiver's private and the sender's public key.
 
     Raises SecureSumError for one that was altered, or sealed for another run, round, sender or receiver.

@@ -28,8 +28,8 @@ from fedloom.base.errors import ConfigError
 
 __all__ = ["LARGEST_VARIANCE", "Noise", "add_noise", "distance", "named_bits", "probabilities", "skellam"]
 
-LARGEST_VARIANCE = 2.0**34
-"""Of one client's noise: its table has 3.6 million cells and takes 2 s to make."""
+LARGEST_VARIANCE = 2.0**30
+"""Of one client's noise: its table has 880,000 cells and takes seconds to make."""
 
 _TAIL_BITS = 130
 _CHUNK = 2**16
