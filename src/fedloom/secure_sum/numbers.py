@@ -158,10 +158,9 @@ class Numbers:
     def reach(self, numbers: int) -> float:
         """Return the largest norm, in units, of the whole numbers that stand for a row of P numbers.
 
-        Rounding moves each by up to 1/2, or by less than 1 if stochastic. Floating point adds what
-        a norm summed up in float64 may be off by.
+        Rounding moves each by up to 1/2, or by less than 1 if stochastic. Floating point adds what a norm summed
+        up in float64 may be off by.
         """
-        longest = min(self.norm, self.clip * math.sqrt(numbers))
-        return longest / self.step * (1 + (numbers + 8) * 2.0**-52) + math.sqrt(numbers) * (
-            1.0 if self.stochastic else 0.5
-        )
+        longest = min(self.norm, self.clip * math.sqrt(numbers)) / self.step
+        rounding = 1.0 if self.stochastic else 0.5
+        return longest * (1 + (numbers + 8) * 2.0**-52) + math.sqrt(numbers) * rounding
