@@ -16,7 +16,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVELS = [
     {"base"},
     {"contracts"},
-    {"text", "world"},
+    {"text", "world", "secure_sum"},
     {"data", "models", "evaluation"},
     {"tasks", "completers", "federated"},
     {"judged", "lm_eval", "synthesis"},
@@ -181,6 +181,7 @@ BUDGET = {
     "network": 3_500,
     "results": 1_520,
     "runs": 7_900,
+    "secure_sum": 1_650,
     "tasks": 1_010,
     "synthesis": 2_980,
     "text": 930,
