@@ -324,6 +324,12 @@ class Engine(Family):
     """Carries jobs to clients; decides where and how many at a time they train, never what they compute."""
 
     folder = "fedloom.federated.engines"
+    starts_workers: ClassVar[bool] = False
+    """Whether clients train in processes that it starts, none of which may start more."""
+
+    def wave_size(self) -> int:
+        """Return how many jobs it takes at a time: those that share one pass of the model."""
+        return 1
 
     def resolved(self, work: Work, *, n_clients: int) -> "Engine":
         """Return the engine with everything chosen that its fields leave open, for so many clients a round.
