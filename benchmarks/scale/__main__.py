@@ -3,8 +3,8 @@
     python -m benchmarks.scale [--out benchmarks/results/scale] [--quick] [--write-docs]
 
 Each case is a process of its own, so that its peak is nobody else's. Writes DIR/scale.json and DIR/scale.md;
-`--write-docs` puts table and plan of what was measured before into docs/scale.md, and measures nothing. Cases on Ray run
-where it is installed; `make scale` installs it.
+`--write-docs` puts table and plan of what was measured before into docs/scale.md, and measures nothing. Cases on
+Ray run where it is installed; `make scale` installs it.
 """
 
 import argparse
@@ -65,15 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in QUICK if given.quick else FULL:
         if case.engine != "ray" or find_spec("ray"):
             cases.append(in_own_process(case))
-            print(_table(cases[-1:]).splitlines()[-1], flush=True)
+            print(", ".join(row(cases[-1])), flush=True)
     wall_s = round(time.monotonic() - start_s, 1)
-    facts = machine("cpu") | {"workers of Ray": os.cpu_count() or 1}
-    done = {
-        "cases": [asdict(case) for case in cases],
-        "costs": asdict(costs_of(cases)),
-        "machine": facts,
-        "wall_s": wall_s,
-    }
+    costs = asdict(costs_of(cases))
+    done = {"cases": [asdict(case) for case in cases], "costs": costs, "machine": machine("cpu"), "wall_s": wall_s}
     write_atomic(given.out / "scale.json", json.dumps(done, indent=1) + "\n")
     write_atomic(given.out / "scale.md", markdown(done))
     print("\n" + markdown(done))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks._common import Settings, forget_peak, peak_bytes
 
+from benchmarks._common import Settings, forget_peak, peak_bytes
 from fedloom.base import rng
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout, flatten

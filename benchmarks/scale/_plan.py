@@ -120,9 +120,9 @@ def _constants(costs: Costs) -> Iterator[str]:
     )
     if costs.ray_server_ms is not None and costs.ray_client_ms is not None:
         yield (
-            f"On Ray, with all actors on the same cores, a client in a round takes {costs.ray_client_ms:.3f} ms of wall "
-            f"time, and {costs.ray_server_ms:.3f} ms of the server's processor: to send its job, to take its report and "
-            "to add it up."
+            f"On Ray, with all actors on the same cores, a client in a round takes {costs.ray_client_ms:.3f} ms of "
+            f"wall time, and {costs.ray_server_ms:.3f} ms of the server's processor: to send its job, to take its "
+            "report and to add it up."
         )
 
 
@@ -135,8 +135,8 @@ def _plan(costs: Costs) -> Iterator[str]:
     hours = PLANNED * costs.ray_server_ms / 3.6e6
     yield (
         f"By its processor time the server keeps up with {actors:.1f} actors that train clients as small as these: "
-        f"however many there are, a round of all {PLANNED:,} takes it {hours:.2f} hours. Clients whose training takes a "
-        f"thousand times longer keep {1000 * actors:,.0f} actors busy."
+        f"however many there are, a round of all {PLANNED:,} takes it {hours:.2f} hours. Clients whose training takes "
+        f"a thousand times longer keep {1000 * actors:,.0f} actors busy."
     )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Generator
@@ -23,6 +24,7 @@ from fedloom.base.extras import library
 __all__ = ["connected", "failures", "slots"]
 
 _LOOPBACK = "127.0.0.1"
+_ANSWER_S = 10.0
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """What keeps Ray on the loopback interface, on those systems and elsewhere."""
@@ -70,6 +72,11 @@ def failures(ray: Any) -> Generator[None]:
 
 
 def _join(ray: Any, address: str) -> None:
+    """Join a cluster; whether anybody listens there is asked first, as Ray itself tries for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_S):
+            pass
     ray.init(address=address, log_to_driver=False, configure_logging=False)
 
 
