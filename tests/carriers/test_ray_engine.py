@@ -124,7 +124,7 @@ def test_more_actors_than_slots_are_refused(folder):
 
 
 def test_another_cluster_in_the_same_program_is_refused(folder):
-    connected("", 2)
+    connected("")
     with pytest.raises(RunError, match=r"engine.address: found '127.0.0.1:1', this program is connected to ''"):
         train(small_run(folder, engine=RAY | {"address": "127.0.0.1:1"}))
 
@@ -170,7 +170,7 @@ def test_plugins_of_files_travel_to_the_actors(folder, tmp_path):
 
 
 def test_nothing_listens_off_the_loopback_interface():
-    connected("", 2)
+    connected("")
     found = listening([os.getpid(), *descendants()])
     assert found and {address for address, _ in found} == {"127.0.0.1"}
 
@@ -193,7 +193,7 @@ def test_a_local_cluster_leaves_nothing_behind_and_says_nothing(tmp_path):
         """
         import os
         from fedloom.federated.engines._cluster import connected
-        connected("", 2)
+        connected("")
         print(os.environ["RAY_AUTH_TOKEN_PATH"])
         """,
         tmp_path,
@@ -204,7 +204,7 @@ def test_a_local_cluster_leaves_nothing_behind_and_says_nothing(tmp_path):
 
 
 def test_a_cluster_that_is_there_is_joined(folder, tmp_path):
-    address = connected("", 2).get_runtime_context().gcs_address
+    address = connected("").get_runtime_context().gcs_address
     run = f"""
         import sys; sys.path.insert(0, "tests")
         from pathlib import Path
@@ -222,7 +222,7 @@ def test_an_address_without_a_cluster_is_told_in_one_line(tmp_path):
         from fedloom.base.errors import RunError
         from fedloom.federated.engines._cluster import connected
         try:
-            connected("127.0.0.1:1", 1)
+            connected("127.0.0.1:1")
         except RunError as error:
             print(error)
         """,

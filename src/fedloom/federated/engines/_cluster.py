@@ -32,7 +32,7 @@ _JOINED: list[str] = []
 """The address that this program has joined by itself: Ray knows one cluster a process."""
 
 
-def connected(address: str, workers: int) -> Any:
+def connected(address: str) -> Any:
     """Return the library `ray`, connected to the cluster at `address`; "" is a local one, started where need be.
 
     A connection that the program has made before is used. Raises RunError where there is no such cluster, or where the
@@ -45,7 +45,7 @@ def connected(address: str, workers: int) -> Any:
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():
         with _no_cluster(address):
-            _join(ray, address) if address else _begin(ray, workers)
+            _join(ray, address) if address else _begin(ray)
         _JOINED[:] = [address]
     elif _JOINED not in ([], [address]):
         raise RunError(
@@ -80,7 +80,7 @@ def _join(ray: Any, address: str) -> None:
     ray.init(address=address, log_to_driver=False, configure_logging=False)
 
 
-def _begin(ray: Any, workers: int) -> None:
+def _begin(ray: Any) -> None:
     """Start a local cluster; whatever Ray would listen on is looked at before it does."""
     found = ray.util.get_node_ip_address()
     if found != _LOOPBACK:
@@ -98,7 +98,6 @@ def _begin(ray: Any, workers: int) -> None:
     )  # that tokens are asked for is Ray's own choice, where nobody forbids it
     ray.init(
         address="local",
-        num_cpus=max(workers, os.cpu_count() or 1),
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,

@@ -77,7 +77,7 @@ class Ray(Engine):
 
     def found(self, work: Work) -> tuple[Any, int]:
         """Return the library, connected, and how many actors there will be; RunError where the cluster has too few."""
-        ray, kind = connected(self.address, self.workers), work.model.device.type
+        ray, kind = connected(self.address), work.model.device.type
         there = slots(ray, "gpu" if kind == "cuda" else "cpu")
         if there < max(1, self.workers):
             raise RunError(
