@@ -13,6 +13,7 @@
 # make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; 20 minutes; resumable
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
+# make scale        what a simulated client costs in a round, 10^3 to 10^5 of them, and a plan for 10^6: docs/scale.md
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -26,7 +27,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge fedgc safety safety_real real real-model real-test bench clean
+.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge fedgc safety safety_real real real-model real-test bench scale clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -178,6 +179,12 @@ DEVICE ?= cpu
 bench:
 	@VENV=$(BENCH_VENV) EXTRAS=bench CONSTRAINTS=constraints-bench.txt tools/install.sh
 	$(BENCH_VENV)/bin/python -m benchmarks --device $(DEVICE)
+
+# With Ray, so that its share of a round is measured too.
+scale:
+	@VENV=.venv-ray EXTRAS=ray tools/install.sh
+	.venv-ray/bin/python -m benchmarks.scale
+	.venv-ray/bin/python -m benchmarks.scale --write-docs
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

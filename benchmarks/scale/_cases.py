@@ -65,16 +65,19 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Case):
-    """A case and what it took; seconds and bytes are the server's process's, which trains too unless actors do."""
+    """A case and what it took: seconds of processor and bytes of the server's process, which trains unless actors do.
+
+    Processor time is what other programs on the machine change least.
+    """
 
     wall_s: float
+    """By the clock, of all rounds."""
+    cpu_s: float
     """Of all rounds."""
     data_s: float
-    """Of it, making the clients' rows; in actors nobody counts it."""
+    """Of it, making the clients' rows."""
     carried_s: float
-    """Of it, waiting for reports, the rows made among it."""
-    server_cpu_s: float
-    """Processor time of this process: in actors none of the training is in it."""
+    """Of it, what the engine did: rows and training, or sending jobs to actors and taking their reports."""
     held_bytes: int
     """What the process holds before the first round: libraries, model, names of all clients."""
     peak_bytes: int
@@ -89,15 +92,14 @@ class Measured(Case):
         """Trainings."""
         return self.asked * self.rounds
 
-    @property
-    def client_ms(self) -> float:
-        """Wall time of a client in a round."""
-        return 1000 * self.wall_s / self.client_rounds
+    def ms(self, seconds_s: float) -> float:
+        """Return milliseconds of a client in a round, from seconds of all rounds."""
+        return 1000 * seconds_s / self.client_rounds
 
     @property
     def server_ms(self) -> float:
-        """Wall time of a client in a round that is not its training: decoding, checking, summing, writing down."""
-        return 1000 * (self.wall_s - self.carried_s) / self.client_rounds
+        """What is not the engine's of a client in a round: decoding, checking, summing, writing down."""
+        return self.ms(self.cpu_s - self.carried_s)
 
 
 FULL = (
@@ -120,14 +122,14 @@ class MadeShards(Mapping[str, Shard]):
         self.made_s = 0.0
 
     def __getitem__(self, client: str) -> Shard:
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         random = rng.numpy_random("scale", client)
         label_E = random.integers(CLASSES, size=EXAMPLES)
         inputs_ED = random.standard_normal((EXAMPLES, WIDTH))
         inputs_ED[range(EXAMPLES), label_E] += 2.0  # a row tells its class by one of its numbers
         rows = (Row(tuple(row), str(label)) for row, label in zip(inputs_ED.tolist(), label_E.tolist(), strict=True))
         shard = Shard(tuple(self._task.encode(row, self._model) for row in rows))
-        self.made_s += time.perf_counter() - start_s
+        self.made_s += time.process_time() - start_s
         return shard
 
     def __iter__(self) -> Iterator[str]:
@@ -163,7 +165,7 @@ def work_of(case: Case) -> Work:
 
 
 class Clock:
-    """A carrier's seconds: those in which a report is waited for."""
+    """A carrier's seconds of processor: those between asking for a report and having it."""
 
     def __init__(self, carrier: Any) -> None:
         self._carrier, self.carried_s, self.upload_bytes = carrier, 0.0, 0
@@ -172,9 +174,9 @@ class Clock:
         """Yield the reports, and count the seconds until each came."""
         reports = iter(self._carrier(jobs))
         while True:
-            start_s = time.perf_counter()
+            start_s = time.process_time()
             report = next(reports, None)
-            self.carried_s += time.perf_counter() - start_s
+            self.carried_s += time.process_time() - start_s
             if report is None:
                 return
             self.upload_bytes = report.packet.nbytes
@@ -204,7 +206,7 @@ def measured(case: Case) -> Measured:
         wall_s=wall_s,
         data_s=work.shards.made_s if isinstance(work.shards, MadeShards) else 0.0,
         carried_s=clock.carried_s,
-        server_cpu_s=cpu_s,
+        cpu_s=cpu_s,
         held_bytes=held,
         peak_bytes=peak_bytes(settings),
         ledger_bytes=sizes["ledger"],

@@ -17,6 +17,7 @@ MEASURED = (
     "asked in a round",
     "rounds",
     "ms a client and round",
+    "ms of processor",
     "of it server",
     "peak, MiB",
     "above the start, MiB",
@@ -44,14 +45,16 @@ class Costs:
     base_bytes: float
     """Server memory without clients."""
     data_ms: float
+    """Of processor, as what follows."""
     train_ms: float
     server_ms: float
     ledger_bytes: float
     schedule_bytes: float
     upload_bytes: int
     ray_server_ms: float | None
-    """Processor time of the server for a client in a round where actors train."""
+    """Of the server, where actors train."""
     ray_client_ms: float | None
+    """By the clock, where actors train."""
 
     @property
     def client_ms(self) -> float:
@@ -74,14 +77,14 @@ def costs_of(cases: Sequence[Measured]) -> Costs:
         known_bytes=known,
         asked_bytes=asked,
         base_bytes=few.peak_bytes - known * few.clients - asked * few.asked,
-        data_ms=1000 * most.data_s / most.client_rounds,
-        train_ms=1000 * (most.carried_s - most.data_s) / most.client_rounds,
+        data_ms=most.ms(most.data_s),
+        train_ms=most.ms(most.carried_s - most.data_s),
         server_ms=most.server_ms,
         ledger_bytes=most.ledger_bytes / most.client_rounds,
         schedule_bytes=most.schedule_bytes / most.client_rounds,
         upload_bytes=most.upload_bytes,
-        ray_server_ms=1000 * ray.server_cpu_s / ray.client_rounds if ray else None,
-        ray_client_ms=ray.client_ms if ray else None,
+        ray_server_ms=ray.ms(ray.cpu_s) if ray else None,
+        ray_client_ms=ray.ms(ray.wall_s) if ray else None,
     )
 
 
@@ -102,7 +105,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def row(case: Measured) -> tuple[str, ...]:
     """Return the cells of a case."""
-    times = f"{case.client_ms:.3f}", f"{case.server_ms:.3f}"
+    times = f"{case.ms(case.wall_s):.3f}", f"{case.ms(case.cpu_s):.3f}", f"{case.server_ms:.3f}"
     above = case.peak_bytes - case.held_bytes
     sizes = f"{case.peak_bytes / 2**20:.0f}", f"{above / 2**20:.1f}"
     return case.engine, f"{case.clients:,}", f"{case.asked:,}", str(case.rounds), *times, *sizes

@@ -65,9 +65,10 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize(
-    "choice", [pytest.param(one, marks=[pytest.mark.slow] if one == "engine processes" else []) for one in CHOICES]
-)
+LANES = {"engine processes": pytest.mark.slow, "engine ray": pytest.mark.carriers}
+
+
+@pytest.mark.parametrize("choice", [pytest.param(one, marks=LANES.get(one, ())) for one in CHOICES])
 def test_digits_are_learnt_under(choice, tmp_path):
     assert scores(tmp_path / "run", **CHOICES[choice])["accuracy"] > 0.2
 
