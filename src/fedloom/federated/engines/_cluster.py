@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def connected(address: str) -> Any:
     ray = library("ray", "engine 'ray'")
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():
-        with _no_cluster(address):
+        with _no_cluster(ray, address):
             _join(ray, address) if address else _begin(ray)
         _JOINED[:] = [address]
     elif _JOINED not in ([], [address]):
@@ -88,41 +89,46 @@ def _begin(ray: Any) -> None:
             f"engine 'ray': Ray would listen on {found}, allowed is {_LOOPBACK}: it was imported before fedloom could "
             f"tell it; set {next(iter(_ALONE))}=0 before the program starts."
         )
-    folder = tempfile.TemporaryDirectory(prefix="fedloom-", ignore_cleanup_errors=True)
-    atexit.register(_end, ray, folder)
-    token = Path(folder.name) / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32), encoding="ascii")
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(
-        token
-    )  # that tokens are asked for is Ray's own choice, where nobody forbids it
+    folder = _own_folder()
+    # Whether it is asked for is Ray's choice, which is to ask, unless RAY_AUTH_MODE forbids it.
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "token")
     ray.init(
         address="local",
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
         _node_ip_address=_LOOPBACK,
-        _temp_dir=folder.name,
+        _temp_dir=str(folder),
     )
 
 
-def _end(ray: Any, folder: "tempfile.TemporaryDirectory[str]") -> None:
-    ray.shutdown()
+@cache
+def _own_folder() -> Path:
+    """Return the folder of this program's own clusters, with their token: Ray reads it once a process."""
+    folder = tempfile.TemporaryDirectory(prefix="fedloom-", ignore_cleanup_errors=True)
+    atexit.register(_end, folder)
+    token = Path(folder.name) / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="ascii")
+    return Path(folder.name)
+
+
+def _end(folder: "tempfile.TemporaryDirectory[str]") -> None:
+    library("ray").shutdown()
     folder.cleanup()
 
 
 @contextlib.contextmanager
-def _no_cluster(address: str) -> Generator[None]:
+def _no_cluster(ray: Any, address: str) -> Generator[None]:
     """Turn whatever a cluster that cannot be joined or started raises into one clear line."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, RunError):
-            raise
+    except RunError:
+        raise
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         what = f"engine.address: no cluster at '{address}'" if address else "engine 'ray': no local cluster"
-        raise RunError(
-            f"{what} ({_last_line(error)}); allowed is what `ray start` tells, or '' for a local one."
-        ) from error
+        allowed = "allowed is what `ray start` tells, or '' for a local one"
+        raise RunError(f"{what} ({_last_line(error)}); {allowed}.") from error
 
 
 def _last_line(error: Exception) -> str:
