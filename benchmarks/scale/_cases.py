@@ -110,7 +110,9 @@ FULL = (
     Case(10_000, 10_000, 3),
     Case(100_000, 100_000, 1),
     Case(10_000, 10_000, 2, "ray"),
+    Case(1_000_000, 1_000, 2),
 )
+"""The constants come from the cases before the last, which says whether the plan for a million holds."""
 QUICK = (Case(200, 100, 1), Case(400, 100, 1), Case(400, 400, 1))
 
 

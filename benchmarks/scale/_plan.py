@@ -64,7 +64,7 @@ class Costs:
 
 def costs_of(cases: Sequence[Measured]) -> Costs:
     """Return the constants: slopes between the smallest and the largest case, times of the case with most trainings."""
-    own = [case for case in cases if case.engine == "cohort"]
+    own = [case for case in cases if case.engine == "cohort" and case.clients < PLANNED]
     least = min(case.asked for case in own)
     part = [case for case in own if case.asked == least and case.rounds == own[0].rounds]
     most = max(own, key=lambda case: case.client_rounds)
@@ -93,7 +93,9 @@ def markdown(done: Mapping[str, Any]) -> str:
     cases, costs = [Measured(**case) for case in done["cases"]], Costs(**done["costs"])
     facts = ", ".join(f"{key} {value}" for key, value in done["machine"].items())
     measured = table(MEASURED, [row(case) for case in cases])
-    parts = [f"Measured in {done['wall_s']:.0f} s with {facts}.", measured, *_constants(costs), *_plan(costs)]
+    checked = [_checked(case, costs) for case in cases if case.clients == PLANNED]
+    head = f"Measured in {done['wall_s']:.0f} s with {facts}."
+    parts = [head, measured, *_constants(costs), *_plan(costs), *checked]
     return "\n\n".join(parts) + "\n"
 
 
@@ -143,9 +145,22 @@ def _plan(costs: Costs) -> Iterator[str]:
     )
 
 
+def _memory_bytes(costs: Costs, asked: int) -> float:
+    """Return what the server of the plan holds at most."""
+    return costs.base_bytes + PLANNED * costs.known_bytes + asked * costs.asked_bytes
+
+
+def _checked(case: Measured, costs: Costs) -> str:
+    planned, found = _memory_bytes(costs, case.asked) / 2**20, case.peak_bytes / 2**20
+    return (
+        f"The plan is computed, not run, but for one case: {case.clients:,} clients of whom {case.asked:,} are asked, "
+        f"in {case.rounds} rounds. Memory of the server: {planned:.0f} MiB by the constants, {found:.0f} measured; "
+        f"milliseconds of processor: {costs.client_ms:.3f} by the constants, {case.ms(case.cpu_s):.3f} measured."
+    )
+
+
 def _planned(costs: Costs, asked: int, rounds: int) -> tuple[str, ...]:
     trainings = asked * rounds
-    memory = costs.base_bytes + PLANNED * costs.known_bytes + asked * costs.asked_bytes
     disk = [trainings * each / 1e9 for each in (costs.ledger_bytes, costs.schedule_bytes, costs.upload_bytes)]
-    numbers = trainings * costs.client_ms / 3.6e6, memory / 2**30, *disk
+    numbers = trainings * costs.client_ms / 3.6e6, _memory_bytes(costs, asked) / 2**30, *disk
     return f"{PLANNED:,}", f"{asked:,}", f"{rounds:,}", *(f"{number:.2f}" for number in numbers)
