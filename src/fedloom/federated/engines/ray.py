@@ -2,8 +2,9 @@
 
 Ray (Moritz et al. 2018, arXiv 1712.05889) finds the slots, starts the actors, moves objects, and starts an actor anew
 that has died; jobs that it had not answered are carried out once more, which gives the same reports, since a report
-depends on its job alone. What all clients share is shipped once: model and data when an actor starts, the parameters of
-a round when it first trains in that round.
+depends on its job alone (noise of `noise = "system"` is drawn anew, and one of the two reports is all that is seen).
+What all clients share is shipped once: model and data when an actor starts, the parameters of a round when it first
+trains in that round.
 
 Jobs travel in waves as the inner engine trains them, cut in the order of the jobs: who meets whom does not depend on
 how many actors there are or how fast. So the result is that of the inner engine in this process, bit for bit on like
@@ -117,7 +118,6 @@ class _Pool:
         self._number, self._shipped = 0, None
         device = work.model.device
         options = {"num_gpus": 1, "num_cpus": 0} if device.type == "cuda" else {"num_cpus": 1}
-        # A job is a pure function: carried out twice, it is the same.
         often = {"max_restarts": engine.max_restarts, "max_task_retries": engine.max_restarts}
         remote = self._ray.remote(_Actor).options(**options, **often)
         with failures(self._ray):
