@@ -1,6 +1,7 @@
 # make quickstart   install fedloom, tune the embedded model over 20 clients, compare with the baselines
 # make test         install what the tests need and run them, but for the slow ones
 # make slow         the tests that tell by simulation, by kills at random moments, by whole runs, suites, pages and exams
+# make test-carriers  the tests of engines and carriers that need environments of their own: Ray
 # make check        lint, types, all tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
 # make methods      every federated method of the package on the quickstart task over five seeds, side by side
@@ -12,6 +13,7 @@
 # make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; 20 minutes; resumable
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
+# make scale        what a simulated client costs in a round, 10^3 to 10^5 of them, and a plan for 10^6: docs/scale.md
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -25,7 +27,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test slow lint types check claims methods tune coverage alignment u2s knowledge fedgc safety safety_real real real-model real-test bench clean
+.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge fedgc safety safety_real real real-model real-test bench scale clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -48,11 +50,19 @@ quickstart: install
 	$(FEDLOOM) compare $(OUT)/federated $(OUT)/local_only $(OUT)/centralised
 
 test: install-dev
-	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m "not slow"
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m "not slow and not carriers"
 
 # What is told by simulation, by kills at random moments or by much training; `make check` and CI run it beside the rest.
 slow: install-dev
-	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m slow
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m "slow and not carriers"
+
+# Engines and carriers that bring much, or hold other libraries back: an environment and a file of tests each.
+CARRIERS = ray
+test-carriers: $(CARRIERS:%=test-carrier-%)
+
+test-carrier-%:
+	@VENV=.venv-$* EXTRAS=$*,privacy,test tools/install.sh
+	.venv-$*/bin/python -m pytest -q -m carriers -k $* tests/carriers tests/test_example.py
 
 lint: install-dev
 	$(VENV)/bin/ruff format --check .
@@ -169,6 +179,12 @@ DEVICE ?= cpu
 bench:
 	@VENV=$(BENCH_VENV) EXTRAS=bench CONSTRAINTS=constraints-bench.txt tools/install.sh
 	$(BENCH_VENV)/bin/python -m benchmarks --device $(DEVICE)
+
+# With Ray, so that its share of a round is measured too.
+scale:
+	@VENV=.venv-ray EXTRAS=ray tools/install.sh
+	.venv-ray/bin/python -m benchmarks.scale
+	.venv-ray/bin/python -m benchmarks.scale --write-docs
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

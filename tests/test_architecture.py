@@ -173,7 +173,7 @@ BUDGET = {
     "data": 4_180,
     "diversity": 1_100,
     "evaluation": 2_620,
-    "federated": 5_300,
+    "federated": 5_750,
     "judged": 1_600,
     "session": 340,
     "lm_eval": 2_300,

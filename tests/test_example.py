@@ -103,6 +103,8 @@ def shortened(path, folder, count=60):
 
 
 def marks_of(file):
+    if file.stem.endswith("_ray"):
+        return pytest.mark.carriers
     shared = [pytest.mark.shared] if "../shared" in file.read_text() else []
     return shared if file.stem in ("quickstart", "digits", "generated") else [*shared, pytest.mark.slow]
 

@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, str] = {
     "mlflow": "mlflow",
     "openai": "judge",
     "pyarrow": "parquet",
+    "ray": "ray",
     "rouge_score": "text",
     "sacrebleu": "text",
     "sklearn": "text",

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -111,12 +111,12 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it."""
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text file, whole or piece by piece, under a temporary name and rename it."""
     temporary = path.with_name(f".{path.name}.new")
     with disk_errors(path):
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             sync(file)
         temporary.replace(path)
         _sync_folder(path.parent)

@@ -298,11 +298,14 @@ class Work:
     model: Model
     task: Task
     shards: Mapping[str, Shard]
+    """By client; one that makes them when they are asked for serves more clients than memory holds."""
     private: Tree
     """Initial values of the parameters that are trained but never shared."""
     attack: Attack | None = None
     poisoned: Mapping[str, Shard] = field(default_factory=dict[str, Shard])
     """What malicious clients train on while the attack is awake, by client: it names them all."""
+    keep_ready: int = 0
+    """Clients of which what `shard` has worked out is kept, those asked for last; 0: all."""
     _ready: dict[tuple[str, bool], Shard] = field(
         default_factory=dict[tuple[str, bool], Shard], init=False, repr=False, compare=False
     )
@@ -312,7 +315,7 @@ class Work:
         return self.attack is not None and client in self.poisoned and self.attack.awake(round)
 
     def shard(self, client: str, round: int = 0) -> Shard:
-        """Return a client's items with what a pass of the initial model adds: worked out when first asked for, kept.
+        """Return a client's items with what a pass of the initial model adds: worked out when asked for, and kept.
 
         It is one pass over the client's items whoever asked and when, so that a run that goes on has the same numbers.
         """
@@ -320,6 +323,8 @@ class Work:
         if key not in self._ready:
             shard = (self.poisoned if key[1] else self.shards)[client]
             self._ready[key] = replace(shard, items=self.task.prepared(shard.items, self.model))
+            if self.keep_ready and len(self._ready) > self.keep_ready:
+                del self._ready[next(iter(self._ready))]
         return self._ready[key]
 
 
@@ -330,6 +335,12 @@ class Engine(Family):
     """Carries jobs to clients; decides where and how many at a time they train, never what they compute."""
 
     folder = "fedloom.federated.engines"
+    starts_workers: ClassVar[bool] = False
+    """Whether clients train in processes that it starts, none of which may start more."""
+
+    def wave_size(self) -> int:
+        """Return how many jobs it takes at a time: those that share one pass of the model."""
+        return 1
 
     def resolved(self, work: Work, *, n_clients: int) -> "Engine":
         """Return the engine with everything chosen that its fields leave open, for so many clients a round.

@@ -58,9 +58,9 @@ class State:
     """The parameters of the best round so far and what they score, where rounds are chosen from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClientRecord:
-    """What the server saw of one client in one round."""
+    """What the server saw of one client in one round: all that a round keeps of each, so it is kept small."""
 
     client: str
     weight: float
@@ -122,6 +122,8 @@ def sample_clients(plan: Plan, round: int) -> list[str]:
 
 def drawn_clients(clients: tuple[str, ...], n_drawn: int, seed: int, round: int) -> list[str]:
     """Return `n_drawn` of the clients, drawn without replacement, in client order."""
+    if n_drawn == len(clients):
+        return list(clients)
     drawn = set(rng.python_random(seed, "clients", round).sample(clients, n_drawn))
     return [client for client in clients if client in drawn]
 
@@ -178,7 +180,7 @@ def step(
             refused[report.client] = report.refused
             continue
         intake.add(report)
-        records.append(_record(report))
+        records.append(_record(report, intake.slots))
         if report.memory:
             memory[report.client] = report.memory
     absent = _absent(plan, state.round, sampled, [record.client for record in records])
@@ -243,8 +245,7 @@ def _after(plan: Plan, state: State, uses: Mapping[str, int]) -> dict[str, int]:
     return spent
 
 
-def _record(report: Report) -> ClientRecord:
-    slots = tuple(dict.fromkeys(slot for slot, _, _ in report.layout.entries))
+def _record(report: Report, slots: tuple[str, ...]) -> ClientRecord:
     return ClientRecord(
         report.client,
         report.weight,
@@ -282,6 +283,8 @@ class _Intake:
         budget = plan.budgets.get("")
         expected = budget.rate * len(plan.clients) if budget else 0.0
         self._side = plan.mechanism.server_side(budget, (plan.stream, state.round), state.privacy, expected)
+        self.slots: tuple[str, ...] = ()
+        """Names of what a row holds, once the first one has told them."""
         self._layout: Layout | None = None
         self._parts: dict[str, tuple[Tensor | slice, Accumulator]] = {}
         """What is aggregated together, by name: which numbers of a row, and what takes them."""
@@ -309,6 +312,7 @@ class _Intake:
         """Start the accumulators once the first row has told what rows hold."""
         apart = self._plan.rule.uniform_slots
         self._layout = layout
+        self.slots = tuple(dict.fromkeys(slot for slot, _, _ in layout.entries))
         uniform_P = layout.columns(apart) if apart else None
         whole = {"weighted": slice(None)}
         columns = whole if uniform_P is None else {"weighted": ~uniform_P, "uniform": uniform_P}

@@ -1,5 +1,6 @@
 """Ledger lines: all that left each client, in a round and before the first one."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from fedloom.contracts.federated import Plan
@@ -24,31 +25,35 @@ def division_lines(ready: Prepared) -> list[dict[str, Any]]:
     return lines
 
 
-def round_lines(record: RoundRecord, stage: Stage, state: State) -> list[dict[str, Any]]:
-    """Return all that left each client in the round, and what has been spent of its privacy."""
-    missing = [
+def round_lines(record: RoundRecord, stage: Stage, state: State) -> Iterator[dict[str, Any]]:
+    """Yield all that left each client in the round, and what has been spent of its privacy: a round of many is long."""
+    missing = (
         {"round": record.round, "client": client, "what": _missing(record, client), "bytes": 0, "leg": stage.name}
         for client in record.absent
-    ]
+    )
     if stage.plan.mechanism.covers().private:
-        return [_private_line(one, record, stage.plan, state) for one in record.clients] + missing
-    return missing + [
-        {
-            "round": record.round,
-            "client": client.client,
-            "what": "row (" + ", ".join(client.slots) + "), weight, training loss",
-            "bytes": client.upload_bytes,
-            "download_bytes": record.download_bytes,
-            "weight": client.weight,
-            "train_loss": client.loss.value,
-            "examples": client.n_examples,
-            "samples_seen": client.samples_seen,
-            "epochs": client.samples_seen / client.n_examples,
-            **({} if client.own_seen is None else {"own_seen": client.own_seen}),
-            "leg": stage.name,
-        }
-        for client in record.clients
-    ]
+        yield from (_private_line(one, record, stage.plan, state) for one in record.clients)
+        yield from missing
+    else:
+        yield from missing
+        yield from (_plain_line(one, record, stage.name) for one in record.clients)
+
+
+def _plain_line(client: ClientRecord, record: RoundRecord, stage: str) -> dict[str, Any]:
+    return {
+        "round": record.round,
+        "client": client.client,
+        "what": "row (" + ", ".join(client.slots) + "), weight, training loss",
+        "bytes": client.upload_bytes,
+        "download_bytes": record.download_bytes,
+        "weight": client.weight,
+        "train_loss": client.loss.value,
+        "examples": client.n_examples,
+        "samples_seen": client.samples_seen,
+        "epochs": client.samples_seen / client.n_examples,
+        **({} if client.own_seen is None else {"own_seen": client.own_seen}),
+        "leg": stage,
+    }
 
 
 def _missing(record: RoundRecord, client: str) -> str:

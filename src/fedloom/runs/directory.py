@@ -25,7 +25,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ class RunDirectory:
                 ) from error
         return records
 
-    def append(self, log: str, records: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, log: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Append records to a log, each one line."""
         with disk_errors(self.path / log), (self.path / log).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)

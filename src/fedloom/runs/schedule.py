@@ -7,6 +7,8 @@ knowing who takes part: nobody is named, and the file says so.
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import RunError
@@ -25,11 +27,20 @@ _SECRET = "drawn in secret: the privacy of clients counts on it, so the schedule
 def keep_schedule(directory: RunDirectory, stages: Sequence[Stage]) -> None:
     """Write the schedule of all stages; a run that goes on has to find the same, where it had one: RunError."""
     path = directory.path / _FILE
-    text = "".join(json.dumps(line) + "\n" for stage in stages for line in _lines(stage))
+    lines = (json.dumps(line) + "\n" for stage in stages for line in _lines(stage))  # a round of many is long
     if not path.is_file():
-        write_atomic(path, text)
-    elif directory.read(_FILE) != text:
+        write_atomic(path, lines)
+    elif not _says(path, lines):
         raise RunError(f"{path}: is not who this run asks, round by round; restore it or start a new run.")
+
+
+def _says(path: Path, lines: Iterator[str]) -> bool:
+    """Return whether a file has these lines and no others."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            return all(found == line for found, line in zip_longest(file, lines))
+    except UnicodeDecodeError:
+        return False
 
 
 def participation(stages: Sequence[Stage]) -> tuple[str, ...]:

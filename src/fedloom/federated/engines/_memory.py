@@ -1,5 +1,6 @@
 """How many clients fit into memory together, from what one of them was measured to need."""
 
+import heapq
 import logging
 import math
 
@@ -8,7 +9,7 @@ import torch
 from fedloom.base.errors import MemoryExceededError
 from fedloom.base.machine import free_bytes
 from fedloom.base.tree import Layout, Tree, stack
-from fedloom.contracts.federated import Work
+from fedloom.contracts.federated import Item, Work
 
 __all__ = ["room_for"]
 
@@ -23,16 +24,15 @@ _FLOPS = {"cpu": 2e9, "cuda": 2e11}  # forwards, of models whose steps are count
 def room_for(work: Work) -> tuple[int, int]:
     """Return how many clients fit into half of the free memory, and how many pay off."""
     device = work.model.device
-    longest = sorted((work.task.size(item) for shard in work.shards.values() for item in shard.items), reverse=True)
     # A Poisson draw is cut into micro-batches of up to one and a half times the batch.
     plan, batch = work.plan, work.plan.local.batch
     per_example = plan.mechanism.covers().per_example
     n_examples = math.ceil(1.5 * batch) if per_example else batch
-    mean = sum(longest) / len(longest)
-    tokens = sum(longest[:n_examples]) + max(0, n_examples - len(longest)) * mean  # larger batches repeat examples
+    longest, mean, item = _longest(work, n_examples)
+    tokens = sum(longest) + (n_examples - len(longest)) * mean  # larger batches repeat examples
     row_bytes = 4 * (plan.layout.size + Layout.of_tree(work.private).size)
     rows = (_ROWS + (n_examples if per_example else 0)) * row_bytes
-    fits = _fitting(work, free_bytes(device) / 2, rows, tokens)
+    fits = _fitting(work, item, free_bytes(device) / 2, rows, tokens)
     if fits < _HOPELESS:
         raise MemoryExceededError(
             f"local.batch: a step of {n_examples:,} examples needs about {1 / (2 * fits):,.0f} times the free memory, "
@@ -41,19 +41,31 @@ def room_for(work: Work) -> tuple[int, int]:
     return max(1, int(fits)), max(1, round(_paying(work) / (n_examples * mean)))
 
 
+def _longest(work: Work, n_examples: int) -> tuple[list[int], float, Item]:
+    """Return the sizes of the largest items, the mean of all sizes, and the largest item, in one pass."""
+    total, count, sizes, most = 0, 0, list[int](), None
+    for shard in work.shards.values():
+        own = [work.task.size(item) for item in shard.items]
+        total, count = total + sum(own), count + len(own)
+        if own and (not sizes or max(own) > sizes[0]):
+            most = shard.items[own.index(max(own))]
+        sizes = heapq.nlargest(n_examples, (*sizes, *own))
+    return sizes, total / count, most
+
+
 def _paying(work: Work) -> float:
     """Return the size of a pass beyond which more clients no longer pay."""
     kind, flops = work.model.device.type, work.model.flops
     return _FLOPS[kind] / flops if flops else _TOKENS[kind]
 
 
-def _fitting(work: Work, room: float, rows: int, tokens: float) -> float:
+def _fitting(work: Work, longest: Item, room: float, rows: int, tokens: float) -> float:
     """Return how many clients fit; where not even one does, have blocks computed once more, if they can be."""
-    context, per_token = work.model.context, _bytes_per_token(work)
+    context, per_token = work.model.context, _bytes_per_token(work, longest)
     if context.n_blocks and not context.recompute and rows + tokens * per_token > room:
         context.recompute = True
         within = per_token / context.n_blocks  # one block at a time is as it was
-        per_token = _bytes_per_token(work) + within
+        per_token = _bytes_per_token(work, longest) + within
         _log.info(
             "blocks are computed once more for their gradients: %.1f GiB of memory do not hold one client's",
             room / 2**30,
@@ -61,9 +73,8 @@ def _fitting(work: Work, room: float, rows: int, tokens: float) -> float:
     return room / (rows + tokens * per_token)
 
 
-def _bytes_per_token(work: Work) -> float:
+def _bytes_per_token(work: Work, item: Item) -> float:
     """Return what a pass keeps for its gradient, measured on one example."""
-    item = max((item for shard in work.shards.values() for item in shard.items), key=work.task.size)
     model, (item,) = work.model, work.task.prepared([item], work.model)
     kept: dict[int, int] = {}
 

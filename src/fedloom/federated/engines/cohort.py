@@ -26,6 +26,10 @@ class Cohort(Engine):
     width: Count = 0
     """Clients trained together; 0 takes as many as pay off and fit into half of the free memory."""
 
+    def wave_size(self) -> int:
+        """Return the width."""
+        return self.width or 1
+
     def resolved(self, work: Work, *, n_clients: int) -> "Cohort":
         """Return the engine with its width chosen; a width that does not fit is refused."""
         fits, pays = room_for(work)
@@ -41,7 +45,7 @@ class Cohort(Engine):
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains a wave of jobs when its first report is asked for."""
-        width = min(self.width or 1, len(work.shards))
+        width = min(self.wave_size(), len(work.shards))
         space = Workspace.of(work, width)
 
         def carry(jobs: Iterable[Job]) -> Iterator[Report]:

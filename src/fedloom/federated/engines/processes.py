@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import distributed, multiprocessing
@@ -33,6 +33,8 @@ _PATIENCE = timedelta(hours=24)  # the longest round of a worker
 class Processes(Engine):
     """Trains the clients of a round in several processes."""
 
+    starts_workers: ClassVar[bool] = True
+
     workers: AtLeast = 2
     """Processes; on CUDA at most as many as there are GPUs."""
     inner: Engine = field(default_factory=default(Engine, "sequential"))
@@ -40,8 +42,10 @@ class Processes(Engine):
 
     def check(self) -> None:
         """Refuse workers that would start workers."""
-        if self.inner.name == self.name:
-            raise ConfigError("engine.inner: found 'processes' in 'processes', allowed are 'sequential' and 'cohort'.")
+        if self.inner.starts_workers:
+            raise ConfigError(
+                f"engine.inner: found '{self.inner.name}' in '{self.name}', allowed are 'sequential' and 'cohort'."
+            )
 
     def resolved(self, work: Work, *, n_clients: int) -> "Processes":
         """Return the engine with the inner one's choices made for a worker's share."""
