@@ -164,10 +164,10 @@ def test_no_module_is_longer_than_400_lines():
 
 
 BUDGET = {
-    "api": 100,
+    "api": 110,
     "base": 1_840,
     "benchmark": 3_150,
-    "cli": 1_600,
+    "cli": 2_000,
     "completers": 1_290,
     "contracts": 3_000,
     "data": 4_180,
@@ -178,9 +178,9 @@ BUDGET = {
     "session": 340,
     "lm_eval": 2_300,
     "models": 4_020,
-    "network": 3_500,
+    "network": 3_600,
     "results": 1_520,
-    "runs": 7_900,
+    "runs": 8_050,
     "secure_sum": 1_650,
     "tasks": 1_010,
     "synthesis": 2_980,

@@ -228,7 +228,7 @@ def open_door(tmp_path_factory):
     """A server that waits for a round that never comes, and the federation around it."""
     made = federation(tmp_path_factory.mktemp("door"), **SMALL)
     waiting = hub.Hub("ab", made.enrolment, made.folder / "incoming", Deployment())
-    manifest = manifest_of(made.run(), load_model(made.run()), made.clients)
+    manifest = manifest_of(made.run(), load_model(made.run()), made.enrolment.nodes_by_client)
     welcome = _welcome(waiting, manifest, made.server_keys, strict=True)
     listing = made.server_keys.revoked
     with serving(waiting, "127.0.0.1:0", made.server_keys.read(), welcome, revoked=lambda: revoked(listing)) as port:

@@ -12,9 +12,11 @@ from fedloom.base.mean import Mean
 from fedloom.contracts.messages import Report
 from fedloom.federated.rounds import begin, step
 from fedloom.network.enrolment import Enrolment
-from fedloom.network.hub import Hub, Remote
+from fedloom.network.hub import Hub
 from fedloom.network.jobs import JobFrame, local_of, report_to
-from fedloom.runs.prepared import prepare, prepare_server
+from fedloom.network.remote import Remote
+from fedloom.runs.apart import prepare_server
+from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import Deployment
 from support.small_runs import small_run
 
@@ -46,7 +48,7 @@ class Trial:
     def join(self, *names):
         for name in names or NODES:
             self.sent[name] = []
-            self.hub.joined(name, {}, self.sent[name].append)
+            self.hub.joined(name, {}, lambda frame, to=self.sent[name]: to.append(frame.header))
 
     def round(self):
         """Start a round in a thread, and return what ends it."""

@@ -32,7 +32,7 @@ FORBIDDEN = {
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("manifest")
     run = small_run(folder, evaluation={"holdout_by": "text"})
-    return run, manifest_of(run, load_model(run), ["a", "b"])
+    return run, manifest_of(run, load_model(run), {"a": "north", "b": "south"})
 
 
 def own(run):
@@ -124,4 +124,4 @@ def test_one_changed_number_is_another_manifest(home):
 def test_a_run_that_cannot_be_told_as_data_is_refused(tmp_path, changes, text):
     run = small_run(tmp_path, **changes)
     with pytest.raises(ConfigError, match=text):
-        manifest_of(run, load_model(run), ["a"])
+        manifest_of(run, load_model(run), {"a": "north"})

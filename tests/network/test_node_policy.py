@@ -22,7 +22,7 @@ def manifests(tmp_path_factory):
 
     def made(**changes):
         run = small_run(folder, weighting="uniform", clients_per_round=3, min_clients=2, **changes)
-        return manifest_of(run, load_model(run), ["a", "b", "c", "d"])
+        return manifest_of(run, load_model(run), dict.fromkeys("abcd", "north"))
 
     return {"private": made(privacy=PRIVATE), "noise free": made()}
 

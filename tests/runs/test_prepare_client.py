@@ -8,7 +8,8 @@ import torch
 
 from fedloom.base.errors import ConfigError
 from fedloom.federated.rounds import begin, step
-from fedloom.runs.prepared import prepare, prepare_client
+from fedloom.runs.apart import prepare_client
+from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support import alone
 from support.small_runs import small_run, small_table

@@ -26,9 +26,10 @@ from fedloom.federated.update_classifier import features, read_classifier, train
 from fedloom.results.attack import attack_line, attack_of
 from fedloom.results.outcome import outcome
 from fedloom.results.truth import read_truth
+from fedloom.runs.apart import prepare_client
 from fedloom.runs.attack_measures import attack_measures
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.prepared import prepare, prepare_client
+from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from fedloom.world import DangerWorld
 from support.command import fedloom

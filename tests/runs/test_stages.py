@@ -12,7 +12,8 @@ from fedloom.base.files import json_sha256
 from fedloom.base.plugin import lookup
 from fedloom.contracts.stages import Made, Owner, Preparation
 from fedloom.federated.rounds import begin, step
-from fedloom.runs.prepared import prepare, prepare_client
+from fedloom.runs.apart import prepare_client
+from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from support.command import fedloom
 from support.numbers import TABLE

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from fedloom.runs.prepared import prepare_client
+from fedloom.runs.apart import prepare_client
 from fedloom.runs.tuning import read_run
 
 _FORBIDDEN = []

@@ -147,7 +147,7 @@ def federation(folder, owners=None, *, policy=None, **changes):
     from fedloom.network.manifest import manifest_of
     from fedloom.runs.prepared import load_model
 
-    manifest = manifest_of(made.run(), load_model(made.run()), made.clients)
+    manifest = manifest_of(made.run(), load_model(made.run()), made.enrolment.nodes_by_client)
     for name in owners:
         made.write_policy(name)
         made.write_node(name)

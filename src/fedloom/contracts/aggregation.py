@@ -6,7 +6,7 @@ Shape letters as in `contracts`: N rows of a round, P numbers in a row.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from fedloom.base.rows import RowMatrix, check_row, is_finite
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.local_settings import LocalSettings
 
-__all__ = ["SHARE", "Accumulator", "Aggregate", "Aggregator", "Frame", "Server"]
+__all__ = ["SHARE", "Accumulator", "Aggregate", "Aggregator", "Frame", "Server", "SumAccumulator"]
 
 SHARE = "share"
 """Name of the score that says which share of the aggregate a row has, for rules that give rows shares."""
@@ -97,6 +97,15 @@ class Accumulator(Protocol):
         ...
 
 
+@runtime_checkable
+class SumAccumulator(Accumulator, Protocol):
+    """An accumulator that also takes the sum of rows that nobody has seen."""
+
+    def add_sum(self, packet: Tensor, rows: int) -> None:
+        """Take the sum of so many rows as bytes; DataError beside rows."""
+        ...
+
+
 class Aggregator(Family):
     """Many rows to one: [N, P] and weights [N] that sum to 1 give [P]."""
 
@@ -159,6 +168,10 @@ class Aggregator(Family):
     def public_texts(self) -> Mapping[str, str]:
         """Return public texts, by id, that it judges rows by: none of them may be measured by."""
         return {}
+
+    def upload_bytes(self, size: int) -> int:
+        """Return what leaves a client in place of a packet, for a row of so many numbers; 0: the packet itself."""
+        return 0
 
     def aggregate(self, rows_NP: Tensor, weight_N: Tensor, frame: Frame) -> Aggregate:
         """Return the aggregate with what was measured and what is kept: for a rule that has either."""

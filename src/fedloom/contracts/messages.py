@@ -55,6 +55,8 @@ class Report:
     memory: Slots
     steps: int
     """Optimiser steps taken."""
+    sum_of: int = 0
+    """Of how many clients' rows the packet is the sum, which alone a server sees; their own reports have no packet."""
     refused: str = ""
     """Why a carrier took nothing of it: the client then counts as absent, and the ledger says so."""
     own_seen: int | None = None

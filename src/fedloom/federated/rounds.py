@@ -20,6 +20,7 @@ from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.mean import Mean
 from fedloom.base.rows import is_finite
 from fedloom.base.tree import Layout, Slots, Tree
+from fedloom.contracts.aggregation import SumAccumulator
 from fedloom.contracts.federated import Accumulator, Aggregate, Carrier, Frame, Job, Local, Plan, Report, Server
 from fedloom.federated.client import learning_rate
 
@@ -180,7 +181,10 @@ def step(
             refused[report.client] = report.refused
             continue
         intake.add(report)
-        records.append(_record(report, intake.slots))
+        if report.sum_of:
+            continue
+        n_bytes = plan.aggregator.upload_bytes(report.layout.size) or report.packet.numel()
+        records.append(_record(report, n_bytes, intake.slots))
         if report.memory:
             memory[report.client] = report.memory
     absent = _absent(plan, state.round, sampled, [record.client for record in records])
@@ -245,14 +249,14 @@ def _after(plan: Plan, state: State, uses: Mapping[str, int]) -> dict[str, int]:
     return spent
 
 
-def _record(report: Report, slots: tuple[str, ...]) -> ClientRecord:
+def _record(report: Report, n_bytes: int, slots: tuple[str, ...]) -> ClientRecord:
     return ClientRecord(
         report.client,
         report.weight,
         report.n_examples,
         report.samples_seen,
         report.loss,
-        report.packet.numel(),
+        n_bytes,
         slots,
         report.steps,
         report.own_seen,
@@ -295,22 +299,35 @@ class _Intake:
             self._open(report.layout)
         if report.layout != self._layout:
             raise DataError(f"{where}: its row has another layout than the first row of the round.")
+        if report.sum_of:
+            self._take_sum(report)
+            return
         if not report.layout.size:  # everything is private
             return
+        if report.weight <= 0 or (not self._unit.private and report.n_examples < 1):
+            raise DataError(f"{where}: reports {report.n_examples} examples and weight {report.weight:g}.")
+        if self._plan.aggregator.sum_only and not report.packet.numel():
+            return  # it is in the sum that comes
         row_P = self._plan.codec.decode(report.packet, report.layout.size)
         if not is_finite(row_P):
             raise TrainingError(f"{where}: its row holds NaN or infinity; lower local.lr.")
-        if report.weight <= 0 or (not self._unit.private and report.n_examples < 1):
-            raise DataError(f"{where}: reports {report.n_examples} examples and weight {report.weight:g}.")
         row_P = self._side.take(row_P)
         for name, (columns_P, accumulator) in self._parts.items():
             # Under protection a weight is nobody's to choose: one above 1 would lift a row over its clip.
             weight = 1.0 if self._unit.private or name == "uniform" else report.weight
             accumulator.add(row_P[columns_P], weight, report.client)
 
+    def _take_sum(self, report: Report) -> None:
+        """Take in the sum of rows that nobody has seen."""
+        for _, accumulator in self._parts.values():
+            if not isinstance(accumulator, SumAccumulator):
+                raise DataError(f"aggregator '{self._plan.aggregator.name}' takes rows and no sums.")
+            accumulator.add_sum(report.packet, report.sum_of)
+
     def _open(self, layout: Layout) -> None:
         """Start the accumulators once the first row has told what rows hold."""
-        apart = self._plan.rule.uniform_slots
+        # Of rows that are seen as a sum alone nothing can be taken apart: there all slots count alike.
+        apart = frozenset[str]() if self._plan.aggregator.sum_only else self._plan.rule.uniform_slots
         self._layout = layout
         self.slots = tuple(dict.fromkeys(slot for slot, _, _ in layout.entries))
         uniform_P = layout.columns(apart) if apart else None

@@ -4,9 +4,10 @@
     Fetch   digest, from a byte on -> the body of the open round       goes on where it broke
     Offer   a report's header -> wanted from a byte on, or refused
     Send    frames of bytes -> taken, wanted from a byte on, refused
+    Sum     a message of a secure sum -> taken, or refused
     Say     why a job is not carried out now
 
-Nothing but these five can be asked of a server, and a node can be asked nothing: it only reads its stream. Off loopback
+Nothing but these six can be asked of a server, and a node can be asked nothing: it only reads its stream. Off loopback
 a server starts with certificates alone. Versions of TLS below 1.3 are held to suites with forward secrecy.
 """
 
@@ -23,8 +24,9 @@ from typing import Any
 from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError
 from fedloom.base.extras import library, require
 from fedloom.network.frames import Frame, text_in, whole_in
-from fedloom.network.hub import Hub, Verdict
+from fedloom.network.hub import Hub
 from fedloom.network.keys import host_of, identity_of
+from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
 
 __all__ = ["Keys", "Link", "Unreachable", "Welcome", "is_loopback", "serving"]
@@ -179,6 +181,7 @@ class _Server:
             "Fetch": grpc.unary_stream_rpc_method_handler(self._fetch),
             "Offer": grpc.unary_unary_rpc_method_handler(self._offer),
             "Send": grpc.stream_unary_rpc_method_handler(self._send),
+            "Sum": grpc.unary_unary_rpc_method_handler(self._sum),
             "Say": grpc.unary_unary_rpc_method_handler(self._say),
         }
         return grpc.method_handlers_generic_handler(_SERVICE, kinds)
@@ -188,8 +191,7 @@ class _Server:
         if self._keys is None:
             name = dict(context.invocation_metadata()).get("fedloom-node", "")
         else:
-            pem = context.auth_context().get("x509_pem_cert", [b""])[0].decode()
-            who = identity_of(pem)
+            who = identity_of(_certificate_of(context))
             if who.kind != "node":
                 raise ConfigError(f"certificate of '{who.name}': is a {who.kind}'s, allowed is a node's.")
             if who.fingerprint in self._revoked():
@@ -200,10 +202,10 @@ class _Server:
         return name
 
     async def _join(self, data: bytes, context: Any) -> AsyncIterator[bytes]:
-        queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        queue: asyncio.Queue[Frame] = asyncio.Queue()
 
-        def send(header: Mapping[str, Any]) -> None:
-            self._loop.call_soon_threadsafe(queue.put_nowait, header)
+        def send(frame: Frame) -> None:
+            self._loop.call_soon_threadsafe(queue.put_nowait, frame)
 
         try:
             node, hello = self._who(context), Frame.decoded(data).header
@@ -211,12 +213,12 @@ class _Server:
         except FedloomError as error:
             yield Frame({"kind": "refused", "reason": str(error)}).encoded()
             return
-        self._hub.joined(node, hello, send)
+        self._hub.joined(node, hello, send, _certificate_of(context) if self._keys else "")
         try:
             while True:
-                header = await queue.get()
-                yield Frame(header).encoded()
-                if header["kind"] in ("end", "replaced"):
+                frame = await queue.get()
+                yield frame.encoded()
+                if frame.header["kind"] in ("end", "replaced"):
                     return
         finally:
             self._hub.left(node, send)
@@ -233,7 +235,19 @@ class _Server:
             yield Frame({"kind": "piece"}, piece).encoded()
 
     async def _offer(self, data: bytes, context: Any) -> bytes:
-        return self._answered(lambda: self._hub.offered(self._who(context), Frame.decoded(data).header))
+        def offered() -> Verdict:
+            node, header = self._who(context), Frame.decoded(data).header
+            masked = header.get("kind") == "masked"
+            return self._hub.offered_masked(node, header) if masked else self._hub.offered(node, header)
+
+        return self._answered(offered)
+
+    async def _sum(self, data: bytes, context: Any) -> bytes:
+        def summed() -> Verdict:
+            frame = Frame.decoded(data)
+            return self._hub.summed(self._who(context), frame.header, frame.body)
+
+        return await asyncio.to_thread(self._answered, summed)
 
     async def _say(self, data: bytes, context: Any) -> bytes:
         def said() -> Verdict:
@@ -256,6 +270,8 @@ class _Server:
 
         def arrived() -> Verdict:
             frame = Frame.decoded(data)
+            if frame.header.get("kind") == "masked":
+                return self._hub.arrived_masked(self._who(context), frame.header, frame.body)
             job, start = text_in(frame.header, "job", longest=64), whole_in(frame.header, "start")
             return self._hub.arrived(self._who(context), job, start, frame.body)
 
@@ -267,6 +283,10 @@ class _Server:
             return Frame(ask().header()).encoded()
         except FedloomError as error:
             return Frame(Verdict("refused", reason=str(error)[:4000]).header()).encoded()
+
+
+def _certificate_of(context: Any) -> str:
+    return context.auth_context().get("x509_pem_cert", [b""])[0].decode()
 
 
 # ------------------------------------------------------------------------------------------------------------- a node
@@ -321,19 +341,25 @@ class Link:
         with self._reached():
             return _verdict(self._method("unary_unary", "Offer")(Frame(header).encoded(), metadata=self._metadata))
 
-    def send(self, job: str, packet: bytes, start: int) -> Verdict:
-        """Send a packet from a byte on; return what the server says to the last of it."""
+    def send(self, head: Mapping[str, Any], packet: bytes, start: int) -> Verdict:
+        """Send a packet from a byte on under a header; return what the server says to the last of it."""
 
         def frames() -> Iterator[bytes]:
             at = start
             for piece in pieces(packet, start):
-                yield Frame({"kind": "piece", "job": job, "start": at}, piece).encoded()
+                yield Frame({**head, "start": at}, piece).encoded()
                 at += len(piece)
             if start >= len(packet):
-                yield Frame({"kind": "piece", "job": job, "start": start}).encoded()
+                yield Frame({**head, "start": start}).encoded()
 
         with self._reached():
             return _verdict(self._method("stream_unary", "Send")(frames(), metadata=self._metadata))
+
+    def sum(self, header: Mapping[str, Any], body: bytes) -> Verdict:
+        """Send a message of a secure sum."""
+        with self._reached():
+            sent = Frame({**header, "kind": "sum"}, body).encoded()
+            return _verdict(self._method("unary_unary", "Sum")(sent, metadata=self._metadata))
 
     def ping(self) -> str:
         """Return what the server says to a node that asks for nothing: that it knows it, or why not."""

@@ -53,6 +53,11 @@ class Enrolment:
         """All clients, in their order."""
         return tuple(client for node in self.nodes.values() for client in node.clients)
 
+    @property
+    def nodes_by_client(self) -> dict[str, str]:
+        """The node of each client, in the clients' order."""
+        return {client: name for name, node in self.nodes.items() for client in node.clients}
+
     def of_client(self, client: str) -> tuple[str, NodeEntry]:
         """Return the node that holds a client's data."""
         return next((name, node) for name, node in self.nodes.items() if client in node.clients)

@@ -8,12 +8,12 @@ A node that joins gets the open jobs of its clients, so nothing is lost with a c
 same job has the same id, and a node answers it from its journal.
 """
 
+import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +22,30 @@ import torch
 from fedloom.base.errors import DataError, FedloomError, TrainingError
 from fedloom.base.files import file_name
 from fedloom.base.mean import Mean
-from fedloom.base.rows import is_finite
 from fedloom.base.shown import shown
-from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report, Work
+from fedloom.contracts.federated import Report
+from fedloom.federated.aggregators.secure_sum import SecureSum
 from fedloom.network.enrolment import Enrolment
-from fedloom.network.frames import text_in
-from fedloom.network.jobs import JobFrame, body_of, layout_from, report_from, row_shape
+from fedloom.network.frames import Frame, text_in, whole_in
+from fedloom.network.jobs import JobFrame, as_packet, report_from
+from fedloom.network.open_round import REPEATS, Deadline, OpenRound, Verdict, check_header, check_row
+from fedloom.network.partaking import verifier
 from fedloom.network.pieces import Inbox, Piece
+from fedloom.network.summing import Summing, terms_of
 from fedloom.runs.tuning import Deployment
+from fedloom.secure_sum.party import PHASES
+from fedloom.secure_sum.terms import SecureSumError
 
-__all__ = ["Hub", "Remote", "Verdict"]
+__all__ = ["Hub"]
 
 _log = logging.getLogger(__name__)
-_REPEATS = 3
-"""How often a round that too few have answered by its deadline is waited for once more."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a node is told of its report: taken, wanted from a byte on, closed, or refused with a reason."""
+_PHASE_S, _GONE_S = 60.0, 3.0
+"""Seconds after which a client is lost in a phase of a secure sum, and after which one whose node is gone is."""
 
-    kind: str
-    start: int = 0
-    reason: str = ""
-
-    def header(self) -> dict[str, Any]:
-        """Return it as a header."""
-        return {"kind": self.kind, "start": self.start, "reason": self.reason}
+Send = Callable[[Frame], None]
+"""Puts a frame on a node's stream."""
 
 
 @dataclass
@@ -57,29 +53,16 @@ class _Node:
     """A node that is connected, or was."""
 
     name: str
-    send: Callable[[Mapping[str, Any]], None] | None = None
+    send: Send | None = None
     last_s: float = 0.0
     told: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass
-class _Round:
-    """A round under way."""
-
-    round: int
-    plan: Plan
-    layout: Layout
-    packet_bytes: int
-    body: bytes
-    jobs: dict[str, JobFrame]
-    need: int
-    """Reports with which it closes."""
-    headers: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    came: set[str] = field(default_factory=set[str])
-    refused: dict[str, str] = field(default_factory=dict[str, str])
-    declined: dict[str, str] = field(default_factory=dict[str, str])
-    """Why clients do not take part, as their nodes say: they may still come."""
-    closed: bool = False
+    certificate: str = ""
+    process: str = ""
+    """What the node calls its process: another one has lost the secrets of a sum under way."""
+    came_anew: bool = False
+    """Whether it was started since the attempt at a sum began."""
+    gone_s: float = 0.0
+    """When it left; 0 while it is here, and before it ever was."""
 
 
 class Hub:
@@ -91,32 +74,38 @@ class Hub:
         self._inbox = Inbox(folder)
         self._lock = threading.Condition()
         self._nodes = {name: _Node(name) for name in enrolment.nodes}
-        self._now: _Round | None = None
+        self._now: OpenRound | None = None
         self._looked_s = 0.0
         self.over = False
+        self.authority = ""
+        """The certificate of the federation's authority, by which clients know each other in secure sums."""
         self.watch: Callable[[dict[str, Any]], None] = lambda _: None
         """Told now and then whom the run waits for."""
 
     # -------------------------------------------------------------------------------------------- what nodes do
 
-    def joined(self, node: str, told: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None]) -> None:
+    def joined(self, node: str, told: Mapping[str, Any], send: Send, certificate: str = "") -> None:
         """Take in a node that has said hello, in place of an older connection of it, and give it its open jobs."""
         with self._lock:
             here = self._nodes[node]
             if here.send is not None:
-                here.send({"kind": "replaced"})
+                here.send(Frame({"kind": "replaced"}))
             here.send, here.last_s, here.told = send, time.monotonic(), dict(told)
+            here.certificate, here.gone_s = certificate, 0.0
+            here.came_anew = here.process != told.get("process", "")
+            here.process = str(told.get("process", ""))
             self._warn_of_differences(node)
             for job in self._open_jobs(node):
-                send(job.header())
+                send(Frame(job.header()))
             if self.over:
-                send({"kind": "end"})
+                send(Frame({"kind": "end"}))
 
-    def left(self, node: str, send: Callable[[Mapping[str, Any]], None]) -> None:
+    def left(self, node: str, send: Send) -> None:
         """Take note that a connection has ended, unless another has replaced it."""
         with self._lock:
             if self._nodes[node].send is send:
                 self._nodes[node].send = None
+                self._nodes[node].gone_s = time.monotonic()
                 self._lock.notify_all()
                 if not self.over:
                     _log.warning("node '%s' is gone; it is waited for", node)
@@ -138,11 +127,62 @@ class Hub:
                 return job
             now = self._current()
             try:
-                self._check_header(now, job, header)
+                check_header(now, job, header, self.enrolment.of_client(job.client)[1].max_weight)
             except FedloomError as error:
                 return self._refuse(now, job.client, str(error))
             now.headers[job.client] = dict(header)
+            if now.hidden:
+                return self._whole(now, job, header, b"")
             return Verdict("wanted", self._inbox.have(self._name(job)))
+
+    def offered_masked(self, node: str, header: Mapping[str, Any]) -> Verdict:
+        """Return from which byte on a masked row is wanted."""
+        with self._lock:
+            job, summing = self._partaker(node, header)
+            if header.get("size") != 4 * summing.terms.size:
+                raise DataError(f"found a masked row of other than {4 * summing.terms.size} bytes.")
+            now = self._current()
+            now.masked[job.client] = {"digest": text_in(header, "digest", longest=64), "size": header["size"]}
+            return Verdict("wanted", self._inbox.have(f"masked-{self._name(job)}"))
+
+    def arrived_masked(self, node: str, header: Mapping[str, Any], data: bytes) -> Verdict:
+        """Take in bytes of a masked row; once it is whole it is added to the sum and gone."""
+        with self._lock:
+            job, summing = self._partaker(node, header)
+            told, name = self._current().masked.get(job.client), f"masked-{self._name(job)}"
+            if told is None:
+                raise DataError("bytes of a masked row that was not offered.")
+            piece = Piece(told["digest"], told["size"])
+            try:
+                have = self._inbox.add(name, piece, whole_in(header, "start"), data)
+                row = self._inbox.whole(name, piece)
+            except DataError:
+                return Verdict("wanted", self._inbox.have(name))
+            if row is None:
+                return Verdict("wanted", have)
+            self._inbox.drop(name)
+            summing.take(job.client, "mask", row)
+            self._lock.notify_all()
+            return Verdict("taken")
+
+    def summed(self, node: str, header: Mapping[str, Any], body: bytes) -> Verdict:
+        """Take in a message of a secure sum; one that is refused raises a FedloomError and changes nothing."""
+        with self._lock:
+            job, summing = self._partaker(node, header)
+            summing.take(job.client, text_in(header, "phase", longest=20), body)
+            self._lock.notify_all()
+            return Verdict("taken")
+
+    def _partaker(self, node: str, header: Mapping[str, Any]) -> tuple[JobFrame, Summing]:
+        """Return whose message it is, and the sum that it belongs to; DataError for any other."""
+        self._nodes[node].last_s = time.monotonic()
+        asked, now = text_in(header, "job", longest=64), self._current()
+        job = next((one for one in now.jobs.values() if one.id == asked), None)
+        if job is None or job.client not in self.enrolment.nodes[node].clients:
+            raise DataError("secure sum: a message of a job that is not this node's.")
+        if now.summing is None or header.get("attempt") != now.attempt:
+            raise DataError("secure sum: a message of an attempt that is over.")
+        return job, now.summing
 
     def arrived(self, node: str, job_id: str, start: int, data: bytes) -> Verdict:
         """Take in bytes of a report; the last ones decide whether it is taken."""
@@ -165,10 +205,10 @@ class Hub:
             return Verdict("wanted", have)
         return self._whole(now, job, header, packet)
 
-    def _whole(self, now: _Round, job: JobFrame, header: Mapping[str, Any], packet: bytes) -> Verdict:
+    def _whole(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any], packet: bytes) -> Verdict:
         # Decoding takes a while, and no lock.
         try:
-            self._check_row(now, job, report_from(header, packet))
+            check_row(now, report_from(header, packet), self.settings.max_norm)
         except FedloomError as error:
             with self._lock:
                 return self._refuse(now, job.client, str(error))
@@ -184,17 +224,20 @@ class Hub:
         """Take note why a node does not carry out a job now; it may still."""
         with self._lock:
             self._nodes[node].last_s = time.monotonic()
-            job = self._job_of(node, header)
+            job, why = self._job_of(node, header), shown(text_in(header, "reason", longest=2000))
+            now, named = self._now, text_in(header, "job", longest=64)
             if isinstance(job, JobFrame):
-                why = shown(text_in(header, "reason", longest=2000))
                 if self._current().declined.get(job.client) != why:
                     _log.warning("client '%s', round %d: %s", job.client, job.round, why)
                 self._current().declined[job.client] = why
-                self._lock.notify_all()
+            elif now is not None and now.summing is not None:
+                own = self.enrolment.nodes[node].clients
+                now.unwilling.update(c for c, one in now.jobs.items() if one.id == named and c in own)
+            self._lock.notify_all()
 
     # ------------------------------------------------------------------------------------------ what the run does
 
-    def open(self, round: _Round) -> None:
+    def open(self, round: OpenRound) -> None:
         """Open a round and send its jobs to the nodes that are there."""
         with self._lock:
             if self._now is not None and self._now.round != round.round:
@@ -203,30 +246,97 @@ class Hub:
             for name, node in self._nodes.items():
                 for job in self._open_jobs(name) if node.send else ():
                     if node.send:
-                        node.send(job.header())
+                        node.send(Frame(job.header()))
 
     def reports(self) -> Iterator[Report]:
         """Yield the reports of the open round in the order of its jobs, each once it is there; refused ones say so."""
-        now, deadline = self._current(), _Deadline(self.settings.deadline_s)
-        streaming = len(now.jobs) <= now.need and not self.settings.deadline_s
+        now, deadline = self._current(), Deadline(self.settings.deadline_s)
+        streaming = len(now.jobs) <= now.need and not self.settings.deadline_s and not now.hidden
         if not streaming:
             self._wait(now, deadline, lambda: len(now.came) >= now.need or self._settled(now))
             with self._lock:
                 now.closed = True
+        total = self._total(now) if now.hidden and now.came else None
         for client, job in now.jobs.items():
             if streaming:
                 self._wait(now, deadline, lambda client=client: client in now.came or client in now.refused)
             report = self._report(now, client, job)
             if report is not None:
                 yield report
+        if total is not None:
+            yield Report("", as_packet(total), now.layout, 1.0, 1, 0, Mean(), {}, 0, sum_of=len(now.came))
         with self._lock:
             now.closed = True
         self._inbox.clear()
 
-    def _settled(self, now: _Round) -> bool:
+    # ------------------------------------------------------------------------------------------- secure sums
+
+    def _total(self, now: OpenRound) -> bytes:
+        """Return the sum of the rows of those that came; who is lost on the way came no more."""
+        rule = now.plan.aggregator
+        if not isinstance(rule, SecureSum):
+            raise TrainingError(f"aggregator '{rule.name}' makes no sums between machines.")
+        ready = [client for client in now.jobs if client in now.came]
+        for _ in range(REPEATS + 1):
+            try:
+                total, survivors = self._attempted(now, rule, ready)
+            except SecureSumError as error:
+                _log.warning("round %d: %s", now.round, error)
+                continue
+            now.came.intersection_update(survivors)
+            return total
+        raise TrainingError(f"round {now.round}: no sum came about in {REPEATS + 1} attempts; resume goes on.")
+
+    def _attempted(self, now: OpenRound, rule: SecureSum, ready: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
+        """Lead one attempt through its phases."""
+        attempt = time.time_ns() // 1_000_000  # rises, also when a server is started anew
+        terms = terms_of(now.plan, rule, self.run, now.round, attempt, dict.fromkeys(ready), now.layout.size)
+        nodes = {client: self.enrolment.of_client(client)[0] for client in now.jobs}
+        with self._lock:
+            certificates = {name: self._nodes[name].certificate for name in sorted({nodes[one] for one in ready})}
+            authority = self.authority
+            now.summing = summing = Summing(terms, verifier(certificates, nodes, authority))
+            now.attempt, now.masked, now.unwilling = attempt, {}, set()
+            for node in self._nodes.values():
+                node.came_anew = False
+            told = json.dumps({"clients": list(ready), "certificates": certificates}).encode()
+            self._tell(now, "advertise", dict.fromkeys(ready, told))
+        while True:
+            self._gather(now, summing)
+            with self._lock:
+                if summing.phase == PHASES[-1]:
+                    return summing.total(), summing.survivors
+                sent = summing.closed()
+                self._tell(now, summing.phase, sent)
+
+    def _tell(self, now: OpenRound, phase: str, sent: Mapping[str, bytes]) -> None:
+        for client, body in sent.items():
+            node = self._nodes[self.enrolment.of_client(client)[0]]
+            header = {"kind": "sum", "job": now.jobs[client].id, "phase": phase, "round": now.round}
+            if node.send:
+                node.send(Frame(header | {"attempt": now.attempt}, body))
+
+    def _gather(self, now: OpenRound, summing: Summing) -> None:
+        """Wait for a phase's messages, as long as those who owe one are there."""
+        end_s = time.monotonic() + (self.settings.deadline_s or _PHASE_S)
+        with self._lock:
+            while time.monotonic() < end_s and any(self._may_come(now, client) for client in summing.waiting):
+                self._look()
+                self._lock.wait(timeout=0.2)
+            if summing.waiting:
+                _log.warning("round %d, %s: lost %s", now.round, summing.phase, ", ".join(sorted(summing.waiting)))
+
+    def _may_come(self, now: OpenRound, client: str) -> bool:
+        """Return whether a client's node still has what it needs for the sum, and has not been gone for long."""
+        node = self._nodes[self.enrolment.of_client(client)[0]]
+        if node.came_anew or client in now.unwilling:
+            return False
+        return node.send is not None or time.monotonic() - node.gone_s < _GONE_S
+
+    def _settled(self, now: OpenRound) -> bool:
         return len(now.came) + len(now.refused) >= len(now.jobs)
 
-    def _report(self, now: _Round, client: str, job: JobFrame) -> Report | None:
+    def _report(self, now: OpenRound, client: str, job: JobFrame) -> Report | None:
         with self._lock:
             if client in now.refused:
                 empty = torch.zeros(0, dtype=torch.uint8)
@@ -234,12 +344,14 @@ class Hub:
             if client not in now.came:
                 return None
             header = now.headers[client]
+        if now.hidden:
+            return report_from(header, b"")
         name = self._name(job)
         packet = self._inbox.whole(name, Piece(header["digest"], header["size"]))
         self._inbox.drop(name)
         return report_from(header, packet or b"")
 
-    def _wait(self, now: _Round, deadline: "_Deadline", done: Callable[[], bool]) -> None:
+    def _wait(self, now: OpenRound, deadline: "Deadline", done: Callable[[], bool]) -> None:
         """Wait until it is done, or the deadline has passed with enough reports; too few, after some patience, end."""
         with self._lock:
             while not done():
@@ -254,16 +366,16 @@ class Hub:
                 self._look()
                 self._lock.wait(timeout=min(1.0, deadline.left_s))
 
-    def _ask_again(self, now: _Round) -> None:
+    def _ask_again(self, now: OpenRound) -> None:
         for name, node in self._nodes.items():
             for job in self._open_jobs(name):
                 if node.send:
-                    node.send(job.header())
+                    node.send(Frame(job.header()))
 
-    def _too_few(self, now: _Round) -> str:
+    def _too_few(self, now: OpenRound) -> str:
         least = now.plan.min_clients or len(now.jobs)
         return (
-            f"round {now.round}: {len(now.came)} of {len(now.jobs)} clients reported by the deadline, {_REPEATS + 1} "
+            f"round {now.round}: {len(now.came)} of {len(now.jobs)} clients reported by the deadline, {REPEATS + 1} "
             f"times; at least {least} have to (min_clients). {self._waiting(now)}; resume goes on."
         )
 
@@ -273,7 +385,7 @@ class Hub:
             self.over = True
             for node in self._nodes.values():
                 if node.send:
-                    node.send({"kind": "end"})
+                    node.send(Frame({"kind": "end"}))
 
     def drained(self, timeout_s: float) -> None:
         """Wait until the nodes have hung up, so that each hears that the run is over."""
@@ -305,7 +417,7 @@ class Hub:
                 return told | {"round": None, "clients": {}}
             return told | {"round": now.round, "clients": {client: self._phase(now, client) for client in now.jobs}}
 
-    def _phase(self, now: _Round, client: str) -> dict[str, Any]:
+    def _phase(self, now: OpenRound, client: str) -> dict[str, Any]:
         if client in now.came:
             return {"phase": "reported"}
         if client in now.refused:
@@ -316,7 +428,7 @@ class Hub:
         size = now.headers[client]["size"] if client in now.headers else None
         return {"phase": "sending" if client in now.headers else "working", "bytes": have, "of": size}
 
-    def _waiting(self, now: _Round) -> str:
+    def _waiting(self, now: OpenRound) -> str:
         """Return whom a round waits for, in words."""
         missing = [client for client in now.jobs if client not in now.came]
         whose = {client: self.enrolment.of_client(client)[0] for client in missing}
@@ -335,7 +447,7 @@ class Hub:
 
     # --------------------------------------------------------------------------------------------------- checks
 
-    def _current(self) -> _Round:
+    def _current(self) -> OpenRound:
         if self._now is None:
             raise DataError("no round is open.")
         return self._now
@@ -361,40 +473,12 @@ class Hub:
             return Verdict("refused", reason=now.refused[job.client])
         return Verdict("taken") if job.client in now.came else job
 
-    def _refuse(self, now: _Round, client: str, reason: str) -> Verdict:
+    def _refuse(self, now: OpenRound, client: str, reason: str) -> Verdict:
         _log.warning("client '%s', round %d: report refused: %s", client, now.round, reason)
         now.refused[client] = reason
         self._inbox.drop(self._name(now.jobs[client]))
         self._lock.notify_all()
         return Verdict("refused", reason=reason)
-
-    def _check_header(self, now: _Round, job: JobFrame, header: Mapping[str, Any]) -> None:
-        """Refuse a report by what its header says, before a byte of it is taken."""
-        report = report_from({**header, "client": text_in(header, "client")}, b"")
-        if report.client != job.client:
-            raise DataError(f"found a report of client '{shown(report.client)}' for a job of '{job.client}'.")
-        if layout_from(header.get("layout")) != now.layout:
-            raise DataError("its row has another layout than this run's rows.")
-        if header["size"] != now.packet_bytes:
-            raise DataError(f"found a packet of {header['size']} bytes, allowed are {now.packet_bytes}.")
-        private = now.plan.mechanism.covers().private
-        most = self.enrolment.of_client(job.client)[1].max_weight
-        if report.weight <= 0 or (private and report.weight != 1) or (most and report.weight > most):
-            allowed = "1" if private else f"above 0{f' and at most {most:g}' if most else ''}"
-            raise DataError(f"found a weight of {report.weight:g}, allowed is {allowed}.")
-        if not private and report.n_examples < 1:
-            raise DataError("found no examples.")
-
-    def _check_row(self, now: _Round, job: JobFrame, report: Report) -> None:
-        """Refuse a row that is not finite, or longer than rows may be."""
-        if not report.layout.size:
-            return
-        row_P = now.plan.codec.decode(report.packet, report.layout.size)
-        if not is_finite(row_P):
-            raise DataError("its row holds NaN or infinity.")
-        norm, most = float(row_P.norm()), self.settings.max_norm
-        if most and norm > most and not now.plan.mechanism.covers().at_server:
-            raise DataError(f"found a row of norm {norm:g}, allowed is {most:g} (deployment.max_norm).")
 
     def _name(self, job: JobFrame) -> str:
         return f"{job.round:06d}-{file_name(job.client)}"
@@ -408,52 +492,3 @@ class Hub:
                 odd = ", ".join(sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)))
                 _log.warning("nodes '%s' and '%s' differ in %s: their last digits may differ", node, name, odd)
                 return
-
-
-class _Deadline:
-    """When a round is over, and how often it is waited for once more."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._left = seconds, _REPEATS
-        self._end_s = time.monotonic() + seconds if seconds else float("inf")
-
-    @property
-    def passed(self) -> bool:
-        return time.monotonic() >= self._end_s
-
-    @property
-    def left_s(self) -> float:
-        return max(0.01, self._end_s - time.monotonic())
-
-    def again(self) -> bool:
-        self._left -= 1
-        self._end_s = time.monotonic() + self._seconds
-        return self._left >= 0
-
-
-class Remote(Engine):
-    """Carries jobs to nodes on other machines, through a hub; what they compute is what any engine computes."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def start(self, work: Work) -> Carrier:
-        """Return a carrier whose reports come from nodes."""
-        hub, plan = self._hub, work.plan
-        shape: list[tuple[Layout, int]] = []
-
-        def carry(jobs: Iterable[Job]) -> Iterator[Report]:
-            asked = iter(jobs)
-            first = next(asked, None)
-            if first is None:
-                return
-            body = body_of(first.local)
-            piece = Piece.of(body)
-            frames = {job.client: JobFrame.of(hub.run, job, piece) for job in chain([first], asked)}
-            if not shape:
-                shape.append(row_shape(plan, first.local.anchor[""]))
-            need = min(plan.enough or len(frames), len(frames))
-            hub.open(_Round(first.round, plan, *shape[0], body, frames, need))
-            yield from hub.reports()
-
-        return carry

@@ -24,7 +24,17 @@ from fedloom.contracts.messages import Job, Local, Report
 from fedloom.network.frames import number_from, number_to, text_in, whole_in
 from fedloom.network.pieces import Piece, sha256
 
-__all__ = ["JobFrame", "body_of", "layout_from", "layout_to", "local_of", "report_from", "report_to", "row_shape"]
+__all__ = [
+    "JobFrame",
+    "as_packet",
+    "body_of",
+    "layout_from",
+    "layout_to",
+    "local_of",
+    "report_from",
+    "report_to",
+    "row_shape",
+]
 
 _PARAMS = "params"
 
@@ -161,7 +171,7 @@ def report_from(header: Mapping[str, Any], packet: bytes) -> Report:
     """Return the report that a header and a packet stand for; DataError for anything else."""
     return Report(
         client=text_in(header, "client"),
-        packet=_bytes(packet),
+        packet=as_packet(packet),
         layout=layout_from(header.get("layout")),
         weight=number_from(header, "weight"),
         n_examples=whole_in(header, "n_examples"),
@@ -173,5 +183,6 @@ def report_from(header: Mapping[str, Any], packet: bytes) -> Report:
     )
 
 
-def _bytes(packet: bytes) -> Tensor:
+def as_packet(packet: bytes) -> Tensor:
+    """Return bytes as a packet, uint8."""
     return torch.frombuffer(bytearray(packet), dtype=torch.uint8) if packet else torch.zeros(0, dtype=torch.uint8)

@@ -11,7 +11,7 @@ answered is refused: it would be a second look at the same data.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,26 @@ class Journal:
     def keep_anchor(self, params_P: Tensor) -> None:
         """Write down the parameters that the server has sent."""
         self._write(self.folder / "anchor.safetensors", save({"params": params_P.contiguous()}))
+
+    def opened(self, client: str, round: int) -> list[str] | None:
+        """Return over whom a sum with a client's row was opened in a round; None where none was.
+
+        Two sums that differ by one client tell that client's row: a second one is over the same clients or is not.
+        """
+        path = self.folder / "opened" / file_name(client) / f"{round:06d}.json"
+        if not path.is_file():
+            return None
+        try:
+            return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))["survivors"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: is not what this node wrote ({error}); restore it from a copy.") from error
+
+    def keep_opened(self, client: str, round: int, survivors: Sequence[str]) -> None:
+        """Write down over whom a sum is about to be opened."""
+        path = self.folder / "opened" / file_name(client) / f"{round:06d}.json"
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({"survivors": list(survivors)}))
 
     def last_round(self, client: str) -> int:
         """Return the last round that was answered for a client; -1 where there is none."""

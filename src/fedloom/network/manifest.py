@@ -42,7 +42,7 @@ _AT_SERVER = {"aggregator.root", "aggregator.prompts", "aggregator.file"}
 _WORDS = {"model.lora_targets", "task.labels", "evaluation.holdout_group"}
 """Names that are compared and never opened, matched or filled in: short, and of plain letters."""
 _WORD = re.compile(r"[\w .,'()+-]{0,80}")
-_KEYS = {"protocol", "fedloom", "clients", "base_id", "start", "trained", "layout", "settings"}
+_KEYS = {"protocol", "fedloom", "clients", "nodes", "base_id", "start", "trained", "layout", "settings"}
 _MOST_NAMES = 100_000
 
 
@@ -76,6 +76,16 @@ class Manifest:
         return tuple(self.table["clients"])
 
     @property
+    def nodes(self) -> dict[str, str]:
+        """The node of each client."""
+        return dict(zip(self.clients, self.table["nodes"], strict=True))
+
+    @property
+    def protocol(self) -> int:
+        """The number of the protocol that the server speaks."""
+        return self.table["protocol"]
+
+    @property
     def layout(self) -> Layout:
         """Names and shapes of what is shared."""
         return layout_from(self.table["layout"])
@@ -105,6 +115,10 @@ class Manifest:
             _refuse_unless(isinstance(found[key], str) and len(found[key]) <= 200, f"manifest.{key}", "a short text")
         for key in ("clients", "trained"):
             _refuse_unless(_is_names(found[key]), f"manifest.{key}", "a list of names, each once")
+        nodes = found["nodes"]
+        fits = isinstance(nodes, list) and len(nodes) == len(found["clients"])  # pyright: ignore[reportUnknownArgumentType]
+        fits = fits and all(isinstance(one, str) and len(one) <= 63 for one in cast("list[Any]", nodes))
+        _refuse_unless(fits, "manifest.nodes", "a node's name for each client")
         layout_from(found["layout"])
         _refuse_unless(isinstance(found["settings"], dict), "manifest.settings", "a table")
         _refuse_other_keys(found["settings"], {*_PARTS, *_PLAIN, "evaluation"}, "manifest.settings")
@@ -112,14 +126,15 @@ class Manifest:
         return cls(found)
 
 
-def manifest_of(run: TuningRun, loaded: Loaded, clients: Sequence[str]) -> Manifest:
-    """Return what a run wants of its nodes; ConfigError where it needs what must not travel."""
+def manifest_of(run: TuningRun, loaded: Loaded, nodes: Mapping[str, str]) -> Manifest:
+    """Return what a run wants of its nodes, given by client; ConfigError where it needs what must not travel."""
     _refuse_untold(run)
     return Manifest(
         {
             "protocol": PROTOCOL,
             "fedloom": metadata.version("fedloom"),
-            "clients": list(clients),
+            "clients": list(nodes),
+            "nodes": list(nodes.values()),
             "base_id": loaded.model.base_id,
             "start": loaded.start,
             "trained": list(loaded.model.trainable),

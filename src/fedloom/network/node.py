@@ -24,14 +24,18 @@ from fedloom.base.shown import shown
 from fedloom.contracts.federated import Carrier, Job, Local, Work
 from fedloom.network.accounting import NodeAccounts
 from fedloom.network.channel import Link, Unreachable
-from fedloom.network.frames import PROTOCOL, Frame, text_in
+from fedloom.network.frames import PROTOCOL, Frame, number_from, text_in
 from fedloom.network.jobs import JobFrame, layout_to, local_of, report_to, row_shape
 from fedloom.network.journal import Answer, Journal
+from fedloom.network.keys import sign_bytes
 from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
-from fedloom.network.pieces import Inbox
+from fedloom.network.partaking import Partaking, as_row, verifier
+from fedloom.network.pieces import Inbox, Piece
 from fedloom.network.policy import open_now, violations
-from fedloom.runs.prepared import load_model, prepare_client
+from fedloom.network.summing import message
+from fedloom.runs.apart import prepare_client
+from fedloom.runs.prepared import load_model
 from fedloom.runs.stage import Loaded
 
 __all__ = ["Node", "machine_of"]
@@ -39,6 +43,8 @@ __all__ = ["Node", "machine_of"]
 _log = logging.getLogger(__name__)
 _FIRST_S, _LONGEST_S = 0.2, 5.0
 """Seconds before a lost server is called again, at first and at most."""
+_EMPTY = {"digest": Piece.of(b"").digest, "size": 0}
+"""What stands for a packet of a row that leaves under masks alone."""
 _LOOK_S = 1.0
 """Seconds after which a job that is not allowed now is looked at again."""
 
@@ -60,8 +66,10 @@ class _Session:
 
     run: str
     manifest: Manifest
-    jobs: "queue.Queue[Mapping[str, Any] | None]"
+    jobs: "queue.Queue[Frame | None]"
     """None once the connection is gone."""
+    answered: dict[str, JobFrame] = field(default_factory=dict[str, JobFrame])
+    """Jobs that were answered, by id: secure sums are about them."""
 
 
 @dataclass
@@ -79,7 +87,8 @@ class Node:
     def __init__(self, folder: NodeFolder) -> None:
         self._folder, self._file = folder, folder.file
         self._hands: tuple[str, _Hands] | None = None
-        self._link: Link | None = None
+        self._process = os.urandom(8).hex()
+        self._sums: dict[tuple[str, str], Partaking] = {}
 
     def run(self, stop: threading.Event | None = None) -> None:
         """Work until the run is over or `stop` is set; a server that is gone is called again, for ever.
@@ -103,12 +112,10 @@ class Node:
     def _connected(self, stop: threading.Event) -> bool:
         """Carry out jobs for as long as a connection stands; return whether the run is over."""
         link = Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
-        self._link = link
         try:
             session = self._greeted(link)
             return self._serve(link, session, stop)
         finally:
-            self._link = None
             link.close()
 
     def _greeted(self, link: Link) -> _Session:
@@ -120,6 +127,7 @@ class Node:
             "node": self._file.name,
             "clients": list(self._file.data),
             "nonce": nonce,
+            "process": self._process,
             "machine": machine_of(self._file.engine.name, self._file.device),
         }
         frames = iter(link.join(hello))
@@ -133,7 +141,7 @@ class Node:
         said = f"{nonce} {run} {manifest.digest}".encode()
         certificate = text_in(header, "certificate", longest=8000)
         self._folder.check_server(certificate, text_in(header, "signature", longest=400), said)
-        jobs: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
+        jobs: queue.Queue[Frame | None] = queue.Queue()
         threading.Thread(target=_read, args=(frames, jobs), daemon=True).start()
         _log.info("joined run %s of %d clients", run[:8], len(manifest.clients))
         return _Session(run, manifest, jobs)
@@ -143,20 +151,23 @@ class Node:
         postponed: dict[str, tuple[Mapping[str, Any], str]] = {}
         while not stop.is_set():
             try:
-                header = session.jobs.get(timeout=_LOOK_S)
+                frame = session.jobs.get(timeout=_LOOK_S)
             except queue.Empty:
                 again = [header for header, _ in postponed.values()]
                 if self._file.data and again:
                     for header in again:
                         self._attempt(link, session, header, postponed)
                 continue
-            if header is None or header.get("kind") == "replaced":
+            header = {"kind": "lost"} if frame is None else frame.header
+            if header.get("kind") in ("lost", "replaced"):
                 return False
             if header.get("kind") == "end":
                 _log.info("run %s is over", session.run[:8])
                 return True
             if header.get("kind") == "job":
                 self._attempt(link, session, header, postponed)
+            if header.get("kind") == "sum" and frame is not None:
+                self._partake(link, session, frame)
         return True
 
     def _attempt(
@@ -259,6 +270,68 @@ class Node:
             raise DataError("run: its id is no hexadecimal number.")
         return Journal(self._folder.path / "runs" / run)
 
+    def _partake(self, link: Link, session: _Session, frame: Frame) -> None:
+        """Answer a message of a secure sum; what is refused is told to the server and the ledger."""
+        header = frame.header
+        job = session.answered.get(text_in(header, "job", longest=64))
+        if job is None:
+            return
+        try:
+            self._answer_sum(link, session, job, header, frame.body)
+        except RunError:
+            raise
+        except FedloomError as error:
+            reason = shown(str(error))[:2000]
+            self._folder.ledger.append("refused", run=job.run, round=job.round, client=job.client, reason=reason)
+            _log.warning("client '%s', round %d: %s", job.client, job.round, reason)
+            link.say(job.id, reason)
+
+    def _answer_sum(self, link: Link, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes) -> None:
+        partaking, work = self._partaking(session, job), self._work(session.manifest, job.client)
+        if reason := self._objection(session, job):
+            raise ConfigError(reason)
+        head = {"job": job.id, "attempt": header.get("attempt"), "phase": header.get("phase")}
+        if header.get("phase") == "advertise":
+            told = message(body)
+            keys = self._folder.keys()
+            certificates = told.get("certificates") if isinstance(told, dict) else None
+            if keys is None or not isinstance(certificates, dict):
+                raise ConfigError("secure sum: clients know each other by certificates alone, and here are none.")
+            verify = verifier(certificates, session.manifest.nodes, keys.authority)
+            size = row_shape(work.plan, torch.zeros(work.plan.layout.size))[0].size
+            link.sum(head, partaking.advertise(header, told, verify, size))
+            return
+        answer = partaking.answer(header, body, lambda: self._row(session, job))
+        if header.get("phase") != "mask":
+            link.sum(head, answer)
+            return
+        piece = Piece.of(answer)
+        self._folder.ledger.append("masked row", run=job.run, round=job.round, client=job.client, bytes=piece.size)
+        masked = {"kind": "masked", **head}
+        verdict = link.offer(masked | {"digest": piece.digest, "size": piece.size})
+        while verdict.kind == "wanted":
+            verdict = link.send(masked, answer, verdict.start)
+
+    def _row(self, session: _Session, job: JobFrame) -> tuple[torch.Tensor, float]:
+        """Return the row and the weight that were answered: the same whatever attempt asks for them."""
+        answer = self.journal(session.run).answered(job)
+        if answer is None:
+            raise RunError(f"round {job.round}: the answer of client '{job.client}' is gone.")
+        return as_row(answer.packet), number_from(answer.header, "weight")
+
+    def _partaking(self, session: _Session, job: JobFrame) -> Partaking:
+        key = session.run, job.client
+        if key not in self._sums:
+            self._sums[key] = Partaking(
+                job.client,
+                self._work(session.manifest, job.client),
+                session.run,
+                sign=lambda said: sign_bytes(self._folder.key, said),
+                least=self._folder.policy.min_clients_per_round,
+                journal=self.journal(session.run),
+            )
+        return self._sums[key]
+
     def _carry_out(self, link: Link, session: _Session, job: JobFrame) -> None:
         journal = self.journal(session.run)
         answer = journal.answered(job)
@@ -266,7 +339,9 @@ class Node:
             answer = self._trained(link, session, job, journal)
         else:
             _log.info("client '%s', round %d: answered before; sent again", job.client, job.round)
-        self._deliver(link, job, answer)
+        session.answered[job.id] = job
+        hidden = self._work(session.manifest, job.client).plan.aggregator.sum_only
+        self._deliver(link, job, Answer({**answer.header, **_EMPTY}, b"") if hidden else answer)
 
     def _trained(self, link: Link, session: _Session, job: JobFrame, journal: Journal) -> Answer:
         """Train, and write down what is answered before any of it leaves."""
@@ -289,7 +364,7 @@ class Node:
             run=job.run,
             round=job.round,
             client=job.client,
-            bytes=report.packet.numel(),
+            bytes=0 if work.plan.aggregator.sum_only else report.packet.numel(),
             sha256_of_packet=answer.header["digest"],
             weight=report.weight,
             **told,
@@ -341,7 +416,7 @@ class Node:
         broken = 0
         while verdict.kind == "wanted":
             try:
-                verdict = link.send(job.id, answer.packet, verdict.start)
+                verdict = link.send({"kind": "piece", "job": job.id}, answer.packet, verdict.start)
                 broken = 0
             except Unreachable:
                 broken += 1
@@ -371,11 +446,11 @@ def _fitting(loaded: Loaded, manifest: Manifest) -> Loaded:
     return loaded
 
 
-def _read(frames: Iterable[Frame], jobs: "queue.Queue[Mapping[str, Any] | None]") -> None:
+def _read(frames: Iterable[Frame], jobs: "queue.Queue[Frame | None]") -> None:
     """Put what the server sends where the node finds it; at the end of the connection, None."""
     try:
         for frame in frames:
-            jobs.put(frame.header)
+            jobs.put(frame)
             if frame.header.get("kind") in ("end", "replaced"):
                 return
     except FedloomError as error:

@@ -143,8 +143,8 @@ def violations(policy: Policy, manifest: Manifest, *, steps: int, bytes_up: int)
 
 def _violations(policy: Policy, manifest: Manifest, steps: int, bytes_up: int) -> Iterator[str]:
     settings, table = manifest.settings, manifest.table
-    if table["protocol"] != PROTOCOL:
-        yield f"protocol: the server's is {table['protocol']}, this node's {PROTOCOL}; one of the two has to be updated"
+    if manifest.protocol != PROTOCOL:
+        yield f"protocol: the server's is {manifest.protocol}, this node's {PROTOCOL}; one of the two has to be updated"
     mine, theirs = minor(metadata.version("fedloom")), minor(table["fedloom"])
     if theirs not in {mine, *policy.versions}:
         yield f"versions: the server runs fedloom {theirs}, this node {mine}; {_allowed(policy.versions)}"
@@ -182,8 +182,9 @@ def _unprotected(policy: PrivacyPolicy, privacy: Mapping[str, Any]) -> Iterator[
         if not policy.max_noise_free:
             yield "privacy.max_noise_free: the run adds no noise, allowed are runs with noise"
         return
-    if privacy["unit"] != policy.unit:
-        yield f"privacy.unit: found '{privacy['unit']}', allowed is '{policy.unit}'"
+    found = privacy["unit"]
+    if found != policy.unit:
+        yield f"privacy.unit: found '{found}', allowed is '{policy.unit}'"
     if privacy.get("noise") != "system" and not policy.seeded_noise:
         yield f"privacy.noise: found '{privacy.get('noise')}', allowed is 'system': who knows a seed knows the noise"
 

@@ -13,7 +13,7 @@ from fedloom.base.config import differing_keys, value_at
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Work
-from fedloom.federated.rounds import drawn_clients
+from fedloom.federated.rounds import sample_clients
 from fedloom.network.accounting import NodeAccounts, epsilon_of
 from fedloom.network.jobs import row_shape
 from fedloom.network.manifest import Manifest
@@ -58,9 +58,8 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
 def _leaving(client: str, work: Work, manifest: Manifest) -> Iterator[str]:
     plan = work.plan
     layout, n_bytes = row_shape(plan, torch.zeros(plan.layout.size))
-    asked = sum(
-        client in drawn_clients(plan.clients, plan.clients_per_round, plan.seed, round) for round in range(plan.rounds)
-    )
+    secret = plan.mechanism.covers().at_server  # then nobody knows who is drawn
+    asked = plan.rounds if secret else sum(client in sample_clients(plan, round) for round in range(plan.rounds))
     yield f"  client {shown(client)}: {len(work.shards[client].items)} examples are trained on; none of them leaves"
     yield (
         f"    {n_bytes:,} bytes in each of {asked} of {plan.rounds} rounds, {asked * n_bytes:,} in all: "

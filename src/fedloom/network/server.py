@@ -20,9 +20,10 @@ from fedloom.contracts.federated import Report
 from fedloom.network.channel import Keys, Welcome, serving
 from fedloom.network.enrolment import Enrolment
 from fedloom.network.frames import PROTOCOL, Frame, text_in
-from fedloom.network.hub import Hub, Remote
+from fedloom.network.hub import Hub
 from fedloom.network.keys import check, read_private, revoked, sign_bytes
 from fedloom.network.manifest import Manifest, manifest_of
+from fedloom.network.remote import Remote
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
@@ -67,8 +68,11 @@ def serve(
     """
     going_on = run is None
     run = run_of(RunDirectory.open(out)) if run is None else run
-    manifest = manifest_of(run, load_model(run), enrolment.clients)
+    manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
+    if run.aggregator.sum_only and keys is None:
+        raise ConfigError("certificate: missing; in a secure sum clients know each other by certificates alone.")
+    hub.authority = keys.read().authority if keys else ""
     elsewhere = Elsewhere(enrolment.clients, Remote(hub))
     with serving(
         hub,

@@ -38,6 +38,11 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
             f"codec: found '{run.codec.name}' with aggregator '{run.aggregator.name}', which adds rows unseen; allowed "
             "are exact codecs."
         )
+    if run.aggregator.sum_only and run.rule.uniform_slots and run.weighting != "uniform":
+        yield (
+            f"weighting: found '{run.weighting}' with rule '{run.rule.name}', of which a part counts alike for all, "
+            f"and aggregator '{run.aggregator.name}', which takes no row apart; set weighting = 'uniform'."
+        )
     if run.deployment.over_select > 1 and unit.whole_client:
         yield (
             f"deployment.over_select: found {run.deployment.over_select:g} with privacy of clients, where a round that "

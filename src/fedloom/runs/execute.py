@@ -24,6 +24,7 @@ from fedloom.contracts.federated import Carrier, Engine, Job, Plan, Report
 from fedloom.contracts.lineage import lineage_table, write_lineage
 from fedloom.federated.rounds import RoundRecord, State, begin, ended, step
 from fedloom.runs.accounts import SPENDING, Spending, restate, write_card
+from fedloom.runs.apart import prepare_server
 from fedloom.runs.attack_measures import attack_measures
 from fedloom.runs.attendance import Absent, Attendance
 from fedloom.runs.audit_log import AuditLog
@@ -33,7 +34,7 @@ from fedloom.runs.directory import AUDIT_LOG, Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
 from fedloom.runs.log_forwarding import forwarded
 from fedloom.runs.measure import Evaluated, measure, models_of
-from fedloom.runs.prepared import Prepared, prepare, prepare_server
+from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.privacy import (
     lineage_of_result,
     privacy_lines,

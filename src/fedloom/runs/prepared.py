@@ -13,9 +13,8 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.machine import device_of
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout
-from fedloom.contracts.arrangement import Group
 from fedloom.contracts.examples import Example, Turn
-from fedloom.contracts.federated import Mechanism, Model, Shard, Source, Work
+from fedloom.contracts.federated import Mechanism, Model, Shard, Source
 from fedloom.contracts.generation import is_generated
 from fedloom.contracts.lineage import Lineage, lineage_table
 from fedloom.contracts.synthesis import PoolRow
@@ -33,7 +32,16 @@ from fedloom.runs.tuning import TuningRun
 from fedloom.synthesis.pool import read_pool, refuse_overlap
 from fedloom.synthesis.questioning import shown
 
-__all__ = ["Change", "Prepared", "load_model", "prepare", "prepare_client", "prepare_server", "refuse_dropout"]
+__all__ = [
+    "Change",
+    "Prepared",
+    "divided",
+    "load_model",
+    "made",
+    "prepare",
+    "refuse_dropout",
+    "refuse_known_questions",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,17 +123,17 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     What clients' preparations make is kept in `folder`, the run directory, and taken from there. A `change` is made
     before and after them.
     """
-    division = _divided(run)
+    division = divided(run)
     refuse_unseen_choice(run, division)
     sizes = {client: len(examples) for client, examples in division.train.items()}
     budgets = budgets_of(run, sizes)  # refuses before a model is loaded
     loaded = load_model(run)
     pairs = attack_pairs(run)
-    _refuse_known_questions(run, division, pairs)
+    refuse_known_questions(run, division, pairs)
     division = _identified(division, loaded.model, run, pairs)
     division = change.before(division, loaded.model) if change else division
     owned = division.train
-    division = _made(run, division, folder)
+    division = made(run, division, folder)
     division = change.after(division, loaded.model) if change else division
     if not run.privacy.covers().private:
         division = _knowing(division, run.evaluation.cluster)
@@ -156,93 +164,7 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     )
 
 
-def prepare_server(run: TuningRun, clients: Sequence[str]) -> Prepared:
-    """Return the server's half of a run whose clients are elsewhere, from their names alone: it reads no example.
-
-    `clients` are in the order of the whole run. Refused is what a server without data cannot do: ConfigError.
-    """
-    if run.clients_per_round > len(clients):
-        raise ConfigError(
-            f"clients_per_round: found {run.clients_per_round}, the federation has {len(clients)} clients."
-        )
-    _refuse_shared_knowledge(run, clients[0], clients)
-    _refuse_data_at_server(run)
-    loaded = load_model(run)
-    budgets = budgets_of(run, {}, clients) if run.privacy.covers().at_server else {}
-    stage = stage_of(
-        run, Group("", {}, run.clients_per_round or len(clients), run.local.steps), loaded, budgets, clients
-    )
-    stage.plan.aggregator.check_count(stage.plan.clients_per_round)
-    _ = stage.server
-    card = {"clients": list(clients), "base_id": loaded.model.base_id}
-    return Prepared(
-        **vars(loaded),
-        run=run,
-        division=Division({}, {}, (), card, {}),
-        shards={},
-        counts={},
-        owned={},
-        held=(),
-        stages=(stage,),
-    )
-
-
-def _refuse_data_at_server(run: TuningRun) -> None:
-    """Refuse what looks at clients' examples in one place."""
-    asked = run.evaluation
-    for key, found in (
-        ("prepare", bool(run.prepare)),
-        ("evaluation.membership", asked.membership is not None),
-        ("evaluation.choose_by", bool(asked.choose_by)),
-        ("evaluation.absent", bool(asked.absent)),
-        ("audit_log", run.audit_log),
-    ):
-        if found:
-            raise ConfigError(
-                f"{key}: found in a run whose clients are elsewhere, where nobody sees all examples; leave it out."
-            )
-
-
-def prepare_client(
-    run: TuningRun, client: str, clients: Sequence[str], folder: Path | None = None, loaded: Loaded | None = None
-) -> Work:
-    """Return one client's half of a run, from its own data alone: all examples of `run.data` are taken for its own.
-
-    `clients` are the names of all, in the order of the whole run. What the client then sends is what it sends in a run
-    prepared in one place. Refused is what no client can know of the others: ConfigError. `loaded` is the run's model,
-    where it is at hand.
-    """
-    _refuse_shared_knowledge(run, client, clients)
-    division = _divided(run, owner=client)
-    _refuse_known_questions(run, division)
-    loaded = loaded or load_model(run)
-    shards, _ = encode_shards(_made(run, division, folder), run.task, loaded.model)
-    budgets = budgets_of(run, {client: len(shards[client].items)}, clients)
-    group = Group("", shards, run.clients_per_round or len(clients), run.local.steps)
-    return stage_of(run, group, loaded, budgets, clients).work
-
-
-def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]) -> None:
-    if client not in clients or len(set(clients)) < len(clients):
-        raise ConfigError(f"clients: found {list(clients)} for '{client}'; list every client once, this one too.")
-    if run.attack is not None:
-        raise ConfigError(
-            f"attack: found '{run.attack.name}'; who attacks is drawn in a simulation alone; leave it out of a "
-            "client's own run file."
-        )
-    if not run.protocol.accounted:
-        raise ConfigError(
-            f"protocol: found '{run.protocol.name}', which groups clients by what all of them hold; a client prepares "
-            "itself for 'federated'."
-        )
-    if run.evaluation.holdout and not run.evaluation.by_text(private=run.privacy.covers().private):
-        raise ConfigError(
-            "evaluation.holdout_by: found 'count', by which no text is held out that another client holds too; a "
-            "client alone knows no other's texts: set 'text', or holdout = 0."
-        )
-
-
-def _divided(run: TuningRun, owner: str = "") -> Division:
+def divided(run: TuningRun, owner: str = "") -> Division:
     """Return who owns what; with an `owner` everything is its."""
     asked = run.evaluation.aside(private=run.privacy.covers().private)
     division = divide(
@@ -279,7 +201,7 @@ def load_model(run: TuningRun) -> Loaded:
     return Loaded(model=model, layout=layout, shared=shared, private=private, lineage=lineage, start=start)
 
 
-def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
+def made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     """Return the division with what the clients' preparations made of their examples."""
     if not run.prepare:
         return division
@@ -293,7 +215,7 @@ def _made(run: TuningRun, division: Division, folder: Path | None) -> Division:
     return replace(division, train=train, card=card, quality=quality)
 
 
-def _refuse_known_questions(run: TuningRun, division: Division, pairs: Sequence[Example] = ()) -> None:
+def refuse_known_questions(run: TuningRun, division: Division, pairs: Sequence[Example] = ()) -> None:
     """Refuse public texts of stages, of a rule, or of attackers, that what is measured repeats, or one another."""
     defences = [one.public_texts() for one in (*run.prepare, *run.refine, run.aggregator)]
     defences.append({row.id: f"{row.instruction}\n{row.response}" for row in _shown(run)})

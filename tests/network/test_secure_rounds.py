@@ -1,0 +1,202 @@
+"""Secure sums between machines: the bytes of one process, whoever is lost on the way, and no row at the server."""
+
+import threading
+
+import pytest
+
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.network import partaking
+from fedloom.network.journal import Journal
+from fedloom.network.node import Node
+from fedloom.network.summing import Summing
+from fedloom.secure_sum.collector import Collector
+from support.federation import federation
+from support.resuming import adapters, logs, run_to_the_end
+
+pytestmark = pytest.mark.timeout(120)
+SECURE = {"aggregator": {"name": "secure_sum", "clip": 0.5}, "weighting": "uniform", "rounds": 2}
+
+
+def rounds_of(folder):
+    return [line for line in logs(folder)["ledger.jsonl"] if "bytes" in line]
+
+
+def same(one, other):
+    assert adapters(one) == adapters(other) and adapters(one)
+    assert rounds_of(one) == rounds_of(other)
+
+
+CASES = {
+    "alike": {},
+    "weights under the mask": {
+        "aggregator": {"name": "secure_sum", "clip": 0.5, "largest_weight": 20.0},
+        "weighting": "samples",
+    },
+    "controls": {"rule": "scaffold", "clients_per_round": 3},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sums_between_machines_are_those_of_one_process(tmp_path, case):
+    made = federation(tmp_path, policy={"secure_sum": "required"}, **(SECURE | CASES[case]))
+    made.to_the_end(tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+    same(tmp_path / "apart", tmp_path / "one place")
+    for name in made.owners:
+        told = made.node(name).ledger.records()
+        assert all(line["bytes"] == 0 for line in told if line["kind"] == "report")
+        assert {line["bytes"] for line in told if line["kind"] == "masked row"} == {
+            line["bytes"] for line in rounds_of(tmp_path / "apart")
+        }
+
+
+def test_the_server_has_no_row_that_is_not_masked(tmp_path, monkeypatch):
+    made = federation(tmp_path, **SECURE)
+    seen = []
+    take = Collector.take_row
+    monkeypatch.setattr(Collector, "take_row", lambda self, row: (seen.append(row.row_S.copy()), take(self, row))[1])
+    encoded = []
+    encode = partaking.SecureSum.encoded
+    monkeypatch.setattr(
+        partaking.SecureSum,
+        "encoded",
+        lambda self, row_P, weight: (encoded.append(encode(self, row_P, weight)), encoded[-1])[1],
+    )
+    made.to_the_end(tmp_path / "apart")
+    assert len(seen) == 8 and len(encoded) >= 8
+    plain = {row_S.tobytes() for row_S in encoded}
+    assert not plain & {row_S.tobytes() for row_S in seen}
+    written = [path.read_bytes() for path in (tmp_path / "apart").rglob("*") if path.is_file()]
+    assert not any(row in text for row in plain for text in written)
+
+
+class Killed(BaseException):
+    """A process that is gone."""
+
+
+@pytest.mark.parametrize("phase", ["advertise", "share", "mask", "confirm", "unmask"])
+def test_a_client_that_is_lost_in_a_phase_is_left_out_or_comes_back(tmp_path, monkeypatch, phase):
+    """Its node is killed in that phase and started anew at once: its secrets are gone, its answers are not."""
+    made = federation(tmp_path, min_clients=3, deployment={"deadline_s": 20.0}, **SECURE)
+    deaths = []
+    lock = threading.Lock()
+    answer, advertise = partaking.Partaking.answer, partaking.Partaking.advertise
+
+    def dying(self, header, *rest):
+        with lock:
+            if header["phase"] == phase and self._client == "client2" and not deaths:
+                deaths.append(phase)
+                raise Killed
+        return (advertise if phase == "advertise" else answer)(self, header, *rest)
+
+    monkeypatch.setattr(partaking.Partaking, "advertise" if phase == "advertise" else "answer", dying)
+    ready = threading.Event()
+
+    def supervised(which):
+        ready.wait()
+        while True:
+            try:
+                return Node(made.node(which)).run()
+            except Killed:
+                pass
+
+    threads = [threading.Thread(target=supervised, args=(which,), daemon=True) for which in made.owners]
+    for thread in threads:
+        thread.start()
+    list(made.serve(tmp_path / "apart", ready=ready))
+    for thread in threads:
+        thread.join(timeout=20)
+    assert deaths == [phase]
+    first = [line for line in rounds_of(tmp_path / "apart") if line["round"] == 0]
+    gone = {line["client"] for line in first if line["what"].startswith("nothing")}
+    assert gone <= {"client2"}
+    absent = {0: gone}
+    from fedloom.runs.directory import RunDirectory
+    from fedloom.runs.execute import execute, run_files
+
+    directory = RunDirectory.create(tmp_path / "one place", run_files(made.run(), ""))
+    list(execute(made.run(), directory, absent=absent))
+    assert adapters(tmp_path / "apart") == adapters(tmp_path / "one place")
+
+
+def test_two_sums_over_other_clients_are_not_both_opened(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.opened("north", 3) is None
+    journal.keep_opened("north", 3, ["north", "south"])
+    assert Journal(tmp_path).opened("north", 3) == ["north", "south"] and journal.opened("north", 2) is None
+
+
+def test_a_server_that_asks_for_a_second_sum_without_somebody_is_refused(tmp_path, monkeypatch):
+    """All attempts but the last are said to have failed; the one after would leave a client out."""
+    made = federation(tmp_path, min_clients=2, deployment={"deadline_s": 5.0}, **(SECURE | {"rounds": 1}))
+    total = Summing.total
+    calls = []
+
+    def failing(self):
+        calls.append(self.survivors)
+        found = total(self)
+        if len(calls) == 1:
+            from fedloom.secure_sum.terms import SecureSumError
+
+            made_ready.came.discard("client3")
+            raise SecureSumError("said to have failed")
+        return found
+
+    monkeypatch.setattr(Summing, "total", failing)
+    from fedloom.network.hub import Hub
+
+    attempted = Hub._attempted
+    made_ready = None
+
+    def without(self, now, rule, ready):
+        nonlocal made_ready
+        made_ready = now
+        return attempted(self, now, rule, [one for one in ready if one in now.came])
+
+    monkeypatch.setattr(Hub, "_attempted", without)
+    ready = threading.Event()
+    from fedloom.base.errors import TrainingError
+
+    with made.at_work(ready), pytest.raises(TrainingError, match="no sum came about"):
+        list(made.serve(tmp_path / "apart", ready=ready))
+    told = [line["reason"] for name in made.owners for line in made.node(name).ledger.records() if "reason" in line]
+    assert any("a sum with the same row was opened over other clients" in reason for reason in told)
+
+
+def test_a_policy_of_more_clients_is_held_to_in_the_sum_itself(tmp_path):
+    made = federation(tmp_path, min_clients=3, policy={"min_clients_per_round": 3}, **SECURE)
+    work = Node(made.node("north")).work(approved(made))["client0"]
+    one = partaking.Partaking("client0", work, "ab", sign=lambda said: said, least=3, journal=Journal(tmp_path / "j"))
+    header = {"round": 0, "attempt": 1}
+    for clients in (["client0", "client1"], ["client1", "client2", "client3"], ["client0", "client1", "stranger"]):
+        with pytest.raises(ConfigError, match="min_clients_per_round: found a sum of"):
+            one.advertise(header, {"clients": clients}, lambda *_: True, 10)
+    one.advertise(header, {"clients": ["client0", "client1", "client2"]}, lambda *_: True, 10)
+    with pytest.raises(DataError, match="was begun before; keys are used once"):
+        one.advertise(header, {"clients": ["client0", "client1", "client2"]}, lambda *_: True, 10)
+
+
+def approved(made):
+    from fedloom.network.manifest import Manifest
+
+    return Manifest.parsed(next((made.folder / "north" / "approved").glob("*.json")).read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"weighting": "samples"}, "secure_sum: found weight"),
+        ({"codec": "int8"}, "codec: found 'int8' with aggregator 'secure_sum'"),
+        ({"aggregator": {"name": "secure_sum", "bits": 30}}, "aggregator.bits: found 30 with 4 clients a round"),
+        (
+            {"privacy": {"name": "gaussian", "unit": "client", "noise_multiplier": 1.0, "epsilon": 0.0}},
+            "privacy: unit 'client' adds noise to a sum, found aggregator 'secure_sum'",
+        ),
+        ({"rule": "scaffold", "weighting": "samples"}, "weighting: found 'samples' with rule 'scaffold'"),
+    ],
+)
+def test_what_a_sum_alone_cannot_do_is_refused(tmp_path, changes, text):
+    from support.small_runs import small_run
+
+    with pytest.raises((ConfigError, DataError), match=text):
+        run_to_the_end(small_run(tmp_path, **(SECURE | changes)), tmp_path / "run")
