@@ -13,6 +13,7 @@ from fedloom.base.shown import shown
 from fedloom.cli.bench import bench
 from fedloom.cli.classifier import classifier
 from fedloom.cli.data import data
+from fedloom.cli.demo import demo
 from fedloom.cli.evaluate import evaluate
 from fedloom.cli.init import init
 from fedloom.cli.keys import keys
@@ -41,6 +42,7 @@ model = typer.Typer(help="Models without a model hub.")
 app.add_typer(world, name="world")
 app.add_typer(model, name="model")
 app.add_typer(data, name="data")
+app.add_typer(demo, name="demo")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(keys, name="keys")
 app.add_typer(node, name="node")

@@ -95,8 +95,10 @@ class Hub:
             here.came_anew = here.process != told.get("process", "")
             here.process = str(told.get("process", ""))
             self._warn_of_differences(node)
-            for job in self._open_jobs(node):
+            # What a secure sum is about a node that was started anew has to know, although it has reported it.
+            for job in self._open_jobs(node, came_too=self._now is not None and self._now.hidden):
                 send(Frame(job.header()))
+            self._lock.notify_all()
             if self.over:
                 send(Frame({"kind": "end"}))
 
@@ -279,13 +281,24 @@ class Hub:
         ready = [client for client in now.jobs if client in now.came]
         for _ in range(REPEATS + 1):
             try:
-                total, survivors = self._attempted(now, rule, ready)
+                total, survivors = self._attempted(now, rule, self._present(ready))
             except SecureSumError as error:
                 _log.warning("round %d: %s", now.round, error)
                 continue
             now.came.intersection_update(survivors)
             return total
         raise TrainingError(f"round {now.round}: no sum came about in {REPEATS + 1} attempts; resume goes on.")
+
+    def _present(self, ready: Sequence[str]) -> list[str]:
+        """Return those whose nodes are there, once all are, or after the time that a phase has."""
+        end_s = time.monotonic() + (self.settings.deadline_s or _PHASE_S)
+        with self._lock:
+            while True:
+                here = [client for client in ready if self._nodes[self.enrolment.of_client(client)[0]].send]
+                if len(here) == len(ready) or time.monotonic() > end_s:
+                    return here
+                self._look()
+                self._lock.wait(timeout=0.2)
 
     def _attempted(self, now: OpenRound, rule: SecureSum, ready: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
         """Lead one attempt through its phases."""
@@ -452,14 +465,12 @@ class Hub:
             raise DataError("no round is open.")
         return self._now
 
-    def _open_jobs(self, node: str) -> list[JobFrame]:
+    def _open_jobs(self, node: str, *, came_too: bool = False) -> list[JobFrame]:
         now = self._now
-        if now is None or now.closed:
+        if now is None or (now.closed and not came_too):
             return []
-        own = self.enrolment.nodes[node].clients
-        return [
-            job for client, job in now.jobs.items() if client in own and client not in now.came | now.refused.keys()
-        ]
+        own, done = self.enrolment.nodes[node].clients, now.refused.keys() | (set() if came_too else now.came)
+        return [job for client, job in now.jobs.items() if client in own and client not in done]
 
     def _job_of(self, node: str, header: Mapping[str, Any]) -> JobFrame | Verdict:
         """Return the open job that a node speaks of, or what it is told: of an old round, or not its own."""

@@ -275,6 +275,7 @@ class Node:
         header = frame.header
         job = session.answered.get(text_in(header, "job", longest=64))
         if job is None:
+            link.say(text_in(header, "job", longest=64), "this node does not know the job; it was started anew")
             return
         try:
             self._answer_sum(link, session, job, header, frame.body)

@@ -12,9 +12,9 @@ import torch
 from fedloom.base.config import differing_keys, value_at
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Work
+from fedloom.contracts.federated import Plan, Work
 from fedloom.federated.rounds import sample_clients
-from fedloom.network.accounting import NodeAccounts, epsilon_of
+from fedloom.network.accounting import NodeAccounts, epsilon_of, uses_of_round
 from fedloom.network.jobs import row_shape
 from fedloom.network.manifest import Manifest
 from fedloom.network.node import Node
@@ -58,8 +58,7 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
 def _leaving(client: str, work: Work, manifest: Manifest) -> Iterator[str]:
     plan = work.plan
     layout, n_bytes = row_shape(plan, torch.zeros(plan.layout.size))
-    secret = plan.mechanism.covers().at_server  # then nobody knows who is drawn
-    asked = plan.rounds if secret else sum(client in sample_clients(plan, round) for round in range(plan.rounds))
+    asked = _rounds_asked(plan, client)
     yield f"  client {shown(client)}: {len(work.shards[client].items)} examples are trained on; none of them leaves"
     yield (
         f"    {n_bytes:,} bytes in each of {asked} of {plan.rounds} rounds, {asked * n_bytes:,} in all: "
@@ -69,6 +68,12 @@ def _leaving(client: str, work: Work, manifest: Manifest) -> Iterator[str]:
     private = plan.mechanism.covers().private
     told = "weight 1, nothing of counts or losses" if private else "the number of examples, the training loss, steps"
     yield f"    beside them in each round: {told}"
+
+
+def _rounds_asked(plan: Plan, client: str) -> int:
+    if plan.mechanism.covers().at_server:  # nobody knows who is drawn
+        return plan.rounds
+    return sum(client in sample_clients(plan, round) for round in range(plan.rounds))
 
 
 def _tensors(layout: Layout) -> Iterator[str]:
@@ -87,7 +92,8 @@ def _protected(client: str, work: Work, folder: NodeFolder) -> Iterator[str]:
         yield f"  client {shown(client)}: the server clips and adds noise; what leaves this node has none"
         return
     budget = plan.budgets[client]
-    epsilon = epsilon_of(plan, budget, budget.max_uses)
+    uses = min(budget.max_uses, _rounds_asked(plan, client) * uses_of_round(plan, client))
+    epsilon = epsilon_of(plan, budget, uses)
     before = NodeAccounts(folder.path, folder.policy.privacy).of_others("", client)
     yield (
         f"  client {shown(client)}: unit {unit.name}, clip {plan.mechanism.bound():g}, noise "
