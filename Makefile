@@ -124,13 +124,16 @@ knowledge:
 	$(FEDLOOM) bench experiments/suites/knowledge.toml --out runs/knowledge/suite
 
 # A table for each seed, a writer of instructions by topic, and the suites, of which one may end with 1 where a claim is not decided.
+# Suites in two lanes, each on one core: what ends a suite, its page among it, is nothing for two.
 fedgc:
 	@VENV=$(VENV) EXTRAS=report,text tools/install.sh
 	@[ -e runs/fedgc/data/4/train.csv ] || $(VENV)/bin/python tools/tables.py --out runs/fedgc/data --seeds 5
 	@[ -e runs/fedgc/text/data/writer.jsonl ] || $(VENV)/bin/python tools/topic_writer.py --out runs/fedgc/text/data
 	@[ -e runs/fedgc/text/writer/report.md ] || { rm -rf runs/fedgc/text/writer; $(FEDLOOM) run experiments/topic_writer.toml --quiet --out runs/fedgc/text/writer; }
-	@told=0; for suite in digits methods regimes sweeps tables membership text; do \
-	$(FEDLOOM) bench experiments/suites/fedgc_$$suite.toml --out runs/fedgc/suites/$$suite || told=$$?; done; exit $$told
+	@lane() { told=0; for suite in $$@; do $(FEDLOOM) bench experiments/suites/fedgc_$$suite.toml --jobs 1 \
+	--out runs/fedgc/suites/$$suite || told=$$?; done; return $$told; }; \
+	lane digits regimes sweeps tables & first=$$!; \
+	told=0; lane membership text methods || told=$$?; wait $$first || told=$$?; exit $$told
 
 # Two models to attack, one of which can tell a danger by its name; a classifier of updates; and the suites. They come last,
 # since one ends with 1 while a claim is not decided.

@@ -40,6 +40,7 @@ ENTRIES = {
     "generation": "h",
     "real_generation": "h",
     "images": "i",
+    "carriers": "j",
 }
 LIMIT_S = {"cpu": 600, "cuda": 900}
 """After so long an entry is stopped and counts as failed."""
@@ -79,7 +80,7 @@ def _chosen(only: str) -> list[str]:
     asked = [word.strip() for word in only.split(",") if word.strip()]
     odd = sorted(set(asked) - set(ENTRIES) - set(ENTRIES.values()))
     if odd:
-        raise SystemExit(f"--only: no benchmark called '{odd[0]}'. Known: a to i, {', '.join(ENTRIES)}.")
+        raise SystemExit(f"--only: no benchmark called '{odd[0]}'. Known: a to j, {', '.join(ENTRIES)}.")
     return [name for name, letter in ENTRIES.items() if not asked or name in asked or letter in asked]
 
 

@@ -21,7 +21,8 @@ from fedloom.federated.aggregators import mean
 from support.plugins import without_settings
 
 CASES = range(6)
-AGGREGATORS = without_settings(Aggregator)
+AGGREGATORS = [name for name in without_settings(Aggregator) if not lookup(Aggregator, name).sum_only]
+"""Those that see rows; of a sum alone tests/federated/test_secure_sum_rule.py tells."""
 OF_FACTORS = {"lora_stack", "lora_svd"}
 """Those that keep what the factors of a row mean, and not the row."""
 every = pytest.mark.parametrize("name", AGGREGATORS)

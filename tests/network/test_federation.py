@@ -158,6 +158,7 @@ def test_a_server_that_is_killed_goes_on_and_nodes_call_it_again(tmp_path, monke
     same(tmp_path / "apart", tmp_path / "one place")
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_by_the_system_end_with_the_same_bytes(tmp_path):
     """The whole thing as it is deployed: a server and nodes as processes, SIGKILL for a node and for the server."""
     made = federation(tmp_path, rule="scaffold", rounds=4)

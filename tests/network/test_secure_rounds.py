@@ -6,6 +6,7 @@ import pytest
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.network import partaking
+from fedloom.network.hands import Hands
 from fedloom.network.journal import Journal
 from fedloom.network.node import Node
 from fedloom.network.summing import Summing
@@ -121,9 +122,9 @@ def test_a_client_that_is_lost_in_a_phase_is_left_out_or_comes_back(tmp_path, mo
 
 def test_two_sums_over_other_clients_are_not_both_opened(tmp_path):
     journal = Journal(tmp_path)
-    assert journal.opened("north", 3) is None
+    assert journal.summed_over("north", 3) is None
     journal.keep_opened("north", 3, ["north", "south"])
-    assert Journal(tmp_path).opened("north", 3) == ["north", "south"] and journal.opened("north", 2) is None
+    assert Journal(tmp_path).summed_over("north", 3) == ["north", "south"] and journal.summed_over("north", 2) is None
 
 
 def test_a_server_that_asks_for_a_second_sum_without_somebody_is_refused(tmp_path, monkeypatch):
@@ -165,7 +166,7 @@ def test_a_server_that_asks_for_a_second_sum_without_somebody_is_refused(tmp_pat
 
 def test_a_policy_of_more_clients_is_held_to_in_the_sum_itself(tmp_path):
     made = federation(tmp_path, min_clients=3, policy={"min_clients_per_round": 3}, **SECURE)
-    work = Node(made.node("north")).work(approved(made))["client0"]
+    work = Hands(made.node("north")).work(approved(made))["client0"]
     one = partaking.Partaking("client0", work, "ab", sign=lambda said: said, least=3, journal=Journal(tmp_path / "j"))
     header = {"round": 0, "attempt": 1}
     for clients in (["client0", "client1"], ["client1", "client2", "client3"], ["client0", "client1", "stranger"]):

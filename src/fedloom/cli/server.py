@@ -37,13 +37,13 @@ def server(
     wanted = api.load_run(file, overrides or [])
     folder = out or Path("runs") / f"{today()}_{file.stem}_s{wanted.seed}"
     source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in overrides or [])
-    display = Display(wanted, quiet=quiet)
+    display, keys = Display(wanted, quiet=quiet), _keys(certificate, key, ca, revoked)
     events = serve(
         wanted,
         folder,
         read_enrolment(enrolled),
         listen=listen,
-        keys=_keys(certificate, key, ca, revoked),
+        keys=keys,
         source=source,
         on_report=display.report,
         on_listening=lambda port: lines([] if quiet else [f"listening on {listen.rpartition(':')[0]}:{port}"]),

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -300,10 +301,7 @@ def sign_flip(pairs: Sequence[tuple[ScoreTable, ScoreTable]], *, resamples: int 
     """
     units = [_units(one, other) for one, other in pairs]
     count = sum(part.shape[1] for part in units)
-    if 2**count <= resamples:
-        swap_RU = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-    else:
-        swap_RU = rng.numpy_random("sign_flip", 0).integers(2, size=(resamples, count))
+    swap_RU = _swaps(resamples, count)
     found, first = np.zeros(len(swap_RU)), 0
     for part in units:
         found += _swapped(part, swap_RU[:, first : first + part.shape[1]].astype(np.float64))
@@ -312,6 +310,14 @@ def sign_flip(pairs: Sequence[tuple[ScoreTable, ScoreTable]], *, resamples: int 
     # Swaps that leave a model no question with weight have no difference: they speak for neither, so they count.
     extreme = len(found) - int((np.abs(found) < abs(observed) - 1e-12).sum())
     return extreme / len(found) if len(found) == 2**count else (extreme + 1) / (len(found) + 1)
+
+
+@lru_cache(1)
+def _swaps(resamples: int, count: int) -> NDArray[np.int8]:
+    """Return all swaps of so many units, or as many random ones [R, U]: for all pairs of a suite the same."""
+    if 2**count <= resamples:
+        return ((np.arange(2**count)[:, None] >> np.arange(count)) & 1).astype(np.int8)
+    return rng.numpy_random("sign_flip", 0).integers(2, size=(resamples, count)).astype(np.int8)
 
 
 def _units(one: ScoreTable, other: ScoreTable) -> Array:

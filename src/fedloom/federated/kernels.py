@@ -96,8 +96,8 @@ def _slopes(losses: LossSum, per: Per, leaves: Tree) -> list[Tensor]:
     leaves_L = list(leaves.values())
     if not losses.total_B.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves_L]
-    over_B = _over(losses, per)
-    return list(torch.autograd.grad(losses.total_B, leaves_L, over_B, allow_unused=True, materialize_grads=True))
+    value = losses.total_B @ _over(losses, per)
+    return list(torch.autograd.grad(value, leaves_L, allow_unused=True, materialize_grads=True))
 
 
 def _slots(leaf: Tensor, batch: Batch) -> Tensor:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from fedloom.base.errors import FedloomError
 from fedloom.network.channel import Link
+from fedloom.network.hands import Hands
 from fedloom.network.keys import identity_of
 from fedloom.network.manifest import Manifest
-from fedloom.network.node import Node
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.policy import FORBIDDING
 
@@ -83,7 +83,7 @@ def _dry_round(folder: NodeFolder) -> str:
     if manifest is None:
         return "no run has asked for this node yet"
     start_s = time.monotonic()
-    steps = Node(folder).dry_round(manifest)
+    steps = Hands(folder).dry_round(manifest)
     return f"{steps} steps in {time.monotonic() - start_s:.1f} s; nothing was kept"
 
 

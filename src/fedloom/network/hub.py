@@ -8,79 +8,31 @@ A node that joins gets the open jobs of its clients, so nothing is lost with a c
 same job has the same id, and a node answers it from its journal.
 """
 
-import json
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from fedloom.base.errors import DataError, FedloomError, TrainingError
-from fedloom.base.files import file_name
 from fedloom.base.mean import Mean
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Report
-from fedloom.federated.aggregators.secure_sum import SecureSum
-from fedloom.network.enrolment import Enrolment
-from fedloom.network.frames import Frame, text_in, whole_in
+from fedloom.network.desk import Send
+from fedloom.network.frames import Frame, text_in
 from fedloom.network.jobs import JobFrame, as_packet, report_from
 from fedloom.network.open_round import REPEATS, Deadline, OpenRound, Verdict, check_header, check_row
-from fedloom.network.partaking import verifier
-from fedloom.network.pieces import Inbox, Piece
-from fedloom.network.summing import Summing, terms_of
-from fedloom.runs.tuning import Deployment
-from fedloom.secure_sum.party import PHASES
-from fedloom.secure_sum.terms import SecureSumError
+from fedloom.network.pieces import Piece
+from fedloom.network.sum_desk import SumDesk
 
 __all__ = ["Hub"]
 
 _log = logging.getLogger(__name__)
 
 
-_PHASE_S, _GONE_S = 60.0, 3.0
-"""Seconds after which a client is lost in a phase of a secure sum, and after which one whose node is gone is."""
-
-Send = Callable[[Frame], None]
-"""Puts a frame on a node's stream."""
-
-
-@dataclass
-class _Node:
-    """A node that is connected, or was."""
-
-    name: str
-    send: Send | None = None
-    last_s: float = 0.0
-    told: dict[str, Any] = field(default_factory=dict[str, Any])
-    certificate: str = ""
-    process: str = ""
-    """What the node calls its process: another one has lost the secrets of a sum under way."""
-    came_anew: bool = False
-    """Whether it was started since the attempt at a sum began."""
-    gone_s: float = 0.0
-    """When it left; 0 while it is here, and before it ever was."""
-
-
-class Hub:
+class Hub(SumDesk):
     """Rounds, nodes and reports of one run; every method may be called from any thread."""
-
-    def __init__(self, run: str, enrolment: Enrolment, folder: Path, settings: Deployment) -> None:
-        self.run = run
-        self.enrolment, self.settings = enrolment, settings
-        self._inbox = Inbox(folder)
-        self._lock = threading.Condition()
-        self._nodes = {name: _Node(name) for name in enrolment.nodes}
-        self._now: OpenRound | None = None
-        self._looked_s = 0.0
-        self.over = False
-        self.authority = ""
-        """The certificate of the federation's authority, by which clients know each other in secure sums."""
-        self.watch: Callable[[dict[str, Any]], None] = lambda _: None
-        """Told now and then whom the run waits for."""
 
     # -------------------------------------------------------------------------------------------- what nodes do
 
@@ -116,7 +68,7 @@ class Hub:
         """Return the body of the open round; DataError for any other."""
         with self._lock:
             self._nodes[node].last_s = time.monotonic()
-            if self._now is None or Piece.of(self._now.body).digest != digest:
+            if self._now is None or self._now.digest != digest:
                 raise DataError("body: not of an open round.")
             return self._now.body
 
@@ -136,55 +88,6 @@ class Hub:
             if now.hidden:
                 return self._whole(now, job, header, b"")
             return Verdict("wanted", self._inbox.have(self._name(job)))
-
-    def offered_masked(self, node: str, header: Mapping[str, Any]) -> Verdict:
-        """Return from which byte on a masked row is wanted."""
-        with self._lock:
-            job, summing = self._partaker(node, header)
-            if header.get("size") != 4 * summing.terms.size:
-                raise DataError(f"found a masked row of other than {4 * summing.terms.size} bytes.")
-            now = self._current()
-            now.masked[job.client] = {"digest": text_in(header, "digest", longest=64), "size": header["size"]}
-            return Verdict("wanted", self._inbox.have(f"masked-{self._name(job)}"))
-
-    def arrived_masked(self, node: str, header: Mapping[str, Any], data: bytes) -> Verdict:
-        """Take in bytes of a masked row; once it is whole it is added to the sum and gone."""
-        with self._lock:
-            job, summing = self._partaker(node, header)
-            told, name = self._current().masked.get(job.client), f"masked-{self._name(job)}"
-            if told is None:
-                raise DataError("bytes of a masked row that was not offered.")
-            piece = Piece(told["digest"], told["size"])
-            try:
-                have = self._inbox.add(name, piece, whole_in(header, "start"), data)
-                row = self._inbox.whole(name, piece)
-            except DataError:
-                return Verdict("wanted", self._inbox.have(name))
-            if row is None:
-                return Verdict("wanted", have)
-            self._inbox.drop(name)
-            summing.take(job.client, "mask", row)
-            self._lock.notify_all()
-            return Verdict("taken")
-
-    def summed(self, node: str, header: Mapping[str, Any], body: bytes) -> Verdict:
-        """Take in a message of a secure sum; one that is refused raises a FedloomError and changes nothing."""
-        with self._lock:
-            job, summing = self._partaker(node, header)
-            summing.take(job.client, text_in(header, "phase", longest=20), body)
-            self._lock.notify_all()
-            return Verdict("taken")
-
-    def _partaker(self, node: str, header: Mapping[str, Any]) -> tuple[JobFrame, Summing]:
-        """Return whose message it is, and the sum that it belongs to; DataError for any other."""
-        self._nodes[node].last_s = time.monotonic()
-        asked, now = text_in(header, "job", longest=64), self._current()
-        job = next((one for one in now.jobs.values() if one.id == asked), None)
-        if job is None or job.client not in self.enrolment.nodes[node].clients:
-            raise DataError("secure sum: a message of a job that is not this node's.")
-        if now.summing is None or header.get("attempt") != now.attempt:
-            raise DataError("secure sum: a message of an attempt that is over.")
-        return job, now.summing
 
     def arrived(self, node: str, job_id: str, start: int, data: bytes) -> Verdict:
         """Take in bytes of a report; the last ones decide whether it is taken."""
@@ -258,7 +161,7 @@ class Hub:
             self._wait(now, deadline, lambda: len(now.came) >= now.need or self._settled(now))
             with self._lock:
                 now.closed = True
-        total = self._total(now) if now.hidden and now.came else None
+        total = self.total_of(now) if now.hidden and now.came else None
         for client, job in now.jobs.items():
             if streaming:
                 self._wait(now, deadline, lambda client=client: client in now.came or client in now.refused)
@@ -270,81 +173,6 @@ class Hub:
         with self._lock:
             now.closed = True
         self._inbox.clear()
-
-    # ------------------------------------------------------------------------------------------- secure sums
-
-    def _total(self, now: OpenRound) -> bytes:
-        """Return the sum of the rows of those that came; who is lost on the way came no more."""
-        rule = now.plan.aggregator
-        if not isinstance(rule, SecureSum):
-            raise TrainingError(f"aggregator '{rule.name}' makes no sums between machines.")
-        ready = [client for client in now.jobs if client in now.came]
-        for _ in range(REPEATS + 1):
-            try:
-                total, survivors = self._attempted(now, rule, self._present(ready))
-            except SecureSumError as error:
-                _log.warning("round %d: %s", now.round, error)
-                continue
-            now.came.intersection_update(survivors)
-            return total
-        raise TrainingError(f"round {now.round}: no sum came about in {REPEATS + 1} attempts; resume goes on.")
-
-    def _present(self, ready: Sequence[str]) -> list[str]:
-        """Return those whose nodes are there, once all are, or after the time that a phase has."""
-        end_s = time.monotonic() + (self.settings.deadline_s or _PHASE_S)
-        with self._lock:
-            while True:
-                here = [client for client in ready if self._nodes[self.enrolment.of_client(client)[0]].send]
-                if len(here) == len(ready) or time.monotonic() > end_s:
-                    return here
-                self._look()
-                self._lock.wait(timeout=0.2)
-
-    def _attempted(self, now: OpenRound, rule: SecureSum, ready: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
-        """Lead one attempt through its phases."""
-        attempt = time.time_ns() // 1_000_000  # rises, also when a server is started anew
-        terms = terms_of(now.plan, rule, self.run, now.round, attempt, dict.fromkeys(ready), now.layout.size)
-        nodes = {client: self.enrolment.of_client(client)[0] for client in now.jobs}
-        with self._lock:
-            certificates = {name: self._nodes[name].certificate for name in sorted({nodes[one] for one in ready})}
-            authority = self.authority
-            now.summing = summing = Summing(terms, verifier(certificates, nodes, authority))
-            now.attempt, now.masked, now.unwilling = attempt, {}, set()
-            for node in self._nodes.values():
-                node.came_anew = False
-            told = json.dumps({"clients": list(ready), "certificates": certificates}).encode()
-            self._tell(now, "advertise", dict.fromkeys(ready, told))
-        while True:
-            self._gather(now, summing)
-            with self._lock:
-                if summing.phase == PHASES[-1]:
-                    return summing.total(), summing.survivors
-                sent = summing.closed()
-                self._tell(now, summing.phase, sent)
-
-    def _tell(self, now: OpenRound, phase: str, sent: Mapping[str, bytes]) -> None:
-        for client, body in sent.items():
-            node = self._nodes[self.enrolment.of_client(client)[0]]
-            header = {"kind": "sum", "job": now.jobs[client].id, "phase": phase, "round": now.round}
-            if node.send:
-                node.send(Frame(header | {"attempt": now.attempt}, body))
-
-    def _gather(self, now: OpenRound, summing: Summing) -> None:
-        """Wait for a phase's messages, as long as those who owe one are there."""
-        end_s = time.monotonic() + (self.settings.deadline_s or _PHASE_S)
-        with self._lock:
-            while time.monotonic() < end_s and any(self._may_come(now, client) for client in summing.waiting):
-                self._look()
-                self._lock.wait(timeout=0.2)
-            if summing.waiting:
-                _log.warning("round %d, %s: lost %s", now.round, summing.phase, ", ".join(sorted(summing.waiting)))
-
-    def _may_come(self, now: OpenRound, client: str) -> bool:
-        """Return whether a client's node still has what it needs for the sum, and has not been gone for long."""
-        node = self._nodes[self.enrolment.of_client(client)[0]]
-        if node.came_anew or client in now.unwilling:
-            return False
-        return node.send is not None or time.monotonic() - node.gone_s < _GONE_S
 
     def _settled(self, now: OpenRound) -> bool:
         return len(now.came) + len(now.refused) >= len(now.jobs)
@@ -408,62 +236,7 @@ class Hub:
                 self._lock.wait(timeout=0.1)
         self.watch(self.status())
 
-    def _look(self) -> None:
-        """Tell whom the run waits for, once a second."""
-        if time.monotonic() - self._looked_s >= 1:
-            self._looked_s = time.monotonic()
-            self.watch(self.status())
-
-    def status(self) -> dict[str, Any]:
-        """Return whom the run waits for: which nodes are there, when each was last heard, what each client does."""
-        with self._lock:
-            now, clock = self._now, time.monotonic()
-            nodes = {
-                name: {
-                    "here": node.send is not None,
-                    "seen_s_ago": round(clock - node.last_s, 1) if node.last_s else None,
-                }
-                for name, node in self._nodes.items()
-            }
-            told: dict[str, Any] = {"run": self.run, "nodes": nodes, "over": self.over}
-            if now is None:
-                return told | {"round": None, "clients": {}}
-            return told | {"round": now.round, "clients": {client: self._phase(now, client) for client in now.jobs}}
-
-    def _phase(self, now: OpenRound, client: str) -> dict[str, Any]:
-        if client in now.came:
-            return {"phase": "reported"}
-        if client in now.refused:
-            return {"phase": "refused", "reason": now.refused[client]}
-        if client in now.declined:
-            return {"phase": "declined", "reason": now.declined[client]}
-        have = self._inbox.have(self._name(now.jobs[client]))
-        size = now.headers[client]["size"] if client in now.headers else None
-        return {"phase": "sending" if client in now.headers else "working", "bytes": have, "of": size}
-
-    def _waiting(self, now: OpenRound) -> str:
-        """Return whom a round waits for, in words."""
-        missing = [client for client in now.jobs if client not in now.came]
-        whose = {client: self.enrolment.of_client(client)[0] for client in missing}
-        said = [
-            f"{client} ({now.refused.get(client) or now.declined.get(client) or self._seen(whose[client])})"
-            for client in missing
-        ]
-        return f"missing: {', '.join(said)}"
-
-    def _seen(self, node: str) -> str:
-        here = self._nodes[node]
-        if not here.last_s:
-            return f"node '{node}' has never been here"
-        ago = time.monotonic() - here.last_s
-        return f"node '{node}' {'is at work' if here.send else 'is gone'}, last heard {ago:.0f} s ago"
-
     # --------------------------------------------------------------------------------------------------- checks
-
-    def _current(self) -> OpenRound:
-        if self._now is None:
-            raise DataError("no round is open.")
-        return self._now
 
     def _open_jobs(self, node: str, *, came_too: bool = False) -> list[JobFrame]:
         now = self._now
@@ -490,9 +263,6 @@ class Hub:
         self._inbox.drop(self._name(now.jobs[client]))
         self._lock.notify_all()
         return Verdict("refused", reason=reason)
-
-    def _name(self, job: JobFrame) -> str:
-        return f"{job.round:06d}-{file_name(job.client)}"
 
     def _warn_of_differences(self, node: str) -> None:
         """Warn once where machines differ in what decides about bits; refuse them where the run file is strict."""

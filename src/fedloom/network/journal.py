@@ -100,7 +100,7 @@ class Journal:
         """Write down the parameters that the server has sent."""
         self._write(self.folder / "anchor.safetensors", save({"params": params_P.contiguous()}))
 
-    def opened(self, client: str, round: int) -> list[str] | None:
+    def summed_over(self, client: str, round: int) -> list[str] | None:
         """Return over whom a sum with a client's row was opened in a round; None where none was.
 
         Two sums that differ by one client tell that client's row: a second one is over the same clients or is not.

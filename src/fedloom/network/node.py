@@ -21,22 +21,20 @@ import torch
 from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError
 from fedloom.base.files import held
 from fedloom.base.shown import shown
-from fedloom.contracts.federated import Carrier, Job, Local, Work
+from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
 from fedloom.network.channel import Link, Unreachable
 from fedloom.network.frames import PROTOCOL, Frame, number_from, text_in
-from fedloom.network.jobs import JobFrame, layout_to, local_of, report_to, row_shape
+from fedloom.network.hands import Hands
+from fedloom.network.jobs import JobFrame, local_of, report_to, row_shape
 from fedloom.network.journal import Answer, Journal
 from fedloom.network.keys import sign_bytes
-from fedloom.network.manifest import Manifest, run_at_node
+from fedloom.network.manifest import Manifest
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.partaking import Partaking, as_row, verifier
 from fedloom.network.pieces import Inbox, Piece
 from fedloom.network.policy import open_now, violations
 from fedloom.network.summing import message
-from fedloom.runs.apart import prepare_client
-from fedloom.runs.prepared import load_model
-from fedloom.runs.stage import Loaded
 
 __all__ = ["Node", "machine_of"]
 
@@ -72,21 +70,12 @@ class _Session:
     """Jobs that were answered, by id: secure sums are about them."""
 
 
-@dataclass
-class _Hands:
-    """What is loaded to carry out a run's jobs for the clients of this node."""
-
-    loaded: Loaded
-    works: dict[str, Work] = field(default_factory=dict[str, Work])
-    carriers: dict[str, Carrier] = field(default_factory=dict[str, Carrier])
-
-
 class Node:
     """A node at work in its folder."""
 
     def __init__(self, folder: NodeFolder) -> None:
         self._folder, self._file = folder, folder.file
-        self._hands: tuple[str, _Hands] | None = None
+        self.hands = Hands(folder)
         self._process = os.urandom(8).hex()
         self._sums: dict[tuple[str, str], Partaking] = {}
 
@@ -211,7 +200,7 @@ class Node:
             self._folder.wait_for_approval(session.manifest)
             return f"manifest {session.manifest.digest[:12]} waits for its owner's approval: fedloom node review"
         policy = self._folder.policy
-        odd = violations(policy, session.manifest, **self.extent(session.manifest))
+        odd = violations(policy, session.manifest, **self.hands.extent(session.manifest))
         if odd:
             return f"the policy does not allow it: {odd[0]}"
         return (
@@ -219,50 +208,6 @@ class Node:
             if open_now(policy, dt.datetime.now(dt.UTC))
             else f"hours: no jobs are taken now, allowed are {policy.hours or 'none'}"
         )
-
-    def extent(self, manifest: Manifest) -> dict[str, int]:
-        """Return the steps and the bytes that leave of a round and client."""
-        work = self._work(manifest, next(iter(self._own(manifest))))
-        steps = max((work.plan.local.steps, *work.plan.steps.values()))
-        return {"steps": steps, "bytes_up": row_shape(work.plan, torch.zeros(work.plan.layout.size))[1]}
-
-    def _own(self, manifest: Manifest) -> list[str]:
-        own = [client for client in self._file.data if client in manifest.clients]
-        if not own:
-            raise ConfigError(f"data: none of {', '.join(self._file.data)} is a client of the run.")
-        return own
-
-    # ---------------------------------------------------------------------------------------------------- the work
-
-    def work(self, manifest: Manifest) -> dict[str, Work]:
-        """Return what each client of this node would train with; data, model and layout are checked: FedloomError."""
-        return {client: self._work(manifest, client) for client in self._own(manifest)}
-
-    def _work(self, manifest: Manifest, client: str) -> Work:
-        if self._hands is None or self._hands[0] != manifest.digest:
-            run = run_at_node(manifest, self._file.own(client))
-            self._hands = manifest.digest, _Hands(_fitting(load_model(run), manifest))
-        hands = self._hands[1]
-        if client not in hands.works:
-            run = run_at_node(manifest, self._file.own(client))
-            work = prepare_client(run, client, manifest.clients, loaded=hands.loaded)
-            n_items, least = len(work.shards[client].items), self._folder.policy.min_examples
-            if n_items < least:
-                raise ConfigError(f"min_examples: client '{client}' has {n_items}, allowed are {least} or more.")
-            hands.works[client] = work
-            engine = run.engine.resolved(work, n_clients=1)
-            hands.carriers[client] = engine.start(work)
-        return hands.works[client]
-
-    def dry_round(self, manifest: Manifest) -> int:
-        """Train a round of each client from the run's start, forget it, and return the steps that were taken."""
-        steps = 0
-        for client, work in self.work(manifest).items():
-            anchor = {"": self._loaded().loaded.layout.row({"": self._loaded().loaded.shared}).cpu()}
-            local = Local(anchor, work.plan.rule.init_shared(anchor), work.plan.rule.init_memory(anchor))
-            (report,) = self._loaded().carriers[client]([Job(client, 0, work.plan.local.lr, local)])
-            steps += report.steps
-        return steps
 
     def journal(self, run: str) -> Journal:
         """Return the journal of a run."""
@@ -288,7 +233,7 @@ class Node:
             link.say(job.id, reason)
 
     def _answer_sum(self, link: Link, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes) -> None:
-        partaking, work = self._partaking(session, job), self._work(session.manifest, job.client)
+        partaking, work = self._partaking(session, job), self.hands.work_of(session.manifest, job.client)
         if reason := self._objection(session, job):
             raise ConfigError(reason)
         head = {"job": job.id, "attempt": header.get("attempt"), "phase": header.get("phase")}
@@ -325,7 +270,7 @@ class Node:
         if key not in self._sums:
             self._sums[key] = Partaking(
                 job.client,
-                self._work(session.manifest, job.client),
+                self.hands.work_of(session.manifest, job.client),
                 session.run,
                 sign=lambda said: sign_bytes(self._folder.key, said),
                 least=self._folder.policy.min_clients_per_round,
@@ -341,12 +286,12 @@ class Node:
         else:
             _log.info("client '%s', round %d: answered before; sent again", job.client, job.round)
         session.answered[job.id] = job
-        hidden = self._work(session.manifest, job.client).plan.aggregator.sum_only
+        hidden = self.hands.work_of(session.manifest, job.client).plan.aggregator.sum_only
         self._deliver(link, job, Answer({**answer.header, **_EMPTY}, b"") if hidden else answer)
 
     def _trained(self, link: Link, session: _Session, job: JobFrame, journal: Journal) -> Answer:
         """Train, and write down what is answered before any of it leaves."""
-        work = self._work(session.manifest, job.client)
+        work = self.hands.work_of(session.manifest, job.client)
         if job.round <= journal.last_round(job.client):
             raise DataError(f"round {job.round}: a later one was answered already; a server does not go back.")
         body = self._fetched(link, session, job)
@@ -357,7 +302,7 @@ class Node:
         spent, told = accounts.before(session.run, job.client, work, journal)
         memory = memory or work.plan.rule.init_memory(local.anchor)
         asked = Job(job.client, job.round, job.lr, replace(local, memory=memory), spent)
-        (report,) = self._loaded().carriers[job.client]([asked])
+        (report,) = self.hands.loads().carriers[job.client]([asked])
         answer = Answer(report_to(report, job.id), report.packet.numpy().tobytes())
         journal.keep_anchor(local.anchor[""])
         self._folder.ledger.append(
@@ -373,17 +318,12 @@ class Node:
         journal.keep(job, answer, report.memory)
         return answer
 
-    def _loaded(self) -> _Hands:
-        if self._hands is None:
-            raise RunError("nothing is loaded.")
-        return self._hands[1]
-
     def _refuse_jump(self, journal: Journal, anchor_P: torch.Tensor) -> None:
         """Refuse parameters that lie too far from those that the server sent before, or that the run starts from.
 
         Crafted ones could make an update tell more; this bounds by how much, and does not stop it.
         """
-        loaded, most = self._loaded().loaded, self._folder.policy.max_change
+        loaded, most = self.hands.loads().loaded, self._folder.policy.max_change
         before_P = journal.anchor()
         before_P = loaded.layout.row({"": loaded.shared}).cpu() if before_P is None else before_P
         jump = float((anchor_P - before_P).norm())
@@ -429,22 +369,6 @@ class Node:
             why = shown(verdict.reason) or "the round was over"
             _log.warning("client '%s', round %d: report %s: %s", job.client, job.round, verdict.kind, why)
             self._folder.ledger.append(verdict.kind, run=job.run, round=job.round, client=job.client, reason=why[:2000])
-
-
-def _fitting(loaded: Loaded, manifest: Manifest) -> Loaded:
-    """Return the model of this node, which has to be the one that the manifest means: ConfigError."""
-    told = manifest.table
-    mine = {
-        "base_id": loaded.model.base_id,
-        "start": loaded.start,
-        "trained": list(loaded.model.trainable),
-        "layout": layout_to(loaded.layout),
-    }
-    for key, found in mine.items():
-        if found != told[key]:
-            shown_at = f"found {shown(str(found))[:120]}, the run has {shown(str(told[key]))[:120]}"
-            raise ConfigError(f"model ({key}): {shown_at}; give the folder of the run's own base and adapter.")
-    return loaded
 
 
 def _read(frames: Iterable[Frame], jobs: "queue.Queue[Frame | None]") -> None:

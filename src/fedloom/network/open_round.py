@@ -42,6 +42,8 @@ class OpenRound:
     layout: Layout
     packet_bytes: int
     body: bytes
+    digest: str
+    """Of the body."""
     jobs: dict[str, JobFrame]
     need: int
     """Reports with which it closes."""

@@ -98,7 +98,7 @@ class Partaking:
                 return party.mask(Box.from_table(table, terms), encoded).to_bytes()
             case "confirm":
                 survivors = Survivors.from_table(table, terms)
-                before = self._journal.opened(self._client, terms.round)
+                before = self._journal.summed_over(self._client, terms.round)
                 if before is not None and before != list(survivors.names):
                     raise ConfigError(
                         f"secure sum, round {terms.round}: a sum with the same row was opened over other clients; two "

@@ -35,7 +35,7 @@ class Remote(Engine):
             if not shape:
                 shape.append(row_shape(plan, first.local.anchor[""]))
             need = min(plan.enough or len(frames), len(frames))
-            hub.open(OpenRound(first.round, plan, *shape[0], body, frames, need))
+            hub.open(OpenRound(first.round, plan, *shape[0], body, piece.digest, frames, need))
             yield from hub.reports()
 
         return carry

@@ -15,9 +15,9 @@ from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Plan, Work
 from fedloom.federated.rounds import sample_clients
 from fedloom.network.accounting import NodeAccounts, epsilon_of, uses_of_round
+from fedloom.network.hands import Hands
 from fedloom.network.jobs import row_shape
 from fedloom.network.manifest import Manifest
-from fedloom.network.node import Node
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.policy import violations
 
@@ -29,8 +29,8 @@ _MOST = 12
 
 def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
     """Return the page, a line each; data, model and layout of the node are checked: FedloomError."""
-    node = Node(folder)
-    works = node.work(manifest)
+    hands = Hands(folder)
+    works = hands.work(manifest)
     lines = [
         f"Run of {len(manifest.clients)} clients, manifest {manifest.digest}",
         f"  base {shown(manifest.table['base_id'])}",
@@ -50,7 +50,7 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
         "SINCE THE LAST APPROVED RUN",
         *_changed(folder, manifest),
     ]
-    odd = violations(folder.policy, manifest, **node.extent(manifest))
+    odd = violations(folder.policy, manifest, **hands.extent(manifest))
     lines += ["", "WHAT YOUR POLICY SAYS", *(f"  refuses: {one}" for one in odd)]
     return lines if odd else [*lines, "  allows it"]
 

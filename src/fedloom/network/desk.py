@@ -1,0 +1,115 @@
+"""What the parts of the server's half share: the open round, nodes, what has arrived, whom the run waits for."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedloom.base.errors import DataError
+from fedloom.base.files import file_name
+from fedloom.network.enrolment import Enrolment
+from fedloom.network.frames import Frame
+from fedloom.network.jobs import JobFrame
+from fedloom.network.open_round import OpenRound
+from fedloom.network.pieces import Inbox
+from fedloom.runs.tuning import Deployment
+
+__all__ = ["Desk", "NodeHere", "Send"]
+
+Send = Callable[[Frame], None]
+"""Puts a frame on a node's stream."""
+
+
+@dataclass
+class NodeHere:
+    """A node that is connected, or was."""
+
+    name: str
+    send: Send | None = None
+    last_s: float = 0.0
+    told: dict[str, Any] = field(default_factory=dict[str, Any])
+    certificate: str = ""
+    process: str = ""
+    """What the node calls its process: another one has lost the secrets of a sum under way."""
+    came_anew: bool = False
+    """Whether it was started since the attempt at a sum began."""
+    gone_s: float = 0.0
+    """When it left; 0 while it is here, and before it ever was."""
+
+
+class Desk:
+    """The state of a run's rounds at the server; its lock is held by whoever reads or changes it."""
+
+    def __init__(self, run: str, enrolment: Enrolment, folder: Path, settings: Deployment) -> None:
+        self.run = run
+        self.enrolment, self.settings = enrolment, settings
+        self._inbox = Inbox(folder)
+        self._lock = threading.Condition()
+        self._nodes = {name: NodeHere(name) for name in enrolment.nodes}
+        self._now: OpenRound | None = None
+        self._looked_s = 0.0
+        self.over = False
+        self.authority = ""
+        """The certificate of the federation's authority, by which clients know each other in secure sums."""
+        self.watch: Callable[[dict[str, Any]], None] = lambda _: None
+        """Told now and then whom the run waits for."""
+
+    def _look(self) -> None:
+        """Tell whom the run waits for, once a second."""
+        if time.monotonic() - self._looked_s >= 1:
+            self._looked_s = time.monotonic()
+            self.watch(self.status())
+
+    def status(self) -> dict[str, Any]:
+        """Return whom the run waits for: which nodes are there, when each was last heard, what each client does."""
+        with self._lock:
+            now, clock = self._now, time.monotonic()
+            nodes = {
+                name: {
+                    "here": node.send is not None,
+                    "seen_s_ago": round(clock - node.last_s, 1) if node.last_s else None,
+                }
+                for name, node in self._nodes.items()
+            }
+            told: dict[str, Any] = {"run": self.run, "nodes": nodes, "over": self.over}
+            if now is None:
+                return told | {"round": None, "clients": {}}
+            return told | {"round": now.round, "clients": {client: self._phase(now, client) for client in now.jobs}}
+
+    def _phase(self, now: OpenRound, client: str) -> dict[str, Any]:
+        if client in now.came:
+            return {"phase": "reported"}
+        if client in now.refused:
+            return {"phase": "refused", "reason": now.refused[client]}
+        if client in now.declined:
+            return {"phase": "declined", "reason": now.declined[client]}
+        have = self._inbox.have(self._name(now.jobs[client]))
+        size = now.headers[client]["size"] if client in now.headers else None
+        return {"phase": "sending" if client in now.headers else "working", "bytes": have, "of": size}
+
+    def _waiting(self, now: OpenRound) -> str:
+        """Return whom a round waits for, in words."""
+        missing = [client for client in now.jobs if client not in now.came]
+        whose = {client: self.enrolment.of_client(client)[0] for client in missing}
+        said = [
+            f"{client} ({now.refused.get(client) or now.declined.get(client) or self._seen(whose[client])})"
+            for client in missing
+        ]
+        return f"missing: {', '.join(said)}"
+
+    def _seen(self, node: str) -> str:
+        here = self._nodes[node]
+        if not here.last_s:
+            return f"node '{node}' has never been here"
+        ago = time.monotonic() - here.last_s
+        return f"node '{node}' {'is at work' if here.send else 'is gone'}, last heard {ago:.0f} s ago"
+
+    def _current(self) -> OpenRound:
+        if self._now is None:
+            raise DataError("no round is open.")
+        return self._now
+
+    def _name(self, job: JobFrame) -> str:
+        return f"{job.round:06d}-{file_name(job.client)}"

@@ -1,0 +1,99 @@
+"""What a node loads to carry out jobs: its own model, once for all its clients, and each client's data."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from fedloom.base.errors import ConfigError, RunError
+from fedloom.base.shown import shown
+from fedloom.contracts.federated import Carrier, Job, Local, Work
+from fedloom.network.jobs import layout_to, row_shape
+from fedloom.network.manifest import Manifest, run_at_node
+from fedloom.network.node_file import NodeFolder
+from fedloom.runs.apart import prepare_client
+from fedloom.runs.prepared import load_model
+from fedloom.runs.stage import Loaded
+
+__all__ = ["Hands"]
+
+
+@dataclass
+class _Loads:
+    """What is loaded to carry out a run's jobs for the clients of this node."""
+
+    loaded: Loaded
+    works: dict[str, Work] = field(default_factory=dict[str, Work])
+    carriers: dict[str, Carrier] = field(default_factory=dict[str, Carrier])
+
+
+class Hands:
+    """A node's model and data, for the manifest that is carried out."""
+
+    def __init__(self, folder: NodeFolder) -> None:
+        self._folder, self._file = folder, folder.file
+        self._at: tuple[str, _Loads] | None = None
+
+    def extent(self, manifest: Manifest) -> dict[str, int]:
+        """Return the steps and the bytes that leave of a round and client."""
+        work = self.work_of(manifest, next(iter(self._own(manifest))))
+        steps = max((work.plan.local.steps, *work.plan.steps.values()))
+        return {"steps": steps, "bytes_up": row_shape(work.plan, torch.zeros(work.plan.layout.size))[1]}
+
+    def _own(self, manifest: Manifest) -> list[str]:
+        own = [client for client in self._file.data if client in manifest.clients]
+        if not own:
+            raise ConfigError(f"data: none of {', '.join(self._file.data)} is a client of the run.")
+        return own
+
+    def work(self, manifest: Manifest) -> dict[str, Work]:
+        """Return what each client of this node would train with; data, model and layout are checked: FedloomError."""
+        return {client: self.work_of(manifest, client) for client in self._own(manifest)}
+
+    def work_of(self, manifest: Manifest, client: str) -> Work:
+        """Return what a client of this node trains with, loaded when it is first asked for."""
+        if self._at is None or self._at[0] != manifest.digest:
+            run = run_at_node(manifest, self._file.own(client))
+            self._at = manifest.digest, _Loads(_fitting(load_model(run), manifest))
+        hands = self._at[1]
+        if client not in hands.works:
+            run = run_at_node(manifest, self._file.own(client))
+            work = prepare_client(run, client, manifest.clients, loaded=hands.loaded)
+            n_items, least = len(work.shards[client].items), self._folder.policy.min_examples
+            if n_items < least:
+                raise ConfigError(f"min_examples: client '{client}' has {n_items}, allowed are {least} or more.")
+            hands.works[client] = work
+            engine = run.engine.resolved(work, n_clients=1)
+            hands.carriers[client] = engine.start(work)
+        return hands.works[client]
+
+    def dry_round(self, manifest: Manifest) -> int:
+        """Train a round of each client from the run's start, forget it, and return the steps that were taken."""
+        steps = 0
+        for client, work in self.work(manifest).items():
+            anchor = {"": self.loads().loaded.layout.row({"": self.loads().loaded.shared}).cpu()}
+            local = Local(anchor, work.plan.rule.init_shared(anchor), work.plan.rule.init_memory(anchor))
+            (report,) = self.loads().carriers[client]([Job(client, 0, work.plan.local.lr, local)])
+            steps += report.steps
+        return steps
+
+    def loads(self) -> _Loads:
+        """Return what is loaded; RunError before anything is."""
+        if self._at is None:
+            raise RunError("nothing is loaded.")
+        return self._at[1]
+
+
+def _fitting(loaded: Loaded, manifest: Manifest) -> Loaded:
+    """Return the model of this node, which has to be the one that the manifest means: ConfigError."""
+    told = manifest.table
+    mine = {
+        "base_id": loaded.model.base_id,
+        "start": loaded.start,
+        "trained": list(loaded.model.trainable),
+        "layout": layout_to(loaded.layout),
+    }
+    for key, found in mine.items():
+        if found != told[key]:
+            shown_at = f"found {shown(str(found))[:120]}, the run has {shown(str(told[key]))[:120]}"
+            raise ConfigError(f"model ({key}): {shown_at}; give the folder of the run's own base and adapter.")
+    return loaded
