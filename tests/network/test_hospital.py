@@ -68,6 +68,8 @@ def test_the_page_runs_from_start_to_end(tmp_path):
     assert "epsilon" in said["node review"] and "allows it" in said["node review"]
     assert len(re.findall("  report  ", said["node ledger"])) == 2 and "the chain is whole" in said["node ledger"]
     assert "the run is over" in said["status study"]
+    shown = run(tmp_path, ["show", "study"])
+    assert shown.returncode == 0 and "epsilon" not in shown.stdout, shown.stderr
     assert (tmp_path / "study" / "adapter").is_dir() and not list(tmp_path.glob("north/runs/*/answers"))
     server = (tmp_path / "study" / "ledger.jsonl").read_text() + (tmp_path / "study" / "partition.json").read_text()
     assert "40" not in re.findall(r"\b\d+\b", server)  # nothing at the server tells how many records there are

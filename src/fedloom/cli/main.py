@@ -108,10 +108,11 @@ def resume(
 def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | None) -> None:
     from fedloom import api
     from fedloom.cli.console import Display
+    from fedloom.runs.directory import DEPLOYMENT
 
     display = Display(wanted, quiet=quiet)
     events: Iterator[Event]
-    if source is None and (folder / "deployment.json").is_file():
+    if source is None and (folder / DEPLOYMENT).is_file():
         from fedloom.network.server import serve_again
 
         listening = lambda port: lines([] if quiet else [f"listening on port {port}"])  # noqa: E731

@@ -24,7 +24,7 @@ from fedloom.network.hub import Hub
 from fedloom.network.keys import check, read_private, revoked, sign_bytes
 from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.remote import Remote
-from fedloom.runs.directory import RunDirectory
+from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
 from fedloom.runs.tuning import TuningRun, run_of
@@ -32,7 +32,7 @@ from fedloom.runs.tuning import TuningRun, run_of
 __all__ = ["ServerKeys", "is_served", "read_status", "serve", "serve_again"]
 
 _log = logging.getLogger(__name__)
-_DEPLOYMENT, _MANIFEST, _STATUS = "deployment.json", "manifest.json", "status.json"
+_MANIFEST, _STATUS = "manifest.json", "status.json"
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def _run_id(out: Path, going_on: bool) -> str:
     if not going_on:
         return os.urandom(16).hex()
     try:
-        return str(json.loads((out / _DEPLOYMENT).read_text(encoding="utf-8"))["run"])
+        return str(json.loads((out / DEPLOYMENT).read_text(encoding="utf-8"))["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{out / _DEPLOYMENT}: missing or damaged; it names the run to its nodes, which would take another one for "
+            f"{out / DEPLOYMENT}: missing or damaged; it names the run to its nodes, which would take another one for "
             "a new run: restore it, or start a new run."
         ) from error
 
@@ -111,13 +111,13 @@ def _keep(out: Path, run: str, manifest: Manifest, listen: str, enrolment: Enrol
     """Write down what goes on with the run needs: its name, the nodes, and where keys lie, never a key."""
     places = {name: str(path.resolve()) for name, path in vars(keys).items() if path} if keys else None
     told = {"run": run, "manifest": manifest.digest, "listen": listen, "keys": places}
-    write_atomic(out / _DEPLOYMENT, json.dumps(told | {"enrolment": config.table_of(enrolment)}, indent=1))
+    write_atomic(out / DEPLOYMENT, json.dumps(told | {"enrolment": config.table_of(enrolment)}, indent=1))
     write_atomic(out / _MANIFEST, manifest.text)
 
 
 def is_served(out: Path) -> bool:
     """Return whether a run directory is one of a run whose clients are elsewhere."""
-    return (out / _DEPLOYMENT).is_file()
+    return (out / DEPLOYMENT).is_file()
 
 
 def serve_again(
@@ -128,14 +128,12 @@ def serve_again(
     on_listening: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Event]:
     """Go on with a run whose clients are elsewhere, as it was served before, or at another address."""
-    told = RunDirectory.open(out).table(_DEPLOYMENT)
+    told = RunDirectory.open(out).table(DEPLOYMENT)
     try:
         keys = ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None
         enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{out / _DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy."
-        ) from error
+        raise RunError(f"{out / DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy.") from error
     yield from serve(
         None, out, enrolment, listen=listen or address, keys=keys, on_report=on_report, on_listening=on_listening
     )

@@ -17,7 +17,7 @@ from fedloom.base.errors import RunError
 from fedloom.base.files import json_sha256, write_atomic
 from fedloom.base.plugin import lookup
 from fedloom.contracts.federated import Earlier, Mechanism, PrivacyBudget
-from fedloom.runs.directory import RunDirectory
+from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 
 __all__ = [
     "ACCOUNTS",
@@ -197,8 +197,8 @@ def stated_privacy(directory: RunDirectory, table: Mapping[str, Any]) -> dict[st
     name, unit = table["privacy"]["name"], str(table["privacy"].get("unit", ""))
     try:
         blocks = _accounts(directory)
-        if not blocks and not uses and not directory.complete:
-            return {}  # stopped before anything was measured
+        if not blocks and not uses and (not directory.complete or (directory.path / DEPLOYMENT).is_file()):
+            return {}  # stopped before anything was measured, or clients elsewhere keep their own accounts
         cards = [privacy_card(name, unit, block) for block in blocks[-2:]]
         card = json.loads(directory.read(_CARD))
     except (ValueError, KeyError, TypeError) as error:

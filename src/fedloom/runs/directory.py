@@ -13,6 +13,7 @@
     checkpoints/        round_00010/: safetensors files and state.json
     adapter/            the result in PEFT's format (adapters/<client>/ where every client has its own)
     samples/            a few inputs and outputs per evaluation
+    deployment.json     how it was served, where clients are on machines of their own; manifest.json what they are asked
     report.md           the final table; its presence says that the run is complete
 
 Logs grow by whole lines; a checkpoint remembers how long they were and their hashes, and resuming cuts them back to
@@ -46,9 +47,11 @@ from fedloom.base.files import (
 )
 from fedloom.base.tree import Tree
 
-__all__ = ["AUDIT_LOG", "LOGS", "Checkpoint", "RunDirectory"]
+__all__ = ["AUDIT_LOG", "DEPLOYMENT", "LOGS", "Checkpoint", "RunDirectory"]
 
 LOGS = ("metrics.jsonl", "ledger.jsonl", "results.jsonl")
+DEPLOYMENT = "deployment.json"
+"""How a run was served whose clients are on machines of their own."""
 AUDIT_LOG = "audit.jsonl"
 """A log that is there where the run asks for it."""
 _KEEP = 2  # checkpoints kept; one would do, the second survives a disk that lies about a rename

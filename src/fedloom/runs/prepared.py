@@ -67,10 +67,10 @@ class Prepared(Loaded):
     def notes(self) -> tuple[str, ...]:
         """What the run's owner should know before the first step, a line each."""
         if not self.shards:
-            return (
-                f"{len(self.stages[0].plan.clients)} clients are elsewhere: nothing is read here",
-                *self.model.notes,
-            )
+            plan = self.stages[0].plan
+            own = plan.mechanism.covers().private and not plan.budgets
+            told = "; each keeps the account of its privacy, and none is stated here" if own else ""
+            return (f"{len(plan.clients)} clients are elsewhere: nothing is read here{told}", *self.model.notes)
         line, warns = cut_and_dropped(self.counts)
         first = f"WARNING: {line}; raise task.max_length" if warns else line
         return (
