@@ -31,6 +31,7 @@ __all__ = [
     "removed_if_refused",
     "sync",
     "write_atomic",
+    "write_bytes",
 ]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -120,6 +121,17 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
             sync(file)
         temporary.replace(path)
         _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes under a temporary name, wait until the disk has them, and rename; its folder is made."""
+    temporary = path.with_name(f".{path.name}.new")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            sync(file)
+        temporary.replace(path)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from fedloom.cli.leakage import leakage
 from fedloom.cli.node import node
 from fedloom.cli.options import options
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, log_to_stderr, overriding, tell, today
-from fedloom.cli.server import server, status
+from fedloom.cli.server import server, status, verify
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
 
@@ -212,6 +212,7 @@ app.command()(leakage)
 app.command()(classifier)
 app.command()(server)
 app.command()(status)
+app.command()(verify)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, 
 if TYPE_CHECKING:
     from fedloom.network.server import ServerKeys
 
-__all__ = ["server", "status"]
+__all__ = ["server", "status", "verify"]
 
 Overrides = Annotated[list[str] | None, overriding("rounds=10")]
 
@@ -88,3 +88,11 @@ def status(folder: Annotated[Path, typer.Argument(help="A run directory.")], as_
     ]
     head = "the run is over" if told["over"] else f"round {told['round']}"
     tell(told, texts=[head, *nodes, *clients], as_json=as_json)
+
+
+def verify(folder: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Compute a served run's result once more from the packets that its server kept (deployment.keep_packets)."""
+    from fedloom.network.verify import verified
+    from fedloom.runs.directory import RunDirectory
+
+    lines(verified(RunDirectory.open(folder)))

@@ -16,7 +16,10 @@ from fedloom.network.open_round import OpenRound
 from fedloom.network.pieces import Inbox
 from fedloom.runs.tuning import Deployment
 
-__all__ = ["Desk", "NodeHere", "Send"]
+__all__ = ["PACKETS", "Desk", "NodeHere", "Send", "kept_in"]
+
+PACKETS = "packets"
+"""Folder of what a server received, beside what is arriving."""
 
 Send = Callable[[Frame], None]
 """Puts a frame on a node's stream."""
@@ -39,6 +42,11 @@ class NodeHere:
     """When it left; 0 while it is here, and before it ever was."""
 
 
+def kept_in(packets: Path, round: int, name: str) -> Path:
+    """Return where a server keeps a packet of a round; the header lies beside it as JSON."""
+    return packets / f"round_{round:05d}" / f"{name}.bin"
+
+
 class Desk:
     """The state of a run's rounds at the server; its lock is held by whoever reads or changes it."""
 
@@ -46,6 +54,7 @@ class Desk:
         self.run = run
         self.enrolment, self.settings = enrolment, settings
         self._inbox = Inbox(folder)
+        self.packets = folder.with_name(PACKETS)
         self._lock = threading.Condition()
         self._nodes = {name: NodeHere(name) for name in enrolment.nodes}
         self._now: OpenRound | None = None

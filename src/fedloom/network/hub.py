@@ -8,6 +8,7 @@ A node that joins gets the open jobs of its clients, so nothing is lost with a c
 same job has the same id, and a node answers it from its journal.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 
 from fedloom.base.errors import DataError, FedloomError, TrainingError
+from fedloom.base.files import file_name, write_atomic, write_bytes
 from fedloom.base.mean import Mean
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Report
-from fedloom.network.desk import Send
+from fedloom.network.desk import Send, kept_in
 from fedloom.network.frames import Frame, text_in
 from fedloom.network.jobs import JobFrame, as_packet, report_from
 from fedloom.network.open_round import REPEATS, Deadline, OpenRound, Verdict, check_header, check_row
@@ -167,12 +169,25 @@ class Hub(SumDesk):
                 self._wait(now, deadline, lambda client=client: client in now.came or client in now.refused)
             report = self._report(now, client, job)
             if report is not None:
+                self._keep(now, report)
                 yield report
         if total is not None:
+            self._keep_packet(now.round, "sum", total, {"sum_of": len(now.came)})
             yield Report("", as_packet(total), now.layout, 1.0, 1, 0, Mean(), {}, 0, sum_of=len(now.came))
         with self._lock:
             now.closed = True
         self._inbox.clear()
+
+    def _keep(self, now: OpenRound, report: Report) -> None:
+        """Keep what was received of a client, where that is asked for."""
+        header = {"refused": report.refused} if report.refused else dict(now.headers[report.client])
+        self._keep_packet(now.round, file_name(report.client), report.packet.numpy().tobytes(), header)
+
+    def _keep_packet(self, round: int, name: str, packet: bytes, header: Mapping[str, Any]) -> None:
+        if self.settings.keep_packets:
+            kept = kept_in(self.packets, round, name)
+            write_bytes(kept, packet)
+            write_atomic(kept.with_suffix(".json"), json.dumps(header))
 
     def _settled(self, now: OpenRound) -> bool:
         return len(now.came) + len(now.refused) >= len(now.jobs)

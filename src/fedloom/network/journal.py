@@ -10,7 +10,6 @@ answered is refused: it would be a second look at the same data.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedloom.base.errors import DataError, RunError
-from fedloom.base.files import disk_errors, file_name, json_sha256, sync, write_atomic
+from fedloom.base.files import disk_errors, file_name, json_sha256, write_atomic, write_bytes
 from fedloom.base.tree import Slots
 from fedloom.network.jobs import JobFrame
 from fedloom.network.pieces import Piece
@@ -66,9 +65,9 @@ class Journal:
     def keep(self, job: JobFrame, answer: Answer, memory: Slots) -> None:
         """Write down an answer and what the client remembers, the entry last."""
         if memory:
-            self._write(self._memory(job.client, job.round), _saved(memory))
+            write_bytes(self._memory(job.client, job.round), _saved(memory))
         path = self._answer(job.client, job.round)
-        self._write(path.with_suffix(".bin"), answer.packet)
+        write_bytes(path.with_suffix(".bin"), answer.packet)
         write_atomic(path, json.dumps({"job": job.id, "header": dict(answer.header)}))
 
     def memory(self, client: str, round: int) -> Slots:
@@ -98,7 +97,7 @@ class Journal:
 
     def keep_anchor(self, params_P: Tensor) -> None:
         """Write down the parameters that the server has sent."""
-        self._write(self.folder / "anchor.safetensors", save({"params": params_P.contiguous()}))
+        write_bytes(self.folder / "anchor.safetensors", save({"params": params_P.contiguous()}))
 
     def summed_over(self, client: str, round: int) -> list[str] | None:
         """Return over whom a sum with a client's row was opened in a round; None where none was.
@@ -151,16 +150,6 @@ class Journal:
 
     def _memory(self, client: str, round: int) -> Path:
         return self.folder / "memory" / file_name(client) / f"{round:06d}.safetensors"
-
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
-        temporary = path.with_name(f".{path.name}.new")
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                sync(file)
-            os.replace(temporary, path)
 
 
 def _saved(memory: Slots) -> bytes:

@@ -176,6 +176,8 @@ class Deployment:
     which are the fast ones: what slow ones know counts less."""
     max_norm: NonNegative = 0.0
     """Norm beyond which a client's row is refused; 0: any."""
+    keep_packets: bool = False
+    """Whether the server keeps what it received, so that `fedloom verify` can recompute the result from it."""
     strict: bool = False
     """Whether nodes are refused that differ in versions, engine or arithmetic, and so in the last digits."""
 
