@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from fedloom.base.errors import ConfigError, RunError
+from fedloom.base.errors import ConfigError, RunError, TrainingError
 from fedloom.network import accounting
 from fedloom.network.accounting import NodeAccounts, epsilon_of
 from fedloom.network.hands import Hands
@@ -131,3 +131,22 @@ def test_counts_that_are_gone_are_not_zero(tmp_path):
     (tmp_path / "node" / "runs" / "ab" / "uses.json").unlink()
     with pytest.raises(RunError, match=r"uses\.json: missing, but rounds of client 'client0' were answered"):
         accounts.before("ab", "client0", work_of(found), journal)
+
+
+def test_a_training_that_fails_is_not_tried_and_counted_again(tmp_path):
+    found = federation(
+        tmp_path,
+        OWNERS,
+        min_clients=3,
+        deployment={"deadline_s": 1.0},
+        local={"lr": 1e38, "steps": 2, "batch": 3},
+        **PRIVATE,
+    )
+    for name in OWNERS:
+        found.write_policy(name, privacy={"unit": "example", "max_epsilon": 1e6})
+    ready = threading.Event()
+    with found.at_work(ready), pytest.raises(TrainingError, match="not finite"):
+        list(found.serve(tmp_path / "apart", ready=ready))
+    assert journal_of(found).uses() == {"client0": 2, "client1": 2}
+    refused = [line for line in found.node("north").ledger.records() if line["kind"] == "refused"]
+    assert {line["client"] for line in refused} == {"client0", "client1"} and len(refused) == 2

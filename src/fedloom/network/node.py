@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError
+from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError, TrainingError
 from fedloom.base.files import held
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Job
@@ -68,6 +68,13 @@ class _Session:
     """None once the connection is gone."""
     answered: dict[str, JobFrame] = field(default_factory=dict[str, JobFrame])
     """Jobs that were answered, by id: secure sums are about them."""
+    latest: dict[str, int] = field(default_factory=dict[str, int])
+    """The last round that each client was asked for."""
+
+    def is_over(self, job: JobFrame) -> bool:
+        """Return whether a later round was asked for, so that nobody waits for this job any more."""
+        self.latest[job.client] = max(self.latest.get(job.client, 0), job.round)
+        return job.round < self.latest[job.client]
 
 
 class Node:
@@ -77,6 +84,8 @@ class Node:
         self._folder, self._file = folder, folder.file
         self.hands = Hands(folder)
         self._process = os.urandom(8).hex()
+        self._failed: dict[str, str] = {}
+        """Jobs whose training failed, by id, each with the reason."""
         self._sums: dict[tuple[str, str], Partaking] = {}
 
     def run(self, stop: threading.Event | None = None) -> None:
@@ -169,12 +178,16 @@ class Node:
         """Carry out a job, or tell the server and the ledger why not."""
         job = JobFrame.from_header(header)
         before = postponed.pop(job.id, None)
+        if session.is_over(job):
+            return
         try:
-            reason = self._objection(session, job)
+            reason = self._failed.get(job.id, "") or self._objection(session, job)
             if not reason:
                 self._carry_out(link, session, job)
         except RunError:  # the disk, the journal, the way to the server
             raise
+        except TrainingError as error:  # it would fail again, and its uses would be counted again
+            reason = self._failed[job.id] = str(error)
         except FedloomError as error:
             reason = str(error)
         if reason:
