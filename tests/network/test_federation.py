@@ -159,6 +159,7 @@ def test_a_server_that_is_killed_goes_on_and_nodes_call_it_again(tmp_path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_processes_that_are_killed_by_the_system_end_with_the_same_bytes(tmp_path):
     """The whole thing as it is deployed: a server and nodes as processes, SIGKILL for a node and for the server."""
     made = federation(tmp_path, rule="scaffold", rounds=4)
@@ -192,8 +193,8 @@ def test_processes_that_are_killed_by_the_system_end_with_the_same_bytes(tmp_pat
     serving.kill()
     serving.wait()
     serving = started(tmp_path, "resume", "apart", "--quiet")
-    assert serving.wait(timeout=120) == 0
-    assert [process.wait(timeout=60) for process in nodes.values()] == [0, 0, 0]
+    assert serving.wait(timeout=600) == 0
+    assert [process.wait(timeout=600) for process in nodes.values()] == [0, 0, 0]
     run_to_the_end(made.run(), tmp_path / "one place")
     same(tmp_path / "apart", tmp_path / "one place")
     assert read_status(tmp_path / "apart")["over"]
@@ -208,7 +209,7 @@ def started(folder, *words):
     return subprocess.Popen([sys.executable, "-m", "fedloom", *words], cwd=folder, env=environment)
 
 
-def wait_for(true, *, at_most_s=120):
+def wait_for(true, *, at_most_s=600):
     end = time.monotonic() + at_most_s
     while not true():
         assert time.monotonic() < end
@@ -425,7 +426,7 @@ DEMANDS = {
 @pytest.mark.parametrize("demand", DEMANDS)
 def test_what_the_policy_does_not_allow_is_not_carried_out_and_the_server_is_told(tmp_path, demand):
     changes, text = DEMANDS[demand]
-    made = federation(tmp_path, min_clients=1, deployment={"deadline_s": 2.0}, rounds=2)
+    made = federation(tmp_path, min_clients=1, deployment={"deadline_s": 3.0}, rounds=2)
     made.write_policy("north", **changes)
     ready = threading.Event()
     with made.at_work(ready):

@@ -32,7 +32,7 @@ OWNERS = {"north": ("client0", "client1"), "south": ("client2",)}
 
 
 def made(folder, **privacy):
-    found = federation(folder, OWNERS, min_clients=1, deployment={"deadline_s": 4.0}, **PRIVATE)
+    found = federation(folder, OWNERS, **PRIVATE)
     for name in OWNERS:
         found.write_policy(name, privacy={"unit": "example", "max_epsilon": 1e6} | privacy)
     return found
@@ -134,19 +134,23 @@ def test_counts_that_are_gone_are_not_zero(tmp_path):
 
 
 def test_a_training_that_fails_is_not_tried_and_counted_again(tmp_path):
-    found = federation(
-        tmp_path,
-        OWNERS,
-        min_clients=3,
-        deployment={"deadline_s": 1.0},
-        local={"lr": 1e38, "steps": 2, "batch": 3},
-        **PRIVATE,
-    )
+    local = {"lr": 1e38, "steps": 2, "batch": 3}
+    found = federation(tmp_path, OWNERS, min_clients=3, deployment={"deadline_s": 4.0}, local=local, **PRIVATE)
     for name in OWNERS:
         found.write_policy(name, privacy={"unit": "example", "max_epsilon": 1e6})
-    ready = threading.Event()
-    with found.at_work(ready), pytest.raises(TrainingError, match="not finite"):
-        list(found.serve(tmp_path / "apart", ready=ready))
+    ready, ended = threading.Event(), []
+
+    def serving():
+        with pytest.raises(TrainingError, match="not finite"):
+            list(found.serve(tmp_path / "apart", ready=ready))
+        ended.append(True)
+
+    def refused():
+        return [line for line in found.node("north").ledger.records() if line["kind"] == "refused"]
+
+    with found.at_work(ready):
+        server = threading.Thread(target=serving, daemon=True)
+        server.start()
+        server.join(timeout=100)
+    assert ended and {line["client"] for line in refused()} == {"client0", "client1"} and len(refused()) == 2
     assert journal_of(found).uses() == {"client0": 2, "client1": 2}
-    refused = [line for line in found.node("north").ledger.records() if line["kind"] == "refused"]
-    assert {line["client"] for line in refused} == {"client0", "client1"} and len(refused) == 2
