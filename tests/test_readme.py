@@ -84,7 +84,7 @@ def test_the_commands_are_found():
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [one for one in EXTRAS if one in README])
 def test_an_extra_hides_something_until_it_is_asked_for(extra):
-    if extra not in ("all", "vllm", "bitsandbytes", "wandb", "mlflow"):  # not installed here
+    if extra not in ("all", "vllm", "bitsandbytes", "wandb", "mlflow", "ray"):  # not installed here
         assert hidden([extra]) < hidden([])
 
 
