@@ -11,7 +11,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ from benchmarks._common import (
     report,
 )
 from fedloom.base.mean import Mean
-from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Aggregator, Codec, Mechanism, Plan, Report, Rule, ServerOpt, Work
+from fedloom.contracts.federated import Report, Work
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.plain import plain_plan
 from fedloom.federated.rounds import begin, step
 from fedloom.network import keys
 from fedloom.network.channel import Keys, Link, serving
@@ -42,6 +42,7 @@ from fedloom.network.enrolment import Enrolment, NodeEntry
 from fedloom.network.frames import Frame
 from fedloom.network.hub import Hub
 from fedloom.network.jobs import JobFrame, report_to
+from fedloom.network.partaking import verifier
 from fedloom.network.pieces import Inbox
 from fedloom.network.remote import Remote
 from fedloom.runs.tuning import Deployment
@@ -88,29 +89,12 @@ def main(settings: Settings) -> list[Figure]:
 # ------------------------------------------------------------------------------------------------------------- rounds
 
 
-def _plan(size: int) -> Plan:
-    return Plan(
-        rule=lookup(Rule, "plain")(),
-        server_opt=lookup(ServerOpt, "sgd")(),
-        aggregator=lookup(Aggregator, "mean")(),
-        codec=lookup(Codec, "float32")(),
-        mechanism=lookup(Mechanism, "none")(),
-        local=LocalSettings(steps=1),
-        weighting="uniform",
-        clients=NODES,
-        clients_per_round=len(NODES),
-        rounds=10_000,
-        seed=0,
-        stream=0,
-        layout=Layout((("", "row", (size,)),)),
-    )
-
-
 @contextmanager
 def _federation(size: int, folder: Path) -> Iterator[Any]:
     """Give what makes a round: a plan, its first state and a carrier whose nodes are there."""
     identities = _identities(folder)
-    plan = _plan(size)
+    layout = Layout((("", "row", (size,)),))
+    plan = plain_plan(NODES, LocalSettings(steps=1), layout, rounds=10_000)
     hub = Hub("ab", Enrolment(nodes={name: NodeEntry(clients=(name,)) for name in NODES}), folder / "in", Deployment())
     carrier = Remote(hub).start(Work(plan=plan, model=None, task=None, shards={}, private={}))  # pyright: ignore
     with ExitStack() as stack:
@@ -130,14 +114,18 @@ def _federation(size: int, folder: Path) -> Iterator[Any]:
         yield plan, begin(plan, torch.zeros(size)), carrier
 
 
-def _identities(folder: Path) -> dict[str, Keys]:
+def _ca(folder: Path) -> str:
+    return (folder / "ca" / "ca.pem").read_text(encoding="utf-8")
+
+
+def _identities(folder: Path, nodes: Sequence[str] = NODES) -> dict[str, Keys]:
     keys.make_authority(folder / "ca", "bench")
     found: dict[str, Keys] = {}
-    for name in ("study", *NODES):
+    for name in ("study", *nodes):
         kind = "server" if name == "study" else "node"
         keys.make_key(folder / f"{name}.key")
         text, _ = keys.sign_request(folder / "ca", keys.make_request(folder / f"{name}.key", kind, name), kind)
-        found[name] = Keys(text, (folder / f"{name}.key").read_bytes(), (folder / "ca" / "ca.pem").read_text())
+        found[name] = Keys(text, (folder / f"{name}.key").read_bytes(), _ca(folder))
     return found
 
 
@@ -203,11 +191,13 @@ def _secure_sum(settings: Settings) -> list[Figure]:
     """Return what a sum of 10 clients costs each of them and the server, without drop-outs and with two."""
     size = 10_000 if settings.quick else MB
     sides: dict[str, list[float]] = {"client": [], "server": [], "server, two lost after masking": []}
-    for _ in range(settings.repeats(5)):
-        client_s, server_s = _summed(size, lost=0)
-        sides["client"].append(client_s)
-        sides["server"].append(server_s)
-        sides["server, two lost after masking"].append(_summed(size, lost=2)[1])
+    with tempfile.TemporaryDirectory() as folder:
+        identities = _identities(Path(folder), [f"c{place}" for place in range(10)])
+        for _ in range(settings.repeats(5)):
+            client_s, server_s = _summed(size, identities, Path(folder), lost=0)
+            sides["client"].append(client_s)
+            sides["server"].append(server_s)
+            sides["server, two lost after masking"].append(_summed(size, identities, Path(folder), lost=2)[1])
     return [
         Figure(
             entry="j",
@@ -221,9 +211,9 @@ def _secure_sum(settings: Settings) -> list[Figure]:
     ]
 
 
-def _summed(size: int, *, lost: int) -> tuple[float, float]:
-    """Return the seconds of a client, the mean over all, and of the server, of one sum."""
-    names = tuple(f"c{place}" for place in range(10))
+def _summed(size: int, identities: dict[str, Keys], folder: Path, *, lost: int) -> tuple[float, float]:
+    """Return the seconds of a client, the mean over all, and of the server, of one sum, signatures and all."""
+    names = tuple(name for name in identities if name != "study")
     numbers, graph = Numbers(10, 20, 1.0), smallest(10, colluding=0.1, lost=0.2)
     terms = Terms("ab", 0, names, numbers.size(size), graph.degree, graph.threshold, 8, numbers.told())
     row_P = np.linspace(-1, 1, size, dtype=np.float32)
@@ -236,8 +226,12 @@ def _summed(size: int, *, lost: int) -> tuple[float, float]:
         finally:
             spent[side] += time.perf_counter() - start_s
 
-    sign, verify = (lambda said: said[:64] or b"x"), (lambda name, said, signature: True)
-    parties = {name: Party(terms, name, sign=sign, verify=verify) for name in names}
+    def signing(name: str) -> Any:
+        return lambda said: keys.sign_bytes(folder / f"{name}.key", said)
+
+    certificates = {name: identities[name].certificate for name in names}
+    verify = verifier(certificates, {name: name for name in names}, _ca(folder))
+    parties = {name: Party(terms, name, sign=signing(name), verify=verify) for name in names}
     collector = Collector(terms, verify)
     for party in parties.values():
         timed("server", collector.take_advert, timed("client", party.advertise))

@@ -18,22 +18,17 @@ from fedloom.base import rng
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout, flatten
 from fedloom.contracts.federated import (
-    Aggregator,
-    Codec,
     Engine,
     Job,
-    Mechanism,
     ModelFamily,
-    Plan,
     Report,
-    Rule,
-    ServerOpt,
     Shard,
     Task,
     Work,
 )
 from fedloom.contracts.labelled import ClassifierModel, Row
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.plain import plain_plan
 from fedloom.federated.rounds import begin, step
 from fedloom.runs.departures import round_lines
 from fedloom.runs.directory import RunDirectory
@@ -148,21 +143,9 @@ def work_of(case: Case) -> Work:
     )
     task = lookup(Task, "classify")()
     shards = MadeShards(case.clients, task, model)
-    plan = Plan(
-        rule=lookup(Rule, "plain")(),
-        server_opt=lookup(ServerOpt, "sgd")(),
-        aggregator=lookup(Aggregator, "mean")(),
-        codec=lookup(Codec, "float32")(),
-        mechanism=lookup(Mechanism, "none")(),
-        local=LocalSettings(lr=0.05, optimiser="sgd", schedule="constant", steps=2, batch=5),
-        weighting="samples",
-        clients=tuple(shards),
-        clients_per_round=case.asked,
-        rounds=case.rounds,
-        seed=0,
-        stream=0,
-        layout=Layout.of_tree(model.trainable),
-    )
+    local = LocalSettings(lr=0.05, optimiser="sgd", schedule="constant", steps=2, batch=5)
+    more = {"weighting": "samples", "clients_per_round": case.asked}
+    plan = plain_plan(tuple(shards), local, Layout.of_tree(model.trainable), rounds=case.rounds, **more)
     return Work(plan=plan, model=model, task=task, shards=shards, private={}, keep_ready=TOGETHER)
 
 

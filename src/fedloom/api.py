@@ -40,7 +40,8 @@ def start(
     `source` is kept as `source.toml`: the text of the run file and its overrides. `elsewhere` are clients on machines
     of their own, of whom nothing is read here.
     """
-    directory = RunDirectory.create(Path(out), run_files(run, source))
+    files = run_files(run, source) | dict(elsewhere.files if elsewhere else {})
+    directory = RunDirectory.create(Path(out), files)
     return _or_nothing(directory, _to_the_end(run, directory, on_report, elsewhere))
 
 

@@ -118,23 +118,7 @@ def test_a_node_that_is_killed_answers_from_its_journal(tmp_path, monkeypatch, p
     made = federation(tmp_path, rule="scaffold", rounds=3)
     owner, name, after = POINTS[point]
     killing(monkeypatch, owner, name, after=after)
-    deaths = []
-    ready = threading.Event()
-
-    def supervised(which):
-        ready.wait()
-        while True:
-            try:
-                return Node(made.node(which)).run()
-            except Killed:
-                deaths.append(which)
-
-    threads = [threading.Thread(target=supervised, args=(which,), daemon=True) for which in made.owners]
-    for thread in threads:
-        thread.start()
-    list(made.serve(tmp_path / "apart", ready=ready))
-    for thread in threads:
-        thread.join(timeout=20)
+    deaths = made.to_the_end_with_deaths(tmp_path / "apart", Killed)
     monkeypatch.undo()
     run_to_the_end(made.run(), tmp_path / "one place")
     assert len(deaths) == 1
@@ -426,7 +410,7 @@ DEMANDS = {
 @pytest.mark.parametrize("demand", DEMANDS)
 def test_what_the_policy_does_not_allow_is_not_carried_out_and_the_server_is_told(tmp_path, demand):
     changes, text = DEMANDS[demand]
-    made = federation(tmp_path, min_clients=1, deployment={"deadline_s": 3.0}, rounds=2)
+    made = federation(tmp_path, min_clients=1, deployment={"deadline_s": 3.0}, rounds=1 + (demand == "a jump"))
     made.write_policy("north", **changes)
     ready = threading.Event()
     with made.at_work(ready):

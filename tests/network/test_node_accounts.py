@@ -10,7 +10,6 @@ from fedloom.network.accounting import NodeAccounts, epsilon_of
 from fedloom.network.hands import Hands
 from fedloom.network.journal import Journal
 from fedloom.network.manifest import Manifest
-from fedloom.network.node import Node
 from fedloom.network.policy import PrivacyPolicy
 from support.federation import federation
 
@@ -76,22 +75,7 @@ def test_a_kill_after_the_entry_counts_as_a_use(tmp_path, monkeypatch):
         return told
 
     monkeypatch.setattr(accounting.NodeAccounts, "before", dying)
-    ready = threading.Event()
-
-    def supervised(which):
-        ready.wait()
-        while True:
-            try:
-                return Node(found.node(which)).run()
-            except Killed:
-                pass
-
-    threads = [threading.Thread(target=supervised, args=(which,), daemon=True) for which in OWNERS]
-    for thread in threads:
-        thread.start()
-    list(found.serve(tmp_path / "apart", ready=ready))
-    for thread in threads:
-        thread.join(timeout=20)
+    found.to_the_end_with_deaths(tmp_path / "apart", Killed)
     assert killed == ["client2"] and journal_of(found, "south").uses() == {"client2": 6}
 
 
@@ -133,6 +117,7 @@ def test_counts_that_are_gone_are_not_zero(tmp_path):
         accounts.before("ab", "client0", work_of(found), journal)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_not_tried_and_counted_again(tmp_path):
     local = {"lr": 1e38, "steps": 2, "batch": 3}
     found = federation(tmp_path, OWNERS, min_clients=3, deployment={"deadline_s": 4.0}, local=local, **PRIVATE)

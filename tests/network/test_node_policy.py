@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_what_lies_just_inside_is_allowed(manifests):
 )
 def test_what_lies_just_outside_is_told_with_its_key(manifests, changes, text):
     (line,) = violations(allowing(manifests["private"], **changes), manifests["private"], **EXTENT)
-    assert __import__("re").match(text, line)
+    assert re.match(text, line)
 
 
 def test_noise_free_runs_are_allowed_by_word_alone(manifests):

@@ -8,7 +8,6 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.network import partaking
 from fedloom.network.hands import Hands
 from fedloom.network.journal import Journal
-from fedloom.network.node import Node
 from fedloom.network.summing import Summing
 from fedloom.secure_sum.collector import Collector
 from support.federation import federation
@@ -80,33 +79,17 @@ def test_a_client_that_is_lost_in_a_phase_is_left_out_or_comes_back(tmp_path, mo
     """Its node is killed in that phase and started anew at once: its secrets are gone, its answers are not."""
     made = federation(tmp_path, min_clients=3, deployment={"deadline_s": 20.0}, **SECURE)
     deaths = []
-    lock = threading.Lock()
-    answer, advertise = partaking.Partaking.answer, partaking.Partaking.advertise
+    name = "advertise" if phase == "advertise" else "answer"
+    method = getattr(partaking.Partaking, name)
 
-    def dying(self, header, *rest):
-        with lock:
-            if header["phase"] == phase and self._client == "client2" and not deaths:
-                deaths.append(phase)
-                raise Killed
-        return (advertise if phase == "advertise" else answer)(self, header, *rest)
+    def dying(self, *given, **more):
+        if self._client == "client2" and not deaths and (name == "advertise" or given[2] == phase):
+            deaths.append(phase)
+            raise Killed
+        return method(self, *given, **more)
 
-    monkeypatch.setattr(partaking.Partaking, "advertise" if phase == "advertise" else "answer", dying)
-    ready = threading.Event()
-
-    def supervised(which):
-        ready.wait()
-        while True:
-            try:
-                return Node(made.node(which)).run()
-            except Killed:
-                pass
-
-    threads = [threading.Thread(target=supervised, args=(which,), daemon=True) for which in made.owners]
-    for thread in threads:
-        thread.start()
-    list(made.serve(tmp_path / "apart", ready=ready))
-    for thread in threads:
-        thread.join(timeout=20)
+    monkeypatch.setattr(partaking.Partaking, name, dying)
+    made.to_the_end_with_deaths(tmp_path / "apart", Killed)
     assert deaths == [phase]
     first = [line for line in rounds_of(tmp_path / "apart") if line["round"] == 0]
     gone = {line["client"] for line in first if line["what"].startswith("nothing")}
@@ -167,14 +150,33 @@ def test_a_server_that_asks_for_a_second_sum_without_somebody_is_refused(tmp_pat
 def test_a_policy_of_more_clients_is_held_to_in_the_sum_itself(tmp_path):
     made = federation(tmp_path, min_clients=3, policy={"min_clients_per_round": 3}, **SECURE)
     work = Hands(made.node("north")).work(approved(made))["client0"]
-    one = partaking.Partaking("client0", work, "ab", sign=lambda said: said, least=3, journal=Journal(tmp_path / "j"))
-    header = {"round": 0, "attempt": 1}
+    one = partaking.Partaking("client0", work, "ab", sign=lambda said: said, journal=Journal(tmp_path / "j"))
+
+    def begun(*clients):
+        return one.advertise(0, 1, clients, lambda *_: True, size=10, least=3)
+
     for clients in (["client0", "client1"], ["client1", "client2", "client3"], ["client0", "client1", "stranger"]):
         with pytest.raises(ConfigError, match="min_clients_per_round: found a sum of"):
-            one.advertise(header, {"clients": clients}, lambda *_: True, 10)
-    one.advertise(header, {"clients": ["client0", "client1", "client2"]}, lambda *_: True, 10)
+            begun(*clients)
+    begun("client0", "client1", "client2")
     with pytest.raises(DataError, match="was begun before; keys are used once"):
-        one.advertise(header, {"clients": ["client0", "client1", "client2"]}, lambda *_: True, 10)
+        begun("client0", "client1", "client2")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"3",
+        b'{"clients": 3, "certificates": {}}',
+        b'{"clients": ["a"]}',
+        b'{"clients": [3], "certificates": {}}',
+    ],
+)
+def test_who_takes_part_is_names_and_certificates(body):
+    with pytest.raises(DataError, match="secure sum: "):
+        partaking.partakers(body)
 
 
 def approved(made):

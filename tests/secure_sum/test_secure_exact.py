@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from fedloom.base.errors import DataError, FedloomError
 from fedloom.secure_sum.graph import smallest
 from fedloom.secure_sum.party import PHASES
-from fedloom.secure_sum.simulate import simulate
 from fedloom.secure_sum.terms import SecureSumError, packed
 from support.secure_sums import Table, exact, names_of, rows_of, seeded, terms_of
+from support.whole_sum import simulate
 
 BEFORE_ROW = PHASES[: PHASES.index("mask") + 1]
 

@@ -9,10 +9,10 @@ from scipy.stats import skellam as reference
 from fedloom.base.errors import ConfigError
 from fedloom.secure_sum import skellam as noise
 from fedloom.secure_sum.numbers import Numbers
-from fedloom.secure_sum.simulate import simulate
 from fedloom.secure_sum.skellam import Noise
 from fedloom.secure_sum.terms import SecureSumError
 from support.secure_sums import terms_of
+from support.whole_sum import simulate
 
 
 @pytest.mark.parametrize("variance", [0.01, 0.7, 5.0, 300.0, 4e4])

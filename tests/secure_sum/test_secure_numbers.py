@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from fedloom.base.errors import ConfigError, DataError, TrainingError
 from fedloom.secure_sum.numbers import Numbers
-from fedloom.secure_sum.simulate import simulate
 from support.secure_sums import seeded, terms_of
+from support.whole_sum import simulate
 
 
 def summed(numbers, rows, weights=None):

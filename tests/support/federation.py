@@ -10,9 +10,11 @@ from fedloom.base import config
 from fedloom.base.errors import FedloomError
 from fedloom.network import keys as k
 from fedloom.network.enrolment import Enrolment
+from fedloom.network.manifest import manifest_of
 from fedloom.network.node import Node
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.server import ServerKeys, serve
+from fedloom.runs.prepared import load_model
 from fedloom.runs.tuning import read_run
 from support.small_runs import small_table
 
@@ -47,6 +49,7 @@ class Federation:
     port: int = 0
     server_keys: ServerKeys = None
     fingerprint: str = ""
+    deaths: list = field(default_factory=list)
 
     @property
     def clients(self):
@@ -126,10 +129,32 @@ class Federation:
             for thread in threads:
                 thread.join(timeout=20)
 
+    def supervised(self, ready, killed):
+        """Threads of nodes that are started anew whenever `killed` ends one, until the run is over."""
+
+        def work(name):
+            ready.wait()
+            while True:
+                try:
+                    return Node(self.node(name)).run()
+                except killed:
+                    self.deaths.append(name)
+
+        return [threading.Thread(target=work, args=(name,), daemon=True) for name in self.owners]
+
+    def to_the_end_with_deaths(self, out, killed):
+        """Serve a run whose nodes are killed on the way; return who was."""
+        ready = threading.Event()
+        threads = self.supervised(ready, killed)
+        for thread in threads:
+            thread.start()
+        list(self.serve(out, ready=ready))
+        for thread in threads:
+            thread.join(timeout=20)
+        return self.deaths
+
 
 def base_of(federation):
-    from fedloom.runs.prepared import load_model
-
     if not hasattr(federation, "_base"):
         federation._base = load_model(federation.run()).model.base_id
     return federation._base
@@ -144,9 +169,6 @@ def federation(folder, owners=None, *, policy=None, **changes):
     for client in made.clients:
         (folder / f"{client}.jsonl").write_text("".join(line for line in lines if f'"{client}"' in line))
     make_keys(made)
-    from fedloom.network.manifest import manifest_of
-    from fedloom.runs.prepared import load_model
-
     manifest = manifest_of(made.run(), load_model(made.run()), made.enrolment.nodes_by_client)
     for name in owners:
         made.write_policy(name)

@@ -17,7 +17,7 @@ __all__ = ["node"]
 node = typer.Typer(help="An owner's side of a federation: keys, policy, approval, ledger (docs/hospital.md).")
 
 Folder = Annotated[Path, typer.Argument(help="The node's folder.", show_default=False)]
-Which = Annotated[str, typer.Argument(help="A manifest: its digest or how that begins; left out: the newest.")]
+Which = Annotated[str, typer.Argument(help="A manifest: its digest or how that begins; needed where several wait.")]
 
 _SETTINGS = """# What this node is told by its owner; see docs/hospital.md.
 name = "{name}"
@@ -145,10 +145,13 @@ def _manifest(home: "NodeFolder", digest: str) -> "Manifest":
     from fedloom.network.manifest import Manifest
 
     found = [path for path in home.waiting() if path.stem.startswith(digest)]
-    if not found:
+    if len(found) != 1:  # with several, what was reviewed and what is approved might not be the same
         waiting = ", ".join(path.stem[:12] for path in home.waiting()) or "none"
-        raise ConfigError(f"manifest: found none that begins '{digest}', waiting: {waiting}; the node puts them there.")
-    return Manifest.parsed(found[-1].read_text(encoding="utf-8"))
+        raise ConfigError(
+            f"manifest: found {len(found)} that begin '{digest}', allowed is one; waiting: {waiting}; the node puts "
+            "them there, and `fedloom node review` tells what each wants."
+        )
+    return Manifest.parsed(found[0].read_text(encoding="utf-8"))
 
 
 def _line(record: dict[str, object]) -> str:

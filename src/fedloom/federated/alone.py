@@ -12,21 +12,16 @@ from fedloom.base.mean import Mean
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout, Tree, flatten
 from fedloom.contracts.federated import (
-    Aggregator,
-    Codec,
     Engine,
     Job,
     Local,
-    Mechanism,
     Model,
-    Plan,
-    Rule,
-    ServerOpt,
     Shard,
     Task,
     Work,
 )
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.plain import plain_plan
 from fedloom.federated.rounds import begin, train
 
 __all__ = ["tuned_alone", "tuned_apart"]
@@ -54,7 +49,8 @@ def tuned_alone(
     if not kept:
         raise DataError("server: none of the pairs that it has can be learnt from; raise task.max_length.")
     steps = local.steps_of(len(kept), selections=Fraction(rounds))
-    plan = _plan((_OWNER,), params, replace(local, steps=steps, epochs=0.0), rounds, seed)
+    layout, own = Layout.of_tree(params), replace(local, steps=steps, epochs=0.0)
+    plan = plain_plan((_OWNER,), own, layout, rounds=rounds, seed=seed)
     work = Work(plan=plan, model=model, task=task, shards={_OWNER: Shard(kept)}, private={})
     carrier = lookup(Engine, "sequential")().start(work)
     start_P, losses, best = flatten(params).cpu(), list[Mean](), tuple[float, ...]()
@@ -74,7 +70,7 @@ def tuned_apart(
 
     The owners are trained side by side as far as the model allows.
     """
-    plan = _plan(tuple(items), params, local, 1, seed)
+    plan = plain_plan(tuple(items), local, Layout.of_tree(params), rounds=1, seed=seed)
     shards = {name: Shard(tuple(owned)) for name, owned in items.items()}
     work = Work(plan=plan, model=model, task=task, shards=shards, private={})
     engine = lookup(Engine, "cohort")().resolved(work, n_clients=len(items))
@@ -86,21 +82,3 @@ def tuned_apart(
         row_P = start_P + plan.codec.decode(report.packet, report.layout.size)
         found[report.client] = plan.layout.tree(row_P.to(model.device))
     return found
-
-
-def _plan(clients: tuple[str, ...], params: Tree, local: LocalSettings, rounds: int, seed: int) -> Plan:
-    return Plan(
-        rule=lookup(Rule, "plain")(),
-        server_opt=lookup(ServerOpt, "sgd")(),
-        aggregator=lookup(Aggregator, "mean")(),
-        codec=lookup(Codec, "float32")(),
-        mechanism=lookup(Mechanism, "none")(),
-        local=local,
-        weighting="uniform",
-        clients=clients,
-        clients_per_round=len(clients),
-        rounds=rounds,
-        seed=seed,
-        stream=seed,
-        layout=Layout.of_tree(params),
-    )

@@ -257,25 +257,25 @@ class _Server:
         return self._answered(said)
 
     async def _send(self, frames: AsyncIterator[bytes], context: Any) -> bytes:
-        last = Frame({"kind": "refused", "reason": "nothing was sent"}).encoded()
+        last = Frame(Verdict("refused", reason="nothing was sent").header()).encoded()
+        try:
+            node = self._who(context)
+        except FedloomError as error:
+            return Frame(Verdict("refused", reason=str(error)[:4000]).header()).encoded()
         async for data in frames:
-            frame = await asyncio.to_thread(self._taken, data, context)
-            last = frame.encoded()
-            if frame.header["kind"] != "wanted":
+            # Off the event loop: pieces are written, and what is whole is hashed and decoded.
+            last = await asyncio.to_thread(self._answered, lambda data=data: self._arrived(node, data))
+            if Frame.decoded(last).header["kind"] != "wanted":
                 break
         return last
 
-    def _taken(self, data: bytes, context: Any) -> Frame:
-        """Take in bytes of a report, off the event loop: they are written, hashed and decoded."""
-
-        def arrived() -> Verdict:
-            frame = Frame.decoded(data)
-            if frame.header.get("kind") == "masked":
-                return self._hub.arrived_masked(self._who(context), frame.header, frame.body)
-            job, start = text_in(frame.header, "job", longest=64), whole_in(frame.header, "start")
-            return self._hub.arrived(self._who(context), job, start, frame.body)
-
-        return Frame.decoded(self._answered(arrived))
+    def _arrived(self, node: str, data: bytes) -> Verdict:
+        """Take in bytes of a report, or of a masked row."""
+        frame = Frame.decoded(data)
+        if frame.header.get("kind") == "masked":
+            return self._hub.arrived_masked(node, frame.header, frame.body)
+        job, start = text_in(frame.header, "job", longest=64), whole_in(frame.header, "start")
+        return self._hub.arrived(node, job, start, frame.body)
 
     @staticmethod
     def _answered(ask: Callable[[], Verdict]) -> bytes:

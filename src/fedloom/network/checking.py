@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fedloom.base.errors import FedloomError
+from fedloom.base.errors import FedloomError, RunError
 from fedloom.network.channel import Link
 from fedloom.network.hands import Hands
 from fedloom.network.keys import identity_of
@@ -67,7 +67,7 @@ def _certificate(folder: NodeFolder) -> str:
 def _disk(folder: NodeFolder) -> str:
     free = shutil.disk_usage(folder.path).free
     if free < _ROOM_BYTES:
-        raise FedloomError(f"{free:,} bytes are free, {_ROOM_BYTES:,} should be: journals keep every answer.")
+        raise RunError(f"{free:,} bytes are free, {_ROOM_BYTES:,} should be: journals keep every answer.")
     return f"{free / 2**30:.1f} GiB are free"
 
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import tomli_w
 
 from fedloom import api
+from fedloom.base import config
 from fedloom.base.errors import RunError
 from fedloom.base.extras import require
 from fedloom.base.files import file_sha256, refuse_filled, write_atomic
@@ -30,11 +31,15 @@ from fedloom.network import keys
 from fedloom.network.manifest import manifest_of
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.review import review
+from fedloom.runs.directory import RunDirectory
+from fedloom.runs.execute import execute, run_files
 from fedloom.runs.prepared import load_model
+from fedloom.runs.tuning import TuningRun
 
 __all__ = ["demonstrated"]
 
 _NODES = {"north": ("c00", "c01"), "south": ("c02", "c03"), "west": ("c04", "c05")}
+_ADAPTER = "adapter_model.safetensors"
 _LONGEST_S = 900.0
 _RUN: Mapping[str, Any] = {
     "rounds": 4,
@@ -200,7 +205,7 @@ def _started(demo: _Demo, *words: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, cwd=demo.folder, env=environment, stdout=log, stderr=log)
 
 
-def _wait(done: Any, processes: "Mapping[str, subprocess.Popen[bytes]]", end_s: float) -> None:
+def _wait(done: Callable[[], bool], processes: "Mapping[str, subprocess.Popen[bytes]]", end_s: float) -> None:
     while not done():
         if time.monotonic() > end_s:
             raise RunError(f"demo: not over after {_LONGEST_S:.0f} s; this machine is too busy, or something is amiss.")
@@ -224,13 +229,11 @@ def _free_port() -> int:
 
 def _proven(demo: _Demo) -> Iterator[str]:
     """Run the same file in one process and compare what came out."""
-    from fedloom.base import config
-    from fedloom.runs.tuning import TuningRun
-
     yield "the same run in one process, with all records in one file:"
     run = config.build(TuningRun, demo.run_table(str(demo.folder / "all.jsonl")))
     absent = _absences(demo)
-    for _ in _in_one_place(run, demo.folder / "one_place", absent):
+    directory = RunDirectory.create(demo.folder / "one_place", run_files(run, ""))
+    for _ in execute(run, directory, absent=absent):
         pass
     one, other = (file_sha256(demo.folder / name / "adapter" / _ADAPTER) for name in ("apart", "one_place"))
     yield f"    apart      adapter sha256 {one}"
@@ -246,9 +249,6 @@ def _proven(demo: _Demo) -> Iterator[str]:
         yield f"{name}: {masked:,} bytes left under masks, epsilon {spent:.2f}; `fedloom node ledger {name}`"
 
 
-_ADAPTER = "adapter_model.safetensors"
-
-
 def _absences(demo: _Demo) -> dict[int, Sequence[str]]:
     """Return who was lost in which round, as the run's ledger has it."""
     found: dict[int, list[str]] = {}
@@ -257,10 +257,3 @@ def _absences(demo: _Demo) -> dict[int, Sequence[str]]:
         if str(record.get("what", "")).startswith("nothing"):
             found.setdefault(record["round"], []).append(record["client"])
     return {round: tuple(clients) for round, clients in found.items()}
-
-
-def _in_one_place(run: Any, out: Path, absent: Mapping[int, Sequence[str]]) -> Iterator[Any]:
-    from fedloom.runs.directory import RunDirectory
-    from fedloom.runs.execute import execute, run_files
-
-    yield from execute(run, RunDirectory.create(out, run_files(run, "")), absent=absent)

@@ -6,7 +6,8 @@ import torch
 
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.shown import shown
-from fedloom.contracts.federated import Carrier, Job, Local, Work
+from fedloom.base.tree import Layout
+from fedloom.contracts.federated import Carrier, Job, Local, Plan, Work
 from fedloom.network.jobs import layout_to, row_shape
 from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
@@ -24,6 +25,8 @@ class _Loads:
     loaded: Loaded
     works: dict[str, Work] = field(default_factory=dict[str, Work])
     carriers: dict[str, Carrier] = field(default_factory=dict[str, Carrier])
+    shape: tuple[Layout, int] | None = None
+    """Layout of what a client sends, and the bytes of its packet."""
 
 
 class Hands:
@@ -35,9 +38,24 @@ class Hands:
 
     def extent(self, manifest: Manifest) -> dict[str, int]:
         """Return the steps and the bytes that leave of a round and client."""
-        work = self.work_of(manifest, next(iter(self._own(manifest))))
-        steps = max((work.plan.local.steps, *work.plan.steps.values()))
-        return {"steps": steps, "bytes_up": row_shape(work.plan, torch.zeros(work.plan.layout.size))[1]}
+        plan = self._plan(manifest)
+        return {"steps": max((plan.local.steps, *plan.steps.values())), "bytes_up": self.shape(manifest)[1]}
+
+    def shape(self, manifest: Manifest) -> tuple[Layout, int]:
+        """Return the layout of what a client sends in a round and the bytes of its packet, worked out once."""
+        plan, loads = self._plan(manifest), self.loads()
+        loads.shape = loads.shape or row_shape(plan, torch.zeros(plan.layout.size))
+        return loads.shape
+
+    def body_limit(self, manifest: Manifest) -> int:
+        """Return the most bytes that a job's body may have: the parameters, the server's slots, their names."""
+        plan = self._plan(manifest)
+        params_P = torch.zeros(plan.layout.size)
+        slots = plan.rule.init_shared({"": params_P})
+        return sum(tensor.nbytes for tree in (*slots.values(), {"": params_P}) for tensor in tree.values()) + (1 << 16)
+
+    def _plan(self, manifest: Manifest) -> Plan:
+        return self.work_of(manifest, self._own(manifest)[0]).plan
 
     def _own(self, manifest: Manifest) -> list[str]:
         own = [client for client in self._file.data if client in manifest.clients]

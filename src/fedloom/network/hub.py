@@ -105,15 +105,18 @@ class Hub(SumDesk):
             piece = Piece(header["digest"], header["size"])
             try:
                 have = self._inbox.add(self._name(job), piece, start, data)
-                packet = self._inbox.whole(self._name(job), piece)
             except DataError:
                 return Verdict("wanted", self._inbox.have(self._name(job)))
-        if packet is None:
+        if have < piece.size:
             return Verdict("wanted", have)
-        return self._whole(now, job, header, packet)
+        # Hashing and decoding take a while, and no lock: bytes that are whole change no more.
+        try:
+            packet = self._inbox.whole(self._name(job), piece)
+        except DataError:
+            return Verdict("wanted", 0)
+        return self._whole(now, job, header, packet or b"")
 
     def _whole(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any], packet: bytes) -> Verdict:
-        # Decoding takes a while, and no lock.
         try:
             check_row(now, report_from(header, packet), self.settings.max_norm)
         except FedloomError as error:
@@ -150,10 +153,7 @@ class Hub(SumDesk):
             if self._now is not None and self._now.round != round.round:
                 self._inbox.clear()
             self._now = round
-            for name, node in self._nodes.items():
-                for job in self._open_jobs(name) if node.send else ():
-                    if node.send:
-                        node.send(Frame(job.header()))
+            self._ask()
 
     def reports(self) -> Iterator[Report]:
         """Yield the reports of the open round in the order of its jobs, each once it is there; refused ones say so."""
@@ -180,6 +180,8 @@ class Hub(SumDesk):
 
     def _keep(self, now: OpenRound, report: Report) -> None:
         """Keep what was received of a client, where that is asked for."""
+        if not self.settings.keep_packets:
+            return
         header = {"refused": report.refused} if report.refused else dict(now.headers[report.client])
         self._keep_packet(now.round, file_name(report.client), report.packet.numpy().tobytes(), header)
 
@@ -218,11 +220,12 @@ class Hub(SumDesk):
                     if not deadline.again():
                         raise TrainingError(self._too_few(now))
                     _log.warning("round %d: %s; it is asked for again", now.round, self._waiting(now))
-                    self._ask_again(now)
+                    self._ask()
                 self._look()
                 self._lock.wait(timeout=min(1.0, deadline.left_s))
 
-    def _ask_again(self, now: OpenRound) -> None:
+    def _ask(self) -> None:
+        """Send the open jobs to the nodes that are there."""
         for name, node in self._nodes.items():
             for job in self._open_jobs(name):
                 if node.send:

@@ -121,12 +121,15 @@ def local_of(body: bytes, size: int, memory: Slots) -> Local:
 
 
 def row_shape(plan: Plan, params_P: Tensor) -> tuple[Layout, int]:
-    """Return the layout of what a client sends in a round, and the bytes of its packet, from a row of zeros."""
+    """Return the layout of what a client sends in a round, and the bytes of it that leave, from a row of zeros."""
     params = {"": torch.zeros_like(params_P)}
     local = Local(params, plan.rule.init_shared(params), plan.rule.init_memory(params))
     upload, _ = plan.rule.finish(params, local, steps=1, lr=1.0)
     layout = Layout.of(upload)
-    return layout, len(plan.codec.encode(torch.zeros(layout.size))) if layout.size else 0
+    if not layout.size:
+        return layout, 0
+    masked = plan.aggregator.upload_bytes(layout.size)
+    return layout, masked or len(plan.codec.encode(torch.zeros(layout.size)))
 
 
 def layout_to(layout: Layout) -> list[list[Any]]:

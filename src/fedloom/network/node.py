@@ -24,17 +24,16 @@ from fedloom.base.shown import shown
 from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
 from fedloom.network.channel import Link, Unreachable
-from fedloom.network.frames import PROTOCOL, Frame, number_from, text_in
+from fedloom.network.frames import PROTOCOL, Frame, number_from, text_in, whole_in
 from fedloom.network.hands import Hands
-from fedloom.network.jobs import JobFrame, local_of, report_to, row_shape
+from fedloom.network.jobs import JobFrame, local_of, report_to
 from fedloom.network.journal import Answer, Journal
 from fedloom.network.keys import sign_bytes
 from fedloom.network.manifest import Manifest
 from fedloom.network.node_file import NodeFolder
-from fedloom.network.partaking import Partaking, as_row, verifier
+from fedloom.network.partaking import Partaking, as_row, partakers, verifier
 from fedloom.network.pieces import Inbox, Piece
 from fedloom.network.policy import open_now, violations
-from fedloom.network.summing import message
 
 __all__ = ["Node", "machine_of"]
 
@@ -136,6 +135,7 @@ class Node:
         if header.get("kind") != "welcome":
             raise ConfigError(f"{self._file.address}: refuses this node: {shown(str(header.get('reason', '')))[:400]}")
         manifest, run = Manifest.parsed(welcome.body.decode(errors="replace")), text_in(header, "run", longest=64)
+        self.journal(run)  # its name is one of a folder, or it is refused
         said = f"{nonce} {run} {manifest.digest}".encode()
         certificate = text_in(header, "certificate", longest=8000)
         self._folder.check_server(certificate, text_in(header, "signature", longest=400), said)
@@ -151,10 +151,8 @@ class Node:
             try:
                 frame = session.jobs.get(timeout=_LOOK_S)
             except queue.Empty:
-                again = [header for header, _ in postponed.values()]
-                if self._file.data and again:
-                    for header in again:
-                        self._attempt(link, session, header, postponed)
+                for header, _ in [*postponed.values()]:
+                    self._attempt(link, session, header, postponed)
                 continue
             header = {"kind": "lost"} if frame is None else frame.header
             if header.get("kind") in ("lost", "replaced"):
@@ -216,11 +214,9 @@ class Node:
         odd = violations(policy, session.manifest, **self.hands.extent(session.manifest))
         if odd:
             return f"the policy does not allow it: {odd[0]}"
-        return (
-            ""
-            if open_now(policy, dt.datetime.now(dt.UTC))
-            else f"hours: no jobs are taken now, allowed are {policy.hours or 'none'}"
-        )
+        if not open_now(policy, dt.datetime.now(dt.UTC)):
+            return f"hours: no jobs are taken now, allowed are {policy.hours or 'none'}"
+        return ""
 
     def journal(self, run: str) -> Journal:
         """Return the journal of a run."""
@@ -246,22 +242,22 @@ class Node:
             link.say(job.id, reason)
 
     def _answer_sum(self, link: Link, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes) -> None:
-        partaking, work = self._partaking(session, job), self.hands.work_of(session.manifest, job.client)
+        partaking = self._partaking(session, job)
         if reason := self._objection(session, job):
             raise ConfigError(reason)
-        head = {"job": job.id, "attempt": header.get("attempt"), "phase": header.get("phase")}
-        if header.get("phase") == "advertise":
-            told = message(body)
+        attempt, phase = whole_in(header, "attempt"), text_in(header, "phase", longest=20)
+        head = {"job": job.id, "attempt": attempt, "phase": phase}
+        if phase == "advertise":
+            clients, certificates = partakers(body)
             keys = self._folder.keys()
-            certificates = told.get("certificates") if isinstance(told, dict) else None
-            if keys is None or not isinstance(certificates, dict):
+            if keys is None:
                 raise ConfigError("secure sum: clients know each other by certificates alone, and here are none.")
             verify = verifier(certificates, session.manifest.nodes, keys.authority)
-            size = row_shape(work.plan, torch.zeros(work.plan.layout.size))[0].size
-            link.sum(head, partaking.advertise(header, told, verify, size))
+            size, least = self.hands.shape(session.manifest)[0].size, self._folder.policy.min_clients_per_round
+            link.sum(head, partaking.advertise(job.round, attempt, clients, verify, size=size, least=least))
             return
-        answer = partaking.answer(header, body, lambda: self._row(session, job))
-        if header.get("phase") != "mask":
+        answer = partaking.answer(job.round, attempt, phase, body, lambda: self._row(session, job))
+        if phase != "mask":
             link.sum(head, answer)
             return
         piece = Piece.of(answer)
@@ -286,7 +282,6 @@ class Node:
                 self.hands.work_of(session.manifest, job.client),
                 session.run,
                 sign=lambda said: sign_bytes(self._folder.key, said),
-                least=self._folder.policy.min_clients_per_round,
                 journal=self.journal(session.run),
             )
         return self._sums[key]
@@ -345,8 +340,8 @@ class Node:
 
     def _fetched(self, link: Link, session: _Session, job: JobFrame) -> bytes:
         """Return a job's body; what has arrived of it before is not asked for again."""
-        inbox, name = Inbox(self._folder.path / "runs" / session.run / "inbox"), job.body.digest
-        limit = 4 * (session.manifest.layout.size + 64) * 8 + (1 << 20)
+        inbox, name = Inbox(self.journal(session.run).folder / "inbox"), job.body.digest
+        limit = self.hands.body_limit(session.manifest)
         if job.body.size > limit:
             raise DataError(f"job: promises {job.body.size} bytes, allowed are {limit}.")
         inbox.keep_only(name)

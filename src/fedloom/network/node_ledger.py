@@ -6,6 +6,7 @@ shorter: the head's hash, which the node prints, tells that.
 
 import datetime as dt
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedloom.base.files import disk_errors, json_sha256, sync
 __all__ = ["NodeLedger"]
 
 _FIRST = "0" * 64
+_STRIDE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -27,25 +29,25 @@ class NodeLedger:
 
     def append(self, kind: str, **told: Any) -> str:
         """Add a line, wait until the disk has it, and return its hash."""
-        lines = self._lines()
-        record = {"time": _now(), "kind": kind, **told, "before": lines[-1]["sha256"] if lines else _FIRST}
+        record = {"time": _now(), "kind": kind, **told, "before": self._last()}
         record["sha256"] = json_sha256(record)
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             sync(file)
         return record["sha256"]
 
-    def _lines(self) -> list[dict[str, Any]]:
-        """Return the whole lines; one that a kill has torn is cut off."""
+    def _last(self) -> str:
+        """Return the hash in the last whole line; a line that a kill has torn is cut off."""
         if not self.path.is_file():
-            return []
-        text = self.path.read_text(encoding="utf-8")
-        if text and not text.endswith("\n"):
-            whole = text[: text.rfind("\n") + 1]
-            with disk_errors(self.path), self.path.open("r+", encoding="utf-8") as file:
-                file.truncate(len(whole.encode()))
-            text = whole
-        return [json.loads(line) for line in text.splitlines()]
+            return _FIRST
+        with disk_errors(self.path), self.path.open("rb+") as file:
+            end, tail = file.seek(0, os.SEEK_END), b""
+            while tail.count(b"\n") < 2 and len(tail) < end:  # read from the end: a ledger grows for years
+                file.seek(max(0, end - len(tail) - _STRIDE))
+                tail = file.read(min(_STRIDE, end - len(tail))) + tail
+            whole = tail[: tail.rfind(b"\n") + 1]
+            file.truncate(end - len(tail) + len(whole))
+        return str(_parsed(whole.splitlines()[-1].decode(errors="replace")).get("sha256")) if whole else _FIRST
 
     def records(self) -> list[dict[str, Any]]:
         """Return all lines; RunError, naming the first one at which the chain is broken."""

@@ -10,7 +10,6 @@ from fedloom.base.rows import is_finite
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Plan, Report
-from fedloom.network.frames import text_in
 from fedloom.network.jobs import JobFrame, layout_from, report_from
 from fedloom.network.summing import Summing
 
@@ -93,7 +92,7 @@ class Deadline:
 
 def check_header(now: OpenRound, job: JobFrame, header: Mapping[str, Any], max_weight: float) -> None:
     """Refuse a report by what its header says, before a byte of it is taken."""
-    report = report_from({**header, "client": text_in(header, "client")}, b"")
+    report = report_from(header, b"")
     if report.client != job.client:
         raise DataError(f"found a report of client '{shown(report.client)}' for a job of '{job.client}'.")
     if layout_from(header.get("layout")) != now.layout:

@@ -5,7 +5,7 @@ are whose is told by the certificates of the nodes, which the federation's autho
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,19 @@ from fedloom.secure_sum.agreement import Verify
 from fedloom.secure_sum.messages import Box, Confirmations, Roster, Survivors
 from fedloom.secure_sum.party import Party
 
-__all__ = ["Partaking", "as_row", "verifier"]
+__all__ = ["Partaking", "as_row", "partakers", "verifier"]
+
+
+def partakers(body: bytes) -> tuple[list[str], dict[str, str]]:
+    """Return who takes part in a sum and the certificates of their nodes, as a server says; DataError for all else."""
+    told: Any = message(body)
+    try:
+        clients, certificates = list(told["clients"]), dict(told["certificates"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError("secure sum: found no clients and certificates.") from error
+    if not all(isinstance(one, str) for one in (*clients, *certificates, *certificates.values())):
+        raise DataError("secure sum: found clients and certificates that are no texts.")
+    return clients, certificates
 
 
 def verifier(certificates: Mapping[str, str], nodes: Mapping[str, str], authority: str) -> Verify:
@@ -46,50 +58,53 @@ def verifier(certificates: Mapping[str, str], nodes: Mapping[str, str], authorit
 class Partaking:
     """What one client does in the sums of a run."""
 
-    def __init__(
-        self, client: str, work: Work, run: str, *, sign: Callable[[bytes], bytes], least: int, journal: Journal
-    ) -> None:
+    def __init__(self, client: str, work: Work, run: str, *, sign: Callable[[bytes], bytes], journal: Journal) -> None:
         self._journal = journal
         rule = work.plan.aggregator
         if not isinstance(rule, SecureSum):
             raise ConfigError(f"aggregator: '{rule.name}' makes no secure sums.")
         self._rule, self._client, self._plan, self._run = rule, client, work.plan, run
-        self._sign, self._least = sign, least
+        self._sign = sign
         self._party: Party | None = None
         self._attempt: tuple[int, int] = (-1, -1)
         self._survivors: tuple[str, ...] = ()
 
-    def advertise(self, header: Mapping[str, Any], told: Any, verify: Verify, size: int) -> bytes:
-        """Begin an attempt with the clients that are named, and return this client's keys.
+    def advertise(
+        self, round: int, attempt: int, clients: Sequence[str], verify: Verify, *, size: int, least: int
+    ) -> bytes:
+        """Begin an attempt at the sum of a round with these clients, and return this client's keys.
 
-        Refused are attempts that were begun before, and rounds of fewer clients than the policy allows.
+        Refused are attempts that were begun before, and rounds of fewer clients than the policy allows, `least`.
         """
-        round, attempt = int(header["round"]), int(header["attempt"])
         if (round, attempt) <= self._attempt:
             raise DataError(f"secure sum, round {round}: attempt {attempt} was begun before; keys are used once.")
-        names = {str(name): True for name in told["clients"]}
-        if len(names) < self._least or not set(names) <= set(self._plan.clients) or self._client not in names:
+        names = dict.fromkeys(clients)
+        if len(names) < least or not set(names) <= set(self._plan.clients) or self._client not in names:
             raise ConfigError(
-                f"min_clients_per_round: found a sum of {len(names)} clients, allowed are {self._least} or more of "
+                f"min_clients_per_round: found a sum of {len(names)} clients, allowed are {least} or more of "
                 "this run, this one among them."
             )
         terms = terms_of(self._plan, self._rule, self._run, round, attempt, names, size)
-        if terms.min_clients < self._least:
+        if terms.min_clients < least:
             raise ConfigError(
-                f"min_clients_per_round: found a sum of {terms.min_clients} clients at least, allowed are "
-                f"{self._least}."
+                f"min_clients_per_round: found a sum of {terms.min_clients} clients at least, allowed are {least}."
             )
         self._attempt = round, attempt
         self._party = Party(terms, self._client, sign=self._sign, verify=verify)
         return _body(self._party.advertise().to_table())
 
-    def answer(self, header: Mapping[str, Any], body: bytes, row: Callable[[], tuple[torch.Tensor, float]]) -> bytes:
-        """Return this client's message for a phase; `row` gives its row [P] and weight, which leave under masks."""
+    def answer(
+        self, round: int, attempt: int, phase: str, body: bytes, row: Callable[[], tuple[torch.Tensor, float]]
+    ) -> bytes:
+        """Return this client's message for a phase; `row` gives its row [P] and weight, which leave under masks.
+
+        The round is that of the job whose row it is: what was opened is remembered by it.
+        """
         party = self._party
-        if party is None or (header.get("round"), header.get("attempt")) != self._attempt:
+        if party is None or (round, attempt) != self._attempt:
             raise DataError("secure sum: a message of an attempt that this node is no part of.")
         table, terms = message(body), party.terms
-        match header.get("phase"):
+        match phase:
             case "share":
                 return _body(party.share(Roster.from_table(table, terms)).to_table())
             case "mask":

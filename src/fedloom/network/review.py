@@ -7,8 +7,6 @@ from its own number of examples.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from fedloom.base.config import differing_keys, value_at
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout
@@ -16,7 +14,6 @@ from fedloom.contracts.federated import Plan, Work
 from fedloom.federated.rounds import sample_clients
 from fedloom.network.accounting import NodeAccounts, epsilon_of, uses_of_round
 from fedloom.network.hands import Hands
-from fedloom.network.jobs import row_shape
 from fedloom.network.manifest import Manifest
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.policy import violations
@@ -38,7 +35,7 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
         "WHAT LEAVES THIS NODE",
     ]
     for client, work in works.items():
-        lines += _leaving(client, work, manifest)
+        lines += _leaving(client, work, *hands.shape(manifest))
     lines += ["", "HOW IT IS PROTECTED"]
     for client, work in works.items():
         lines += _protected(client, work, folder)
@@ -55,14 +52,13 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
     return lines if odd else [*lines, "  allows it"]
 
 
-def _leaving(client: str, work: Work, manifest: Manifest) -> Iterator[str]:
-    plan = work.plan
-    layout, n_bytes = row_shape(plan, torch.zeros(plan.layout.size))
-    asked = _rounds_asked(plan, client)
+def _leaving(client: str, work: Work, layout: Layout, n_bytes: int) -> Iterator[str]:
+    plan, asked = work.plan, _rounds_asked(work.plan, client)
+    how = "under masks" if plan.aggregator.sum_only else f"by codec {plan.codec.name}"
     yield f"  client {shown(client)}: {len(work.shards[client].items)} examples are trained on; none of them leaves"
     yield (
         f"    {n_bytes:,} bytes in each of {asked} of {plan.rounds} rounds, {asked * n_bytes:,} in all: "
-        f"{layout.size:,} numbers by codec {plan.codec.name}"
+        f"{layout.size:,} numbers {how}"
     )
     yield from _tensors(layout.named_after(plan.layout))
     private = plan.mechanism.covers().private

@@ -29,7 +29,7 @@ from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
 from fedloom.runs.tuning import TuningRun, run_of
 
-__all__ = ["ServerKeys", "is_served", "read_status", "serve", "serve_again"]
+__all__ = ["ServerKeys", "read_status", "serve", "serve_again"]
 
 _log = logging.getLogger(__name__)
 _MANIFEST, _STATUS = "manifest.json", "status.json"
@@ -66,28 +66,27 @@ def serve(
 
     `on_listening` is told the port. Nodes may come and go; the run waits for them as its `deployment` says.
     """
-    going_on = run is None
+    going_on, identity = run is None, keys.read() if keys else None
     run = run_of(RunDirectory.open(out)) if run is None else run
+    if run.aggregator.sum_only and identity is None:
+        raise ConfigError("certificate: missing; in a secure sum clients know each other by certificates alone.")
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
-    if run.aggregator.sum_only and keys is None:
-        raise ConfigError("certificate: missing; in a secure sum clients know each other by certificates alone.")
-    hub.authority = keys.read().authority if keys else ""
-    elsewhere = Elsewhere(enrolment.clients, Remote(hub))
+    hub.authority = identity.authority if identity else ""
     with serving(
         hub,
         listen,
-        keys.read() if keys else None,
+        identity,
         _welcome(hub, manifest, keys, strict=run.deployment.strict),
         revoked=lambda: revoked(keys.revoked) if keys else frozenset(),
     ) as port:
         on_listening(port)
-        listen = f"{listen.rpartition(':')[0]}:{port}"
+        address = f"{listen.rpartition(':')[0]}:{port}"
+        elsewhere = Elsewhere(enrolment.clients, Remote(hub), _files(hub.run, manifest, address, enrolment, keys))
         if going_on:
             _, events = api.resume(out, on_report=on_report, elsewhere=elsewhere)
         else:
             events = api.start(run, out, source=source, on_report=on_report, elsewhere=elsewhere)
-            _keep(out, hub.run, manifest, listen, enrolment, keys)
         hub.watch = lambda status: write_atomic(out / _STATUS, json.dumps(status, indent=1))
         yield from events
         hub.end()
@@ -107,17 +106,14 @@ def _run_id(out: Path, going_on: bool) -> str:
         ) from error
 
 
-def _keep(out: Path, run: str, manifest: Manifest, listen: str, enrolment: Enrolment, keys: ServerKeys | None) -> None:
-    """Write down what goes on with the run needs: its name, the nodes, and where keys lie, never a key."""
+def _files(run: str, manifest: Manifest, address: str, enrolment: Enrolment, keys: ServerKeys | None) -> dict[str, str]:
+    """Return what going on with the run needs: its name, the nodes, and where keys lie, never a key."""
     places = {name: str(path.resolve()) for name, path in vars(keys).items() if path} if keys else None
-    told = {"run": run, "manifest": manifest.digest, "listen": listen, "keys": places}
-    write_atomic(out / DEPLOYMENT, json.dumps(told | {"enrolment": config.table_of(enrolment)}, indent=1))
-    write_atomic(out / _MANIFEST, manifest.text)
-
-
-def is_served(out: Path) -> bool:
-    """Return whether a run directory is one of a run whose clients are elsewhere."""
-    return (out / DEPLOYMENT).is_file()
+    told = {"run": run, "manifest": manifest.digest, "listen": address, "keys": places}
+    return {
+        DEPLOYMENT: json.dumps(told | {"enrolment": config.table_of(enrolment)}, indent=1),
+        _MANIFEST: manifest.text,
+    }
 
 
 def serve_again(

@@ -111,8 +111,7 @@ class SumDesk(Desk):
         nodes = {client: self.enrolment.of_client(client)[0] for client in now.jobs}
         with self._lock:
             certificates = {name: self._nodes[name].certificate for name in sorted({nodes[one] for one in ready})}
-            authority = self.authority
-            now.summing = summing = Summing(terms, verifier(certificates, nodes, authority))
+            now.summing = summing = Summing(terms, verifier(certificates, nodes, self.authority))
             now.attempt, now.masked, now.unwilling = attempt, {}, set()
             for node in self._nodes.values():
                 node.came_anew = False
@@ -129,9 +128,9 @@ class SumDesk(Desk):
     def _tell(self, now: OpenRound, phase: str, sent: Mapping[str, bytes]) -> None:
         for client, body in sent.items():
             node = self._nodes[self.enrolment.of_client(client)[0]]
-            header = {"kind": "sum", "job": now.jobs[client].id, "phase": phase, "round": now.round}
+            header = {"kind": "sum", "job": now.jobs[client].id, "phase": phase, "attempt": now.attempt}
             if node.send:
-                node.send(Frame(header | {"attempt": now.attempt}, body))
+                node.send(Frame(header, body))
 
     def _gather(self, now: OpenRound, summing: Summing) -> None:
         """Wait for a phase's messages, as long as those who owe one are there."""

@@ -81,6 +81,8 @@ class Elsewhere:
 
     clients: tuple[str, ...]
     engine: Engine
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the run directory holds from its beginning of how they are reached, by name."""
 
 
 def run_files(run: TuningRun, source: str) -> dict[str, str]:

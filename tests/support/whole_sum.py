@@ -14,8 +14,6 @@ from fedloom.secure_sum.collector import Collector
 from fedloom.secure_sum.party import PHASES, Party
 from fedloom.secure_sum.terms import Terms
 
-__all__ = ["Simulated", "simulate"]
-
 
 @dataclass(frozen=True, eq=False)
 class Simulated:
