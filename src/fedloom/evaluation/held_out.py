@@ -24,7 +24,7 @@ class HeldOut:
 
     name: str
     examples: tuple[Example, ...]
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     numbers: tuple[int, ...]
     """The examples' places in the whole set, kept by a part of it."""
 
@@ -72,7 +72,7 @@ def held_out(name: str, examples: Sequence[Example], task: Task, model: Model) -
     if not kept:
         raise DataError(f"{name}: none of {len(items)} examples has a supervised token; raise max_length.")
     learnable = task.prepared([items[index] for index in kept], model)
-    chosen = tuple(examples[index] for index in kept), tuple(learnable)
+    chosen = tuple(examples[index] for index in kept), learnable
     return HeldOut(name, *chosen, tuple(kept)), items
 
 
