@@ -26,7 +26,9 @@ from fedloom.network.frames import Frame, text_in
 from fedloom.network.jobs import JobFrame, as_packet, report_from
 from fedloom.network.open_round import REPEATS, Deadline, OpenRound, Verdict, check_header, check_row
 from fedloom.network.pieces import Piece
+from fedloom.network.scoring import scores_from
 from fedloom.network.sum_desk import SumDesk
+from fedloom.runs.measure import OwnScores
 
 __all__ = ["Hub"]
 
@@ -82,6 +84,8 @@ class Hub(SumDesk):
             if isinstance(job, Verdict):
                 return job
             now = self._current()
+            if now.phase:
+                return self._told(now, job, header)
             try:
                 check_header(now, job, header, self.enrolment.of_client(job.client)[1].max_weight)
             except FedloomError as error:
@@ -90,6 +94,19 @@ class Hub(SumDesk):
             if now.hidden:
                 return self._whole(now, job, header, b"")
             return Verdict("wanted", self._inbox.have(self._name(job)))
+
+    def _told(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any]) -> Verdict:
+        """Take in a client's scores, or why they are withheld: then nobody waits for them."""
+        try:
+            found = scores_from(header, now.names)
+        except FedloomError as error:
+            return self._refuse(now, job.client, str(error))
+        if isinstance(found, str):
+            return self._refuse(now, job.client, shown(found))
+        now.scores[job.client] = found
+        now.came.add(job.client)
+        self._lock.notify_all()
+        return Verdict("taken")
 
     def arrived(self, node: str, job_id: str, start: int, data: bytes) -> Verdict:
         """Take in bytes of a report; the last ones decide whether it is taken."""
@@ -177,6 +194,21 @@ class Hub(SumDesk):
         with self._lock:
             now.closed = True
         self._inbox.clear()
+
+    def scores(self) -> dict[str, OwnScores]:
+        """Return the scores of the open evaluation by client, once all have told or withheld them, or at the deadline.
+
+        Those of clients that are missing then are missing: an evaluation changes no model, and stops no run.
+        """
+        now, deadline = self._current(), Deadline(self.settings.deadline_s)
+        with self._lock:
+            while not self._settled(now) and not deadline.passed:
+                self._look()
+                self._lock.wait(timeout=min(1.0, deadline.left_s))
+            now.closed = True
+            if len(now.came) < len(now.jobs):
+                _log.warning("%s: %s", now.phase, self._waiting(now))
+            return {client: now.scores[client] for client in now.jobs if client in now.scores}
 
     def _keep(self, now: OpenRound, report: Report) -> None:
         """Keep what was received of a client, where that is asked for."""

@@ -48,6 +48,8 @@ class JobFrame:
     round: int
     lr: float
     body: Piece
+    phase: str = ""
+    """Of an evaluation, which one; "" where a client is to train."""
 
     @classmethod
     def of(cls, run: str, job: Job, body: Piece) -> "JobFrame":
@@ -56,8 +58,9 @@ class JobFrame:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 over run, client, round, rate and body."""
-        return sha256(json.dumps([self.run, self.client, self.round, number_to(self.lr), self.body.digest]).encode())
+        """SHA-256 over run, client, round, rate, body and phase."""
+        said = [self.run, self.client, self.round, number_to(self.lr), self.body.digest, self.phase]
+        return sha256(json.dumps(said).encode())
 
     def header(self) -> dict[str, Any]:
         """Return the frame as a header."""
@@ -68,6 +71,7 @@ class JobFrame:
             "client": self.client,
             "round": self.round,
             "lr": number_to(self.lr),
+            "phase": self.phase,
             "digest": self.body.digest,
             "size": self.body.size,
         }
@@ -81,6 +85,7 @@ class JobFrame:
             whole_in(header, "round"),
             number_from(header, "lr"),
             Piece(text_in(header, "digest", longest=64), whole_in(header, "size")),
+            text_in(header, "phase", longest=40),
         )
         if text_in(header, "id", longest=64) != found.id:
             raise DataError("job: its id is not the hash of what it says.")

@@ -7,6 +7,7 @@ is written down before it begins.
 
 import datetime as dt
 import logging
+import math
 import os
 import queue
 import threading
@@ -21,19 +22,22 @@ import torch
 from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError, TrainingError
 from fedloom.base.files import held
 from fedloom.base.shown import shown
-from fedloom.contracts.federated import Job
+from fedloom.contracts.federated import Job, Plan
+from fedloom.federated.client import learning_rate
 from fedloom.network.accounting import NodeAccounts
 from fedloom.network.channel import Link, Unreachable
-from fedloom.network.frames import PROTOCOL, Frame, number_from, text_in, whole_in
+from fedloom.network.frames import PROTOCOL, Frame, text_in, whole_in
 from fedloom.network.hands import Hands
 from fedloom.network.jobs import JobFrame, local_of, report_to
 from fedloom.network.journal import Answer, Journal
 from fedloom.network.keys import sign_bytes
 from fedloom.network.manifest import Manifest
 from fedloom.network.node_file import NodeFolder
-from fedloom.network.partaking import Partaking, as_row, partakers, verifier
+from fedloom.network.partaking import Partaking, partakers, verifier
 from fedloom.network.pieces import Inbox, Piece
 from fedloom.network.policy import open_now, violations
+from fedloom.network.scoring import scores_to
+from fedloom.runs.measure import OwnScores
 
 __all__ = ["Node", "machine_of"]
 
@@ -205,7 +209,7 @@ class Node:
             return "the job is of another run than the server has told"
         if job.client not in self._file.data or job.client not in session.manifest.clients:
             return f"client '{job.client[:80]}' is not of this node"
-        if job.round >= session.manifest.settings["rounds"]:
+        if job.round - bool(job.phase) >= session.manifest.settings["rounds"]:
             return f"round {job.round} lies behind the {session.manifest.settings['rounds']} that were approved"
         if not self._folder.is_approved(session.manifest.digest):
             self._folder.wait_for_approval(session.manifest)
@@ -267,12 +271,12 @@ class Node:
         while verdict.kind == "wanted":
             verdict = link.send(masked, answer, verdict.start)
 
-    def _row(self, session: _Session, job: JobFrame) -> tuple[torch.Tensor, float]:
-        """Return the row and the weight that were answered: the same whatever attempt asks for them."""
+    def _row(self, session: _Session, job: JobFrame) -> bytes:
+        """Return the row that was answered: the same, noise included, whatever attempt asks for it."""
         answer = self.journal(session.run).answered(job)
         if answer is None:
             raise RunError(f"round {job.round}: the answer of client '{job.client}' is gone.")
-        return as_row(answer.packet), number_from(answer.header, "weight")
+        return answer.packet
 
     def _partaking(self, session: _Session, job: JobFrame) -> Partaking:
         key = session.run, job.client
@@ -287,6 +291,9 @@ class Node:
         return self._sums[key]
 
     def _carry_out(self, link: Link, session: _Session, job: JobFrame) -> None:
+        if job.phase:
+            self._evaluate(link, session, job)
+            return
         journal = self.journal(session.run)
         answer = journal.answered(job)
         if answer is None:
@@ -297,11 +304,28 @@ class Node:
         hidden = self.hands.work_of(session.manifest, job.client).plan.aggregator.sum_only
         self._deliver(link, job, Answer({**answer.header, **_EMPTY}, b"") if hidden else answer)
 
+    def _evaluate(self, link: Link, session: _Session, job: JobFrame) -> None:
+        """Tell what the model scores on what this client holds out, or why not; the ledger has either."""
+        body = self._fetched(link, session, job)
+        told: OwnScores | str
+        try:
+            told = self.hands.scores(session.manifest, job.client, body, self.journal(session.run), job.round)
+            means = {name: [one.total, one.weight] for name, one in told.means.items()}
+            kind, said = "scores", {"phase": job.phase, "examples": told.examples, "scores": means}
+        except RunError:
+            raise
+        except FedloomError as error:
+            told = str(error)
+            kind, said = "refused", {"reason": f"scores are not told: {shown(told)[:2000]}"}
+        self._folder.ledger.append(kind, run=job.run, round=job.round, client=job.client, **said)
+        link.offer(scores_to(job.id, told))
+
     def _trained(self, link: Link, session: _Session, job: JobFrame, journal: Journal) -> Answer:
         """Train, and write down what is answered before any of it leaves."""
         work = self.hands.work_of(session.manifest, job.client)
         if job.round <= journal.last_round(job.client):
             raise DataError(f"round {job.round}: a later one was answered already; a server does not go back.")
+        _refuse_other_rate(work.plan, job)
         body = self._fetched(link, session, job)
         memory = journal.memory(job.client, job.round)
         local = local_of(body, work.plan.layout.size, memory)
@@ -377,6 +401,13 @@ class Node:
             why = shown(verdict.reason) or "the round was over"
             _log.warning("client '%s', round %d: report %s: %s", job.client, job.round, verdict.kind, why)
             self._folder.ledger.append(verdict.kind, run=job.run, round=job.round, client=job.client, reason=why[:2000])
+
+
+def _refuse_other_rate(plan: Plan, job: JobFrame) -> None:
+    """Refuse a learning rate that is not the approved run's; its last digits are the server's, so that bytes agree."""
+    approved = learning_rate(plan.local, round=job.round, rounds=plan.rounds)
+    if not math.isclose(job.lr, approved, rel_tol=1e-9):
+        raise DataError(f"lr: found {job.lr:g} for round {job.round}, approved is {approved:g}.")
 
 
 def _read(frames: Iterable[Frame], jobs: "queue.Queue[Frame | None]") -> None:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from fedloom.base.tree import Layout
-from fedloom.contracts.federated import Carrier, Engine, Job, Report, Work
+from fedloom.contracts.federated import Carrier, Engine, Job, Local, Plan, Report, Work
+from fedloom.federated.rounds import State
 from fedloom.network.hub import Hub
 from fedloom.network.jobs import JobFrame, body_of, row_shape
 from fedloom.network.open_round import OpenRound
 from fedloom.network.pieces import Piece
+from fedloom.runs.measure import OwnScores
 
 __all__ = ["Remote"]
 
@@ -39,3 +41,14 @@ class Remote(Engine):
             yield from hub.reports()
 
         return carry
+
+    def ask(self, names: tuple[str, ...], plan: Plan, state: State, phase: str) -> dict[str, OwnScores]:
+        """Return what the clients say of a state on what they hold out, by client."""
+        body = body_of(Local({"": state.params_P}))
+        piece = Piece.of(body)
+        frames = {one: JobFrame(self._hub.run, one, state.round, 0.0, piece, phase) for one in plan.clients}
+        layout = Layout(())
+        self._hub.open(
+            OpenRound(state.round, plan, layout, 0, body, piece.digest, frames, len(frames), phase=phase, names=names)
+        )
+        return self._hub.scores()

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fedloom.network.hub import Hub
 from fedloom.network.keys import check, read_private, revoked, sign_bytes
 from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.remote import Remote
+from fedloom.network.scoring import score_names
 from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
@@ -82,7 +84,10 @@ def serve(
     ) as port:
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
-        elsewhere = Elsewhere(enrolment.clients, Remote(hub), _files(hub.run, manifest, address, enrolment, keys))
+        remote = Remote(hub)
+        ask = partial(remote.ask, score_names(run)) if run.deployment.evaluate else None
+        files = _files(hub.run, manifest, address, enrolment, keys)
+        elsewhere = Elsewhere(enrolment.clients, remote, ask, files)
         if going_on:
             _, events = api.resume(out, on_report=on_report, elsewhere=elsewhere)
         else:
