@@ -356,6 +356,7 @@ class _Intake:
             return taken
         done = {name: accumulator.result() for name, (_, accumulator) in self._parts.items()}
         row_P = self._side.release(self._whole(done, layout.size) if done else None, layout.size)
+        self._parts = {}  # sums of large rows go before the server's step
         if row_P is None:
             raise DataError("a round without clients has no aggregate.")
         taken.mean, taken.privacy = layout.slots(row_P), self._side.state

@@ -226,12 +226,12 @@ class _Server:
     async def _fetch(self, data: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
             asked = Frame.decoded(data).header
-            body = self._hub.body(self._who(context), text_in(asked, "digest", longest=64))
-            start = whole_in(asked, "start", high=len(body))
+            digest, start = text_in(asked, "digest", longest=64), whole_in(asked, "start")
+            body = self._hub.body(self._who(context), digest, start)
         except FedloomError as error:
             yield Frame({"kind": "refused", "reason": str(error)}).encoded()
             return
-        for piece in pieces(body, start):
+        for piece in body:
             yield Frame({"kind": "piece"}, piece).encoded()
 
     async def _offer(self, data: bytes, context: Any) -> bytes:

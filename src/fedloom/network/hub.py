@@ -25,7 +25,7 @@ from fedloom.network.desk import Send, kept_in
 from fedloom.network.frames import Frame, text_in
 from fedloom.network.jobs import JobFrame, as_packet, report_from
 from fedloom.network.open_round import REPEATS, Deadline, OpenRound, Verdict, check_header, check_row
-from fedloom.network.pieces import Piece
+from fedloom.network.pieces import Piece, read_pieces
 from fedloom.network.scoring import scores_from
 from fedloom.network.sum_desk import SumDesk
 from fedloom.runs.measure import OwnScores
@@ -68,13 +68,15 @@ class Hub(SumDesk):
                 if not self.over:
                     _log.warning("node '%s' is gone; it is waited for", node)
 
-    def body(self, node: str, digest: str) -> bytes:
-        """Return the body of the open round; DataError for any other."""
+    def body(self, node: str, digest: str, start: int = 0) -> Iterator[bytes]:
+        """Return the body of the open round from a byte on, piece by piece; DataError for any other."""
         with self._lock:
             self._nodes[node].last_s = time.monotonic()
-            if self._now is None or self._now.digest != digest:
+            if self._now is None or self._now.body.digest != digest:
                 raise DataError("body: not of an open round.")
-            return self._now.body
+            if start > self._now.body.size:
+                raise DataError(f"body: found start {start}, allowed are up to {self._now.body.size}.")
+            return read_pieces(self._body.open("rb"), start)
 
     def offered(self, node: str, header: Mapping[str, Any]) -> Verdict:
         """Return whether the report that a header announces is wanted, and from which byte on; refusals are final."""
@@ -126,14 +128,15 @@ class Hub(SumDesk):
                 return Verdict("wanted", self._inbox.have(self._name(job)))
         if have < piece.size:
             return Verdict("wanted", have)
-        # Hashing and decoding take a while, and no lock: bytes that are whole change no more.
-        try:
-            packet = self._inbox.whole(self._name(job), piece)
-        except DataError:
-            return Verdict("wanted", 0)
-        return self._whole(now, job, header, packet or b"")
+        # Hashing and decoding take a while, and not the desk's lock: bytes that are whole change no more.
+        with self._checking:
+            try:
+                packet = self._inbox.whole(self._name(job), piece)
+            except DataError:
+                return Verdict("wanted", 0)
+            return self._whole(now, job, header, packet or b"")
 
-    def _whole(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any], packet: bytes) -> Verdict:
+    def _whole(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any], packet: bytes | bytearray) -> Verdict:
         try:
             check_row(now, report_from(header, packet), self.settings.max_norm)
         except FedloomError as error:

@@ -99,10 +99,10 @@ def body_of(local: Local) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in (params | shared).items()})
 
 
-def local_of(body: bytes, size: int, memory: Slots) -> Local:
+def local_of(body: bytes | bytearray, size: int, memory: Slots) -> Local:
     """Return what a client knows while it trains; DataError where the body holds anything but rows [size], finite."""
     try:
-        found: Tree = load(body)
+        found: Tree = load(bytes(body))
     except (SafetensorError, ValueError, KeyError) as error:
         raise DataError(f"job: its body is no safetensors ({error}).") from error
     params: Tree = {}
@@ -175,7 +175,7 @@ def report_to(report: Report, job: str) -> dict[str, Any]:
     }
 
 
-def report_from(header: Mapping[str, Any], packet: bytes) -> Report:
+def report_from(header: Mapping[str, Any], packet: bytes | bytearray) -> Report:
     """Return the report that a header and a packet stand for; DataError for anything else."""
     return Report(
         client=text_in(header, "client"),
@@ -191,6 +191,8 @@ def report_from(header: Mapping[str, Any], packet: bytes) -> Report:
     )
 
 
-def as_packet(packet: bytes) -> Tensor:
-    """Return bytes as a packet, uint8."""
-    return torch.frombuffer(bytearray(packet), dtype=torch.uint8) if packet else torch.zeros(0, dtype=torch.uint8)
+def as_packet(packet: bytes | bytearray) -> Tensor:
+    """Return bytes as a packet, uint8; a buffer that may change is taken as it is."""
+    if not packet:
+        return torch.zeros(0, dtype=torch.uint8)
+    return torch.frombuffer(packet if isinstance(packet, bytearray) else bytearray(packet), dtype=torch.uint8)

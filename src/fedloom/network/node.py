@@ -381,7 +381,7 @@ class Node:
                 _log.warning("%s; going on from byte %d", error, inbox.have(name))
                 time.sleep(_FIRST_S)
             body = inbox.whole(name, job.body)
-        return body
+        return bytes(body)
 
     def _deliver(self, link: Link, job: JobFrame, answer: Answer) -> None:
         """Send an answer until the server has it, or wants it no more."""

@@ -11,6 +11,7 @@ from fedloom.base.shown import shown
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Plan, Report
 from fedloom.network.jobs import JobFrame, layout_from, report_from
+from fedloom.network.pieces import Piece
 from fedloom.network.summing import Summing
 from fedloom.runs.measure import OwnScores
 
@@ -41,9 +42,8 @@ class OpenRound:
     plan: Plan
     layout: Layout
     packet_bytes: int
-    body: bytes
-    digest: str
-    """Of the body."""
+    body: Piece
+    """What its jobs' nodes fetch."""
     jobs: dict[str, JobFrame]
     need: int
     """Reports with which it closes."""
