@@ -112,11 +112,13 @@ def forbidden_in(path):
         broad = isinstance(node, ast.ExceptHandler) and (
             node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
         )
-        # tokenizers raises no narrower class; a user's program, and foreign libraries, may raise anything
+        # tokenizers raises no narrower class; a user's program, and foreign libraries, may raise anything; so may Flower
+        # over what a stranger has sent
         if broad and module_name(path) not in (
             "fedloom.text.tokenizer",
             "fedloom.base.outside",
             "fedloom.lm_eval._apart",
+            "fedloom.network.flower",
             *LIBRARIES,
         ):
             found.append(f"broad except in line {node.lineno}")
@@ -167,7 +169,7 @@ BUDGET = {
     "api": 110,
     "base": 1_840,
     "benchmark": 3_150,
-    "cli": 2_000,
+    "cli": 2_060,
     "completers": 1_290,
     "contracts": 3_000,
     "data": 4_180,
@@ -178,7 +180,7 @@ BUDGET = {
     "session": 340,
     "lm_eval": 2_300,
     "models": 4_020,
-    "network": 4_700,
+    "network": 5_420,
     "results": 1_520,
     "runs": 8_050,
     "secure_sum": 1_650,

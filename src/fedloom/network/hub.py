@@ -70,9 +70,25 @@ class Hub(SumDesk):
         """Return the body of the open round; DataError for any other."""
         with self._lock:
             self._nodes[node].last_s = time.monotonic()
+            return self.open_body(digest)
+
+    def open_body(self, digest: str) -> bytes:
+        """Return the body of the open round; DataError for any other."""
+        with self._lock:
             if self._now is None or self._now.digest != digest:
                 raise DataError("body: not of an open round.")
             return self._now.body
+
+    def heard(self, node: str) -> None:
+        """Take note of a sign of life."""
+        with self._lock:
+            self._nodes[node].last_s = time.monotonic()
+
+    def fail(self, reason: str) -> None:
+        """End the run, as no node can be reached any more; whoever waits is told why: RunError."""
+        with self._lock:
+            self.broken = reason
+            self._lock.notify_all()
 
     def offered(self, node: str, header: Mapping[str, Any]) -> Verdict:
         """Return whether the report that a header announces is wanted, and from which byte on; refusals are final."""

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
@@ -23,12 +23,13 @@ from fedloom.base.files import held
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
-from fedloom.network.channel import Link, Unreachable
+from fedloom.network.channel import Link
 from fedloom.network.frames import PROTOCOL, Frame, number_from, text_in, whole_in
 from fedloom.network.hands import Hands
 from fedloom.network.jobs import JobFrame, local_of, report_to
 from fedloom.network.journal import Answer, Journal
 from fedloom.network.keys import sign_bytes
+from fedloom.network.link import NodeLink, Unreachable
 from fedloom.network.manifest import Manifest
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.partaking import Partaking, as_row, partakers, verifier
@@ -77,10 +78,11 @@ class _Session:
 
 
 class Node:
-    """A node at work in its folder."""
+    """A node at work in its folder; `link` makes the way to its server, gRPC where it is left out."""
 
-    def __init__(self, folder: NodeFolder) -> None:
+    def __init__(self, folder: NodeFolder, link: Callable[[], NodeLink] | None = None) -> None:
         self._folder, self._file = folder, folder.file
+        self._link = link or self._dialled
         self.hands = Hands(folder)
         self._process = os.urandom(8).hex()
         self._failed: dict[str, str] = {}
@@ -106,16 +108,19 @@ class Node:
                 stop.wait(wait_s * (0.5 + jitter))
                 wait_s = min(_LONGEST_S, 2 * wait_s)
 
+    def _dialled(self) -> Link:
+        return Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
+
     def _connected(self, stop: threading.Event) -> bool:
         """Carry out jobs for as long as a connection stands; return whether the run is over."""
-        link = Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
+        link = self._link()
         try:
             session = self._greeted(link)
             return self._serve(link, session, stop)
         finally:
             link.close()
 
-    def _greeted(self, link: Link) -> _Session:
+    def _greeted(self, link: NodeLink) -> _Session:
         """Say hello, hear who the server is and what it wants, and start to read its jobs."""
         nonce = os.urandom(16).hex()
         hello = {
@@ -130,10 +135,10 @@ class Node:
         frames = iter(link.join(hello))
         welcome = next(frames, None)
         if welcome is None:
-            raise Unreachable(f"{self._file.address}: hung up; it is tried again.")
+            raise Unreachable(f"{link.where}: hung up; it is tried again.")
         header = welcome.header
         if header.get("kind") != "welcome":
-            raise ConfigError(f"{self._file.address}: refuses this node: {shown(str(header.get('reason', '')))[:400]}")
+            raise ConfigError(f"{link.where}: refuses this node: {shown(str(header.get('reason', '')))[:400]}")
         manifest, run = Manifest.parsed(welcome.body.decode(errors="replace")), text_in(header, "run", longest=64)
         self.journal(run)  # its name is one of a folder, or it is refused
         said = f"{nonce} {run} {manifest.digest}".encode()
@@ -144,7 +149,7 @@ class Node:
         _log.info("joined run %s of %d clients", run[:8], len(manifest.clients))
         return _Session(run, manifest, jobs)
 
-    def _serve(self, link: Link, session: _Session, stop: threading.Event) -> bool:
+    def _serve(self, link: NodeLink, session: _Session, stop: threading.Event) -> bool:
         """Take one job after another; those that are not allowed now are looked at again."""
         postponed: dict[str, tuple[Mapping[str, Any], str]] = {}
         while not stop.is_set():
@@ -168,7 +173,7 @@ class Node:
 
     def _attempt(
         self,
-        link: Link,
+        link: NodeLink,
         session: _Session,
         header: Mapping[str, Any],
         postponed: dict[str, tuple[Mapping[str, Any], str]],
@@ -224,7 +229,7 @@ class Node:
             raise DataError("run: its id is no hexadecimal number.")
         return Journal(self._folder.path / "runs" / run)
 
-    def _partake(self, link: Link, session: _Session, frame: Frame) -> None:
+    def _partake(self, link: NodeLink, session: _Session, frame: Frame) -> None:
         """Answer a message of a secure sum; what is refused is told to the server and the ledger."""
         header = frame.header
         job = session.answered.get(text_in(header, "job", longest=64))
@@ -241,7 +246,7 @@ class Node:
             _log.warning("client '%s', round %d: %s", job.client, job.round, reason)
             link.say(job.id, reason)
 
-    def _answer_sum(self, link: Link, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes) -> None:
+    def _answer_sum(self, link: NodeLink, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes) -> None:
         partaking = self._partaking(session, job)
         if reason := self._objection(session, job):
             raise ConfigError(reason)
@@ -286,7 +291,7 @@ class Node:
             )
         return self._sums[key]
 
-    def _carry_out(self, link: Link, session: _Session, job: JobFrame) -> None:
+    def _carry_out(self, link: NodeLink, session: _Session, job: JobFrame) -> None:
         journal = self.journal(session.run)
         answer = journal.answered(job)
         if answer is None:
@@ -297,7 +302,7 @@ class Node:
         hidden = self.hands.work_of(session.manifest, job.client).plan.aggregator.sum_only
         self._deliver(link, job, Answer({**answer.header, **_EMPTY}, b"") if hidden else answer)
 
-    def _trained(self, link: Link, session: _Session, job: JobFrame, journal: Journal) -> Answer:
+    def _trained(self, link: NodeLink, session: _Session, job: JobFrame, journal: Journal) -> Answer:
         """Train, and write down what is answered before any of it leaves."""
         work = self.hands.work_of(session.manifest, job.client)
         if job.round <= journal.last_round(job.client):
@@ -338,7 +343,7 @@ class Node:
         if jump > most:
             raise ConfigError(f"max_change: the server's parameters have moved by {jump:g}, allowed is {most:g}.")
 
-    def _fetched(self, link: Link, session: _Session, job: JobFrame) -> bytes:
+    def _fetched(self, link: NodeLink, session: _Session, job: JobFrame) -> bytes:
         """Return a job's body; what has arrived of it before is not asked for again."""
         inbox, name = Inbox(self.journal(session.run).folder / "inbox"), job.body.digest
         limit = self.hands.body_limit(session.manifest)
@@ -359,7 +364,7 @@ class Node:
             body = inbox.whole(name, job.body)
         return body
 
-    def _deliver(self, link: Link, job: JobFrame, answer: Answer) -> None:
+    def _deliver(self, link: NodeLink, job: JobFrame, answer: Answer) -> None:
         """Send an answer until the server has it, or wants it no more."""
         verdict = link.offer(answer.header)
         broken = 0
