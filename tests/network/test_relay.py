@@ -11,6 +11,7 @@ from fedloom.network.envelope import Envelope, sealed
 from fedloom.network.flower import FlowerPlace
 from fedloom.network.frames import CHUNK, Frame
 from fedloom.network.keys import sign_bytes
+from fedloom.network.link import Unreachable
 from fedloom.network.server import serve_again
 from fedloom.runs.execute import RoundDone
 from support.federation import federation
@@ -75,7 +76,7 @@ def test_a_body_that_was_not_kept_is_asked_for(tmp_path, monkeypatch, relay):
 
 
 def test_answers_that_are_lost_change_nothing(tmp_path, monkeypatch, relay):
-    """Every seventh answer fails, as one does whose node has died: the session ends, and the next gets the open jobs."""
+    """Every seventh answer fails, as one does whose node has died: the session ends, the next gets the open jobs."""
     seen = []
     relay.on_answer = lambda place, data: (seen.append(1), None if len(seen) % 7 == 0 else data)[1]
     made = federation(tmp_path, rounds=3)
@@ -108,6 +109,12 @@ def test_a_relay_that_is_gone_for_good_ends_the_run_in_one_line(tmp_path, monkey
     relay.nodes = gone
     with pytest.raises(RunError, match=r"refuses \(401\)"):
         carried(made, relay, monkeypatch, tmp_path / "apart")
+
+
+def test_a_node_that_no_call_reaches_says_so(tmp_path, monkeypatch, relay):
+    made = federation(tmp_path, rounds=1)
+    with serving(monkeypatch, relay), pytest.raises(Unreachable, match="no call has come for 1 s"):
+        next(linked(made, relay)("north")().join({"nonce": "ab"}))
 
 
 def test_what_the_run_needs_to_go_on_has_no_secret(tmp_path, monkeypatch, relay):
@@ -239,7 +246,9 @@ def test_an_envelope_comes_out_as_it_went_in():
     assert list(found.frames()) == frames
 
 
-@pytest.mark.parametrize("data", [b"", b"FLE1", b"FLE1\xff\xff", b"x" * 1000, b"FLE1\0\0\xff\xff\xff\xff", b"FLE1" + b"\0" * 99])
+@pytest.mark.parametrize(
+    "data", [b"", b"FLE1", b"FLE1\xff\xff", b"x" * 1000, b"FLE1\0\0\xff\xff\xff\xff", b"FLE1" + b"\0" * 99]
+)
 def test_what_is_no_envelope_is_told_in_one_line(data):
     with pytest.raises(DataError, match=r"^(envelope|frame): ") as told:
         Envelope.opened(data)

@@ -64,7 +64,7 @@ def serving(monkeypatch, relay):
     """Let servers be carried by this relay, at the speed of tests; give what stands for Flower's place."""
 
     @contextmanager
-    def task(place, on_waiting):
+    def task(place):
         yield relay
 
     monkeypatch.setattr(server, "serverapp_task", task)
@@ -72,6 +72,7 @@ def serving(monkeypatch, relay):
     monkeypatch.setattr(relay_server, "_LATER_S", 0.1)
     monkeypatch.setattr(relay_link, "_TURN_S", 0.1)
     monkeypatch.setattr(relay_link, "_HOLD_S", 0.02)
+    monkeypatch.setattr(relay_link, "_QUIET_S", 1.0)
     yield SimpleNamespace(address="127.0.0.1:1")
 
 

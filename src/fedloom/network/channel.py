@@ -233,9 +233,7 @@ class _Server:
         return _answered(lambda: self._answers.offered(self._who(context), Frame.decoded(data)))
 
     async def _sum(self, data: bytes, context: Any) -> bytes:
-        return await asyncio.to_thread(
-            _answered, lambda: self._answers.summed(self._who(context), Frame.decoded(data))
-        )
+        return await asyncio.to_thread(_answered, lambda: self._answers.summed(self._who(context), Frame.decoded(data)))
 
     async def _say(self, data: bytes, context: Any) -> bytes:
         return _answered(lambda: self._answers.said(self._who(context), Frame.decoded(data)))

@@ -5,15 +5,15 @@ of its SuperLink that `flwr run` has made. Each task comes with a bundle: it is 
 nothing is asked of it. An envelope travels as the bytes of one array; an array is not read as numbers, and nothing is
 unpickled.
 
-This is the only module that knows Flower. It uses interfaces that Flower keeps to itself, which change from one month to
-the next: one version is allowed, the one it was tested with.
+This is the only module that knows Flower. It uses interfaces that Flower keeps to itself, which change from one month
+to the next: one version is allowed, the one it was tested with.
 """
 
 import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -283,12 +283,12 @@ class FlowerPost:
 
 
 @contextlib.contextmanager
-def serverapp_task(place: FlowerPlace, on_waiting: Callable[[], None] = lambda: None) -> Generator[FlowerPost]:
+def serverapp_task(place: FlowerPlace) -> Generator[FlowerPost]:
     """Take the task that `flwr run` has made at a SuperLink, once there is one, and hold it while the block runs."""
     executor, told = place.executor(), False
     while not (token := _taken(place, executor, "SERVER_APP")):
         if not told:
-            on_waiting()
+            _log.warning("%s: no run of Flower yet; waiting for `flwr run`", place.address)
         told = True
         time.sleep(_LOOK_S)
     with place.reached():

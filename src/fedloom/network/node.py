@@ -246,7 +246,9 @@ class Node:
             _log.warning("client '%s', round %d: %s", job.client, job.round, reason)
             link.say(job.id, reason)
 
-    def _answer_sum(self, link: NodeLink, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes) -> None:
+    def _answer_sum(
+        self, link: NodeLink, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes
+    ) -> None:
         partaking = self._partaking(session, job)
         if reason := self._objection(session, job):
             raise ConfigError(reason)

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from fedloom.base.errors import ConfigError, DataError, FedloomError
@@ -27,8 +28,8 @@ __all__ = ["Call", "Calls", "RelayLink", "relayed"]
 _log = logging.getLogger(__name__)
 _TURN_S, _HOLD_S = 1.0, 1.0
 """Seconds for which a call is waited for at a time, and for which one is kept until there is something to say."""
-_PATIENCE_S = 600.0
-"""Seconds after which what was asked counts as lost."""
+_PATIENCE_S, _QUIET_S = 600.0, 60.0
+"""Seconds after which what was asked counts as lost, and after which a node that no call has reached says so."""
 _LAST = ("end", "replaced", "refused")
 
 
@@ -81,6 +82,7 @@ class RelayLink:
         self._out: list[Frame] = []
         self._answers: dict[int, list[Frame]] = {}
         self._asked, self._number, self._session = 0, -1, ""
+        self._since_s = time.monotonic()
         self._open, self._offered = True, Frame()
         self._body: tuple[str, bytearray] = "", bytearray()
 
@@ -97,7 +99,7 @@ class RelayLink:
         self._session = text_in(hello, "nonce", longest=64)
         try:
             while self._open:
-                call = self._calls.take(_TURN_S)
+                call = self._next_call()
                 envelope = self._accepted(call) if call else None
                 if call is None or envelope is None:
                     continue
@@ -110,6 +112,12 @@ class RelayLink:
                     return
         finally:
             self.close()
+
+    def _next_call(self) -> Call | None:
+        call = self._calls.take(_TURN_S)
+        if call is None and self._number < 0 and time.monotonic() - self._since_s > _QUIET_S:
+            raise Unreachable(f"{self.where}: no call has come for {_QUIET_S:.0f} s; no server runs, or none of yours.")
+        return call
 
     def _accepted(self, call: Call) -> Envelope | None:
         """Return what a call says, where it is a server's that the policy names; any other is refused: None."""
@@ -174,8 +182,7 @@ class RelayLink:
 
     def _reply(self, call: Call, frames: Sequence[Frame]) -> None:
         head = {"kind": "answer", "session": self._session, "re": digest_of(call.data or b"")}
-        sign = lambda said: sign_bytes(self._folder.key, said)  # noqa: E731
-        call.answer(sealed(head | {"certificate": self._certificate}, frames, sign))
+        call.answer(sealed(head | {"certificate": self._certificate}, frames, partial(sign_bytes, self._folder.key)))
 
     # ----------------------------------------------------------------------------------------------- what is asked
 

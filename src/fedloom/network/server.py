@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def serve(
 ) -> Iterator[Event]:
     """Carry out a run with the enrolled nodes, or go on with the one in `out`, and yield its events.
 
-    `on_listening` is told the port, or 0 where `flower` names a SuperLink that carries the run. Nodes may come and go; the run waits for them as its `deployment` says.
+    `on_listening` is told the port, or 0 where `flower` names a SuperLink that carries the run. Nodes may come and go;
+    the run waits for them as its `deployment` says.
     """
     going_on, identity = run is None, keys.read() if keys else None
     run = run_of(RunDirectory.open(out)) if run is None else run
@@ -81,7 +83,9 @@ def serve(
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
-    with _door(hub, listen, keys, identity, flower, _welcome(hub, manifest, keys, strict=run.deployment.strict)) as port:
+    with _door(
+        hub, listen, keys, identity, flower, _welcome(hub, manifest, keys, strict=run.deployment.strict)
+    ) as port:
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
         files = _files(hub.run, manifest, address, enrolment, keys, flower)
@@ -106,7 +110,10 @@ def _door(
     welcome: Welcome,
 ) -> Generator[int]:
     """Let nodes in while the block runs, and give the port at which they dial in, 0 where Flower carries the run."""
-    listed: Callable[[], frozenset[str]] = lambda: revoked(keys.revoked) if keys else frozenset()
+
+    def listed() -> frozenset[str]:
+        return revoked(keys.revoked) if keys else frozenset()
+
     if flower is None:
         with serving(hub, listen, identity, welcome, revoked=listed) as port:
             yield port
@@ -116,9 +123,8 @@ def _door(
             "certificate: missing; over Flower node and server know each other by certificates alone: give "
             "--certificate, --key and --ca."
         )
-    sign: Callable[[bytes], bytes] = lambda said: sign_bytes(keys.key, said)
-    waiting = lambda: _log.warning("%s: no run of Flower yet; waiting for `flwr run`", flower.address)  # noqa: E731
-    with serverapp_task(flower, waiting) as post, RelayServer(hub, post, identity, sign, welcome, revoked=listed):
+    sign = partial(sign_bytes, keys.key)
+    with serverapp_task(flower) as post, RelayServer(hub, post, identity, sign, welcome, revoked=listed):
         yield 0
 
 
