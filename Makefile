@@ -1,7 +1,7 @@
 # make quickstart   install fedloom, tune the embedded model over 20 clients, compare with the baselines
 # make test         install what the tests need and run them, but for the slow ones
 # make slow         the tests that tell by simulation, by kills at random moments, by whole runs, suites, pages and exams
-# make test-carriers  the tests of engines and carriers that need environments of their own: Ray
+# make test-carriers  the tests of engines and carriers that need environments of their own: Ray, Flower
 # make check        lint, types, all tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
 # make methods      every federated method of the package on the quickstart task over five seeds, side by side
@@ -56,12 +56,13 @@ test: install-dev
 slow: install-dev
 	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m "slow and not carriers"
 
-# Engines and carriers that bring much, or hold other libraries back: an environment and a file of tests each.
-CARRIERS = ray
+# Engines and carriers that bring much, or hold other libraries back: an environment and a file of tests each, and
+# constraints of its own where there is a file of them.
+CARRIERS = ray flower
 test-carriers: $(CARRIERS:%=test-carrier-%)
 
 test-carrier-%:
-	@VENV=.venv-$* EXTRAS=$*,privacy,test tools/install.sh
+	@VENV=.venv-$* EXTRAS=$*,privacy,test CONSTRAINTS=$(or $(wildcard constraints-$*.txt),constraints.txt) tools/install.sh
 	.venv-$*/bin/python -m pytest -q -m carriers -k $* tests/carriers tests/test_example.py
 
 lint: install-dev

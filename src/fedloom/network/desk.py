@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedloom.base.errors import DataError
+from fedloom.base.errors import DataError, RunError
 from fedloom.base.files import disk_errors, file_name
 from fedloom.network.enrolment import Enrolment
 from fedloom.network.frames import Frame
@@ -63,6 +63,8 @@ class Desk:
         self._now: OpenRound | None = None
         self._looked_s = 0.0
         self.over = False
+        self.broken = ""
+        """Why the run cannot go on, where the way to all nodes is gone."""
         self.authority = ""
         """The certificate of the federation's authority, by which clients know each other in secure sums."""
         self.watch: Callable[[dict[str, Any]], None] = lambda _: None
@@ -77,7 +79,9 @@ class Desk:
         return Piece.of(body)
 
     def _look(self) -> None:
-        """Tell whom the run waits for, once a second."""
+        """Tell whom the run waits for, once a second; RunError where it waits in vain."""
+        if self.broken:
+            raise RunError(self.broken)
         if time.monotonic() - self._looked_s >= 1:
             self._looked_s = time.monotonic()
             self.watch(self.status())

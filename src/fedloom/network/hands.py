@@ -1,15 +1,17 @@
 """What a node loads to carry out jobs: its own model, once for all its clients, and each client's data."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 
-from fedloom.base.errors import ConfigError, RunError
+from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.federated import Carrier, Job, Local, Plan, Work
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
-from fedloom.network.jobs import layout_to, local_of, row_shape
+from fedloom.federated.client import learning_rate
+from fedloom.network.jobs import JobFrame, layout_to, local_of, row_shape
 from fedloom.network.journal import Journal
 from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
@@ -19,7 +21,7 @@ from fedloom.runs.measure import OwnScores
 from fedloom.runs.prepared import load_model
 from fedloom.runs.stage import Loaded
 
-__all__ = ["Hands"]
+__all__ = ["Hands", "refuse_other_rate"]
 
 
 @dataclass
@@ -128,6 +130,13 @@ class Hands:
         if self._at is None:
             raise RunError("nothing is loaded.")
         return self._at[1]
+
+
+def refuse_other_rate(plan: Plan, job: JobFrame) -> None:
+    """Refuse a learning rate that is not the approved run's; its last digits are the server's, so that bytes agree."""
+    approved = learning_rate(plan.local, round=job.round, rounds=plan.rounds)
+    if not math.isclose(job.lr, approved, rel_tol=1e-9):
+        raise DataError(f"lr: found {job.lr:g} for round {job.round}, approved is {approved:g}.")
 
 
 def _params(loaded: Loaded, local: Local) -> Tree:

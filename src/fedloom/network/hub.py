@@ -72,11 +72,27 @@ class Hub(SumDesk):
         """Return the body of the open round from a byte on, piece by piece; DataError for any other."""
         with self._lock:
             self._nodes[node].last_s = time.monotonic()
+            return self.open_body(digest, start)
+
+    def open_body(self, digest: str, start: int = 0) -> Iterator[bytes]:
+        """Return the body of the open round from a byte on; DataError for any other."""
+        with self._lock:
             if self._now is None or self._now.body.digest != digest:
                 raise DataError("body: not of an open round.")
             if start > self._now.body.size:
                 raise DataError(f"body: found start {start}, allowed are up to {self._now.body.size}.")
             return read_pieces(self._body.open("rb"), start)
+
+    def heard(self, node: str) -> None:
+        """Take note of a sign of life."""
+        with self._lock:
+            self._nodes[node].last_s = time.monotonic()
+
+    def fail(self, reason: str) -> None:
+        """End the run, as no node can be reached any more; whoever waits is told why: RunError."""
+        with self._lock:
+            self.broken = reason
+            self._lock.notify_all()
 
     def offered(self, node: str, header: Mapping[str, Any]) -> Verdict:
         """Return whether the report that a header announces is wanted, and from which byte on; refusals are final."""
