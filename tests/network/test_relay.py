@@ -267,7 +267,7 @@ def test_signatures_are_of_the_whole_envelope(tmp_path):
     key = made.server_keys.key
     certificate = made.server_keys.certificate.read_text()
     data = sealed({"certificate": certificate}, [Frame({"kind": "a"})], lambda said: sign_bytes(key, said))
-    good, bad = Envelope.read(data), Envelope.opened(data[:-1] + b"!")
+    good, bad = Envelope.read(data), Envelope.read(data[:-1] + b"!")
     made.node("north").check_server(good.certificate, good.signature.hex(), good.said)
     with pytest.raises(ConfigError, match="has not signed"):
         made.node("north").check_server(bad.certificate, bad.signature.hex(), bad.said)
