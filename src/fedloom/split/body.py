@@ -1,0 +1,286 @@
+"""The server of a split step: it runs the middle of the model for several clients at once, and trains its adapters.
+
+Of a client it sees states, lengths and gradients. The rows of all clients are one packed batch (client-batching of
+FL-GLM, arXiv:2406.14898), whose adapters carry a client axis: each client then has a gradient of its own, which is
+checked, clipped and counted by itself, whether there is one adapter for all or one for each.
+
+Objective (4.3 of the specification): the sum of the token losses over the tokens of all clients. With n_k tokens of
+client k, N of all, and g_k the gradient of its mean loss, clipped at the norm C,
+
+    shared     G   = sum_k n_k / N  clip(g_k, C)        one step along G, whose norm is at most C
+    private    G_k = clip(g_k, C)                       a step of each client's own adapter along its own
+
+What never came is a row of zeros in the backward pass and no part of N. In `recompute` mode nothing but the states that
+came is kept between FWD and GRAD, and the forward pass is made again: dropout draws by name, so that it is the same.
+
+Shapes: K clients of a batch, N tokens, D width, P numbers in a row of adapters.
+
+Deviations: the public code's server takes the sum of the clients' mean gradients, K times the objective's. In one
+process forward and backward of a step meet the same adapters, so no older version has to be kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedloom.base.errors import TrainingError
+from fedloom.base.tree import Layout, Slots, Tree, flatten
+from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.federated.optimisers import Moments, advance
+from fedloom.models.packing import pack
+from fedloom.split.cut import Cut, anatomy_of, segments
+from fedloom.split.messages import Message
+from fedloom.split.parts import Part, part_of
+from fedloom.split.wire import Wire
+
+__all__ = ["Body", "Middle"]
+
+Seeds = Mapping[str, tuple[str | int, ...]]
+"""By what names each client's dropout is drawn."""
+
+
+@dataclass(frozen=True)
+class Middle:
+    """What of a model is the server's, cut once for a run."""
+
+    model: LanguageModel
+    parts: tuple[Part, ...]
+    """Stretches of blocks, in each of which the same clients pass."""
+    initial: Tree
+    """The parameters that the server trains, in the order of a row: those of blocks that no client keeps."""
+
+    @classmethod
+    def of(cls, model: LanguageModel, cuts: Sequence[Cut]) -> "Middle":
+        """Return the middle of a model for clients of these cuts."""
+        anatomy = anatomy_of(model.module)
+        parts = tuple(part_of(model, blocks) for blocks in segments(cuts, anatomy.n_blocks))
+        own = {name: value for name, value in model.trainable.items() if anatomy.at_server(name, cuts)}
+        return cls(model, parts, own)
+
+
+@dataclass
+class _Passing:
+    """One micro-batch of several clients on its way through the middle."""
+
+    clients: tuple[str, ...]
+    lengths: tuple[tuple[int, ...], ...]
+    arrived: list[Tensor]
+    """The states [N_k, D] that came, of each client."""
+    leaves: Tree
+    """Parameters [K, ...]; empty in recompute mode until gradients come."""
+    left: list[Tensor] = field(default_factory=list[Tensor])
+    """The states [N_k, D] behind the middle; empty in recompute mode."""
+
+
+@dataclass
+class _Gathered:
+    """What came of one client's gradient in a step."""
+
+    sum_P: Tensor
+    weight: float = 0.0
+    complete: bool = True
+
+
+class Body:
+    """The server in one round: adapters by client, or one for all under "", with their optimisers."""
+
+    def __init__(
+        self,
+        middle: Middle,
+        cuts: Mapping[str, Cut],
+        wire: Wire,
+        settings: LocalSettings,
+        *,
+        private: bool,
+        recompute: bool = False,
+    ) -> None:
+        self._middle, self._cuts, self._wire, self._settings = middle, cuts, wire, settings
+        self._private, self._recompute = private, recompute
+        self._layout = Layout.of_tree(middle.initial)
+        self._rows: dict[str, tuple[Tensor, Moments]] = {}
+        self._passing: dict[int, _Passing] = {}
+        self._gathered: dict[str, _Gathered] = {}
+
+    # ------------------------------------------------------------------------------------------------ what is kept
+
+    def load(self, kept: Slots) -> None:
+        """Take up adapters and optimisers as `kept` gave them; what is not among them starts anew."""
+        for client in kept.get("rows", {}):
+            row_1P, moments = self._row(client)
+            row_1P[0].copy_(kept["rows"][client])
+            moments.load(0, {slot: kept[slot][client] for slot in ("first", "second", "steps")})
+
+    def kept(self) -> Slots:
+        """Return adapters and optimisers, each a tree by client."""
+        slots: Slots = {"rows": {}, "first": {}, "second": {}, "steps": {}}
+        for client, (row_1P, moments) in self._rows.items():
+            slots["rows"][client] = row_1P[0].detach().cpu().clone()
+            for slot, value in moments.saved(0).items():
+                slots[slot][client] = value.cpu()
+        return slots
+
+    def params(self, client: str) -> Tree:
+        """Return the adapters that a client's states meet."""
+        return self._layout.tree(self._row(client)[0][0])
+
+    def _row(self, client: str) -> tuple[Tensor, Moments]:
+        key = client if self._private else ""
+        if key not in self._rows:
+            row_1P = flatten(self._middle.initial).to(self._middle.model.device, copy=True)[None]
+            self._rows[key] = row_1P, Moments.like(row_1P, self._settings)
+        return self._rows[key]
+
+    # ---------------------------------------------------------------------------------------------------- one step
+
+    def forward(self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None) -> list[Message]:
+        """Return what each client gets for its states: BODY for FWD, of one micro-batch of all of them.
+
+        `lent` are parameters [K, ...] of blocks that some clients keep and these leave to the server.
+        """
+        width = self._middle.model.width
+        rows = [self._wire.decode(one.packet, one.n_tokens, width, one.where) for one in arrived]
+        states = [one.to(self._middle.model.device, self._dtype()) for one in rows]
+        clients, lengths = tuple(one.client for one in arrived), tuple(one.lengths for one in arrived)
+        passing = _Passing(clients, lengths, states, self._leaves(clients, lent or {}))
+        micro = arrived[0].micro
+        if self._recompute:
+            with torch.no_grad():
+                left = self._passed(passing, seeds)
+        else:
+            left = passing.left = self._passed(passing, seeds)
+        self._passing[micro] = passing
+        return [
+            Message("BODY", one.client, one.step, micro, self._wire.encode(out, one.where), one.lengths)
+            for one, out in zip(arrived, left, strict=True)
+        ]
+
+    def backward(
+        self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
+    ) -> tuple[list[Message], Mapping[str, str], Tree]:
+        """Return BACK for each GRAD of a micro-batch, why any was refused, and the gradients of what was lent.
+
+        A refused client and one whose gradient is missing get nothing, and the step goes on without them.
+        """
+        passing = self._passing.pop(micro)
+        width, refused = self._middle.model.width, dict[str, str]()
+        found: dict[str, tuple[Message, Tensor]] = {}
+        for one in arrived:
+            try:
+                found[one.client] = one, self._wire.decode(one.packet, one.n_tokens, width, one.where)
+            except TrainingError as error:
+                refused[one.client] = str(error)
+        left = passing.left or self._passed(passing, seeds)
+        slopes = [
+            found[client][1].to(out) if client in found else torch.zeros_like(out)
+            for client, out in zip(passing.clients, left, strict=True)
+        ]
+        leaves = [*passing.leaves.values(), *passing.arrived]
+        grads = torch.autograd.grad(left, leaves, slopes, allow_unused=True, materialize_grads=True)
+        by_leaf = dict(zip(passing.leaves, grads, strict=False))
+        self._gather(passing.clients, by_leaf, {client: one.weight for client, (one, _) in found.items()})
+        back = dict(zip(passing.clients, grads[len(passing.leaves) :], strict=True))
+        messages = [
+            Message("BACK", client, one.step, micro, self._wire.encode(back[client], one.where), one.lengths)
+            for client, (one, _) in found.items()
+        ]
+        return messages, refused, {name: by_leaf[name] for name in by_leaf if name not in self._middle.initial}
+
+    def step(self, lr: float) -> list[str]:
+        """Move the adapters by the gradients of all micro-batches since the last step; return who took part.
+
+        Clients of whom a gradient was missing or refused have no part in it.
+        """
+        came = {client: one for client, one in self._gathered.items() if one.complete and one.weight}
+        self._gathered = {}
+        if not came or not self._layout.size:
+            return list(came)
+        clipped = {client: _clipped(one.sum_P / one.weight, self._settings.clip_norm) for client, one in came.items()}
+        if self._private:
+            for client, grad_P in clipped.items():
+                self._advance(client, grad_P, lr)
+        else:
+            total = sum(one.weight for one in came.values())
+            shares = [came[client].weight / total * grad_P for client, grad_P in clipped.items()]
+            self._advance("", torch.stack(shares).sum(0), lr)
+        return list(came)
+
+    def _advance(self, client: str, grad_P: Tensor, lr: float) -> None:
+        row_1P, moments = self._row(client)
+        advance(row_1P, grad_P[None].clone(), moments, self._settings, lr=lr)
+
+    # ---------------------------------------------------------------------------------------------------- a batch
+
+    def _dtype(self) -> torch.dtype:
+        return next(self._middle.model.module.parameters()).dtype
+
+    def _leaves(self, clients: Sequence[str], lent: Tree) -> Tree:
+        """Return the parameters [K, ...] that these clients' states meet, as leaves of a graph."""
+        if self._private:
+            rows_KP = torch.cat([self._row(client)[0] for client in clients])
+        else:
+            rows_KP = self._row("")[0].expand(len(clients), -1)
+        own = self._layout.tree(rows_KP.detach()) if self._layout.size else {}
+        return {name: leaf.detach().requires_grad_() for name, leaf in (own | lent).items()}
+
+    def _passed(self, passing: _Passing, seeds: Seeds) -> list[Tensor]:
+        """Return each client's states behind the middle, stretch by stretch with those that pass it."""
+        passing.arrived = [one.detach().requires_grad_() for one in passing.arrived]
+        states = list(passing.arrived)
+        n_blocks = anatomy_of(self._middle.model.module).n_blocks
+        for part in self._middle.parts:
+            inside = [self._cuts[client].middle(n_blocks) for client in passing.clients]
+            active = [k for k, blocks in enumerate(inside) if part.blocks.start in blocks]
+            if not active:
+                continue
+            batch = _of_lengths([passing.lengths[k] for k in active], self._middle.model)
+            params = self._meeting(passing.leaves, active)
+            part.context.batch = batch
+            part.context.seeds = tuple(seeds[passing.clients[k]] for k in active)
+            given = _joined([states[k] for k in active], batch)
+            out = replace(part, given=given).passed(params, batch)
+            for k, (start, size) in zip(active, batch.spans, strict=True):
+                states[k] = out[start : start + size]
+        return states
+
+    def _meeting(self, leaves: Tree, active: Sequence[int]) -> Tree:
+        """Return the parameters of some clients of a batch; of one client without a client axis where none may be."""
+        if not self._middle.model.stackable:
+            return {name: leaf[active[0]] for name, leaf in leaves.items()}
+        everybody = len(active) == len(next(iter(leaves.values()), ()))
+        return leaves if everybody else {name: leaf[list(active)] for name, leaf in leaves.items()}
+
+    def _gather(self, clients: Sequence[str], by_leaf: Tree, weights: Mapping[str, float]) -> None:
+        """Add a micro-batch's gradients to those of the step; who sent none is out of it."""
+        own = [by_leaf[name].flatten(1) for name in self._middle.initial]
+        rows_KP = torch.cat(own, dim=1) if own else torch.zeros(len(clients), 0)
+        for k, client in enumerate(clients):
+            so_far = self._gathered.setdefault(client, _Gathered(torch.zeros_like(rows_KP[k])))
+            so_far.sum_P = so_far.sum_P + rows_KP[k]
+            so_far.weight += weights.get(client, 0.0)
+            so_far.complete &= client in weights and bool(torch.isfinite(rows_KP[k]).all())
+
+
+def _of_lengths(lengths: Sequence[Sequence[int]], model: LanguageModel) -> PackedBatch:
+    """Return a batch of sequences of which nothing is known but how long they are."""
+    parts = [
+        [Encoded(torch.zeros(n, dtype=torch.int32), torch.zeros(n, dtype=torch.bool)) for n in own] for own in lengths
+    ]
+    return pack(parts, model.device, width=model.width)
+
+
+def _joined(rows: Sequence[Tensor], batch: PackedBatch) -> Tensor:
+    """Return each client's states [N_k, D] as one row [N, D], zeros where the batch has padding."""
+    ends = [start for start, _ in batch.spans[1:]] + [batch.tokens_N.numel()]
+    slack = [end - start - size for end, (start, size) in zip(ends, batch.spans, strict=True)]
+    return torch.cat([functional.pad(one, (0, 0, 0, n)) if n else one for one, n in zip(rows, slack, strict=True)])
+
+
+def _clipped(grad_P: Tensor, clip_norm: float) -> Tensor:
+    """Return a gradient scaled down to the norm `clip_norm`; 0 leaves it alone."""
+    if not clip_norm:
+        return grad_P
+    return grad_P * torch.clamp(clip_norm / (torch.linalg.vector_norm(grad_P) + 1e-6), max=1.0)
