@@ -98,12 +98,12 @@ class Body:
         private: bool,
         recompute: bool = False,
     ) -> None:
-        self._middle, self._cuts, self._wire, self._settings = middle, cuts, wire, settings
+        self.middle, self._cuts, self._wire, self._settings = middle, cuts, wire, settings
         self._private, self._recompute = private, recompute
         self._layout = Layout.of_tree(middle.initial)
         self._rows: dict[str, tuple[Tensor, Moments]] = {}
         self._passing: dict[int, _Passing] = {}
-        self._gathered: dict[str, _Gathered] = {}
+        self.gathered: dict[str, _Gathered] = {}
 
     # ------------------------------------------------------------------------------------------------ what is kept
 
@@ -130,7 +130,7 @@ class Body:
     def _row(self, client: str) -> tuple[Tensor, Moments]:
         key = client if self._private else ""
         if key not in self._rows:
-            row_1P = flatten(self._middle.initial).to(self._middle.model.device, copy=True)[None]
+            row_1P = flatten(self.middle.initial).to(self.middle.model.device, copy=True)[None]
             self._rows[key] = row_1P, Moments.like(row_1P, self._settings)
         return self._rows[key]
 
@@ -141,9 +141,9 @@ class Body:
 
         `lent` are parameters [K, ...] of blocks that some clients keep and these leave to the server.
         """
-        width = self._middle.model.width
+        width = self.middle.model.width
         rows = [self._wire.decode(one.packet, one.n_tokens, width, one.where) for one in arrived]
-        states = [one.to(self._middle.model.device, self._dtype()) for one in rows]
+        states = [one.to(self.middle.model.device, self._dtype()) for one in rows]
         clients, lengths = tuple(one.client for one in arrived), tuple(one.lengths for one in arrived)
         passing = _Passing(clients, lengths, states, self._leaves(clients, lent or {}))
         micro = arrived[0].micro
@@ -166,7 +166,7 @@ class Body:
         A refused client and one whose gradient is missing get nothing, and the step goes on without them.
         """
         passing = self._passing.pop(micro)
-        width, refused = self._middle.model.width, dict[str, str]()
+        width, refused = self.middle.model.width, dict[str, str]()
         found: dict[str, tuple[Message, Tensor]] = {}
         for one in arrived:
             try:
@@ -187,15 +187,15 @@ class Body:
             Message("BACK", client, one.step, micro, self._wire.encode(back[client], one.where), one.lengths)
             for client, (one, _) in found.items()
         ]
-        return messages, refused, {name: by_leaf[name] for name in by_leaf if name not in self._middle.initial}
+        return messages, refused, {name: by_leaf[name] for name in by_leaf if name not in self.middle.initial}
 
     def step(self, lr: float) -> list[str]:
         """Move the adapters by the gradients of all micro-batches since the last step; return who took part.
 
         Clients of whom a gradient was missing or refused have no part in it.
         """
-        came = {client: one for client, one in self._gathered.items() if one.complete and one.weight}
-        self._gathered = {}
+        came = {client: one for client, one in self.gathered.items() if one.complete and one.weight}
+        self.gathered = {}
         if not came or not self._layout.size:
             return list(came)
         clipped = {client: _clipped(one.sum_P / one.weight, self._settings.clip_norm) for client, one in came.items()}
@@ -215,7 +215,7 @@ class Body:
     # ---------------------------------------------------------------------------------------------------- a batch
 
     def _dtype(self) -> torch.dtype:
-        return next(self._middle.model.module.parameters()).dtype
+        return next(self.middle.model.module.parameters()).dtype
 
     def _leaves(self, clients: Sequence[str], lent: Tree) -> Tree:
         """Return the parameters [K, ...] that these clients' states meet, as leaves of a graph."""
@@ -230,13 +230,13 @@ class Body:
         """Return each client's states behind the middle, stretch by stretch with those that pass it."""
         passing.arrived = [one.detach().requires_grad_() for one in passing.arrived]
         states = list(passing.arrived)
-        n_blocks = anatomy_of(self._middle.model.module).n_blocks
-        for part in self._middle.parts:
+        n_blocks = anatomy_of(self.middle.model.module).n_blocks
+        for part in self.middle.parts:
             inside = [self._cuts[client].middle(n_blocks) for client in passing.clients]
             active = [k for k, blocks in enumerate(inside) if part.blocks.start in blocks]
             if not active:
                 continue
-            batch = _of_lengths([passing.lengths[k] for k in active], self._middle.model)
+            batch = _of_lengths([passing.lengths[k] for k in active], self.middle.model)
             params = self._meeting(passing.leaves, active)
             part.context.batch = batch
             part.context.seeds = tuple(seeds[passing.clients[k]] for k in active)
@@ -248,17 +248,17 @@ class Body:
 
     def _meeting(self, leaves: Tree, active: Sequence[int]) -> Tree:
         """Return the parameters of some clients of a batch; of one client without a client axis where none may be."""
-        if not self._middle.model.stackable:
+        if not self.middle.model.stackable:
             return {name: leaf[active[0]] for name, leaf in leaves.items()}
         everybody = len(active) == len(next(iter(leaves.values()), ()))
         return leaves if everybody else {name: leaf[list(active)] for name, leaf in leaves.items()}
 
     def _gather(self, clients: Sequence[str], by_leaf: Tree, weights: Mapping[str, float]) -> None:
         """Add a micro-batch's gradients to those of the step; who sent none is out of it."""
-        own = [by_leaf[name].flatten(1) for name in self._middle.initial]
+        own = [by_leaf[name].flatten(1) for name in self.middle.initial]
         rows_KP = torch.cat(own, dim=1) if own else torch.zeros(len(clients), 0)
         for k, client in enumerate(clients):
-            so_far = self._gathered.setdefault(client, _Gathered(torch.zeros_like(rows_KP[k])))
+            so_far = self.gathered.setdefault(client, _Gathered(torch.zeros_like(rows_KP[k])))
             so_far.sum_P = so_far.sum_P + rows_KP[k]
             so_far.weight += weights.get(client, 0.0)
             so_far.complete &= client in weights and bool(torch.isfinite(rows_KP[k]).all())
