@@ -1,14 +1,16 @@
-"""Split training as a protocol of the frame: run file, rounds, ledger, resume, result, what it cannot be combined with."""
+"""Split training as a protocol of the frame: run file, rounds, ledger, resume, result, and what is refused with it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from fedloom import api
+from fedloom.base import config
 from fedloom.base.errors import ConfigError, ModelError
-from fedloom.federated.rounds import begin
+from fedloom.federated.rounds import begin, step
 from fedloom.runs.measure import models_of
 from fedloom.runs.prepared import prepare
 from support.models import model_folder
@@ -38,8 +40,6 @@ def final(run):
 
 
 def train_with(ready, engine):
-    from fedloom.federated.rounds import step
-
     stage = ready.stages[0]
     carrier, state, records = engine.start(stage.work), begin(stage.plan, ready.layout.row({"": ready.shared})), []
     for _ in range(ready.run.rounds):
@@ -59,12 +59,10 @@ def test_one_client_with_full_batches_and_plain_steps_is_the_uncut_federation(ma
     shared = {"data": data, "evaluation": {"holdout": 0.0, "metrics": []}}
     local = {"optimiser": "sgd", "clip_norm": 0.0, "batch": 4, "lr": 0.5}
     found, _, _ = final(run_of(made, local=local, **shared))
-    table = run_of(made, local=local, protocol={"name": "federated", "wire": None} and {}, **shared)
     plain = small_run(made, local={"steps": 2} | local, **shared)
     ready = prepare(plain)
     state, _ = train(plain, ready=ready)
     wanted = ready.layout.tree(state.params_P)
-    assert table.protocol.name == "split"
     assert found[""].keys() == wanted.keys()
     largest = max(float(one.abs().max()) for one in wanted.values())
     assert all(float((found[""][name] - one).abs().max()) <= 1e-6 * largest for name, one in wanted.items())
@@ -81,10 +79,6 @@ def test_fed_sgd_with_full_batches_is_centralised_sgd(made):
     stage = ready.stages[0]
     one = pooled.local.steps
     assert stage.plan.local.steps == 4 * one  # as many as all clients take; FedSGD takes one for all
-    from dataclasses import replace
-
-    from fedloom.federated.rounds import step
-
     plan = replace(stage.plan, local=replace(stage.plan.local, steps=1))
     carrier = pooled.engine.start(replace(stage.work, plan=plan))
     state = begin(plan, ready.layout.row({"": ready.shared}))
@@ -201,7 +195,9 @@ def test_the_result_is_one_ordinary_adapter_of_the_whole_model(made):
     saved = load_file(made / "out" / "adapter" / "adapter_model.safetensors")
     assert len(saved) == len(ready.model.trainable)
     changed = run.model.load_adapter(ready.model, str(made / "out" / "adapter"))
-    blocks = {int(name.split(".")[2]) for name, one in changed.items() if not torch.equal(one, ready.model.trainable[name])}
+    blocks = {
+        int(name.split(".")[2]) for name, one in changed.items() if not torch.equal(one, ready.model.trainable[name])
+    }
     assert blocks == {0, 1, 2, 3, 4}
     assert (made / "out" / "report.md").is_file()
 
@@ -211,7 +207,6 @@ def test_an_absent_client_leaves_the_others_their_round(made):
     ready = prepare(run)
     stage = ready.stages[0]
     carrier = run.protocol.carried_by(run.engine).start(stage.work)
-    from fedloom.federated.rounds import step
 
     def without(jobs):
         return carrier(job for job in jobs if job.client != "client2")
@@ -224,15 +219,20 @@ def test_an_absent_client_leaves_the_others_their_round(made):
 
 
 REFUSED = {
-    "privacy": ({"privacy": {"name": "gaussian", "unit": "client", "epsilon": 8.0, "delta": 0.01}, "weighting": "uniform"},
-                "privacy: found 'gaussian' with protocol 'split', whose clients send states and gradients in every step"),
+    "privacy": (
+        {"privacy": {"name": "gaussian", "unit": "client", "epsilon": 8.0, "delta": 0.01}, "weighting": "uniform"},
+        "privacy: found 'gaussian' with protocol 'split', whose clients send states and gradients in every step",
+    ),
     "examples": ({"local": {"normalise": "examples"}}, r"local\.normalise: found 'examples' with protocol 'split'"),
     "processes": ({"engine": {"name": "processes"}}, "engine: found 'processes' with protocol 'split'"),
     "attack": ({"attack": {"name": "sign_flip", "clients": 1}}, "attack: found 'sign_flip' with protocol 'split'"),
     "choice": ({"evaluation": {"choose_by": "loss", "every": 1}}, r"evaluation\.choose_by: found 'loss' with protocol"),
     "cut": ({"protocol": {"cuts": ["1"]}}, "cut: found '1', allowed is 'a:c'"),
     "no cut": ({"protocol": {"cuts": []}}, "cuts: found none"),
-    "unlike cuts apart": ({"protocol": {"cuts": ["1:1", "2:1"], "ends": "own"}}, "cuts: found several with ends = 'own'"),
+    "unlike cuts apart": (
+        {"protocol": {"cuts": ["1:1", "2:1"], "ends": "own"}},
+        "cuts: found several with ends = 'own'",
+    ),
 }
 
 
@@ -252,7 +252,9 @@ def test_a_cut_outside_of_the_model_is_refused_and_leaves_no_directory(made):
 
 def test_training_of_all_weights_is_refused(made):
     model = {"name": "causal_lm", "path": str(made / "model"), "lora_rank": 0}
-    with pytest.raises(ConfigError, match=r"model\.lora_rank: found 0, which trains all weights, with protocol 'split'"):
+    with pytest.raises(
+        ConfigError, match=r"model\.lora_rank: found 0, which trains all weights, with protocol 'split'"
+    ):
         final(run_of(made, model=model))
 
 
@@ -264,8 +266,6 @@ def test_a_family_that_does_not_come_apart_is_refused(tmp_path):
 
 
 def test_a_file_differs_from_its_baselines_in_one_line(made):
-    from fedloom.base import config
-
     source = config.tomli_w.dumps(config.table_of(run_of(made)))
     (made / "run.toml").write_text(source)
     for name in ("split", "federated", "local_only", "centralised"):

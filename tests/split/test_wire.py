@@ -8,7 +8,7 @@ from fedloom.base.errors import DataError, TrainingError
 from fedloom.split.cut import Cut
 from fedloom.split.messages import Tally
 from fedloom.split.wire import WIRES
-from support.split_models import Halves, differences, examples, model, uncut
+from support.split_models import Halves, distance, examples, model, pilot, uncut
 
 WIDTH, WHERE = 48, "client 'a', step 0, FWD"
 
@@ -29,9 +29,9 @@ def test_float32_loses_nothing():
 
 @pytest.mark.parametrize(("wire", "most"), [("float16", 2**-11), ("bfloat16", 2**-8)])
 def test_a_cast_loses_half_of_its_last_bit(wire, most):
-    lost = (sent(wire, rows()) - rows()).abs() / rows().abs()
-    assert float(lost.max()) <= most
-    assert float(lost.max()) > most / 4
+    normal = torch.where(rows().abs() < 1e-3, 1.0, rows())  # float16 has fewer bits below 2^-14
+    lost = (sent(wire, normal) - normal).abs() / normal.abs()
+    assert most / 4 < float(lost.max()) <= most
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 1e3])
@@ -98,12 +98,11 @@ PARTS = [examples(9, 4, 17, 6)]
 
 
 def split_errors(wire):
-    made = model()
-    wanted, wanted_loss = uncut(made, PARTS)
-    found, loss = Halves(made, Cut(1, 1), 1, wire=wire).gradients(PARTS)
-    flat = [torch.cat([grads[name].flatten() for name in sorted(wanted)]) for grads in (found, wanted)]
+    made, parts = pilot(), [examples(*[48] * 6)]
+    wanted, wanted_loss = uncut(made, parts)
+    found, loss = Halves(made, Cut(1, 1), 1, wire=wire).gradients(parts)
     mean, wanted_mean = (float(one[0] / one[1]) for one in (loss, wanted_loss))
-    return float((flat[0] - flat[1]).norm() / flat[1].norm()), abs(mean - wanted_mean)
+    return distance(found, wanted), abs(mean - wanted_mean)
 
 
 @pytest.mark.parametrize(
@@ -157,4 +156,3 @@ def test_no_message_holds_tokens_targets_logits_or_the_loss():
         assert one.packet.numel() == 4 * made.width * one.n_tokens
     assert ahead.weight == 0
     assert slope.weight == float(turn.loss_2K[1, 0])
-    assert differences({"": slope.packet.float()}, {"": slope.packet.float()}) == {"": 0.0}

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from fedloom.base.tree import Layout
 from fedloom.contracts.language import Encoded
@@ -15,7 +16,8 @@ from fedloom.split.body import Body, Middle
 from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.wire import WIRES
 from fedloom.tasks.sft import Sft
-from support.models import model_folder
+from fedloom.text.pretrained import quiet
+from support.models import model_folder, tokenizer
 
 BLOCKS = 6
 TASK = Sft()
@@ -32,11 +34,35 @@ def model(architecture="llama", *, rank=2, dropout=0.0, attention="packed", **ch
     family = CausalLM(
         path=str(folder(architecture, **changes)), lora_rank=rank, lora_dropout=dropout, attention=attention
     )
-    made = family.build(seed=3, device=CPU)
+    return moved(family.build(seed=3, device=CPU))
+
+
+def moved(made, by=0.05):
     draw = torch.Generator().manual_seed(7)
     for tensor in made.trainable.values():
-        tensor.add_(torch.randn(tensor.shape, generator=draw), alpha=0.05)
+        tensor.add_(torch.randn(tensor.shape, generator=draw), alpha=by)
     return made
+
+
+@cache
+def pilot():
+    """A model of the specification's pilot: 6 blocks of width 128, a vocabulary of 2,048, as it is before training."""
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    path = Path(mkdtemp()) / "pilot"
+    with torch.random.fork_rng(), quiet():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(path)
+        tokenizer().save_pretrained(path)
+    return CausalLM(path=str(path)).build(seed=3, device=CPU)
 
 
 def examples(*lengths, seed=0):
@@ -105,6 +131,13 @@ class Halves:
         """The gradients that the server has gathered, by name."""
         rows_KP = torch.stack([self.body.gathered[client].sum_P for client in self.clients])
         return Layout.of_tree(self.body.middle.initial).tree(rows_KP)
+
+
+def distance(found, wanted):
+    """The norm of the difference of all numbers together over that of the wanted ones."""
+    assert found.keys() == wanted.keys()
+    flat = [torch.cat([grads[name].double().flatten() for name in wanted]) for grads in (found, wanted)]
+    return float((flat[0] - flat[1]).norm() / flat[1].norm())
 
 
 def differences(found, wanted):

@@ -218,7 +218,7 @@ class LanguageModel(Model):
         return self._call(body, own, inputs).last_hidden_state
 
     def entering(self, batch: PackedBatch, start: int, length: int) -> dict[str, Tensor]:
-        """Return what enters the module of `length` tokens from place `start` of a batch, by the module's word for it."""
+        """Return what enters the module of `length` tokens of a batch from place `start`, by the module's word."""
         return {"input_ids": batch.tokens_N[None, start : start + length]}
 
     def _logits(self, params: Tree, inputs: dict[str, Any], asked_S: Tensor) -> Tensor:

@@ -110,9 +110,7 @@ def train_clients(work: Work, jobs: Sequence[Job], space: Workspace, slope: Slop
     return [_report(work, client, space, place, loss, forged.get(client.job.client)) for client, place, loss in trained]
 
 
-def _trained(
-    work: Work, jobs: Sequence[Job], space: Workspace, slope: Slope
-) -> list[tuple[_Client, int, Mean]]:
+def _trained(work: Work, jobs: Sequence[Job], space: Workspace, slope: Slope) -> list[tuple[_Client, int, Mean]]:
     """Train the clients of some jobs; return each, in their order, with its place in the buffers and its loss."""
     clients = [_client(work, job, space) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: -clients[index].steps)

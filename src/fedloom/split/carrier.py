@@ -81,9 +81,7 @@ class Session:
 
     def _micro(self, step: Step, micro: int) -> tuple[Tensor, Tensor]:
         """Return the summed gradients [K, P] of one micro-batch of all clients, and their losses [2, K]."""
-        seeds = {
-            client: (*self.seed, step.round, client, step.number, micro, "dropout") for client in step.clients
-        }
+        seeds = {client: (*self.seed, step.round, client, step.number, micro, "dropout") for client in step.clients}
         lent = {name: leaf for name, leaf in step.leaves.items() if name in self._lent}
         turns = [(places, self._turn(step, micro, places, seeds)) for places in self._by_cut(step.clients)]
         ahead = self._sent(_in_order([(places, turn.ahead()) for places, turn in turns]))
@@ -96,9 +94,7 @@ class Session:
         found = [(places, turn.back([back[k] for k in places]), turn.loss_2K) for places, turn in turns]
         return _together(step.leaves, found, at_server)
 
-    def _turn(
-        self, step: Step, micro: int, places: Sequence[int], seeds: Mapping[str, tuple[str | int, ...]]
-    ) -> Turn:
+    def _turn(self, step: Step, micro: int, places: Sequence[int], seeds: Mapping[str, tuple[str | int, ...]]) -> Turn:
         clients = tuple(step.clients[k] for k in places)
         everybody = len(places) == len(step.clients)
         leaves = step.leaves if everybody else {name: leaf[list(places)] for name, leaf in step.leaves.items()}
@@ -133,9 +129,7 @@ def _in_order(found: Sequence[tuple[list[int], list[Message]]]) -> list[Message]
     return [by_place[k] for k in sorted(by_place)]
 
 
-def _together(
-    leaves: Tree, found: Sequence[tuple[list[int], Tree, Tensor]], at_server: Tree
-) -> tuple[Tensor, Tensor]:
+def _together(leaves: Tree, found: Sequence[tuple[list[int], Tree, Tensor]], at_server: Tree) -> tuple[Tensor, Tensor]:
     """Return rows of gradients [K, P] and losses [2, K] of all clients from those of each cut.
 
     Where a client does not keep a block that others keep, its gradient comes from the server.
@@ -205,9 +199,7 @@ def _splittable(work: Work) -> LanguageModel:
         )
     if type(work.task).prepared is not Task.prepared:
         raise ConfigError(
-            f"task: found '{work.task.name}' with protocol 'split', which first asks the whole model for what no client "
-            "has the middle of; allowed are tasks that learn from examples alone, such as 'sft'."
+            f"task: found '{work.task.name}' with protocol 'split', which first asks the whole model, of which no "
+            "client has the middle; allowed are tasks that learn from examples alone, such as 'sft'."
         )
     return model
-
-

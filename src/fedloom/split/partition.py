@@ -168,5 +168,3 @@ def read_part(folder: Path) -> tuple[Manifest, Tree]:
 
 def _sha256(name: str, tensor: Tensor) -> str:
     return digest({name: tensor})
-
-

@@ -99,7 +99,7 @@ def part_of(model: LanguageModel, blocks: range) -> Part:
         module.set_submodule(f"{body}.{anatomy.norm}", nn.Identity())
         module.set_submodule(anatomy.head, _Elsewhere())
     names = _names(model, module)
-    own = {
+    own: dict[str, Any] = {
         "module": module,
         "context": context,
         "trainable": {name: model.trainable[name] for name in names.values()},
