@@ -7,8 +7,8 @@ import torch
 
 from fedloom.base.tree import Layout
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.federated.client import Step
 from fedloom.federated.kernels import client_gradients
+from fedloom.federated.slopes import Step
 from fedloom.split.carrier import Session, SplitSettings
 from fedloom.split.cut import Cut
 from fedloom.split.ends import Ends

@@ -8,7 +8,7 @@ others are not touched at all.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,12 +23,13 @@ from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, T
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.privacy import ClientSide
 from fedloom.federated.batching import batches, drawable, level, mixed, poisson
-from fedloom.federated.kernels import client_gradients, example_gradients
+from fedloom.federated.kernels import example_gradients
 from fedloom.federated.optimisers import advance
 from fedloom.federated.ranks import Fit
+from fedloom.federated.slopes import Slope, Step, by_whole_model
 from fedloom.federated.workspace import Workspace
 
-__all__ = ["Slope", "Step", "learning_rate", "train_clients"]
+__all__ = ["learning_rate", "train_clients"]
 
 CPU = torch.device("cpu")
 
@@ -76,29 +77,7 @@ class _Client:
         return f"client '{self.job.client}', round {self.job.round}"
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of the clients that train together: what their gradients are asked for."""
-
-    work: Work
-    clients: tuple[str, ...]
-    round: int
-    number: int
-    """The step in the round, from 0."""
-    lr: float
-    leaves: Tree
-    """The parameters of each client [K, ...], by name."""
-    parts: Sequence[Sequence[Sequence[Item]]]
-    """The micro-batches of each client."""
-    scaling_K: Tensor | None
-    """What multiplies each client's adapters, where clients have ranks of their own."""
-
-
-Slope = Callable[[Step], tuple[Tensor, Tensor]]
-"""Gives the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
-
-
-def train_clients(work: Work, jobs: Sequence[Job], space: Workspace, slope: Slope | None = None) -> list[Report]:
+def train_clients(work: Work, jobs: Sequence[Job], space: Workspace, slope: Slope = by_whole_model) -> list[Report]:
     """Return what clients send back after their local steps of one round, in the order of the jobs.
 
     `slope` gives gradients where no client has the whole model. Raises TrainingError, naming client, round and step, if
@@ -106,7 +85,7 @@ def train_clients(work: Work, jobs: Sequence[Job], space: Workspace, slope: Slop
     """
     # Before the buffers are used for these jobs: a malicious client may train as others do.
     forged = {job.client: rows_CP for job in jobs if (rows_CP := _repeated(work, job, space)) is not None}
-    trained = _trained(work, jobs, space, slope or _gradient)
+    trained = _trained(work, jobs, space, slope)
     return [_report(work, client, space, place, loss, forged.get(client.job.client)) for client, place, loss in trained]
 
 
@@ -138,7 +117,7 @@ def _repeated(work: Work, job: Job, space: Workspace) -> Tensor | None:
     rows: list[Tensor] = []
     for name in names:
         local = replace(job.local, memory=work.plan.rule.init_memory(job.local.anchor))
-        ((client, place, _),) = _trained(work, [replace(job, client=name, local=local)], space, _gradient)
+        ((client, place, _),) = _trained(work, [replace(job, client=name, local=local)], space, by_whole_model)
         rows.append(_upload(work, client, space, place)[1])
     return torch.stack(rows)
 
@@ -206,24 +185,6 @@ def _step(
 ) -> Step:
     job, clients = going[0].job, tuple(client.job.client for client in going)
     return Step(work, clients, job.round, number, job.lr, space.leaves(len(going)), parts, _scaling(going))
-
-
-def _gradient(step: Step) -> tuple[Tensor, Tensor]:
-    """Return the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
-    work, leaves, parts = step.work, step.leaves, step.parts
-    work.model.context.scaling_K = step.scaling_K
-    tokens = work.plan.local.normalise == "tokens"
-    found = [
-        client_gradients(work.model, work.task, leaves, micros, per=1.0 if tokens else None)
-        for micros in zip(*parts, strict=True)
-    ]
-    grad_KP, loss_2K = found[0].sum_KP, torch.stack((found[0].total_K, found[0].weight_K))
-    for more in found[1:]:
-        grad_KP += more.sum_KP
-        loss_2K += torch.stack((more.total_K, more.weight_K))
-    # Once, over all micro-batches: no mean of means.
-    counts_K = loss_2K[1] if tokens else loss_2K.new_tensor([sum(map(len, micros)) for micros in parts])
-    return grad_KP.div_(counts_K[:, None]), loss_2K
 
 
 def _private_gradient(

@@ -24,7 +24,8 @@ from fedloom.base.errors import ConfigError, TrainingError
 from fedloom.base.tree import Slots, Tree
 from fedloom.contracts.federated import Carrier, Engine, Job, Report, Task, Work
 from fedloom.contracts.language import LanguageModel, language_model
-from fedloom.federated.client import Step, train_clients
+from fedloom.federated.client import train_clients
+from fedloom.federated.slopes import Step
 from fedloom.federated.workspace import Workspace
 from fedloom.split.body import Body, Middle
 from fedloom.split.cut import Cut

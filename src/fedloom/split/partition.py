@@ -64,9 +64,11 @@ class Manifest:
             raise MissingFileError(f"{path}: missing; a part is a folder as `fedloom split partition` writes it.")
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
+            if type(told["tensors"]) is not dict:
+                raise TypeError("its tensors are no table")
             found = cls(**told)
             _check(found)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ModelError(f"{path}: is not what fedloom wrote ({error}); partition the model anew.") from error
         return found
 
@@ -82,11 +84,12 @@ class Manifest:
 
 
 def _check(found: Manifest) -> None:
-    texts = (found.base_id, found.cut, found.dtype, *found.tensors, *found.tensors.values())
-    if not all(isinstance(one, str) for one in texts):
-        raise TypeError("an entry is no text")
-    if found.part not in get_args(PartName) or type(found.n_blocks) is not int or type(found.version) is not int:
+    texts: tuple[Any, ...] = (found.base_id, found.cut, found.dtype, *found.tensors, *found.tensors.values())
+    numbers: tuple[Any, ...] = (found.n_blocks, found.version)
+    if any(type(one) is not str for one in texts) or any(type(one) is not int for one in numbers):
         raise TypeError("an entry has another type")
+    if found.part not in get_args(PartName):
+        raise ValueError(f"no part is called {found.part!r}")
     if found.version != VERSION:
         raise ValueError(f"version {found.version}, this is {VERSION}")
     if not all(re.fullmatch(r"[0-9a-f]{64}", one) for one in found.tensors.values()):
