@@ -8,15 +8,15 @@ from safetensors.torch import load_file, save_file
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError, RunError
 from fedloom.split.cut import Cut
-from fedloom.split.parts import part_of
 from fedloom.split.partition import Manifest, partition, read_part
+from fedloom.split.parts import part_of
 from support.split_models import BLOCKS, folder, model
 
 CASES = {"llama": {}, "llama, head of its own": {"tie_word_embeddings": False}, "qwen2": {}, "gpt2": {}}
-PARTS = ("input", "middle", "output")
+PARTS, TWO = ("input", "middle", "output"), Cut(2, 1)
 
 
-def parted(tmp_path, case="llama", cut=Cut(2, 1)):
+def parted(tmp_path, case="llama", cut=TWO):
     source = folder(case.split(",")[0], **CASES[case])
     return source, partition(str(source), cut, tmp_path / "parts")
 
