@@ -40,6 +40,10 @@ class Arrangement(Family):
     splits: ClassVar[bool] = False
     """Whether clients and server compute each step together, the server's own part of the model between theirs."""
 
+    def label(self) -> str:
+        """Return what tables call a run by beside its method; "" where the method says all."""
+        return ""
+
     def shared(self, pattern: str) -> str:
         """Return the pattern of the names that clients share, from the one that the run file has."""
         return pattern

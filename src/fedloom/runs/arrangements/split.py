@@ -58,6 +58,11 @@ class Split(Arrangement):
                 "is merged from both: set ends = 'averaged', or one cut for all."
             )
 
+    def label(self) -> str:
+        """Return the cuts, and what is not as usual."""
+        odd = ["own ends"] * (self.ends == "own") + ["private adapters"] * (self.adapters == "private")
+        return ", ".join([f"split {' '.join(self.cuts)}", *odd, *([self.wire] * (self.wire != "bfloat16"))])
+
     def shared(self, pattern: str) -> str:
         """Return the pattern of the clients' own parts that are merged: of none where each keeps its own."""
         return pattern if self.ends == "averaged" else "(?!)"
