@@ -13,6 +13,7 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.causal_lm import CausalLM
 from fedloom.split.body import Body, Middle
+from fedloom.split.carrier import SplitSettings
 from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.wire import WIRES
 from fedloom.tasks.sft import Sft
@@ -100,13 +101,14 @@ def uncut(made, parts, *, dropout=False, n_micro=1):
 class Halves:
     """A server and the clients of one cut, driven message by message."""
 
-    def __init__(self, made, cut, n_clients, *, wire="float32", cuts=(), settings=None, **kinds):
+    def __init__(self, made, cut, n_clients, *, wire="float32", cuts=(), settings=None, recompute=False, **kinds):
         self.made, self.wire = made, WIRES[wire]
         self.clients = tuple(f"c{k}" for k in range(n_clients))
         of = dict(zip(self.clients, cuts or (cut,) * n_clients, strict=True))
         self.ends = Ends.of(made, cut)
-        kinds = {"private": True} | kinds
-        self.body = Body(Middle.of(made, list(of.values())), of, self.wire, settings or LocalSettings(), **kinds)
+        adapters = SplitSettings(**{"private": "replicas" not in kinds} | kinds).adapters(self.clients)
+        middle = Middle.of(made, list(of.values()))
+        self.body = Body(middle, of, self.wire, settings or LocalSettings(), adapters, recompute=recompute)
 
     def gradients(self, parts, *, dropout=False, n_micro=1):
         """Gradients by name, the server's among them, and losses; no step is taken."""

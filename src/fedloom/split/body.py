@@ -9,6 +9,8 @@ client k, N of all, and g_k the gradient of its mean loss, clipped at the norm C
 
     shared     G   = sum_k n_k / N  clip(g_k, C)        one step along G, whose norm is at most C
     private    G_k = clip(g_k, C)                       a step of each client's own adapter along its own
+    replicas   the same as shared among the clients of each; every E steps, and when a round ends, each replica becomes
+               the mean of all, weighed by the tokens since the last time (1.6: sub-servers under a central one)
 
 What never came is a row of zeros in the backward pass and no part of N. In `recompute` mode nothing but the states that
 came is kept between FWD and GRAD, and the forward pass is made again: dropout draws by name, so that it is the same.
@@ -16,9 +18,11 @@ came is kept between FWD and GRAD, and the forward pass is made again: dropout d
 Shapes: K clients of a batch, N tokens, D width, P numbers in a row of adapters.
 
 Deviations: the public code's server takes the sum of the clients' mean gradients, K times the objective's. In one
-process forward and backward of a step meet the same adapters, so no older version has to be kept.
+process forward and backward of a step meet the same adapters, so no older version has to be kept. Replicas average the
+factors of adapters, not their products; here all their clients pass in one batch, each by its own replica.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -37,7 +41,7 @@ from fedloom.split.messages import Message
 from fedloom.split.parts import Part, part_of
 from fedloom.split.wire import Wire
 
-__all__ = ["Body", "Middle"]
+__all__ = ["Adapters", "Body", "Middle"]
 
 Seeds = Mapping[str, tuple[str | int, ...]]
 """By what names each client's dropout is drawn."""
@@ -85,8 +89,20 @@ class _Gathered:
     complete: bool = True
 
 
+@dataclass(frozen=True)
+class Adapters:
+    """Which adapter of the server each client meets."""
+
+    of: Mapping[str, str]
+    """The adapter's name by client: its own for private ones, "" for one that all share."""
+    replicas: bool = False
+    """Whether they are copies of one adapter, which are averaged."""
+    every: int = 0
+    """Steps between averages; 0: when a round ends."""
+
+
 class Body:
-    """The server in one round: adapters by client, or one for all under "", with their optimisers."""
+    """The server in one round: adapters by name, with their optimisers."""
 
     def __init__(
         self,
@@ -94,45 +110,60 @@ class Body:
         cuts: Mapping[str, Cut],
         wire: Wire,
         settings: LocalSettings,
+        adapters: Adapters,
         *,
-        private: bool,
         recompute: bool = False,
     ) -> None:
+        """Start with the middle's initial parameters; `settings` are those of its optimiser."""
         self.middle, self._cuts, self._wire, self._settings = middle, cuts, wire, settings
-        self._private, self._recompute = private, recompute
+        self._adapters, self._recompute = adapters, recompute
         self._layout = Layout.of_tree(middle.initial)
         self._rows: dict[str, tuple[Tensor, Moments]] = {}
+        self._tokens = Counter[str]()
+        self._steps = 0
         self._passing: dict[int, _Passing] = {}
         self.gathered: dict[str, _Gathered] = {}
+        """What has come of each client's gradient since the last step."""
 
     # ------------------------------------------------------------------------------------------------ what is kept
 
     def load(self, kept: Slots) -> None:
         """Take up adapters and optimisers as `kept` gave them; what is not among them starts anew."""
-        for client in kept.get("rows", {}):
-            row_1P, moments = self._row(client)
-            row_1P[0].copy_(kept["rows"][client])
-            moments.load(0, {slot: kept[slot][client] for slot in ("first", "second", "steps")})
+        for name, steps in kept.get("steps", {}).items():
+            row_1P, moments = self._row(name)
+            row_1P[0].copy_(kept["rows"]["" if self._adapters.replicas else name])
+            moments.load(0, {"first": kept["first"][name], "second": kept["second"][name], "steps": steps})
 
     def kept(self) -> Slots:
-        """Return adapters and optimisers, each a tree by client."""
+        """Return adapters and optimisers, each a tree by name, when a round ends; replicas are one adapter then."""
+        if self._adapters.replicas:
+            self._average()
         slots: Slots = {"rows": {}, "first": {}, "second": {}, "steps": {}}
-        for client, (row_1P, moments) in self._rows.items():
-            slots["rows"][client] = row_1P[0].detach().cpu().clone()
+        for name, (row_1P, moments) in self._rows.items():
+            slots["rows"]["" if self._adapters.replicas else name] = row_1P[0].detach().cpu().clone()
             for slot, value in moments.saved(0).items():
-                slots[slot][client] = value.cpu()
+                slots[slot][name] = value.cpu()
         return slots
 
     def params(self, client: str) -> Tree:
-        """Return the adapters that a client's states meet."""
-        return self._layout.tree(self._row(client)[0][0])
+        """Return the adapter that a client's states meet."""
+        return self._layout.tree(self._row(self._adapters.of[client])[0][0])
 
-    def _row(self, client: str) -> tuple[Tensor, Moments]:
-        key = client if self._private else ""
-        if key not in self._rows:
+    def _row(self, name: str) -> tuple[Tensor, Moments]:
+        if name not in self._rows:
             row_1P = flatten(self.middle.initial).to(self.middle.model.device, copy=True)[None]
-            self._rows[key] = row_1P, Moments.like(row_1P, self._settings)
-        return self._rows[key]
+            self._rows[name] = row_1P, Moments.like(row_1P, self._settings)
+        return self._rows[name]
+
+    def _average(self) -> None:
+        """Let every replica be the mean of all, weighed by the tokens of their clients since the last time."""
+        total = sum(self._tokens.values())
+        if total:
+            parts = [self._tokens[name] / total * row_1P for name, (row_1P, _) in self._rows.items()]
+            mean_1P = torch.stack(parts).sum(0)
+            for row_1P, _ in self._rows.values():
+                row_1P.copy_(mean_1P)
+        self._tokens.clear()
 
     # ---------------------------------------------------------------------------------------------------- one step
 
@@ -198,19 +229,18 @@ class Body:
         self.gathered = {}
         if not came or not self._layout.size:
             return list(came)
-        clipped = {client: _clipped(one.sum_P / one.weight, self._settings.clip_norm) for client, one in came.items()}
-        if self._private:
-            for client, grad_P in clipped.items():
-                self._advance(client, grad_P, lr)
-        else:
-            total = sum(one.weight for one in came.values())
-            shares = [came[client].weight / total * grad_P for client, grad_P in clipped.items()]
-            self._advance("", torch.stack(shares).sum(0), lr)
+        for name in dict.fromkeys(self._adapters.of[client] for client in came):
+            theirs = [one for client, one in came.items() if self._adapters.of[client] == name]
+            total = sum(one.weight for one in theirs)
+            clipped = [_clipped(one.sum_P / one.weight, self._settings.clip_norm) for one in theirs]
+            shares = [one.weight / total * grad_P for one, grad_P in zip(theirs, clipped, strict=True)]
+            row_1P, moments = self._row(name)
+            advance(row_1P, torch.stack(shares).sum(0)[None], moments, self._settings, lr=lr)
+            self._tokens[name] += int(total)
+        self._steps += 1
+        if self._adapters.every and self._steps % self._adapters.every == 0:
+            self._average()
         return list(came)
-
-    def _advance(self, client: str, grad_P: Tensor, lr: float) -> None:
-        row_1P, moments = self._row(client)
-        advance(row_1P, grad_P[None].clone(), moments, self._settings, lr=lr)
 
     # ---------------------------------------------------------------------------------------------------- a batch
 
@@ -219,10 +249,13 @@ class Body:
 
     def _leaves(self, clients: Sequence[str], lent: Tree) -> Tree:
         """Return the parameters [K, ...] that these clients' states meet, as leaves of a graph."""
-        if self._private:
-            rows_KP = torch.cat([self._row(client)[0] for client in clients])
-        else:
-            rows_KP = self._row("")[0].expand(len(clients), -1)
+        names = [self._adapters.of[client] for client in clients]
+        one_for_all = len(set(names)) == 1
+        rows_KP = (
+            self._row(names[0])[0].expand(len(names), -1)
+            if one_for_all
+            else torch.cat([self._row(name)[0] for name in names])
+        )
         own = self._layout.tree(rows_KP.detach()) if self._layout.size else {}
         return {name: leaf.detach().requires_grad_() for name, leaf in (own | lent).items()}
 

@@ -27,7 +27,7 @@ from fedloom.contracts.language import LanguageModel, language_model
 from fedloom.federated.client import train_clients
 from fedloom.federated.slopes import Step
 from fedloom.federated.workspace import Workspace
-from fedloom.split.body import Body, Middle
+from fedloom.split.body import Adapters, Body, Middle
 from fedloom.split.cut import Cut
 from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.messages import Message, Tally
@@ -44,11 +44,24 @@ class SplitSettings:
     """Dealt to the clients in turn."""
     private: bool = False
     """Whether each client has adapters of its own at the server."""
+    replicas: int = 1
+    """Copies of the server's part, to which clients are dealt in turn."""
+    replicas_every: int = 0
+    """Steps between their averages; 0: when a round ends."""
     wire: WireName = "bfloat16"
     recompute: bool = False
     """Whether the server keeps only what came of a forward pass, and makes it again."""
     lr: float = 0.0
     """The server's rate in the first round; 0: the clients'. It falls as theirs does."""
+
+    def adapters(self, clients: Sequence[str]) -> Adapters:
+        """Return which adapter of the server each client meets."""
+        if self.private:
+            return Adapters({client: client for client in clients})
+        if self.replicas == 1:
+            return Adapters(dict.fromkeys(clients, ""))
+        dealt = {client: f"replica {at % self.replicas}" for at, client in enumerate(clients)}
+        return Adapters(dealt, replicas=True, every=self.replicas_every)
 
 
 @dataclass
@@ -160,6 +173,7 @@ class InOnePlace(Engine):
         cuts = {client: settings.cuts[at % len(settings.cuts)] for at, client in enumerate(clients)}
         middle = Middle.of(model, tuple(dict.fromkeys(cuts.values())))
         ends = {cut: Ends.of(model, cut) for cut in dict.fromkeys(cuts.values())}
+        adapters = settings.adapters(clients)
         rate = settings.lr / work.plan.local.lr if settings.lr else 1.0
         spaces: dict[int, Workspace] = {}
 
@@ -171,7 +185,7 @@ class InOnePlace(Engine):
                 cuts,
                 WIRES[settings.wire],
                 work.plan.local,
-                private=settings.private,
+                adapters,
                 recompute=settings.recompute,
             )
             body.load(asked[0].middle)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from fedloom.base.errors import ConfigError
-from fedloom.base.plugin import NonNegative, plugin
+from fedloom.base.plugin import AtLeast, Count, NonNegative, plugin
 from fedloom.contracts.arrangement import Arrangement, Group
 from fedloom.contracts.federated import Engine
 from fedloom.contracts.language import language_model
@@ -37,6 +37,10 @@ class Split(Arrangement):
     """Cuts `a:c`, dealt to the clients in turn: a client keeps the first a and the last c blocks, at least one each."""
     adapters: Literal["shared", "private"] = "shared"
     """Whether the server trains one adapter of the middle for all clients, or one for each."""
+    replicas: AtLeast = 1
+    """Copies of the server's part, each for the clients that are dealt to it in turn; 1: one server for all."""
+    replicas_every: Count = 0
+    """Steps after which replicas are averaged; 0: at the end of every round, when they are in any case."""
     ends: Literal["averaged", "own"] = "averaged"
     """Whether the clients' own parts are merged at the end of every round, local.steps steps, or stay with each."""
     wire: WireName = "bfloat16"
@@ -52,6 +56,11 @@ class Split(Arrangement):
             raise ConfigError("cuts: found none, allowed is one 'a:c' at least, such as '1:1'.")
         for cut in self.cuts:
             Cut.read(cut)
+        if self.replicas > 1 and self.adapters == "private":
+            raise ConfigError(
+                f"replicas: found {self.replicas} with adapters = 'private', of which each client has its own; set "
+                "replicas = 1, or adapters = 'shared'."
+            )
         if len(set(self.cuts)) > 1 and self.ends == "own":
             raise ConfigError(
                 "cuts: found several with ends = 'own'; a block that some clients keep and others leave to the server "
@@ -60,7 +69,11 @@ class Split(Arrangement):
 
     def label(self) -> str:
         """Return the cuts, and what is not as usual."""
-        odd = ["own ends"] * (self.ends == "own") + ["private adapters"] * (self.adapters == "private")
+        odd = (
+            [f"{self.replicas} replicas"] * (self.replicas > 1)
+            + ["own ends"] * (self.ends == "own")
+            + ["private adapters"] * (self.adapters == "private")
+        )
         return ", ".join([f"split {' '.join(self.cuts)}", *odd, *([self.wire] * (self.wire != "bfloat16"))])
 
     def shared(self, pattern: str) -> str:
@@ -78,6 +91,8 @@ class Split(Arrangement):
             SplitSettings(
                 cuts=self._cuts,
                 private=self.adapters == "private",
+                replicas=self.replicas,
+                replicas_every=self.replicas_every,
                 wire=self.wire,
                 recompute=self.recompute,
                 lr=self.server_lr,
