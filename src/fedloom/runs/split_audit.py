@@ -103,8 +103,8 @@ def _some(items: Sequence[Encoded], settings: AuditSettings) -> tuple[Encoded, .
     found = tuple(one for one in cut if bool(one.supervised_T[1:].any()))[: settings.texts]
     if not found:
         raise ConfigError(
-            f"--most-tokens: found {most}; no target of the first client lies behind the first of a text's so many last "
-            "tokens; raise it."
+            f"--most-tokens: found {most}; no target of the first client lies behind the first of that many last "
+            "tokens of a text; raise it."
         )
     return found
 
