@@ -1,5 +1,6 @@
 """The server's half of a step: one batch for several clients, an objective over all tokens, and who is left out."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -28,7 +29,7 @@ def passed(both, parts, *, spoil=None, drop=()):
     """One micro-batch through the server; `spoil` changes GRAD messages, clients in `drop` send none."""
     seeds = {client: (0, client) for client in both.clients}
     turn = both.turn(parts, seeds)
-    slopes = turn.loss(both.body.forward(turn.ahead(), seeds))
+    slopes = turn.loss(both.body.forward(turn.ahead(), seeds)[0])
     slopes = [spoil(one) if spoil else one for one in slopes if one.client not in drop]
     return both.body.backward(slopes, seeds)
 
@@ -51,8 +52,8 @@ def test_what_a_client_drops_does_not_depend_on_who_shares_the_batch():
     both, alone = halves(made), halves(made, 1)
     seeds = {client: (0, client) for client in both.clients}
     turn, single = both.turn(PARTS, seeds, dropout=True), alone.turn(PARTS[:1], {"c0": (0, "c0")}, dropout=True)
-    found = both.body.forward(turn.ahead(), seeds)[0].packet.view(torch.float32)
-    wanted = alone.body.forward(single.ahead(), seeds)[0].packet.view(torch.float32)
+    found = both.body.forward(turn.ahead(), seeds)[0][0].packet.view(torch.float32)
+    wanted = alone.body.forward(single.ahead(), seeds)[0][0].packet.view(torch.float32)
     assert float((found - wanted).abs().max()) <= 1e-5
 
 
@@ -226,3 +227,49 @@ def test_adapters_and_optimisers_go_on_from_what_was_kept():
     passed(second, PARTS)
     second.body.step(lr=0.1)
     assert all(torch.equal(rows(second)[client], rows(whole)[client]) for client in whole.clients)
+
+
+BAD = {
+    "a wrong length": (lambda one: replace(one, packet=one.packet[:-4]), "tokens of 32 numbers take"),
+    "another type": (lambda one: replace(one, packet=one.packet.float()), "tokens of 32 numbers take"),
+    "too large a weight": (
+        lambda one: replace(one, weight=1e9),
+        "found a weight of 1e[+]09, allowed are 0 to 6 tokens",
+    ),
+    "a weight below zero": (lambda one: replace(one, weight=-1.0), "found a weight of -1"),
+    "no number for a weight": (lambda one: replace(one, weight=float("nan")), "found a weight of nan"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_message_of_another_form_costs_its_client_the_step_and_nobody_else_anything(case):
+    spoil, told = BAD[case]
+    made = model()
+    broken, missing = halves(made), halves(made)
+    back, refused, _ = passed(broken, PARTS, spoil=lambda one: spoil(one) if one.client == "c1" else one)
+    wanted, _, _ = passed(missing, PARTS, drop=("c1",))
+    assert re.search(told, refused["c1"])
+    assert all(torch.equal(*pair) for pair in zip((o.packet for o in back), (o.packet for o in wanted), strict=True))
+    assert broken.body.step(lr=0.1) == missing.body.step(lr=0.1) == ["c0", "c2"]
+    assert all(torch.equal(rows(broken)[client], rows(missing)[client]) for client in broken.clients)
+
+
+@pytest.mark.parametrize("lengths", [(), (6, 0), (8, -2)], ids=str)
+def test_states_with_lengths_that_are_none_are_refused_and_the_others_pass(lengths):
+    both = halves()
+    seeds = {client: (0, client) for client in both.clients}
+    ahead = [replace(one, lengths=lengths) if one.client == "c1" else one for one in both.turn(PARTS, seeds).ahead()]
+    body, refused = both.body.forward(ahead, seeds)
+    assert [one.client for one in body] == ["c0", "c2"]
+    assert "found sequences of" in refused["c1"]
+
+
+def test_a_gradient_of_one_who_sent_no_states_is_refused():
+    both = halves()
+    seeds = {client: (0, client) for client in both.clients}
+    turn = both.turn(PARTS, seeds)
+    slopes = turn.loss(both.body.forward(turn.ahead(), seeds)[0])
+    stranger = replace(slopes[0], client="c9")
+    _, refused, _ = both.body.backward([*slopes, stranger], seeds)
+    assert list(refused) == ["c9"]
+    assert both.body.step(lr=0.1) == ["c0", "c1", "c2"]

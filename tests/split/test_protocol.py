@@ -14,7 +14,7 @@ from fedloom.federated.rounds import begin, step
 from fedloom.runs.measure import models_of
 from fedloom.runs.prepared import prepare
 from support.models import model_folder
-from support.resuming import adapters, logs, run_to_the_end, unbroken_and_stopped
+from support.resuming import adapters, kill_and_resume, logs, run_to_the_end, unbroken_and_stopped
 from support.small_runs import small_run, train, write_records
 
 
@@ -119,7 +119,8 @@ def test_private_adapters_differ_in_the_middle_alone(made):
     assert {int(name.split(".")[2]) for name in same} == {0, 4}
 
 
-def test_clients_of_unlike_cuts_and_ranks_train_in_one_run(made):
+def test_eight_clients_of_unlike_lengths_cuts_and_ranks_train_in_one_run(made):
+    write_records(made / "data.jsonl", clients=8)
     run = run_of(made, protocol={"cuts": ["1:1", "2:1", "1:2"]}, ranks=[1, 2])
     models, state, records = final(run)
     assert set(models) == {""}
@@ -142,7 +143,14 @@ def dropping(made):
     return {"name": "causal_lm", "path": path, "lora_rank": 2, "lora_alpha": 4.0, "lora_dropout": 0.2}
 
 
-@pytest.mark.parametrize("protocol", [{}, {"adapters": "private", "ends": "own", "wire": "int8", "recompute": True}])
+SAVED = [
+    {},
+    {"adapters": "private", "ends": "own", "wire": "int8", "recompute": True},
+    {"replicas": 2, "replicas_every": 1},
+]
+
+
+@pytest.mark.parametrize("protocol", SAVED)
 def test_a_run_that_was_stopped_and_gone_on_with_ends_with_the_same_bytes(made, protocol):
     run = run_of(made, protocol=protocol, model=dropping(made), clients_per_round=3)
     unbroken, stopped = unbroken_and_stopped(run, made, after=3)
@@ -218,6 +226,16 @@ def test_an_absent_client_leaves_the_others_their_round(made):
     assert record.absent == ()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", [{"recompute": True}, {"adapters": "private", "cuts": ["1:1", "2:1"]}])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(made, protocol):
+    run = run_of(made, protocol=protocol, model=dropping(made), rounds=6)
+    run_to_the_end(run, made / "unbroken")
+    kill_and_resume(run, made / "killed", kills=6, longest_s=2.0, seed=3)
+    assert logs(made / "killed") == logs(made / "unbroken")
+    assert adapters(made / "killed") == adapters(made / "unbroken")
+
+
 REFUSED = {
     "privacy": (
         {"privacy": {"name": "gaussian", "unit": "client", "epsilon": 8.0, "delta": 0.01}, "weighting": "uniform"},
@@ -228,6 +246,10 @@ REFUSED = {
     "attack": ({"attack": {"name": "sign_flip", "clients": 1}}, "attack: found 'sign_flip' with protocol 'split'"),
     "choice": ({"evaluation": {"choose_by": "loss", "every": 1}}, r"evaluation\.choose_by: found 'loss' with protocol"),
     "cut": ({"protocol": {"cuts": ["1"]}}, "cut: found '1', allowed is 'a:c'"),
+    "replicas of one's own": (
+        {"protocol": {"replicas": 2, "adapters": "private"}},
+        "replicas: found 2 with adapters = 'private'",
+    ),
     "no cut": ({"protocol": {"cuts": []}}, "cuts: found none"),
     "unlike cuts apart": (
         {"protocol": {"cuts": ["1:1", "2:1"], "ends": "own"}},

@@ -17,7 +17,7 @@ def stepped(both, steps, lr=0.5):
     for _ in range(steps):
         seeds = dict.fromkeys(both.clients, (0,))
         turn = both.turn(PARTS, seeds)
-        both.body.backward(turn.loss(both.body.forward(turn.ahead(), seeds)), seeds)
+        both.body.backward(turn.loss(both.body.forward(turn.ahead(), seeds)[0]), seeds)
         both.body.step(lr)
     return both
 
@@ -42,7 +42,7 @@ def test_between_averages_a_replica_learns_from_its_own_clients_alone():
     alone = Halves(model(), Cut(1, 1), 3, settings=SGD, private=False)
     seeds = dict.fromkeys(alone.clients, (0,))
     turn = alone.turn(PARTS, seeds)
-    slopes = turn.loss(alone.body.forward(turn.ahead(), seeds))
+    slopes = turn.loss(alone.body.forward(turn.ahead(), seeds)[0])
     alone.body.backward([one for one in slopes if one.client != "c1"], seeds)  # c0 and c2 share the first replica
     alone.body.step(0.5)
     assert torch.equal(row(apart, "c0"), row(apart, "c2"))

@@ -122,7 +122,7 @@ def test_a_step_takes_four_rows_a_token_and_only_real_tokens_travel(wire, number
     seeds = dict.fromkeys(halves.clients, (0,))
     turn = halves.turn(parts, seeds)
     ahead = turn.ahead()
-    body = halves.body.forward(ahead, seeds)
+    body, _ = halves.body.forward(ahead, seeds)
     slopes = turn.loss(body)
     back, _, _ = halves.body.backward(slopes, seeds)
     for messages in (ahead, body, slopes, back):
@@ -150,7 +150,7 @@ def test_no_message_holds_tokens_targets_logits_or_the_loss():
     halves = Halves(made, Cut(1, 1), 1)
     turn = halves.turn(PARTS, {"c0": (0,)})
     (ahead,) = turn.ahead()
-    (slope,) = turn.loss(halves.body.forward([ahead], {"c0": (0,)}))
+    (slope,) = turn.loss(halves.body.forward([ahead], {"c0": (0,)})[0])
     for one in (ahead, slope):
         assert vars(one).keys() == {"kind", "client", "step", "micro", "packet", "lengths", "weight"}
         assert one.packet.numel() == 4 * made.width * one.n_tokens

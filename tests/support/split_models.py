@@ -116,7 +116,7 @@ class Halves:
         for micro in range(n_micro):
             seeds = seeds_of(self.clients, micro) if dropout else dict.fromkeys(self.clients, (0,))
             turn = self.turn([part[micro::n_micro] for part in parts], seeds, micro, leaves, dropout=dropout)
-            body = self.body.forward(turn.ahead(), seeds)
+            body, _ = self.body.forward(turn.ahead(), seeds, micro=micro)
             back, refused, _ = self.body.backward(turn.loss(body), seeds, micro)
             assert not refused
             for name, grad in turn.back(back).items():

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedloom.base.errors import TrainingError
+from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.tree import Layout, Slots, Tree, flatten
 from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 from fedloom.contracts.local_settings import LocalSettings
@@ -167,17 +167,20 @@ class Body:
 
     # ---------------------------------------------------------------------------------------------------- one step
 
-    def forward(self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None) -> list[Message]:
-        """Return what each client gets for its states: BODY for FWD, of one micro-batch of all of them.
+    def forward(
+        self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None, micro: int = 0
+    ) -> tuple[list[Message], Mapping[str, str]]:
+        """Return BODY for each FWD of a micro-batch, and why any was refused: who is has no part in the batch.
 
         `lent` are parameters [K, ...] of blocks that some clients keep and these leave to the server.
         """
-        width = self.middle.model.width
-        rows = [self._wire.decode(one.packet, one.n_tokens, width, one.where) for one in arrived]
-        states = [one.to(self.middle.model.device, self._dtype()) for one in rows]
-        clients, lengths = tuple(one.client for one in arrived), tuple(one.lengths for one in arrived)
+        found, refused = self._read(arrived, {one.client: one.lengths for one in arrived})
+        if not found:
+            return [], refused
+        arrived = [one for one, _ in found.values()]
+        states = [rows.to(self.middle.model.device, self._dtype()) for _, rows in found.values()]
+        clients, lengths = tuple(found), tuple(one.lengths for one in arrived)
         passing = _Passing(clients, lengths, states, self._leaves(clients, lent or {}))
-        micro = arrived[0].micro
         if self._recompute:
             with torch.no_grad():
                 left = self._passed(passing, seeds)
@@ -187,7 +190,7 @@ class Body:
         return [
             Message("BODY", one.client, one.step, micro, self._wire.encode(out, one.where), one.lengths)
             for one, out in zip(arrived, left, strict=True)
-        ]
+        ], refused
 
     def backward(
         self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
@@ -197,13 +200,7 @@ class Body:
         A refused client and one whose gradient is missing get nothing, and the step goes on without them.
         """
         passing = self._passing.pop(micro)
-        width, refused = self.middle.model.width, dict[str, str]()
-        found: dict[str, tuple[Message, Tensor]] = {}
-        for one in arrived:
-            try:
-                found[one.client] = one, self._wire.decode(one.packet, one.n_tokens, width, one.where)
-            except TrainingError as error:
-                refused[one.client] = str(error)
+        found, refused = self._read(arrived, dict(zip(passing.clients, passing.lengths, strict=True)))
         left = passing.left or self._passed(passing, seeds)
         slopes = [
             found[client][1].to(out) if client in found else torch.zeros_like(out)
@@ -241,6 +238,31 @@ class Body:
         if self._adapters.every and self._steps % self._adapters.every == 0:
             self._average()
         return list(came)
+
+    def _read(
+        self, arrived: Sequence[Message], lengths: Mapping[str, Sequence[int]]
+    ) -> tuple[dict[str, tuple[Message, Tensor]], dict[str, str]]:
+        """Return messages with their rows by client, and by client why others are refused.
+
+        What a client says of lengths counts with FWD alone; a weight is no more than the tokens that it is of.
+        """
+        found, refused = dict[str, tuple[Message, Tensor]](), dict[str, str]()
+        for one in arrived:
+            own = lengths.get(one.client, ())
+            try:
+                if not own or min(own) < 1:
+                    raise DataError(
+                        f"{one.where}: found sequences of {list(own)} tokens, allowed are some, of 1 or more."
+                    )
+                if not 0 <= one.weight <= sum(own):
+                    raise DataError(
+                        f"{one.where}: found a weight of {one.weight:g}, allowed are 0 to {sum(own)} tokens."
+                    )
+                rows_ND = self._wire.decode(one.packet, sum(own), self.middle.model.width, one.where)
+                found[one.client] = one, rows_ND
+            except (DataError, TrainingError) as error:
+                refused[one.client] = str(error)
+        return found, refused
 
     # ---------------------------------------------------------------------------------------------------- a batch
 

@@ -99,11 +99,12 @@ class Session:
         lent = {name: leaf for name, leaf in step.leaves.items() if name in self._lent}
         turns = [(places, self._turn(step, micro, places, seeds)) for places in self._by_cut(step.clients)]
         ahead = self._sent(_in_order([(places, turn.ahead()) for places, turn in turns]))
-        body = self._sent(self.body.forward(ahead, seeds, lent))
+        body, refused = self.body.forward(ahead, seeds, lent, micro)
+        _refuse(refused)
+        self._sent(body)
         slopes = [(places, turn.loss([body[k] for k in places])) for places, turn in turns]
         back, refused, at_server = self.body.backward(self._sent(_in_order(slopes)), seeds, micro)
-        if refused:
-            raise TrainingError(next(iter(refused.values())))
+        _refuse(refused)
         self._sent(back)
         found = [(places, turn.back([back[k] for k in places]), turn.loss_2K) for places, turn in turns]
         return _together(step.leaves, found, at_server)
@@ -135,6 +136,12 @@ class Session:
     def _sent(self, messages: list[Message]) -> list[Message]:
         self.tally.add(messages)
         return messages
+
+
+def _refuse(refused: Mapping[str, str]) -> None:
+    """End the run where all parties are one: who sent what is not taken is this program."""
+    if refused:
+        raise TrainingError(next(iter(refused.values())))
 
 
 def _in_order(found: Sequence[tuple[list[int], list[Message]]]) -> list[Message]:

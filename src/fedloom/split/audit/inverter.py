@@ -50,7 +50,7 @@ class Inverter:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        return cls(*(one.detach() for one in weights))
+        return cls(weights[0].detach(), weights[1].detach())
 
     def ranked(self, states_TD: Tensor, count: int) -> Tensor:
         """Return the likeliest tokens [T, count] at each place, the first ones first."""

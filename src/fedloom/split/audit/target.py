@@ -109,7 +109,7 @@ class Target:
         turn = Turn(self.ends, self.task, leaves, [list(self.texts)], Said((client,), 0, 0, wire), ())
         seeds = {client: (0,)}
         ahead = turn.ahead()
-        answer = body.forward(ahead, seeds)
+        answer, _ = body.forward(ahead, seeds)
         slopes = turn.loss(answer)
         back, _, _ = body.backward(slopes, seeds)
         read = [self._rows(one) for (one,) in (ahead, answer, slopes)]
