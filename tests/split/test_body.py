@@ -229,6 +229,18 @@ def test_adapters_and_optimisers_go_on_from_what_was_kept():
     assert all(torch.equal(rows(second)[client], rows(whole)[client]) for client in whole.clients)
 
 
+def test_an_answer_beyond_the_wire_costs_its_client_the_step_alone():
+    def huge(one):
+        largest = torch.full((one.packet.numel() // 2,), 65504.0, dtype=torch.float16)
+        return replace(one, packet=largest.view(torch.uint8)) if one.client == "c1" else one
+
+    both = halves(wire="float16")
+    back, refused, _ = passed(both, PARTS, spoil=huge)
+    assert [one.client for one in back] == ["c0", "c2"]
+    assert "client 'c1', step 0, BACK: NaN, infinity or a number beyond what 'float16' carries" in refused["c1"]
+    assert both.body.step(lr=0.1) == ["c0", "c2"]
+
+
 BAD = {
     "a wrong length": (lambda one: replace(one, packet=one.packet[:-4]), "tokens of 32 numbers take"),
     "another type": (lambda one: replace(one, packet=one.packet.float()), "tokens of 32 numbers take"),

@@ -37,7 +37,7 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.optimisers import Moments, advance
 from fedloom.models.packing import pack
 from fedloom.split.cut import Cut, anatomy_of, segments
-from fedloom.split.messages import Message
+from fedloom.split.messages import Kind, Message
 from fedloom.split.parts import Part, part_of
 from fedloom.split.wire import Wire
 
@@ -187,10 +187,8 @@ class Body:
         else:
             left = passing.left = self._passed(passing, seeds)
         self._passing[micro] = passing
-        return [
-            Message("BODY", one.client, one.step, micro, self._wire.encode(out, one.where), one.lengths)
-            for one, out in zip(arrived, left, strict=True)
-        ], refused
+        messages, odd = self._sent("BODY", {one.client: (one, out) for one, out in zip(arrived, left, strict=True)})
+        return messages, refused | odd
 
     def backward(
         self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
@@ -209,13 +207,12 @@ class Body:
         leaves = [*passing.leaves.values(), *passing.arrived]
         grads = torch.autograd.grad(left, leaves, slopes, allow_unused=True, materialize_grads=True)
         by_leaf = dict(zip(passing.leaves, grads, strict=False))
-        self._gather(passing.clients, by_leaf, {client: one.weight for client, (one, _) in found.items()})
         back = dict(zip(passing.clients, grads[len(passing.leaves) :], strict=True))
-        messages = [
-            Message("BACK", client, one.step, micro, self._wire.encode(back[client], one.where), one.lengths)
-            for client, (one, _) in found.items()
-        ]
-        return messages, refused, {name: by_leaf[name] for name in by_leaf if name not in self.middle.initial}
+        messages, odd = self._sent("BACK", {client: (one, back[client]) for client, (one, _) in found.items()})
+        came = {client: one.weight for client, (one, _) in found.items() if client not in odd}
+        self._gather(passing.clients, by_leaf, came)
+        at_server = {name: by_leaf[name] for name in by_leaf if name not in self.middle.initial}
+        return messages, refused | odd, at_server
 
     def step(self, lr: float) -> list[str]:
         """Move the adapters by the gradients of all micro-batches since the last step; return who took part.
@@ -263,6 +260,17 @@ class Body:
             except (DataError, TrainingError) as error:
                 refused[one.client] = str(error)
         return found, refused
+
+    def _sent(self, kind: Kind, rows: Mapping[str, tuple[Message, Tensor]]) -> tuple[list[Message], Mapping[str, str]]:
+        """Return the answer to each client's message, and by client why there is none: numbers beyond the wire."""
+        messages, refused = list[Message](), dict[str, str]()
+        for client, (asked, rows_ND) in rows.items():
+            answer = replace(asked, kind=kind, weight=0.0)
+            try:
+                messages.append(replace(answer, packet=self._wire.encode(rows_ND, answer.where)))
+            except TrainingError as error:
+                refused[client] = str(error)
+        return messages, refused
 
     # ---------------------------------------------------------------------------------------------------- a batch
 
