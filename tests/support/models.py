@@ -37,10 +37,16 @@ def configs(**changes) -> dict[str, PreTrainedConfig]:
     """A configuration by architecture; `changes` are meant for the one that knows them."""
     sizes = SIZES | changes
     return {
-        "llama": LlamaConfig(**sizes, tie_word_embeddings=True),
+        "llama": LlamaConfig(**{"tie_word_embeddings": True} | sizes),
         "qwen2": Qwen2Config(**sizes),
         "gpt2": GPT2Config(
-            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+            vocab_size=VOCABULARY,
+            n_embd=32,
+            n_layer=sizes["num_hidden_layers"],
+            n_head=4,
+            n_positions=64,
+            bos_token_id=1,
+            eos_token_id=2,
         ),
         "mistral": MistralConfig(**sizes),
         "gemma": GemmaConfig(**sizes, head_dim=8),

@@ -22,6 +22,7 @@ from fedloom.cli.node import node
 from fedloom.cli.options import options
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, log_to_stderr, overriding, tell, today
 from fedloom.cli.server import server, status, verify
+from fedloom.cli.split import split
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
 
@@ -46,6 +47,7 @@ app.add_typer(demo, name="demo")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(keys, name="keys")
 app.add_typer(node, name="node")
+app.add_typer(split, name="split")
 
 Overrides = Annotated[list[str] | None, overriding("local.lr=1e-3")]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]

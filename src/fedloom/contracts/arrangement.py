@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fedloom.base.plugin import Family
-from fedloom.contracts.model import Shard
+from fedloom.contracts.federated import Engine
+from fedloom.contracts.model import Model, Shard
 
 __all__ = ["Arrangement", "Group"]
 
@@ -36,10 +37,24 @@ class Arrangement(Family):
     """Whether what is spent of privacy can be stated: one training, whose clients are the run's."""
     pooled: ClassVar[bool] = False
     """Whether all data lie in one place."""
+    splits: ClassVar[bool] = False
+    """Whether clients and server compute each step together, the server's own part of the model between theirs."""
+
+    def label(self) -> str:
+        """Return what tables call a run by beside its method; "" where the method says all."""
+        return ""
 
     def shared(self, pattern: str) -> str:
         """Return the pattern of the names that clients share, from the one that the run file has."""
         return pattern
+
+    def middle(self, model: Model) -> frozenset[str]:
+        """Return the names of the trained parameters that the server trains itself, step by step; else none."""
+        return frozenset()
+
+    def carried_by(self, engine: Engine) -> Engine:
+        """Return what carries jobs to clients: the run's engine, or one of this arrangement's own."""
+        return engine
 
     @abstractmethod
     def groups(

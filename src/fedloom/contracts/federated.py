@@ -301,6 +301,8 @@ class Work:
     """By client; one that makes them when they are asked for serves more clients than memory holds."""
     private: Tree
     """Initial values of the parameters that are trained but never shared."""
+    middle: Tree = field(default_factory=dict[str, Tensor])
+    """Initial values of those that the server trains itself, of a split model."""
     attack: Attack | None = None
     poisoned: Mapping[str, Shard] = field(default_factory=dict[str, Shard])
     """What malicious clients train on while the attack is awake, by client: it names them all."""

@@ -217,6 +217,10 @@ class LanguageModel(Model):
         body = self.module.get_submodule(self.body_prefix[:-1])
         return self._call(body, own, inputs).last_hidden_state
 
+    def entering(self, batch: PackedBatch, start: int, length: int) -> dict[str, Tensor]:
+        """Return what enters the module of `length` tokens of a batch from place `start`, by the module's word."""
+        return {"input_ids": batch.tokens_N[None, start : start + length]}
+
     def _logits(self, params: Tree, inputs: dict[str, Any], asked_S: Tensor) -> Tensor:
         if not self.keeps:
             return self._call(self.module, params, inputs).logits[0, asked_S]
@@ -232,7 +236,8 @@ class LanguageModel(Model):
         if self.passage == "alone" or longer:
             yield from self._one_by_one(params, batch)
             return
-        inputs = {"input_ids": batch.tokens_N[None], "position_ids": batch.positions_N[None], "use_cache": False}
+        inputs: dict[str, Any] = self.entering(batch, 0, batch.tokens_N.numel())
+        inputs |= {"position_ids": batch.positions_N[None], "use_cache": False}
         if self.passage == "packed":
             # transformers hands a mask of four axes on as it is; our attention needs none.
             inputs |= {"attention_mask": batch.tokens_N.new_zeros(1, 1, 1, 1), "packed": batch}
@@ -243,7 +248,7 @@ class LanguageModel(Model):
         asked, targets = batch.asked_S.split(counts), batch.targets_S.split(counts)
         for place, ((start, length), client) in enumerate(zip(batch.lines, batch.client_E.tolist(), strict=True)):
             own = self.of_one(params, place if self.context.per_example else client)
-            inputs = {"input_ids": batch.tokens_N[None, start : start + length], "use_cache": False}
+            inputs = {**self.entering(batch, start, length), "use_cache": False}
             with self.context.alone(client):
                 yield own, inputs, asked[place] - start, targets[place]
 

@@ -1,5 +1,6 @@
 """What server and clients know of each other: what is sent down, what comes back, and what protects it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree
 
-__all__ = ["Earlier", "Job", "Local", "PrivacyBudget", "Report", "WholeSum"]
+__all__ = ["Earlier", "Job", "Local", "PrivacyBudget", "Report", "Traffic", "WholeSum"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,17 @@ class Local:
     """This client's own slots; they never leave it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one kind of message of a client came to in a round, beside its row."""
+
+    n_bytes: int
+    n_tokens: int
+    """Tokens, or whatever the task counts, that it was about."""
+    upwards: bool
+    """Whether it left the client; else it went there."""
+
+
 @dataclass(frozen=True)
 class Job:
     """All that the server sends one client for one round; its trees are whole rows under the name ""."""
@@ -32,6 +44,8 @@ class Job:
     local: Local
     spent: int = 0
     """Uses of the mechanism on this client's data so far."""
+    middle: Slots = field(default_factory=dict[str, Tree])
+    """What the server trains itself while clients train, of a split model; it goes to no client and is only carried."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,10 @@ class Report:
     """Why a carrier took nothing of it: the client then counts as absent, and the ledger says so."""
     own_seen: int | None = None
     """Of the examples trained on those that were not generated, of an unprotected client that has generated ones."""
+    middle: Slots = field(default_factory=dict[str, Tree])
+    """What became of a job's `middle`: it comes with the last report of a round, and never left the server."""
+    traffic: Mapping[str, Traffic] = field(default_factory=dict[str, Traffic])
+    """What client and server said to each other while the client trained, by kind."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,9 @@ class ForwardContext:
     """The packed batch that is passing; None in generation."""
     generators: tuple[torch.Generator, ...] = ()
     """Where dropout draws from, one for each stacked client; empty while it must be off."""
+    seeds: tuple[tuple[str | int, ...], ...] = ()
+    """By what names each stacked client's dropout is drawn, by each layer for itself, in place of what runs on from one
+    layer to the next: a layer then draws the same whoever computes the others, and whether it is the first time."""
     per_example: bool = False
     """Whether the factors carry one slot per sequence, which all hold their client's values."""
     scaling_K: Tensor | None = None
@@ -97,7 +100,7 @@ class ForwardContext:
         """Be the context of one sequence of a client, whose factors carry no leading axis."""
         own = slice(client, client + 1)
         scaling_K = None if self.scaling_K is None else self.scaling_K[own]
-        with self.saying(ForwardContext(generators=self.generators[own], scaling_K=scaling_K)):
+        with self.saying(ForwardContext(generators=self.generators[own], seeds=self.seeds[own], scaling_K=scaling_K)):
             yield
 
     @contextmanager
@@ -111,7 +114,7 @@ class ForwardContext:
             self._say(kept)
 
     def _say(self, other: "ForwardContext") -> None:
-        self.batch, self.generators = other.batch, other.generators
+        self.batch, self.generators, self.seeds = other.batch, other.generators, other.seeds
         self.per_example, self.scaling_K = other.per_example, other.scaling_K
 
 

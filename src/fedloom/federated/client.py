@@ -23,9 +23,10 @@ from fedloom.contracts.federated import Item, Job, Local, Plan, Report, Shard, T
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.contracts.privacy import ClientSide
 from fedloom.federated.batching import batches, drawable, level, mixed, poisson
-from fedloom.federated.kernels import client_gradients, example_gradients
+from fedloom.federated.kernels import example_gradients
 from fedloom.federated.optimisers import advance
 from fedloom.federated.ranks import Fit
+from fedloom.federated.slopes import Slope, Step, by_whole_model
 from fedloom.federated.workspace import Workspace
 
 __all__ = ["learning_rate", "train_clients"]
@@ -76,18 +77,19 @@ class _Client:
         return f"client '{self.job.client}', round {self.job.round}"
 
 
-def train_clients(work: Work, jobs: Sequence[Job], space: Workspace) -> list[Report]:
+def train_clients(work: Work, jobs: Sequence[Job], space: Workspace, slope: Slope = by_whole_model) -> list[Report]:
     """Return what clients send back after their local steps of one round, in the order of the jobs.
 
-    Raises TrainingError, naming client, round and step, if a loss is not finite.
+    `slope` gives gradients where no client has the whole model. Raises TrainingError, naming client, round and step, if
+    a loss is not finite.
     """
     # Before the buffers are used for these jobs: a malicious client may train as others do.
     forged = {job.client: rows_CP for job in jobs if (rows_CP := _repeated(work, job, space)) is not None}
-    trained = _trained(work, jobs, space)
+    trained = _trained(work, jobs, space, slope)
     return [_report(work, client, space, place, loss, forged.get(client.job.client)) for client, place, loss in trained]
 
 
-def _trained(work: Work, jobs: Sequence[Job], space: Workspace) -> list[tuple[_Client, int, Mean]]:
+def _trained(work: Work, jobs: Sequence[Job], space: Workspace, slope: Slope) -> list[tuple[_Client, int, Mean]]:
     """Train the clients of some jobs; return each, in their order, with its place in the buffers and its loss."""
     clients = [_client(work, job, space) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: -clients[index].steps)
@@ -97,7 +99,7 @@ def _trained(work: Work, jobs: Sequence[Job], space: Workspace) -> list[tuple[_C
         anchor_P = local.anchor[""]
         start_P = client.fit.to_client(anchor_P) if client.fit else anchor_P
         space.load(place, start_P, _private_row(work, local.memory), local.memory.get("optimiser"))
-    losses = _train(work, cohort, space)
+    losses = _train(work, cohort, space, slope)
     places = [order.index(index) for index in range(len(jobs))]
     return [(cohort[place], place, losses[place]) for place in places]
 
@@ -115,7 +117,7 @@ def _repeated(work: Work, job: Job, space: Workspace) -> Tensor | None:
     rows: list[Tensor] = []
     for name in names:
         local = replace(job.local, memory=work.plan.rule.init_memory(job.local.anchor))
-        ((client, place, _),) = _trained(work, [replace(job, client=name, local=local)], space)
+        ((client, place, _),) = _trained(work, [replace(job, client=name, local=local)], space, by_whole_model)
         rows.append(_upload(work, client, space, place)[1])
     return torch.stack(rows)
 
@@ -153,7 +155,7 @@ def _drawn(plan: Plan, side: ClientSide, shard: Shard, settings: LocalSettings, 
     return (poisson(n_examples, rate, settings, side.draws(step)) for step in range(settings.steps))
 
 
-def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean]:
+def _train(work: Work, cohort: Sequence[_Client], space: Workspace, slope: Slope) -> list[Mean]:
     """Take all steps of a cohort sorted by them, most first; return each client's loss."""
     context, local, private = work.model.context, _local_of(cohort), work.plan.mechanism.covers().per_example
     losses = torch.zeros(cohort[0].steps, 2, len(cohort), dtype=torch.float64, device=work.model.device)
@@ -165,7 +167,8 @@ def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean
             if private:
                 grad_KP = _private_gradient(work, space, going, parts, step)
             else:
-                grad_KP, losses[step, :, : len(going)] = _gradient(work, space, going, parts)
+                asked = _step(work, space, going, parts, step)
+                grad_KP, losses[step, :, : len(going)] = slope(asked)
             with torch.no_grad():
                 _advance(work, space, grad_KP, _first(local, len(going)), going)
     finally:
@@ -173,24 +176,15 @@ def _train(work: Work, cohort: Sequence[_Client], space: Workspace) -> list[Mean
     return _checked(cohort, losses, space, counted=not private)
 
 
-def _gradient(
-    work: Work, space: Workspace, going: Sequence[_Client], parts: Sequence[Sequence[Sequence[Item]]]
-) -> tuple[Tensor, Tensor]:
-    """Return the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
-    leaves = space.leaves(len(going))
-    work.model.context.scaling_K = _scaling(going)
-    tokens = work.plan.local.normalise == "tokens"
-    found = [
-        client_gradients(work.model, work.task, leaves, micros, per=1.0 if tokens else None)
-        for micros in zip(*parts, strict=True)
-    ]
-    grad_KP, loss_2K = found[0].sum_KP, torch.stack((found[0].total_K, found[0].weight_K))
-    for more in found[1:]:
-        grad_KP += more.sum_KP
-        loss_2K += torch.stack((more.total_K, more.weight_K))
-    # Once, over all micro-batches: no mean of means.
-    counts_K = loss_2K[1] if tokens else loss_2K.new_tensor([sum(map(len, micros)) for micros in parts])
-    return grad_KP.div_(counts_K[:, None]), loss_2K
+def _step(
+    work: Work,
+    space: Workspace,
+    going: Sequence[_Client],
+    parts: Sequence[Sequence[Sequence[Item]]],
+    number: int,
+) -> Step:
+    job, clients = going[0].job, tuple(client.job.client for client in going)
+    return Step(work, clients, job.round, number, job.lr, space.leaves(len(going)), parts, _scaling(going))
 
 
 def _private_gradient(

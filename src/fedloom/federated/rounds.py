@@ -22,6 +22,7 @@ from fedloom.base.rows import is_finite
 from fedloom.base.tree import Layout, Slots, Tree
 from fedloom.contracts.aggregation import SumAccumulator
 from fedloom.contracts.federated import Accumulator, Aggregate, Carrier, Frame, Job, Local, Plan, Report, Server
+from fedloom.contracts.messages import Traffic
 from fedloom.federated.client import learning_rate
 
 __all__ = [
@@ -57,6 +58,8 @@ class State:
     """What the aggregator keeps, of the slots that are weighted and of those that are uniform."""
     best: Tree = field(default_factory=dict[str, Tensor])
     """The parameters of the best round so far and what they score, where rounds are chosen from."""
+    middle: Slots = field(default_factory=dict[str, Tree])
+    """What the server trains itself while clients train, of a split model: parameters and optimiser, not rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class ClientRecord:
     slots: tuple[str, ...]
     steps: int
     own_seen: int | None = None
+    traffic: Mapping[str, Traffic] = field(default_factory=dict[str, Traffic])
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,13 @@ class RoundRecord:
     def loss(self) -> Mean:
         """The training loss per supervised token over all clients of the round."""
         return sum((record.loss for record in self.clients), Mean())
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of all messages beside rows, both ways, over the tokens that passed; 0 where there were none."""
+        kinds = [(kind, one) for record in self.clients for kind, one in record.traffic.items()]
+        tokens = sum(one.n_tokens for _, one in kinds) / max(1, len({kind for kind, _ in kinds}))
+        return sum(one.n_bytes for _, one in kinds) / tokens if tokens else 0.0
 
 
 def begin(plan: Plan, params_P: Tensor) -> State:
@@ -176,6 +187,7 @@ def step(
     memory: dict[str, Slots] = dict(state.memory)
     records: list[ClientRecord] = []
     refused: dict[str, str] = {}
+    middle = state.middle
     for report in carrier(_jobs(plan, state, sampled, lr)):
         if report.refused:
             refused[report.client] = report.refused
@@ -187,6 +199,7 @@ def step(
         records.append(_record(report, n_bytes, intake.slots))
         if report.memory:
             memory[report.client] = report.memory
+        middle = report.middle or middle
     absent = _absent(plan, state.round, sampled, [record.client for record in records])
     closed([record.client for record in records])
     steps = plan.mechanism.covers().per_example
@@ -199,7 +212,8 @@ def step(
         delta, shared = plan.rule.merge(state.shared, taken.mean, fraction=len(records) / len(plan.clients))
         params, opt = plan.server_opt.step(params, delta, state.opt, round=state.round)
         delta_norm = float(delta[""].norm())
-    done = State(state.round + 1, params[""], shared, opt, memory, spent, taken.privacy, taken.history, state.best)
+    held = memory, spent, taken.privacy, taken.history, state.best, middle
+    done = State(state.round + 1, params[""], shared, opt, *held)
     download_bytes = state.params_P.nbytes + sum(tree[""].nbytes for tree in state.shared.values())
     gain = plan.server_opt.gain(opt)
     head = state.round, lr, gain, delta_norm, download_bytes, tuple(records)
@@ -225,7 +239,8 @@ def _jobs(plan: Plan, state: State, sampled: list[str], lr: float) -> Iterator[J
     params = {"": state.params_P}
     for client in sampled:
         memory = state.memory.get(client) or plan.rule.init_memory(params)
-        yield Job(client, state.round, lr, Local(params, state.shared, memory), state.spent.get(client, 0))
+        local = Local(params, state.shared, memory)
+        yield Job(client, state.round, lr, local, state.spent.get(client, 0), state.middle)
 
 
 def spent_at_most(plan: Plan, state: State) -> dict[str, int]:
@@ -260,6 +275,7 @@ def _record(report: Report, n_bytes: int, slots: tuple[str, ...]) -> ClientRecor
         slots,
         report.steps,
         report.own_seen,
+        report.traffic,
     )
 
 

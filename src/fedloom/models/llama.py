@@ -197,17 +197,21 @@ class _Body(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         *,
+        inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
         packed: PackedBatch | None = None,
         attend: Attend | None = None,
         **_: Any,  # what transformers' models are told besides changes nothing here
     ) -> Out:
-        """Return the last states of tokens [B, T]: of a packed batch, with keys and values kept, or each row alone."""
+        """Return the last states of tokens [B, T], or of what stands for their embeddings [B, T, D].
+
+        They are those of a packed batch, with keys and values kept, or each row alone.
+        """
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
-            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        x = self.embed_tokens(input_ids)
+            position_ids = torch.arange(x.shape[1], device=x.device)[None]
         turns = self._turns(position_ids, x.dtype)
         seen = attend or self._attend(packed)
         again = self.context if attend is None and torch.is_grad_enabled() else None
@@ -282,7 +286,7 @@ class Llama(nn.Module):
         # One tensor after another, so that a large model does not lie in memory in two types.
         return made.filled({name: found.pop(name).to(device, dtype) for name in list(found)})
 
-    def forward(self, input_ids: Tensor, *, logits_to_keep: Kept = 0, **inputs: Any) -> Out:
+    def forward(self, input_ids: Tensor | None = None, *, logits_to_keep: Kept = 0, **inputs: Any) -> Out:
         """Return the logits [B, T, V], or those that are to be kept; `inputs` as the body takes them."""
         states = self.model(input_ids, **inputs).last_hidden_state
         if isinstance(logits_to_keep, tuple):

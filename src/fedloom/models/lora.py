@@ -48,8 +48,11 @@ class LoraLinear(nn.Module):
     path computes in the dtype of the input; gradients of factors are float32.
     """
 
-    def __init__(self, base: nn.Module, *, rank: int, alpha: float, dropout: float, context: ForwardContext) -> None:
+    def __init__(
+        self, base: nn.Module, *, rank: int, alpha: float, dropout: float, context: ForwardContext, name: str = ""
+    ) -> None:
         super().__init__()
+        self.name = name
         width_in, width_out, device = _widths(base)
         self.lora_A = nn.Parameter(torch.zeros(rank, width_in, device=device))
         self.lora_B = nn.Parameter(torch.zeros(width_out, rank, device=device))
@@ -73,9 +76,11 @@ class LoraLinear(nn.Module):
         return delta_OD.T if is_transposed(self.base) else delta_OD
 
     def _dropped(self, x: Tensor) -> Tensor:
-        generators, batch = self.context.generators, self.context.batch
-        if not generators or not self.dropout:
+        batch, seeds = self.context.batch, self.context.seeds
+        if not self.dropout or not (seeds or self.context.generators):
             return x
+        named = (rng.generator(*seed, "layer", self.name, device=x.device) for seed in seeds)
+        generators = tuple(named) or self.context.generators
         keeps_ND = torch.zeros_like(x).view(-1, x.shape[-1])
         spans = batch.spans if isinstance(batch, PackedBatch) else [(0, len(keeps_ND))]
         # A client's mask covers its own tokens only, so that it does not depend on who else is in the batch.
@@ -133,7 +138,7 @@ def install(
     """
     module.requires_grad_(False)
     for name, base in targeted_layers(module, targets).items():
-        layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, context=context)
+        layer = LoraLinear(base, rank=rank, alpha=alpha, dropout=dropout, context=context, name=name)
         start_RD = torch.empty(layer.lora_A.shape)  # drawn on the CPU: the same on every device
         nn.init.kaiming_uniform_(start_RD, a=math.sqrt(5), generator=rng.generator(seed, "lora", name))
         place(layer, {"lora_A": start_RD})

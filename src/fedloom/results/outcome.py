@@ -16,7 +16,6 @@ from fedloom.evaluation.calibration import CALIBRATION
 from fedloom.evaluation.held_out import Scored, score_table
 from fedloom.evaluation.statistics import ScoreTable
 from fedloom.runs.accounts import stated_privacy
-from fedloom.runs.arrangements.clustered import Clustered
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.tuning import arrangement_of, modernised, with_plugins
 
@@ -172,7 +171,7 @@ def _label(table: Mapping[str, Any], where: str) -> str:
     kind = f"{server} with momentum" if settings.get("momentum") else server
     label = _METHODS.get((rule, kind), rule if kind == "sgd" else f"{rule}+{kind}")
     label += f" {settings['variant']}" if "variant" in settings and kind != "sgd" else ""
-    return " ".join([*_clusters(arrangement), label, *_additions(table, where)])
+    return " ".join([*filter(None, [arrangement.label()]), label, *_additions(table, where)])
 
 
 _METHODS = {
@@ -193,12 +192,6 @@ def _arrangement(table: Mapping[str, Any], where: str) -> Arrangement:
         return arrangement_of(table)
     except ConfigError as error:
         raise RunError(f"{where}: {error}") from error
-
-
-def _clusters(arrangement: Arrangement) -> list[str]:
-    if not isinstance(arrangement, Clustered):
-        return []
-    return [f"clustered by {arrangement.by}" + f" ({', '.join(arrangement.clusters)})" * bool(arrangement.clusters)]
 
 
 def _additions(table: Mapping[str, Any], where: str) -> list[str]:

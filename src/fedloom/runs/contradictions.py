@@ -17,6 +17,8 @@ __all__ = ["contradictions"]
 def contradictions(run: "TuningRun") -> Iterator[str]:
     """Yield a refusal for each contradiction in a run."""
     unit = run.privacy.covers()
+    if run.protocol.splits:
+        yield from _split(run)
     if unit.private:
         yield from _unaccounted(run)
     if unit.whole_client:
@@ -67,6 +69,30 @@ def _unasked(run: "TuningRun") -> Iterator[str]:
         yield "evaluation.holdout: found 0 with deployment.evaluate; nothing is held out to be asked about: raise it."
     if run.evaluation.shown:
         yield "evaluation.shown: found with deployment.evaluate; a text must not travel to a node: leave it out."
+
+
+def _split(run: "TuningRun") -> Iterator[str]:
+    """Yield what asks for a client or a server that has the whole model, or for privacy of what passes in each step."""
+    where = f"protocol '{run.protocol.name}'"
+    if run.privacy.covers().private:
+        yield (
+            f"privacy: found '{run.privacy.name}' with {where}, whose clients send states and gradients in every step, "
+            "which no epsilon covers; set privacy.name = 'none', or protocol = 'federated'."
+        )
+    if run.local.normalise != "tokens":
+        yield (
+            f"local.normalise: found '{run.local.normalise}' with {where}, whose steps are a mean over all clients' "
+            "tokens; allowed is 'tokens'."
+        )
+    for key, found, why in (
+        ("engine", run.engine.name if run.engine.starts_workers else "", "trains all clients of a round together"),
+        ("attack", run.attack and run.attack.name, "has no malicious clients in simulation"),
+        ("aggregator", run.aggregator.name if run.aggregator.looks else "", "has no whole model at its server"),
+        ("refine", run.refine and run.refine[0].name, "has no whole model at its server"),
+        ("evaluation.choose_by", run.evaluation.choose_by, "keeps no earlier round of the server's adapters"),
+    ):
+        if found:
+            yield f"{key}: found '{found}' with {where}, which {why}; leave it out, or set protocol = 'federated'."
 
 
 def _unchosen(run: "TuningRun") -> Iterator[str]:

@@ -36,7 +36,19 @@ def round_lines(record: RoundRecord, stage: Stage, state: State) -> Iterator[dic
         yield from missing
     else:
         yield from missing
-        yield from (_plain_line(one, record, stage.name) for one in record.clients)
+        for one in record.clients:
+            yield from _messages(one, record, stage.name)
+            yield _plain_line(one, record, stage.name)
+
+
+def _messages(client: ClientRecord, record: RoundRecord, stage: str) -> Iterator[dict[str, Any]]:
+    """Yield what a client and the server said to each other while it trained, a line for each kind of message."""
+    for kind, one in client.traffic.items():
+        head = {"round": record.round, "client": client.client, "leg": stage, "tokens": one.n_tokens}
+        if one.upwards:
+            yield head | {"what": f"{kind} messages", "bytes": one.n_bytes}
+        else:
+            yield head | {"what": f"server to client, {kind} messages", "bytes": 0, "download_bytes": one.n_bytes}
 
 
 def _plain_line(client: ClientRecord, record: RoundRecord, stage: str) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _execute(
         restate(directory, run.privacy)
     card = json.dumps({**ready.division.card, "encoded": ready.counts})
     # What cannot be carried out is refused before anything is measured.
-    engine = elsewhere.engine if elsewhere else _engine(directory, ready, ready.stages[0])
+    engine = elsewhere.engine if elsewhere else run.protocol.carried_by(_engine(directory, ready, ready.stages[0]))
     if saved is None:
         write_atomic(directory.path / "partition.json", card)
         attackers = {"malicious": list(ready.malicious)} if ready.malicious else {}
@@ -361,5 +361,6 @@ def _metrics(record: RoundRecord, stage: Stage, wall_s: float) -> list[dict[str,
     head = {"round": record.round, "wall_s": wall_s, "leg": stage.name, "phase": "train"}
     plain = {"lr": record.lr, "server_gain": record.gain, "delta_norm": record.delta_norm}
     plain |= {f"aggregator_{name}": value for name, value in record.measures.items()}
+    plain |= {"wire_bytes_per_token": told} if (told := record.bytes_per_token) else {}
     lines = [head | {"name": name, "total": value, "weight": 1.0} for name, value in plain.items()]
     return [*lines, head | {"name": "train_loss", "total": record.loss.total, "weight": record.loss.weight}]

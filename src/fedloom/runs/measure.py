@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
 from fedloom.base.files import disk_errors, file_name, write_atomic
 from fedloom.base.mean import Mean, summed
 from fedloom.base.tree import Layout, Slots, Tree
@@ -56,15 +58,21 @@ def models_of(ready: Prepared, state: State, stage: Stage) -> list[tuple[str, Tr
     """
     device = ready.model.device
     shared = ready.layout.tree(state.params_P.to(device)) if ready.shared else {}
-    if not ready.private or state.round == 0:
+    trained = {client: _middle(ready, row_P) for client, row_P in state.middle.get("rows", {}).items()}
+    shared |= trained.pop("", ready.middle)
+    if not (ready.private or trained) or state.round == 0:
         return [(stage.owner if state.round else "", shared | ready.private)]
     own = Layout.of_tree(ready.private)
     models: list[tuple[str, Tree]] = []
     for client in stage.plan.clients:
         memory: Slots = state.memory.get(client, {})
         private = own.tree(memory["private"][""].to(device)) if "private" in memory else ready.private
-        models.append((client, shared | private))
+        models.append((client, shared | private | trained.get(client, {})))
     return models
+
+
+def _middle(ready: Prepared, row_P: Tensor) -> Tree:
+    return Layout.of_tree(ready.middle).tree(row_P.to(ready.model.device))
 
 
 def measure(
@@ -141,7 +149,7 @@ def _asked_of(held: HeldOut, owner: str, ready: Prepared, stage: Stage) -> HeldO
     """Return what a model is asked: of the validation set a client's or cluster's own part, of the test everything."""
     if not owner or held.name != "validation":
         return held
-    return held.of_clients((owner,) if ready.private else stage.plan.clients)
+    return held.of_clients((owner,) if owner != stage.owner else stage.plan.clients)
 
 
 def _means(scored: Sequence[Scored]) -> dict[str, Mean]:

@@ -176,7 +176,7 @@ class _References:
         plain = {"epochs": 0.0, "curriculum": 1, "warmup": 0, "match_exposure": False, "pretrain": 0}
         local = replace(run.local, steps=run.local.steps * run.rounds, p_generated=None, **plain)
         shards = {str(at): [whole[e] for e in np.flatnonzero(row)] for at, row in enumerate(inside_RE)}
-        params = ready.shared | ready.private
+        params = ready.shared | ready.private | ready.middle
         tuned = tuned_apart(ready.model, run.task, params, shards, local, seed=rng.seed_of(run.seed, "references"))
         loss_RE = np.stack([_losses(ready, tuned[str(at)], whole) for at in range(n_models)])
         ends = np.cumsum([len(items[client]) for client in names])[:-1]

@@ -190,10 +190,13 @@ def load_model(run: TuningRun) -> Loaded:
     model = run.model.build(seed=run.seed, device=device_of(run.device), train=run.train)
     _refuse_other_models(run, model)
     refuse_dropout(model, run.privacy)
-    shared = {name: value for name, value in model.trainable.items() if re.search(run.protocol.shared(run.share), name)}
-    if not shared and not run.protocol.baseline:
+    at_server = run.protocol.middle(model)
+    middle = {name: value for name, value in model.trainable.items() if name in at_server}
+    ours = {name: value for name, value in model.trainable.items() if name not in at_server}
+    shared = {name: value for name, value in ours.items() if re.search(run.protocol.shared(run.share), name)}
+    if not shared and not middle and not run.protocol.baseline:
         raise ConfigError(f"share: '{run.share}' matches none of {len(model.trainable)} trained names.")
-    private = {name: value for name, value in model.trainable.items() if name not in shared}
+    private = {name: value for name, value in ours.items() if name not in shared}
     layout, lineage = Layout.of_tree(shared), run.model.lineage()
     _check_ranks(run, layout)
     if shared:
@@ -201,7 +204,8 @@ def load_model(run: TuningRun) -> Loaded:
     for refinement in () if run.protocol.baseline else run.refine:
         refinement.require(model, run.task, shared)
     start = _start(model, lineage)
-    return Loaded(model=model, layout=layout, shared=shared, private=private, lineage=lineage, start=start)
+    kinds = {"shared": shared, "private": private, "middle": middle}
+    return Loaded(model=model, layout=layout, **kinds, lineage=lineage, start=start)
 
 
 def made(run: TuningRun, division: Division, folder: Path | None) -> Division:

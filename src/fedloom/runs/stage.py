@@ -1,9 +1,11 @@
 """Stages: a tuning run is one training after another, each with its plan and what carries it out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+
+from torch import Tensor
 
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.arrangement import Group
@@ -22,6 +24,8 @@ class Loaded:
     layout: Layout
     shared: Tree
     private: Tree
+    middle: Tree = field(default_factory=dict[str, Tensor])
+    """What the server trains itself, of a split model."""
     lineage: Lineage
     """How the weights that the run starts from were trained."""
     start: str
@@ -96,6 +100,7 @@ def stage_of(
         task=run.task,
         shards=group.shards,
         private=loaded.private,
+        middle=loaded.middle,
         attack=run.attack,
         poisoned=own,
     )

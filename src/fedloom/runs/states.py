@@ -25,6 +25,8 @@ def save_state(state: State, layout: Layout, *, stage: int, wall_s: float) -> Ch
         trees["history.safetensors"] = _named(state.history)
     if state.best:
         trees["best.safetensors"] = state.best
+    if state.middle:
+        trees["middle.safetensors"] = _named(state.middle)
     return Checkpoint(trees, {"round": state.round, "leg": stage, "wall_s": wall_s, "spent": dict(state.spent)})
 
 
@@ -40,8 +42,8 @@ def load_state(saved: Checkpoint, layout: Layout) -> tuple[int, State]:
     history = _slots(saved.trees.get("history.safetensors", {}))
     privacy, spent = saved.trees["mechanism.safetensors"], saved.values["spent"]
     round = int(saved.values["round"])
-    best = saved.trees.get("best.safetensors", {})
-    return int(saved.values["leg"]), State(round, params_P, shared, opt, memory, spent, privacy, history, best)
+    best, middle = saved.trees.get("best.safetensors", {}), _slots(saved.trees.get("middle.safetensors", {}))
+    return int(saved.values["leg"]), State(round, params_P, shared, opt, memory, spent, privacy, history, best, middle)
 
 
 def _named(slots: Mapping[str, Tree]) -> Tree:

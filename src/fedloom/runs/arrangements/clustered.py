@@ -32,6 +32,10 @@ class Clustered(Arrangement):
     clusters: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Values of that tag by the cluster they form; empty: each value is one."""
 
+    def label(self) -> str:
+        """Return by what clients are clustered."""
+        return f"clustered by {self.by}" + f" ({', '.join(self.clusters)})" * bool(self.clusters)
+
     def groups(
         self, shards: Mapping[str, Shard], card: Mapping[str, Any], *, per_round: int, steps: int
     ) -> list[Group]:

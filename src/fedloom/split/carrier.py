@@ -1,0 +1,227 @@
+"""Split training in one place: all clients of a round with the server between their parts, message by message.
+
+A step of all clients that train:
+
+    each client   FWD    states behind its input part           the server   BODY   the middle, all clients in one batch
+    each client   GRAD   loss, gradient at the states           the server   BACK   gradient, of all clients together
+    the server steps its adapters once; each client steps its own parts, with what its rule and optimiser make of it
+
+What a client does besides its gradient is what it does in every federation, and its own parts leave it as one row at
+the end of the round: for the same rules, aggregators and codecs as everywhere. The messages pass here as they would
+between machines: encoded, counted, decoded.
+
+Deviations: the public code takes one client's step after another (its client-batching too, outside the server). A loss
+that is not finite ends the run, as everywhere; between machines it would cost its client the step (`Body.backward`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fedloom.base.errors import ConfigError, TrainingError
+from fedloom.base.tree import Slots, Tree
+from fedloom.contracts.federated import Carrier, Engine, Job, Report, Task, Work
+from fedloom.contracts.language import LanguageModel, language_model
+from fedloom.federated.client import train_clients
+from fedloom.federated.slopes import Step
+from fedloom.federated.workspace import Workspace
+from fedloom.split.body import Adapters, Body, Middle
+from fedloom.split.cut import Cut
+from fedloom.split.ends import Ends, Said, Turn
+from fedloom.split.messages import Message, Tally
+from fedloom.split.wire import WIRES, WireName
+
+__all__ = ["InOnePlace", "Session", "SplitSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How a model is split, and how its parts speak with one another."""
+
+    cuts: tuple[Cut, ...] = (Cut(1, 1),)
+    """Dealt to the clients in turn."""
+    private: bool = False
+    """Whether each client has adapters of its own at the server."""
+    replicas: int = 1
+    """Copies of the server's part, to which clients are dealt in turn."""
+    replicas_every: int = 0
+    """Steps between their averages; 0: when a round ends."""
+    wire: WireName = "bfloat16"
+    recompute: bool = False
+    """Whether the server keeps only what came of a forward pass, and makes it again."""
+    lr: float = 0.0
+    """The server's rate in the first round; 0: the clients'. It falls as theirs does."""
+
+    def adapters(self, clients: Sequence[str]) -> Adapters:
+        """Return which adapter of the server each client meets."""
+        if self.private:
+            return Adapters({client: client for client in clients})
+        if self.replicas == 1:
+            return Adapters(dict.fromkeys(clients, ""))
+        dealt = {client: f"replica {at % self.replicas}" for at, client in enumerate(clients)}
+        return Adapters(dealt, replicas=True, every=self.replicas_every)
+
+
+@dataclass
+class Session:
+    """The server and the clients' ends in one round."""
+
+    model: LanguageModel
+    task: Task
+    body: Body
+    ends: Mapping[Cut, Ends]
+    cuts: Mapping[str, Cut]
+    settings: SplitSettings
+    seed: tuple[str | int, ...]
+    """What names the draws of the run."""
+    rate: float = 1.0
+    """The server's rate over the clients'."""
+    tally: Tally = field(default_factory=Tally)
+
+    def slope(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Return the gradient of each client's own parameters [K, P], and totals and weights of its loss [2, K].
+
+        The server has then taken its step.
+        """
+        grad_KP, loss_2K = self._micro(step, 0)
+        for micro in range(1, len(step.parts[0])):
+            more_KP, more_2K = self._micro(step, micro)
+            grad_KP += more_KP
+            loss_2K += more_2K
+        self.body.step(step.lr * self.rate)
+        return grad_KP.div_(loss_2K[1][:, None]), loss_2K
+
+    def _micro(self, step: Step, micro: int) -> tuple[Tensor, Tensor]:
+        """Return the summed gradients [K, P] of one micro-batch of all clients, and their losses [2, K]."""
+        seeds = {client: (*self.seed, step.round, client, step.number, micro, "dropout") for client in step.clients}
+        lent = {name: leaf for name, leaf in step.leaves.items() if name in self._lent}
+        turns = [(places, self._turn(step, micro, places, seeds)) for places in self._by_cut(step.clients)]
+        ahead = self._sent(_in_order([(places, turn.ahead()) for places, turn in turns]))
+        body, refused = self.body.forward(ahead, seeds, lent, micro)
+        _refuse(refused)
+        self._sent(body)
+        slopes = [(places, turn.loss([body[k] for k in places])) for places, turn in turns]
+        back, refused, at_server = self.body.backward(self._sent(_in_order(slopes)), seeds, micro)
+        _refuse(refused)
+        self._sent(back)
+        found = [(places, turn.back([back[k] for k in places]), turn.loss_2K) for places, turn in turns]
+        return _together(step.leaves, found, at_server)
+
+    def _turn(self, step: Step, micro: int, places: Sequence[int], seeds: Mapping[str, tuple[str | int, ...]]) -> Turn:
+        clients = tuple(step.clients[k] for k in places)
+        everybody = len(places) == len(step.clients)
+        leaves = step.leaves if everybody else {name: leaf[list(places)] for name, leaf in step.leaves.items()}
+        parts = [step.parts[k][micro] for k in places]
+        said = Said(clients, step.number, micro, WIRES[self.settings.wire])
+        scaling_K = step.scaling_K if step.scaling_K is None else step.scaling_K[list(places)]
+        ends = self.ends[self.cuts[clients[0]]]
+        return Turn(ends, self.task, leaves, parts, said, [seeds[client] for client in clients], scaling_K)
+
+    @property
+    def _lent(self) -> frozenset[str]:
+        """The parameters of blocks that some clients keep and others leave to the server."""
+        if len(self.ends) == 1:
+            return frozenset()
+        every = [frozenset(ends.names) for ends in self.ends.values()]
+        return frozenset[str]().union(*every) - frozenset.intersection(*every)
+
+    def _by_cut(self, clients: Sequence[str]) -> list[list[int]]:
+        """Return the places of the clients of each cut."""
+        return [
+            places for cut in self.ends if (places := [k for k, one in enumerate(clients) if self.cuts[one] == cut])
+        ]
+
+    def _sent(self, messages: list[Message]) -> list[Message]:
+        self.tally.add(messages)
+        return messages
+
+
+def _refuse(refused: Mapping[str, str]) -> None:
+    """End the run where all parties are one: who sent what is not taken is this program."""
+    if refused:
+        raise TrainingError(next(iter(refused.values())))
+
+
+def _in_order(found: Sequence[tuple[list[int], list[Message]]]) -> list[Message]:
+    """Return messages in the order of the clients."""
+    by_place = {k: one for places, messages in found for k, one in zip(places, messages, strict=True)}
+    return [by_place[k] for k in sorted(by_place)]
+
+
+def _together(leaves: Tree, found: Sequence[tuple[list[int], Tree, Tensor]], at_server: Tree) -> tuple[Tensor, Tensor]:
+    """Return rows of gradients [K, P] and losses [2, K] of all clients from those of each cut.
+
+    Where a client does not keep a block that others keep, its gradient comes from the server.
+    """
+    places, own, loss_2K = found[0]
+    if len(found) == 1:
+        return torch.cat([own[name].flatten(1) for name in leaves], dim=1), loss_2K
+    loss_2K = loss_2K.new_zeros(2, sum(len(places) for places, _, _ in found))
+    grads = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()} | at_server
+    for places, own, loss_2C in found:
+        loss_2K[:, places] = loss_2C
+        for name, grad in own.items():
+            grads[name] = grads[name].index_copy(0, torch.tensor(places, device=grad.device), grad)
+    return torch.cat([grads[name].flatten(1) for name in leaves], dim=1), loss_2K
+
+
+class InOnePlace(Engine):
+    """Carries jobs to clients that share this process with the server; all clients of a round train together."""
+
+    def __init__(self, settings: SplitSettings) -> None:
+        self._settings = settings
+
+    def start(self, work: Work) -> Carrier:
+        """Return a carrier that trains all jobs of a round when the first report is asked for."""
+        model, settings = _splittable(work), self._settings
+        clients = work.plan.clients
+        cuts = {client: settings.cuts[at % len(settings.cuts)] for at, client in enumerate(clients)}
+        middle = Middle.of(model, tuple(dict.fromkeys(cuts.values())))
+        ends = {cut: Ends.of(model, cut) for cut in dict.fromkeys(cuts.values())}
+        adapters = settings.adapters(clients)
+        rate = settings.lr / work.plan.local.lr if settings.lr else 1.0
+        spaces: dict[int, Workspace] = {}
+
+        def carry(jobs: Iterable[Job]) -> Iterator[Report]:
+            if not (asked := list(jobs)):
+                return
+            body = Body(
+                middle,
+                cuts,
+                WIRES[settings.wire],
+                work.plan.local,
+                adapters,
+                recompute=settings.recompute,
+            )
+            body.load(asked[0].middle)
+            session = Session(model, work.task, body, ends, cuts, settings, (work.plan.seed,), rate)
+            space = spaces.setdefault(len(asked), Workspace.of(work, len(asked)))
+            reports = train_clients(work, asked, space, session.slope)
+            told = [replace(one, traffic=session.tally.of(one.client)) for one in reports]
+            yield from told[:-1]
+            yield replace(told[-1], middle=_with(asked[0].middle, body.kept()))
+
+        return carry
+
+
+def _with(before: Slots, now: Slots) -> Slots:
+    """Return what is kept after a round: those clients' that took no part as it was."""
+    return {slot: {**before.get(slot, {}), **tree} for slot, tree in now.items()}
+
+
+def _splittable(work: Work) -> LanguageModel:
+    """Return the model of a work that can be split; ConfigError for one that cannot."""
+    model = language_model(work.model)
+    if not model.stackable:
+        raise ConfigError(
+            "model.lora_rank: found 0, which trains all weights, with protocol 'split', whose server keeps the "
+            "gradients of several clients apart; allowed are adapters, lora_rank >= 1."
+        )
+    if type(work.task).prepared is not Task.prepared:
+        raise ConfigError(
+            f"task: found '{work.task.name}' with protocol 'split', which first asks the whole model, of which no "
+            "client has the middle; allowed are tasks that learn from examples alone, such as 'sft'."
+        )
+    return model

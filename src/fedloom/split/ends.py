@@ -1,0 +1,146 @@
+"""The client of a split step: the input part in front of the server, the output part with the loss behind it.
+
+Text, tokens, targets, logits and losses stay here. What is computed is what the whole model computes, by the same code:
+loss and gradients are those of the uncut model, bit for bit where one client passes alone.
+
+Several clients of one place may pass together, as in a simulation: parameters then carry a client axis, and each still
+has messages of its own.
+
+Shapes: K clients, N tokens of a packed row, D width, N_k real tokens of a client.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Batch, Item, Task
+from fedloom.contracts.language import LanguageModel
+from fedloom.contracts.model import sums_by
+from fedloom.split.cut import Cut, anatomy_of
+from fedloom.split.messages import Kind, Message
+from fedloom.split.parts import Part, part_of
+from fedloom.split.wire import Wire
+
+__all__ = ["Ends", "Turn"]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The two parts of a model that a client of some cut keeps."""
+
+    model: LanguageModel
+    front: Part
+    rear: Part
+
+    @classmethod
+    def of(cls, model: LanguageModel, cut: Cut) -> "Ends":
+        """Return the ends of a model; ConfigError for a cut that does not fit."""
+        n_blocks = anatomy_of(model.module).n_blocks
+        middle = cut.middle(n_blocks)
+        return cls(model, part_of(model, range(middle.start)), part_of(model, range(middle.stop, n_blocks)))
+
+    @property
+    def names(self) -> list[str]:
+        """The trained parameters that lie here, by their names in the whole model; a tied one once."""
+        return list(dict.fromkeys((*self.front.names.values(), *self.rear.names.values())))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What of a step is in the head of every message."""
+
+    clients: tuple[str, ...]
+    step: int
+    micro: int
+    wire: Wire
+
+
+class Turn:
+    """One micro-batch of K clients of one cut: FWD, then GRAD for BODY, then gradients for BACK."""
+
+    def __init__(
+        self,
+        ends: Ends,
+        task: Task,
+        leaves: Tree,
+        parts: Sequence[Sequence[Item]],
+        said: Said,
+        seeds: Sequence[tuple[str | int, ...]],
+        scaling_K: Tensor | None = None,
+    ) -> None:
+        """Take parameters [K, ...] by name and the items of each client."""
+        self._ends, self._task, self._said = ends, task, said
+        self._leaves = {name: leaves[name] for name in ends.names}
+        self._batch: Any = task.collate(parts, ends.model)
+        for part in (ends.front, ends.rear):
+            part.context.batch, part.context.seeds, part.context.scaling_K = self._batch, tuple(seeds), scaling_K
+        self._lengths = _lengths(self._batch, len(parts))
+        self._ahead = torch.zeros(0)
+        self._grads: Tree = {}
+        self.loss_2K = torch.zeros(2, len(parts))
+        """Total and weight of each client's loss, once it is known."""
+
+    def ahead(self) -> list[Message]:
+        """Return FWD of each client: the states behind the input part."""
+        self._ahead = self._ends.front.passed(self._params(), self._batch)
+        return self._messages("FWD", self._ahead)
+
+    def loss(self, arrived: Sequence[Message]) -> list[Message]:
+        """Return GRAD of each client from its BODY: the gradient of its summed loss by the states that came."""
+        given = self._joined(arrived).requires_grad_()
+        rear, params = replace(self._ends.rear, given=given), self._params()
+        losses = self._task.loss(rear, rear.of(params), self._batch)
+        sums = torch.stack((losses.total_B, losses.weight_B)).detach()
+        self.loss_2K = sums_by(sums, self._batch.owner_X, len(self._said.clients))
+        (slope_ND,) = self._slopes(losses.total_B.sum(), [given], rear)
+        weights = self.loss_2K[1].tolist()
+        return [replace(one, weight=w) for one, w in zip(self._messages("GRAD", slope_ND), weights, strict=True)]
+
+    def back(self, arrived: Sequence[Message]) -> Tree:
+        """Return the gradients [K, ...] of what lies at the ends, by name, from each client's BACK."""
+        if self._ahead.requires_grad:
+            self._slopes(self._ahead, [], self._ends.front, self._joined(arrived))
+        return {name: self._grads.get(name, torch.zeros_like(leaf)) for name, leaf in self._leaves.items()}
+
+    def _params(self) -> Tree:
+        stackable = self._ends.model.stackable
+        return self._leaves if stackable else {name: leaf[0] for name, leaf in self._leaves.items()}
+
+    def _slopes(self, value: Tensor, states: list[Tensor], part: Part, slope: Tensor | None = None) -> list[Tensor]:
+        """Add the gradients of a part's parameters to those so far; return those by the states."""
+        names = list(dict.fromkeys(part.names.values()))
+        leaves = [*states, *(self._leaves[name] for name in names)]
+        grads = torch.autograd.grad(value, leaves, slope, allow_unused=True, materialize_grads=True)
+        for name, grad in zip(names, grads[len(states) :], strict=True):
+            # A tied parameter has a part of its gradient from either end.
+            self._grads[name] = self._grads[name] + grad if name in self._grads else grad
+        return list(grads[: len(states)])
+
+    def _messages(self, kind: Kind, rows_ND: Tensor) -> list[Message]:
+        """Return each client's real tokens as a message."""
+        said, found = self._said, list[Message]()
+        for client, lengths, (start, size) in zip(said.clients, self._lengths, self._batch.spans, strict=True):
+            where = f"client '{client}', step {said.step}, {kind}"
+            packet = said.wire.encode(rows_ND[start : start + size], where)
+            found.append(Message(kind, client, said.step, said.micro, packet, lengths))
+        return found
+
+    def _joined(self, arrived: Sequence[Message]) -> Tensor:
+        """Return what came for each client at its place in the row, zeros where there is padding."""
+        row_ND = torch.zeros_like(self._ahead)
+        for one, lengths, (start, size) in zip(arrived, self._lengths, self._batch.spans, strict=True):
+            rows = self._said.wire.decode(one.packet, sum(lengths), row_ND.shape[1], one.where)
+            row_ND[start : start + size] = rows.to(row_ND)
+        return row_ND
+
+
+def _lengths(batch: Batch, n_clients: int) -> list[tuple[int, ...]]:
+    """Return the tokens of each sequence of each client."""
+    found: list[list[int]] = [[] for _ in range(n_clients)]
+    for client, (_, length) in zip(batch.client_E.tolist(), vars(batch)["lines"], strict=True):
+        found[client].append(length)
+    return [tuple(lengths) for lengths in found]

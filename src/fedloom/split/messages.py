@@ -1,0 +1,86 @@
+"""What passes between a client and the server in a step, and how many bytes it was.
+
+    FWD    client -> server    states behind the input part, and how long each sequence is
+    BODY   server -> client    states behind the middle
+    GRAD   client -> server    gradient of the client's summed loss by these, and over how many tokens it was summed
+    BACK   server -> client    gradient by the states that came with FWD
+
+The four of 4.4 of the specification; tokens, targets, logits and losses are in none of them. Masks and positions follow
+from the lengths.
+
+Deviations: the gradients are of the summed loss and not of the step's objective, which divides by the tokens of all
+clients: that division takes place where gradients are used, over those that came. So no total has to be known before
+(PLAN), none has to be corrected where a client is lost (4.3), and small numbers keep clear of the end of float16.
+COMMIT is for links that break, and there is none in one process.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from fedloom.contracts.messages import Traffic
+
+__all__ = ["UPWARDS", "Kind", "Message", "Tally"]
+
+Kind = Literal["FWD", "BODY", "GRAD", "BACK"]
+UPWARDS = frozenset[Kind]({"FWD", "GRAD"})
+"""The kinds that leave a client."""
+
+_LENGTH_BYTES, _COUNT_BYTES = 4, 8
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of one client's micro-batch."""
+
+    kind: Kind
+    client: str
+    step: int
+    micro: int
+    packet: Tensor
+    """The rows of the client's real tokens as the wire makes them, uint8."""
+    lengths: tuple[int, ...]
+    """Tokens of each sequence; they travel with FWD alone, both sides remember them."""
+    weight: float = 0.0
+    """Supervised tokens of the micro-batch, with GRAD."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens."""
+        return sum(self.lengths)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the message without its header."""
+        beside = {"FWD": _LENGTH_BYTES * len(self.lengths), "GRAD": _COUNT_BYTES}
+        return self.packet.numel() + beside.get(self.kind, 0)
+
+    @property
+    def where(self) -> str:
+        """What refusals begin with."""
+        return f"client '{self.client}', step {self.step}, {self.kind}"
+
+
+@dataclass
+class Tally:
+    """The bytes of all messages so far, by client and kind, and the tokens that they were for."""
+
+    n_bytes: Counter[tuple[str, Kind]] = field(default_factory=Counter[tuple[str, Kind]])
+    n_tokens: Counter[tuple[str, Kind]] = field(default_factory=Counter[tuple[str, Kind]])
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Count messages."""
+        for one in messages:
+            self.n_bytes[one.client, one.kind] += one.n_bytes
+            self.n_tokens[one.client, one.kind] += one.n_tokens
+
+    def of(self, client: str) -> Mapping[str, Traffic]:
+        """Return a client's messages by kind."""
+        return {
+            kind: Traffic(n_bytes, self.n_tokens[client, kind], upwards=kind in UPWARDS)
+            for (whose, kind), n_bytes in self.n_bytes.items()
+            if whose == client
+        }

@@ -1,0 +1,173 @@
+"""A model's weights in three folders: what the client's input part, the server and the client's output part need.
+
+Safetensors are sliced by the names of their tensors, nothing is computed. Each folder holds its tensors and the files
+beside them that it needs, and a manifest names the model, the cut, and the SHA-256 of every tensor: a client and a
+server whose manifests differ in model, cut or type have no run together, and a file that differs from its manifest is
+not read. The server's folder has no tokenizer, and no tensor by which a token could be read.
+
+    input/     embeddings, blocks 0 to a - 1       output/    the last c blocks, final norm, head
+    middle/    the blocks between                  manifest.json in each, the same in all but `part`
+
+Deviations from 4.1 of the specification: a head that is tied to the embedding lies in both ends, as each is read alone.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedloom.base.errors import MissingFileError, ModelError
+from fedloom.base.files import atomic_folder, refuse_filled
+from fedloom.base.tree import Tree, digest
+from fedloom.models.checkpoint import Checkpoint
+from fedloom.split.cut import Cut
+
+__all__ = ["VERSION", "Manifest", "PartName", "partition", "read_part"]
+
+PartName = Literal["input", "middle", "output"]
+VERSION = 1
+"""Of folders and messages: sides of different versions have no run together."""
+
+_WEIGHTS, _MANIFEST = "part.safetensors", "manifest.json"
+_BLOCK = re.compile(r"^(?:model\.layers|transformer\.h|h)\.(\d+)\.")
+_TABLES = re.compile(r"^(?:model\.embed_tokens|(?:transformer\.)?(?:wte|wpe))\.")
+_REAR = re.compile(r"^(?:model\.norm|(?:transformer\.)?ln_f|lm_head)\.")
+_TOKEN_TABLES = re.compile(r"^(?:model\.embed_tokens|(?:transformer\.)?wte)\.")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a part was cut from, and what it holds."""
+
+    version: int
+    part: PartName
+    base_id: str
+    """Name and SHA-256 of the whole model's weights."""
+    cut: str
+    n_blocks: int
+    dtype: str
+    tensors: Mapping[str, str]
+    """The SHA-256 of each tensor with its shape and type, by name."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Return the manifest of a folder, read strictly."""
+        path = folder / _MANIFEST
+        if not path.is_file():
+            raise MissingFileError(f"{path}: missing; a part is a folder as `fedloom split partition` writes it.")
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if type(told["tensors"]) is not dict:
+                raise TypeError("its tensors are no table")
+            found = cls(**told)
+            _check(found)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ModelError(f"{path}: is not what fedloom wrote ({error}); partition the model anew.") from error
+        return found
+
+    def refuse_other(self, other: "Manifest") -> None:
+        """Refuse a part of another model, cut, type or version: ModelError, which names both."""
+        for key in ("version", "base_id", "cut", "n_blocks", "dtype"):
+            mine, theirs = vars(self)[key], vars(other)[key]
+            if mine != theirs:
+                raise ModelError(
+                    f"split: the {other.part} part has {key} = {theirs!r}, the {self.part} part has {mine!r}; both "
+                    "sides need parts of one partition."
+                )
+
+
+def _check(found: Manifest) -> None:
+    texts: tuple[Any, ...] = (found.base_id, found.cut, found.dtype, *found.tensors, *found.tensors.values())
+    numbers: tuple[Any, ...] = (found.n_blocks, found.version)
+    if any(type(one) is not str for one in texts) or any(type(one) is not int for one in numbers):
+        raise TypeError("an entry has another type")
+    if found.part not in get_args(PartName):
+        raise ValueError(f"no part is called {found.part!r}")
+    if found.version != VERSION:
+        raise ValueError(f"version {found.version}, this is {VERSION}")
+    if not all(re.fullmatch(r"[0-9a-f]{64}", one) for one in found.tensors.values()):
+        raise ValueError("a hash is none")
+
+
+def partition(path: str, cut: Cut, out: Path) -> list[Manifest]:
+    """Write the parts of a model, by its folder or name, into a new folder; return their manifests."""
+    source = Checkpoint.find(path)
+    found = {name: file for file in source.weights for name in _names(file)}
+    blocks = {int(match.group(1)) for name in found if (match := _BLOCK.match(name))}
+    if not blocks or blocks != set(range(len(blocks))):
+        raise ModelError(f"{source.folder}: its tensors name no blocks 0, 1, ...; allowed are Llama, Qwen2 and GPT-2.")
+    middle = cut.middle(len(blocks))
+    homes = {name: _homes(name, middle, found, source.folder) for name in found}
+    refuse_filled(out, "choose another folder")
+    manifests: list[Manifest] = []
+    with atomic_folder(out) as new:
+        for part in get_args(PartName):
+            tensors = _read(source, [name for name, where in homes.items() if part in where])
+            manifests.append(_write(new / part, part, tensors, source, cut, len(blocks)))
+    return manifests
+
+
+def _homes(name: str, middle: range, names: Mapping[str, Any], folder: Path) -> tuple[PartName, ...]:
+    """Return the parts in which a tensor lies."""
+    if block := _BLOCK.match(name):
+        number = int(block.group(1))
+        return ("input",) if number < middle.start else ("middle",) if number in middle else ("output",)
+    if _TABLES.match(name):
+        tied = bool(_TOKEN_TABLES.match(name)) and "lm_head.weight" not in names
+        return ("input", "output") if tied else ("input",)
+    if _REAR.match(name):
+        return ("output",)
+    raise ModelError(f"{folder}: '{name}' belongs to no part that is known; allowed are Llama, Qwen2 and GPT-2.")
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "pt") as tensors:
+        return list(tensors.keys())
+
+
+def _read(source: Checkpoint, names: list[str]) -> Tree:
+    found: Tree = {}
+    for file in source.weights:
+        with safe_open(file, "pt") as tensors:
+            found |= {name: tensors.get_tensor(name) for name in tensors.keys() if name in names}  # noqa: SIM118
+    return found
+
+
+def _write(folder: Path, part: PartName, tensors: Tree, source: Checkpoint, cut: Cut, n_blocks: int) -> Manifest:
+    folder.mkdir()
+    save_file(tensors, folder / _WEIGHTS)
+    kinds = sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values()})
+    hashes = {name: _sha256(name, one) for name, one in sorted(tensors.items())}
+    manifest = Manifest(VERSION, part, source.base_id, str(cut), n_blocks, " ".join(kinds), hashes)
+    (folder / _MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
+    beside = ("config.json",) if part == "middle" else ("config.json", "tokenizer.json", "tokenizer_config.json")
+    for name in beside:
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
+    return manifest
+
+
+def read_part(folder: Path) -> tuple[Manifest, Tree]:
+    """Return a part's manifest and tensors; ModelError for a tensor that is missing, too many or differs."""
+    manifest = Manifest.read(folder)
+    file = folder / _WEIGHTS
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file}: no complete safetensors file ({error}); partition the model anew.") from error
+    odd = sorted(manifest.tensors.keys() ^ tensors.keys())
+    odd += [name for name, one in tensors.items() if name not in odd and _sha256(name, one) != manifest.tensors[name]]
+    if odd:
+        raise ModelError(f"{file}: '{odd[0]}' differs from its manifest; partition the model anew.")
+    return manifest, tensors
+
+
+def _sha256(name: str, tensor: Tensor) -> str:
+    return digest({name: tensor})

@@ -1,0 +1,148 @@
+"""A model in three folders: every tensor where it is needed, hashes, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fedloom.base.errors import ConfigError, MissingFileError, ModelError, RunError
+from fedloom.split.cut import Cut
+from fedloom.split.partition import Manifest, partition, read_part
+from fedloom.split.parts import part_of
+from support.split_models import BLOCKS, folder, model
+
+CASES = {"llama": {}, "llama, head of its own": {"tie_word_embeddings": False}, "qwen2": {}, "gpt2": {}}
+PARTS, TWO = ("input", "middle", "output"), Cut(2, 1)
+
+
+def parted(tmp_path, case="llama", cut=TWO):
+    source = folder(case.split(",")[0], **CASES[case])
+    return source, partition(str(source), cut, tmp_path / "parts")
+
+
+def tensors(tmp_path):
+    return {part: read_part(tmp_path / "parts" / part)[1] for part in PARTS}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_tensor_lies_where_it_is_needed_with_the_bits_it_had(tmp_path, case):
+    source, _ = parted(tmp_path, case)
+    whole, found = load_file(source / "model.safetensors"), tensors(tmp_path)
+    together = {name: one for part in found.values() for name, one in part.items()}
+    assert together.keys() == whole.keys()
+    assert all(torch.equal(together[name], one) for name, one in whole.items())
+    twice = {name for name in whole if sum(name in part for part in found.values()) > 1}
+    tied = not any("lm_head" in name for name in whole)
+    assert len(twice) == tied  # a tied head is the embedding, which both ends need
+
+
+def test_parts_are_those_that_the_cut_computes_with(tmp_path):
+    parted(tmp_path, cut=Cut(1, 2))
+    found, made = tensors(tmp_path), model()
+    for part, blocks in zip(PARTS, (range(1), range(1, 4), range(4, BLOCKS)), strict=True):
+        own = {name.replace(".base.", ".") for name, _ in part_of(made, blocks).module.named_parameters()}
+        own = {"model.embed_tokens.weight" if name == "lm_head.weight" else name for name in own if "lora" not in name}
+        assert set(found[part]) == own
+
+
+def test_the_servers_folder_has_nothing_that_reads_or_writes_a_token(tmp_path):
+    parted(tmp_path)
+    names = {path.name for path in (tmp_path / "parts" / "middle").iterdir()}
+    assert names == {"part.safetensors", "manifest.json", "config.json"}
+    assert {int(name.split(".")[2]) for name in tensors(tmp_path)["middle"]} == {2, 3, 4}
+
+
+def test_manifests_agree_in_all_but_the_part(tmp_path):
+    _, manifests = parted(tmp_path)
+    first, *others = manifests
+    for other in others:
+        first.refuse_other(other)
+    assert [one.part for one in manifests] == list(PARTS)
+    assert manifests == [Manifest.read(tmp_path / "parts" / part) for part in PARTS]
+
+
+@pytest.mark.parametrize(("key", "value"), [("base_id", "other sha256:00"), ("cut", "1:1"), ("dtype", "bfloat16")])
+def test_parts_of_two_partitions_have_no_run_together(tmp_path, key, value):
+    _, (mine, other, _) = parted(tmp_path)
+    theirs = Manifest(**vars(other) | {key: value})
+    with pytest.raises(ModelError, match=f"the middle part has {key} = '{value}', the input part has"):
+        mine.refuse_other(theirs)
+
+
+def test_a_changed_tensor_is_not_read(tmp_path):
+    parted(tmp_path)
+    file = tmp_path / "parts" / "middle" / "part.safetensors"
+    changed = load_file(file)
+    name = sorted(changed)[0]
+    changed[name].flatten()[0] += 1
+    save_file(changed, file)
+    with pytest.raises(ModelError, match=f"'{name}' differs from its manifest; partition the model anew"):
+        read_part(tmp_path / "parts" / "middle")
+
+
+def test_a_tensor_too_few_and_one_too_many_are_not_read(tmp_path):
+    parted(tmp_path)
+    file = tmp_path / "parts" / "middle" / "part.safetensors"
+    whole = load_file(file)
+    for changed in (dict(list(whole.items())[1:]), whole | {"more": torch.zeros(1)}):
+        save_file(changed, file)
+        with pytest.raises(ModelError, match="differs from its manifest"):
+            read_part(tmp_path / "parts" / "middle")
+
+
+def test_a_torn_file_and_a_missing_manifest_are_refused(tmp_path):
+    parted(tmp_path)
+    file = tmp_path / "parts" / "input" / "part.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ModelError, match="no complete safetensors file"):
+        read_part(tmp_path / "parts" / "input")
+    with pytest.raises(MissingFileError, match=r"manifest\.json: missing"):
+        read_part(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"version": "1"},
+        {"part": "front"},
+        {"n_blocks": "6"},
+        {"tensors": {"a": "beef"}},
+        {"more": 1},
+        {"base_id": None},
+        {"tensors": []},
+    ],
+)
+def test_a_manifest_is_read_strictly(tmp_path, change):
+    parted(tmp_path)
+    path = tmp_path / "parts" / "input" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match="is not what fedloom wrote"):
+        Manifest.read(path.parent)
+
+
+def test_a_cut_that_does_not_fit_writes_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="found 3:3 of a model of 6 blocks"):
+        partition(str(folder()), Cut(3, 3), tmp_path / "parts")
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_filled_folder_is_left_alone(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "mine").write_text("kept")
+    with pytest.raises(RunError, match="choose another folder"):
+        partition(str(folder()), Cut(1, 1), tmp_path / "parts")
+    assert (tmp_path / "parts" / "mine").read_text() == "kept"
+
+
+def test_a_model_of_other_names_is_refused(tmp_path):
+    source = folder()
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for file in source.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    whole = load_file(copy / "model.safetensors")
+    save_file(whole | {"model.adapter.weight": torch.zeros(1)}, copy / "model.safetensors")
+    with pytest.raises(ModelError, match=r"'model\.adapter\.weight' belongs to no part that is known"):
+        partition(str(copy), Cut(1, 1), tmp_path / "parts")
