@@ -30,6 +30,7 @@ from fedloom.network.keys import host_of, identity_of
 from fedloom.network.link import Unreachable, verdict_from
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
+from fedloom.network.split_desk import NotYet
 from fedloom.network.steps import answer_to, in_frames
 from fedloom.split.messages import Message
 
@@ -254,7 +255,8 @@ class _Server:
                     break
             answer = await asyncio.wrap_future(await asyncio.to_thread(self._hub.stepped, node, head, data))
         except FedloomError as error:
-            yield Frame({"kind": "refused", "reason": str(error)[:4000]}).encoded()
+            kind = "later" if isinstance(error, NotYet) else "refused"
+            yield Frame({"kind": kind, "reason": str(error)[:4000]}).encoded()
             return
         for frame in in_frames(answer):
             yield frame.encoded()
@@ -359,6 +361,8 @@ class Link:
                 frame = Frame.decoded(piece)
                 head = head or dict(frame.header)
                 data += frame.body
+        if head.get("kind") == "later":
+            raise Unreachable(f"{self.where}: has no round open yet; it is tried again.")
         if head.get("kind") != "step":
             raise DataError(str(head.get("reason", "the server gave no answer"))[:400])
         return answer_to(message, head, data)

@@ -13,7 +13,11 @@ from fedloom.network.sum_desk import SumDesk
 from fedloom.split.lockstep import Lockstep, message_from
 from fedloom.split.messages import Message
 
-__all__ = ["SplitDesk"]
+__all__ = ["NotYet", "SplitDesk"]
+
+
+class NotYet(DataError):
+    """The server has opened no round: it was started anew, and what is asked for will come."""
 
 
 class SplitDesk(SumDesk):
@@ -44,7 +48,9 @@ class SplitDesk(SumDesk):
         self.heard(node)
         asked, now = text_in(header, "job", longest=64), self._now
         job = next((one for one in now.jobs.values() if one.id == asked), None) if now else None
-        if now is None or job is None or now.lockstep is None or now.closed or job.client in now.refused:
+        if now is None:
+            raise NotYet("split: no round is open yet.")
+        if job is None or now.lockstep is None or now.closed or job.client in now.refused:
             raise DataError("split: a step of a round that is over, or that this client is out of.")
         if job.client not in self.enrolment.nodes[node].clients:
             raise DataError(f"split: client '{job.client}' is not of this node.")
