@@ -186,7 +186,7 @@ BUDGET = {
     "session": 340,
     "lm_eval": 2_300,
     "models": 4_020,
-    "network": 5_420,
+    "network": 5_560,
     "results": 1_520,
     "runs": 8_050,
     "secure_sum": 1_650,

@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+import tomli_w
 
 from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.network import relay_link
@@ -14,6 +15,7 @@ from fedloom.network.keys import sign_bytes
 from fedloom.network.link import Unreachable
 from fedloom.network.server import serve_again
 from fedloom.runs.execute import RoundDone
+from support.command import fedloom
 from support.federation import federation
 from support.relay import Relay, linked, serving
 from support.resuming import adapters, logs, run_to_the_end
@@ -241,7 +243,7 @@ def sign(said):
 
 def test_an_envelope_comes_out_as_it_went_in():
     frames = [Frame({"kind": "a"}, b"x" * CHUNK), Frame({"kind": "b"}), Frame({}, b"\0")]
-    found = Envelope.opened(sealed({"certificate": "c", "session": "s"}, frames, sign))
+    found = Envelope.read(sealed({"certificate": "c", "session": "s"}, frames, sign))
     assert (found.certificate, found.signature, found.text("session")) == ("c", b"s" * 70, "s")
     assert list(found.frames()) == frames
 
@@ -251,7 +253,7 @@ def test_an_envelope_comes_out_as_it_went_in():
 )
 def test_what_is_no_envelope_is_told_in_one_line(data):
     with pytest.raises(DataError, match=r"^(envelope|frame): ") as told:
-        Envelope.opened(data)
+        Envelope.read(data)
     assert "\n" not in str(told.value)
 
 
@@ -259,7 +261,7 @@ def test_an_envelope_that_is_cut_is_none():
     whole = sealed({"certificate": "c"}, [Frame({"kind": "a"}, b"x" * 100)], sign)
     for end in range(len(whole) - 1, 80, -7):
         with pytest.raises(DataError):
-            list(Envelope.opened(whole[:end]).frames())
+            list(Envelope.read(whole[:end]).frames())
 
 
 def test_signatures_are_of_the_whole_envelope(tmp_path):
@@ -267,7 +269,7 @@ def test_signatures_are_of_the_whole_envelope(tmp_path):
     key = made.server_keys.key
     certificate = made.server_keys.certificate.read_text()
     data = sealed({"certificate": certificate}, [Frame({"kind": "a"})], lambda said: sign_bytes(key, said))
-    good, bad = Envelope.opened(data), Envelope.opened(data[:-1] + b"!")
+    good, bad = Envelope.read(data), Envelope.read(data[:-1] + b"!")
     made.node("north").check_server(good.certificate, good.signature.hex(), good.said)
     with pytest.raises(ConfigError, match="has not signed"):
         made.node("north").check_server(bad.certificate, bad.signature.hex(), bad.said)
@@ -282,6 +284,25 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path):
     secret.chmod(0o644)
     with pytest.raises(ConfigError, match="found mode 0644, allowed is 0600"):
         FlowerPlace("127.0.0.1:9094", secret)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--flower", "127.0.0.1:1"], "secret: missing; 127.0.0.1:1 gives tasks to whoever has the file"),
+        (["--flower", "127.0.0.1:1", "--secret", "nowhere"], "nowhere: no such key"),
+        (["--flower", "10.0.0.1:1", "--secret", "secret"], "flower: found 10.0.0.1:1 without --flower-ca"),
+    ],
+)
+def test_commands_refuse_a_place_without_what_it_needs_in_one_line(tmp_path, monkeypatch, capsys, words, text):
+    made = federation(tmp_path, rounds=1)
+    (tmp_path / "run.toml").write_text(tomli_w.dumps(made.table))
+    (tmp_path / "clients.toml").write_text('[nodes.north]\nclients = ["client0"]\n')
+    for command in (["node", "run", "north"], ["server", "run.toml"]):
+        monkeypatch.chdir(tmp_path)
+        assert fedloom(monkeypatch, *command, *words) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert text in line
 
 
 def test_a_place_off_loopback_needs_an_authority(tmp_path):

@@ -52,7 +52,7 @@ class Envelope:
     _rest: bytes
 
     @classmethod
-    def opened(cls, data: bytes) -> "Envelope":
+    def read(cls, data: bytes) -> "Envelope":
         """Return the envelope that bytes stand for; DataError for anything else."""
         signed = int.from_bytes(data[4:6], "big")
         if data[:4] != _MAGIC or len(data) < 10 + signed:

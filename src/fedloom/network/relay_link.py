@@ -124,7 +124,7 @@ class RelayLink:
         try:
             if call.data is None:
                 raise DataError("it holds no frames of fedloom; what else a bundle wants is not carried out here.")
-            envelope = Envelope.opened(call.data)
+            envelope = Envelope.read(call.data)
             self._folder.check_server(envelope.certificate, envelope.signature.hex(), envelope.said)
             if envelope.text("kind") != "call" or envelope.text("to") not in ("", self._folder.file.name):
                 raise DataError("envelope: is not for this node.")

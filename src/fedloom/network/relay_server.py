@@ -145,7 +145,7 @@ class RelayServer:
         try:
             if data is None:
                 raise DataError("it has not answered; it is called again.")
-            envelope = Envelope.opened(data)
+            envelope = Envelope.read(data)
             name = self._who(envelope, caller.digest)
             frames = list(envelope.frames())
             if frames and frames[0].header.get("kind") == "hello":
