@@ -175,6 +175,7 @@ def test_flower_tasks_are_for_those_who_have_the_secret(tmp_path, carrier):
     calls = FlowerCalls(FlowerPlace(f"127.0.0.1:{carrier.supernodes['north']}", other))
     with pytest.raises(RunError, match=r"refuses \(\d+\).*secret") as told:
         calls.take(5.0)
+    calls.close()
     assert "\n" not in str(told.value)
 
 

@@ -11,6 +11,7 @@ from fedloom.network import relay_link
 from fedloom.network.envelope import Envelope, sealed
 from fedloom.network.flower import FlowerPlace
 from fedloom.network.frames import CHUNK, Frame
+from fedloom.network.hub import Hub
 from fedloom.network.keys import sign_bytes
 from fedloom.network.link import Unreachable
 from fedloom.network.server import serve_again
@@ -111,6 +112,19 @@ def test_a_relay_that_is_gone_for_good_ends_the_run_in_one_line(tmp_path, monkey
     relay.nodes = gone
     with pytest.raises(RunError, match=r"refuses \(401\)"):
         carried(made, relay, monkeypatch, tmp_path / "apart")
+
+
+def test_a_hello_that_is_none_ends_no_run(tmp_path, monkeypatch, relay):
+    made, hellos = federation(tmp_path, rounds=1), []
+    joined = Hub.joined
+
+    def odd(self, node, told, *more):
+        hellos.append(node)
+        return joined(self, node, dict(told) | ({"machine": [1]} if len(hellos) == 1 else {}), *more)
+
+    monkeypatch.setattr(Hub, "joined", odd)
+    carried(made, relay, monkeypatch, tmp_path / "apart")
+    assert adapters(tmp_path / "apart") and len(hellos) > len(made.owners)
 
 
 def test_a_node_that_no_call_reaches_says_so(tmp_path, monkeypatch, relay):
