@@ -103,6 +103,7 @@ def test_a_node_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monk
     assert adapters(tmp_path / "broken") == adapters(tmp_path / "unbroken")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("point", ["before it is written down", "before it is computed", "after it was computed"])
 def test_a_server_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monkeypatch, point):
     made = split_federation(tmp_path)

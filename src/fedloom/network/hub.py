@@ -42,6 +42,8 @@ class Hub(SplitDesk):
 
     def joined(self, node: str, told: Mapping[str, Any], send: Send, certificate: str = "") -> None:
         """Take in a node that has said hello, in place of an older connection of it, and give it its open jobs."""
+        if not isinstance(told.get("machine", {}), dict):
+            raise DataError("hello: machine is no table.")
         with self._lock:
             here = self._nodes[node]
             if here.send is not None:
