@@ -196,7 +196,7 @@ def test_nothing_that_travels_holds_tokens_targets_or_losses(tmp_path, monkeypat
     known = {"kind", "job", "digest", "size", "phase", "client", "step", "micro", "lengths", "weight"}
     assert heads and {key for head in heads for key in head} == known
     assert {head["phase"] for head in heads} == {"FWD", "BODY", "GRAD", "BACK"}
-    width = 16
+    width = 32
     for head, size in zip(heads, sizes, strict=True):
         assert size == head["size"] == 4 * width * sum(head["lengths"])
 

@@ -31,7 +31,7 @@ from fedloom.network.link import Unreachable, verdict_from
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
 from fedloom.network.split_desk import NotYet
-from fedloom.network.steps import answer_to, in_frames
+from fedloom.network.steps import answer_in, in_frames
 from fedloom.split.messages import Message
 
 __all__ = ["Keys", "Link", "Unreachable", "Welcome", "is_loopback", "serving"]
@@ -354,18 +354,10 @@ class Link:
 
     def exchange(self, job: str, message: Message) -> Message:
         """Send a message of a split step, and return the server's answer to it; DataError where there is none."""
-        head, data = dict[str, Any](), bytearray()
         with self._reached():
             sent = (frame.encoded() for frame in in_frames(message, job))
-            for piece in self._method("stream_stream", "Step")(sent, metadata=self._metadata):
-                frame = Frame.decoded(piece)
-                head = head or dict(frame.header)
-                data += frame.body
-        if head.get("kind") == "later":
-            raise Unreachable(f"{self.where}: has no round open yet; it is tried again.")
-        if head.get("kind") != "step":
-            raise DataError(str(head.get("reason", "the server gave no answer"))[:400])
-        return answer_to(message, head, data)
+            pieces = self._method("stream_stream", "Step")(sent, metadata=self._metadata)
+            return answer_in(map(Frame.decoded, pieces), message, self.where)
 
     def sum(self, header: Mapping[str, Any], body: bytes) -> Verdict:
         """Send a message of a secure sum."""

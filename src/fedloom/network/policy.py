@@ -36,7 +36,8 @@ from typing import Any, Literal
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError
-from fedloom.base.plugin import Count, NonNegative, check_ranges
+from fedloom.base.plugin import Count, NonNegative, check_ranges, lookup
+from fedloom.contracts.arrangement import Arrangement
 from fedloom.network.frames import PROTOCOL
 from fedloom.network.manifest import Manifest
 
@@ -175,7 +176,7 @@ def _violations(policy: Policy, manifest: Manifest, steps: int, bytes_up: int) -
     least = min(settings["min_clients"] or n_clients, n_clients)
     if least < policy.min_clients_per_round:
         yield f"min_clients_per_round: found {least}, allowed is at least {policy.min_clients_per_round}"
-    if settings["protocol"]["name"] == "split" and not policy.split:
+    if lookup(Arrangement, settings["protocol"]["name"]).splits and not policy.split:
         yield "split: found protocol 'split', whose server could reconstruct text from what leaves in every step"
     if policy.secure_sum == "required" and settings["aggregator"]["name"] != "secure_sum":
         yield f"secure_sum: found aggregator '{settings['aggregator']['name']}', required is 'secure_sum'"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from fedloom.base.errors import DataError
@@ -13,7 +13,7 @@ from fedloom.network.pieces import pieces, sha256
 from fedloom.split.lockstep import message_from, message_head
 from fedloom.split.messages import Message
 
-__all__ = ["answer_to", "in_frames", "patiently"]
+__all__ = ["answer_in", "answer_to", "in_frames", "patiently"]
 
 _log = logging.getLogger(__name__)
 _PAUSE_S, _PATIENCE_S = 0.2, 60.0
@@ -28,6 +28,19 @@ def in_frames(message: Message, job: str = "") -> Iterator[Frame]:
     yield Frame(head, next(parts, b""))
     for part in parts:
         yield Frame({"kind": "piece"}, part)
+
+
+def answer_in(frames: Iterable[Frame], message: Message, where: str) -> Message:
+    """Return the answer that frames hold; Unreachable where a server has no round open yet, DataError where none is."""
+    head, data = dict[str, Any](), bytearray()
+    for frame in frames:
+        head = head or dict(frame.header)
+        data += frame.body
+    if head.get("kind") == "later":
+        raise Unreachable(f"{where}: has no round open yet; it is tried again.")
+    if head.get("kind") != "step":
+        raise DataError(str(head.get("reason", "the server gave no answer"))[:400])
+    return answer_to(message, head, data)
 
 
 def answer_to(message: Message, head: Mapping[str, Any], data: bytes | bytearray) -> Message:

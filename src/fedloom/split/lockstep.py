@@ -162,19 +162,22 @@ class Lockstep:
                 self.lost(client, f"sent nothing for step {place.step} within {self.deadline_s:g} s")
             messages = [came[client][0] for client in self.clients if client in came]
             try:
-                _append(self._log, place, messages)
-                refused = self._compute(place, messages)
-            except Exception as error:  # whoever waits has to hear of it
-                _fail([future for _, future in came.values()], f"the server could not make the step ({error}).")
-                raise
-            for message in messages:
-                if message.client in refused:
-                    self.leave(message.client)
-                    self.lost(message.client, refused[message.client])
-                    _fail([came[message.client][1]], refused[message.client])
-                else:
-                    stored = self._answer_file(place, message.client)
-                    came[message.client][1].set_result(_stored(stored, message))
+                self._answer(place, messages, {client: future for client, (_, future) in came.items()})
+            finally:  # whoever still waits has to hear of it
+                _fail([future for _, future in came.values()], "the server could not make the step; see its log.")
+
+    def _answer(self, place: Place, messages: Sequence[Message], futures: "Mapping[str, Future[Message]]") -> None:
+        """Write a batch down, compute it, and keep what was promised."""
+        _append(self._log, place, messages)
+        refused = self._compute(place, messages)
+        for message in messages:
+            client = message.client
+            if client in refused:
+                self.leave(client)
+                self.lost(client, refused[client])
+                _fail([futures[client]], refused[client])
+            else:
+                futures[client].set_result(_stored(self._answer_file(place, client), message))
 
     def _is_due(self) -> bool:
         return bool(self._came) and (self._in.keys() <= self._came.keys() or self._left_s() == 0)
