@@ -46,7 +46,7 @@ class Inverter:
         optimiser = torch.optim.AdamW(weights, lr=_LR)
         for _ in range(steps):
             at = torch.randint(len(tokens_M), (_BATCH,), generator=draw).to(states_MD.device)
-            loss = functional.cross_entropy(_scores(*weights, states_MD[at]), tokens_M[at])
+            loss = functional.cross_entropy(_scores(weights[0], weights[1], states_MD[at]), tokens_M[at])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
