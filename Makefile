@@ -1,7 +1,7 @@
 # make quickstart   install fedloom, tune the embedded model over 20 clients, compare with the baselines
 # make test         install what the tests need and run them, but for the slow ones
 # make slow         the tests that tell by simulation, by kills at random moments, by whole runs, suites, pages and exams
-# make test-carriers  the tests of engines and carriers that need environments of their own: Ray
+# make test-carriers  the tests of engines and carriers that need environments of their own: Ray, Flower
 # make check        lint, types, all tests
 # make claims       five seeds of the quickstart comparison; stopped, it goes on where it was
 # make methods      every federated method of the package on the quickstart task over five seeds, side by side
@@ -11,7 +11,7 @@
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 14 minutes beside other jobs
 # make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
 # make split        split training against pooling, federation and training alone, over five seeds; then what its server could read
-# make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; 20 minutes; resumable
+# make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; 15 minutes; resumable
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
 # make scale        what a simulated client costs in a round, 10^3 to 10^5 of them, and a plan for 10^6: docs/scale.md
@@ -57,12 +57,13 @@ test: install-dev
 slow: install-dev
 	$(VENV)/bin/python -m pytest -n 3 --dist loadfile -q -m "slow and not carriers"
 
-# Engines and carriers that bring much, or hold other libraries back: an environment and a file of tests each.
-CARRIERS = ray
+# Engines and carriers that bring much, or hold other libraries back: an environment and a file of tests each, and
+# constraints of its own where there is a file of them.
+CARRIERS = ray flower
 test-carriers: $(CARRIERS:%=test-carrier-%)
 
 test-carrier-%:
-	@VENV=.venv-$* EXTRAS=$*,privacy,test tools/install.sh
+	@VENV=.venv-$* EXTRAS=$*,privacy,test CONSTRAINTS=$(or $(wildcard constraints-$*.txt),constraints.txt) tools/install.sh
 	.venv-$*/bin/python -m pytest -q -m carriers -k $* tests/carriers tests/test_example.py
 
 lint: install-dev

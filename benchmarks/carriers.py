@@ -11,7 +11,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ from fedloom.secure_sum.numbers import Numbers
 from fedloom.secure_sum.party import Party
 from fedloom.secure_sum.terms import Terms
 
-__all__ = ["main"]
+__all__ = ["MB", "NODES", "federation", "identities", "main"]
 
 NODES = ("north", "south", "west")
 MB = 1_000_000
@@ -90,35 +90,41 @@ def main(settings: Settings) -> list[Figure]:
 
 
 @contextmanager
-def _federation(size: int, folder: Path) -> Iterator[Any]:
-    """Give what makes a round: a plan, its first state and a carrier whose nodes are there."""
-    identities = _identities(folder)
+def federation(size: int, folder: Path, known: Mapping[str, Keys], started: Sequence[str] = NODES) -> Iterator[Any]:
+    """Give what makes a round: a plan, its first state, a carrier, and its port; the nodes `started` here are there."""
     layout = Layout((("", "row", (size,)),))
     plan = plain_plan(NODES, LocalSettings(steps=1), layout, rounds=10_000)
     hub = Hub("ab", Enrolment(nodes={name: NodeEntry(clients=(name,)) for name in NODES}), folder / "in", Deployment())
     carrier = Remote(hub).start(Work(plan=plan, model=None, task=None, shards={}, private={}))  # pyright: ignore
     with ExitStack() as stack:
         port = stack.enter_context(
-            serving(hub, "127.0.0.1:0", identities["study"], lambda node, hello: Frame({"kind": "welcome"}))
+            serving(hub, "127.0.0.1:0", known["study"], lambda node, hello: Frame({"kind": "welcome"}))
         )
         context = multiprocessing.get_context("spawn")
         nodes = [
-            context.Process(target=_node, args=(name, port, identities[name], size, str(folder)), daemon=True)
-            for name in NODES
+            context.Process(target=_node, args=(name, port, known[name], size, str(folder)), daemon=True)
+            for name in started
         ]
         for node in nodes:
             node.start()
             stack.callback(node.terminate)
-        while not all(one["here"] for one in hub.status()["nodes"].values()):
+        while not all(hub.status()["nodes"][name]["here"] for name in started):
             time.sleep(0.05)
-        yield plan, begin(plan, torch.zeros(size)), carrier
+        yield plan, begin(plan, torch.zeros(size)), carrier, port
+
+
+@contextmanager
+def _own_federation(size: int) -> Iterator[Any]:
+    with tempfile.TemporaryDirectory() as folder, federation(size, Path(folder), identities(Path(folder))) as made:
+        yield made
 
 
 def _ca(folder: Path) -> str:
     return (folder / "ca" / "ca.pem").read_text(encoding="utf-8")
 
 
-def _identities(folder: Path, nodes: Sequence[str] = NODES) -> dict[str, Keys]:
+def identities(folder: Path, nodes: Sequence[str] = NODES) -> dict[str, Keys]:
+    """Return the keys of the server and of nodes, made in a folder."""
     keys.make_authority(folder / "ca", "bench")
     found: dict[str, Keys] = {}
     for name in ("study", *nodes):
@@ -154,7 +160,7 @@ def _node(name: str, port: int, identity: Keys, size: int, folder: str) -> None:
 
 def _rounds(n_bytes: int, repeats: int) -> list[float]:
     """Return the seconds of so many rounds, after one that is not counted."""
-    with tempfile.TemporaryDirectory() as folder, _federation(n_bytes // 4, Path(folder)) as (plan, state, carrier):
+    with _own_federation(n_bytes // 4) as (plan, state, carrier, _):
         found: list[float] = []
         for _ in range(repeats + 1):
             start_s = time.perf_counter()
@@ -177,7 +183,7 @@ def _peak(n_bytes: int, settings: Settings) -> Figure:
 
 
 def _memory(n_bytes: int, settings: Settings) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder, _federation(n_bytes // 4, Path(folder)) as (plan, state, carrier):
+    with _own_federation(n_bytes // 4) as (plan, state, carrier, _):
         before = forget_peak(settings)
         for _ in range(2):
             state, _ = step(plan, state, carrier)
@@ -192,12 +198,12 @@ def _secure_sum(settings: Settings) -> list[Figure]:
     size = 10_000 if settings.quick else MB
     sides: dict[str, list[float]] = {"client": [], "server": [], "server, two lost after masking": []}
     with tempfile.TemporaryDirectory() as folder:
-        identities = _identities(Path(folder), [f"c{place}" for place in range(10)])
+        known = identities(Path(folder), [f"c{place}" for place in range(10)])
         for _ in range(settings.repeats(5)):
-            client_s, server_s = _summed(size, identities, Path(folder), lost=0)
+            client_s, server_s = _summed(size, known, Path(folder), lost=0)
             sides["client"].append(client_s)
             sides["server"].append(server_s)
-            sides["server, two lost after masking"].append(_summed(size, identities, Path(folder), lost=2)[1])
+            sides["server, two lost after masking"].append(_summed(size, known, Path(folder), lost=2)[1])
     return [
         Figure(
             entry="j",
@@ -211,9 +217,9 @@ def _secure_sum(settings: Settings) -> list[Figure]:
     ]
 
 
-def _summed(size: int, identities: dict[str, Keys], folder: Path, *, lost: int) -> tuple[float, float]:
+def _summed(size: int, known: dict[str, Keys], folder: Path, *, lost: int) -> tuple[float, float]:
     """Return the seconds of a client, the mean over all, and of the server, of one sum, signatures and all."""
-    names = tuple(name for name in identities if name != "study")
+    names = tuple(name for name in known if name != "study")
     numbers, graph = Numbers(10, 20, 1.0), smallest(10, colluding=0.1, lost=0.2)
     terms = Terms("ab", 0, names, numbers.size(size), graph.degree, graph.threshold, 8, numbers.told())
     row_P = np.linspace(-1, 1, size, dtype=np.float32)
@@ -229,7 +235,7 @@ def _summed(size: int, identities: dict[str, Keys], folder: Path, *, lost: int) 
     def signing(name: str) -> Any:
         return lambda said: keys.sign_bytes(folder / f"{name}.key", said)
 
-    certificates = {name: identities[name].certificate for name in names}
+    certificates = {name: known[name].certificate for name in names}
     verify = verifier(certificates, {name: name for name in names}, _ca(folder))
     parties = {name: Party(terms, name, sign=signing(name), verify=verify) for name in names}
     collector = Collector(terms, verify)

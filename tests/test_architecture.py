@@ -91,6 +91,12 @@ def test_public_names_exist():
     assert not where(missing)
 
 
+def test_one_module_alone_imports_flower():
+    """Interfaces that Flower keeps to itself change from month to month: what is to be looked at is in one place."""
+    named = re.compile(r"(import|from|library\(f?\")\s*flwr")
+    assert [module_name(path) for path in FILES if named.search(path.read_text())] == ["fedloom.network.flower"]
+
+
 def test_importing_every_module_is_silent():
     code = f"import {', '.join(module_name(path) for path in FILES)}"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
@@ -112,11 +118,13 @@ def forbidden_in(path):
         broad = isinstance(node, ast.ExceptHandler) and (
             node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
         )
-        # tokenizers raises no narrower class; a user's program, and foreign libraries, may raise anything
+        # tokenizers raises no narrower class; a user's program, and foreign libraries, may raise anything, and so may
+        # Flower over what a stranger has sent
         if broad and module_name(path) not in (
             "fedloom.text.tokenizer",
             "fedloom.base.outside",
             "fedloom.lm_eval._apart",
+            "fedloom.network.flower",
             *LIBRARIES,
         ):
             found.append(f"broad except in line {node.lineno}")
@@ -169,18 +177,18 @@ BUDGET = {
     "benchmark": 3_150,
     "cli": 2_060,
     "completers": 1_290,
-    "contracts": 3_080,
+    "contracts": 3_140,
     "data": 4_180,
     "diversity": 1_100,
     "evaluation": 2_620,
-    "federated": 5_960,
+    "federated": 6_160,
     "judged": 1_600,
     "session": 340,
     "lm_eval": 2_300,
     "models": 4_020,
-    "network": 4_700,
+    "network": 5_800,
     "results": 1_520,
-    "runs": 8_360,
+    "runs": 8_430,
     "secure_sum": 1_650,
     "split": 1_850,
     "tasks": 1_010,

@@ -12,6 +12,7 @@ from fedloom.base import rng
 from fedloom.base.config import build
 from fedloom.base.plugin import lookup, names
 from fedloom.contracts.federated import Mechanism, PrivacyBudget
+from fedloom.contracts.messages import WholeSum
 from fedloom.contracts.privacy import UNITS
 
 VARIANTS = [
@@ -21,10 +22,12 @@ VARIANTS = [
     ("gaussian", {"clipping": "per_matrix", "noise": "system"}),
     ("gaussian", {"clip_quantile": 0.5, "clip_count_noise": 10.0}),
     ("gaussian", {"noise_multiplier": 1.5, "epsilon": 0}),
+    ("skellam", {"noise_multiplier": 6.0, "noise": "system"}),
 ]
 every = pytest.mark.parametrize(("name", "settings"), VARIANTS)
 shapes = pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (5, 7), (3, 0)])
-BUDGET = PrivacyBudget(0.1, 1.0, 1e-3, 100)
+WHOLE = WholeSum(numbers=500, clients=20, least=15, bits=12, clip=1.0, norm=1.0)
+BUDGET = PrivacyBudget(0.1, 2.0, 1e-3, 100, WHOLE)
 
 
 def make(name, settings):
@@ -75,7 +78,7 @@ def test_fields_build_the_mechanism_again(name, settings):
 
 
 @every
-def test_unit_is_one_of_four(name, settings):
+def test_unit_is_one_that_is_known(name, settings):
     assert make(name, settings).covers() in UNITS.values()
 
 
@@ -152,19 +155,18 @@ def test_releasing_leaves_what_was_kept_alone(name, settings):
 @every
 def test_guard_is_a_function_of_its_arguments(name, settings):
     mechanism = make(name, settings)
-    assert mechanism.budget(population=1000, expected=20, uses=5) == mechanism.budget(
-        population=1000, expected=20, uses=5
-    )
+    planned = {"population": 1000, "expected": 20, "uses": 5, "of_sum": WHOLE}
+    assert mechanism.budget(**planned) == mechanism.budget(**planned)
 
 
 @every
 def test_guard_lets_the_planned_uses_pass(name, settings):
-    assert make(name, settings).budget(population=1000, expected=20, uses=5).max_uses >= 5
+    assert make(name, settings).budget(population=1000, expected=20, uses=5, of_sum=WHOLE).max_uses >= 5
 
 
 @every
 def test_sampling_rate_is_a_probability(name, settings):
-    assert 0 < make(name, settings).budget(population=1000, expected=2000, uses=5).rate <= 1
+    assert 0 < make(name, settings).budget(population=1000, expected=2000, uses=5, of_sum=WHOLE).rate <= 1
 
 
 @every

@@ -8,6 +8,7 @@ from fedloom.base.errors import ConfigError, DataError, TrainingError
 from fedloom.base.plugin import lookup
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Aggregator, Frame
+from fedloom.federated.aggregators.secure_sum import as_bytes, as_numbers
 
 FRAME = Frame(Layout((("delta", "w", (40,)),)), torch.zeros(40))
 
@@ -49,12 +50,25 @@ def test_weights_are_shares_of_the_largest():
 
 def test_a_sum_that_comes_as_it_is_is_that_of_the_rows():
     one, rows_NP = rule(), rows(5)
-    whole = sum((one.encoded(row_P, 1.0) for row_P in rows_NP[1:]), start=one.encoded(rows_NP[0], 1.0))
+    whole = sum(as_numbers(one.summand(row_P, 1.0)) for row_P in rows_NP)
     accumulator = one.accumulator(FRAME)
-    accumulator.add_sum(torch.from_numpy(whole.astype("<u4").view("uint8").copy()), 5)
+    accumulator.add_sum(as_bytes(whole), 5)
     assert torch.equal(accumulator.result().row_P, summed(one, rows_NP).row_P)
-    with pytest.raises(DataError, match="a sum beside rows"):
-        accumulator.add_sum(torch.zeros(4, dtype=torch.uint8), 1)
+
+
+@pytest.mark.parametrize(("n_bytes", "text"), [(4, "1 whole numbers beside 42"), (7, "7 bytes, allowed are whole")])
+def test_whole_numbers_of_another_length_are_refused(n_bytes, text):
+    accumulator = rule().accumulator(FRAME)
+    accumulator.add(rows(1)[0], 1.0)
+    with pytest.raises(DataError, match=text):
+        accumulator.add_sum(torch.zeros(n_bytes, dtype=torch.uint8), 1)
+
+
+def test_where_the_norm_keeps_numbers_inside_the_clip_none_is_counted():
+    assert rule(norm=1.0).upload_bytes(40) == 4 * 40 and rule(norm=1.5).upload_bytes(40) == 4 * 42
+    row_P = rows(1)[0]
+    scaled = row_P / row_P.norm()
+    torch.testing.assert_close(summed(rule(norm=1.0), [row_P] * 3).row_P, scaled, rtol=0, atol=1e-6)
 
 
 def test_clipped_numbers_are_counted_and_told(caplog):

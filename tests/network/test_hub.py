@@ -80,7 +80,7 @@ class Trial:
         """What the client's node would answer."""
         work = self.simulated.stages[0].work
         node = self.enrolment.of_client(job.client)[0]
-        body = self.hub.body(node, job.body.digest)
+        body = b"".join(self.hub.body(node, job.body.digest))
         local = local_of(body, self.plan.layout.size, {})
         local = replace(local, memory=self.plan.rule.init_memory(local.anchor))
         from fedloom.contracts.messages import Job

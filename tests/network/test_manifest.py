@@ -23,7 +23,6 @@ FORBIDDEN = {
     "refine": ["realign"],
     "attack": {"name": "label_flip"},
     "partition": "by_key",
-    "deployment": {},
     "threads": 4,
 }
 
@@ -51,6 +50,15 @@ def test_a_node_makes_of_a_manifest_the_run_that_it_was_made_from(home):
 def test_no_path_of_the_server_travels(home):
     run, manifest = home
     assert str(run.model.path) not in manifest.text and str(run.data.path) not in manifest.text
+
+
+@pytest.mark.parametrize(("deployment", "where"), [({"evaluate": False, "deadline_s": 1.0}, ".deadline_s"), ([], "")])
+def test_of_the_deployment_a_node_hears_whether_it_is_asked_for_scores(home, deployment, where):
+    _, manifest = home
+    table = json.loads(manifest.text)
+    table["settings"]["deployment"] = deployment
+    with pytest.raises(DataError, match=rf"manifest\.settings\.deployment{where}: is "):
+        Manifest.parsed(json.dumps(table))
 
 
 @pytest.mark.parametrize("key", FORBIDDEN)

@@ -1,5 +1,6 @@
 """Secure sums between machines: the bytes of one process, whoever is lost on the way, and no row at the server."""
 
+import json
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from fedloom.network.hands import Hands
 from fedloom.network.journal import Journal
 from fedloom.network.summing import Summing
 from fedloom.secure_sum.collector import Collector
+from fedloom.secure_sum.terms import SecureSumError
 from support.federation import federation
 from support.resuming import adapters, logs, run_to_the_end
 
@@ -50,21 +52,86 @@ def test_sums_between_machines_are_those_of_one_process(tmp_path, case):
         }
 
 
+NOISY = {
+    "aggregator": {"name": "secure_sum", "clip": 1.0, "norm": 0.5, "bits": 12, "colluding": 0.0},
+    "privacy": {"name": "skellam", "epsilon": 4.0, "delta": 1e-5},
+    "weighting": "uniform",
+    "rounds": 2,
+}
+MAY = {"unit": "client_sum", "max_epsilon": 4.0, "seeded_noise": True}
+
+
+def noisy_federation(folder, **changes):
+    return federation(folder, policy={"secure_sum": "required", "privacy": MAY}, **(NOISY | changes))
+
+
+def test_sums_with_noise_of_the_clients_are_those_of_one_process_and_cost_what_both_say(tmp_path):
+    made = noisy_federation(tmp_path)
+    made.to_the_end(tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+    same(tmp_path / "apart", tmp_path / "one place")
+    cards = [json.loads((tmp_path / where / "privacy.json").read_text()) for where in ("apart", "one place")]
+    assert cards[0] == cards[1] and 3.9 < cards[0]["epsilon"]["rdp"] <= 4.0
+    last = [line for line in made.node("south").ledger.records() if line["kind"] == "report"][-1]
+    assert (last["epsilon"], last["clip"], last["uses"]) == (cards[0]["epsilon"]["rdp"], 0.5, 2)
+
+
+def test_an_attempt_that_is_made_again_has_the_same_noise(tmp_path, monkeypatch):
+    """Else two sums over the same rows would average the noise away."""
+    made = noisy_federation(tmp_path, rounds=1, privacy=NOISY["privacy"] | {"noise": "system"})
+    masked, failed = {}, []
+    mask, total = partaking.Party.mask, Summing.total
+
+    def seen(self, box, row_S):
+        masked.setdefault(self.name, []).append(row_S.tobytes())
+        return mask(self, box, row_S)
+
+    def failing(self):
+        found = total(self)
+        if not failed:
+            failed.append(True)
+            raise SecureSumError("said to have failed")
+        return found
+
+    monkeypatch.setattr(partaking.Party, "mask", seen)
+    monkeypatch.setattr(Summing, "total", failing)
+    made.to_the_end(tmp_path / "apart")
+    assert {name: (len(rows), len(set(rows))) for name, rows in masked.items()} == dict.fromkeys(made.clients, (2, 1))
+
+
+def test_a_sum_of_so_few_that_its_noise_would_be_too_little_is_not_begun(tmp_path):
+    made = noisy_federation(tmp_path, min_clients=3)
+    work = Hands(made.node("north")).work(approved(made))["client0"]
+    one = partaking.Partaking("client0", work, "ab", sign=lambda said: said, journal=Journal(tmp_path / "j"))
+    with pytest.raises(SecureSumError, match="found 2 clients, allowed are 3 or more"):
+        one.advertise(0, 1, ["client0", "client1"], lambda *_: True, size=10, least=1)
+    one.advertise(0, 1, ["client0", "client1", "client2"], lambda *_: True, size=10, least=1)
+
+
+def test_the_review_says_whose_noise_it_is(tmp_path):
+    from fedloom.network.review import review
+
+    made = noisy_federation(tmp_path)
+    page = "\n".join(review(made.node("north"), approved(made)))
+    assert "unit client_sum, clip 0.5, noise" in page and "at delta 1e-05 after all rounds" in page
+    assert "each of at least 4 honest clients adds a share, and a row by itself has too little" in page
+
+
 def test_the_server_has_no_row_that_is_not_masked(tmp_path, monkeypatch):
     made = federation(tmp_path, **SECURE)
     seen = []
     take = Collector.take_row
     monkeypatch.setattr(Collector, "take_row", lambda self, row: (seen.append(row.row_S.copy()), take(self, row))[1])
     encoded = []
-    encode = partaking.SecureSum.encoded
+    encode = partaking.SecureSum.summand
     monkeypatch.setattr(
         partaking.SecureSum,
-        "encoded",
+        "summand",
         lambda self, row_P, weight: (encoded.append(encode(self, row_P, weight)), encoded[-1])[1],
     )
     made.to_the_end(tmp_path / "apart")
     assert len(seen) == 8 and len(encoded) >= 8
-    plain = {row_S.tobytes() for row_S in encoded}
+    plain = {packet.numpy().tobytes() for packet in encoded}
     assert not plain & {row_S.tobytes() for row_S in seen}
     written = [path.read_bytes() for path in (tmp_path / "apart").rglob("*") if path.is_file()]
     assert not any(row in text for row in plain for text in written)
@@ -120,8 +187,6 @@ def test_a_server_that_asks_for_a_second_sum_without_somebody_is_refused(tmp_pat
         calls.append(self.survivors)
         found = total(self)
         if len(calls) == 1:
-            from fedloom.secure_sum.terms import SecureSumError
-
             made_ready.came.discard("client3")
             raise SecureSumError("said to have failed")
         return found

@@ -101,20 +101,20 @@ class Federation:
             **more,
         )
 
-    def to_the_end(self, out, **more):
-        """Serve a run with all nodes at work in threads of this process."""
+    def to_the_end(self, out, *, link=None, **more):
+        """Serve a run with all nodes at work in threads of this process; `link` makes a node's way to the server."""
         ready = threading.Event()
-        with self.at_work(ready):
+        with self.at_work(ready, link):
             return list(self.serve(out, ready=ready, **more))
 
     @contextlib.contextmanager
-    def at_work(self, ready):
+    def at_work(self, ready, link=None):
         stop = threading.Event()
 
         def work(name):
             ready.wait()
             try:
-                Node(self.node(name)).run(stop)
+                Node(self.node(name), link and link(name)).run(stop)
             except FedloomError as error:
                 print(f"node {name}: {error}", flush=True)  # shown where a test waits in vain
 

@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, str] = {
     "datasketch": "minhash",
     "diffusers": "diffusers",
     "dp_accounting": "privacy",
+    "flwr": "flower",
     "gguf": "gguf",
     "grpc": "deploy",
     "langdetect": "text",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedloom.cli.carried import Flower, FlowerCa, Secret, flower_place
 from fedloom.cli.output import AsJson, lines
 
 if TYPE_CHECKING:
@@ -101,11 +102,21 @@ def node_approve(folder: Folder, manifest: Which = "") -> None:
 
 
 @node.command("run")
-def node_run(folder: Folder) -> None:
-    """Work until the run is over; a server that is gone is called again, for ever."""
+def node_run(folder: Folder, flower: Flower = "", secret: Secret = None, flower_ca: FlowerCa = None) -> None:
+    """Work until the run is over; a server that is gone is called again, for ever.
+
+    With --flower the tasks of a SuperNode carry what node and server say (docs/flower.md); bundles are never run.
+    """
     from fedloom.network.node import Node
 
-    Node(_home(folder)).run()
+    home = _home(folder)
+    if not flower:
+        Node(home).run()
+        return
+    from fedloom.network.flower import FlowerCalls
+    from fedloom.network.relay_link import relayed
+
+    Node(home, relayed(FlowerCalls(flower_place(flower, secret, flower_ca)), home)).run()
 
 
 @node.command("ledger")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedloom.base.errors import ConfigError
+from fedloom.cli.carried import Flower, FlowerCa, Secret, flower_place
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, today
 
 if TYPE_CHECKING:
@@ -25,10 +26,16 @@ def server(
     key: Annotated[Path | None, typer.Option(help="Its key, mode 0600.", show_default=False)] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority's certificate.", show_default=False)] = None,
     revoked: Annotated[Path | None, typer.Option(help="List of revoked certificates.", show_default=False)] = None,
+    flower: Flower = "",
+    secret: Secret = None,
+    flower_ca: FlowerCa = None,
     out: Annotated[Path | None, typer.Option(help="The run directory to make.", show_default=False)] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Carry out a run with nodes that hold the data; `fedloom resume` goes on with it."""
+    """Carry out a run with nodes that hold the data; `fedloom resume` goes on with it.
+
+    With --flower a Flower federation carries it, once `flwr run` has been called (docs/flower.md).
+    """
     from fedloom import api
     from fedloom.cli.console import Display
     from fedloom.network.enrolment import read_enrolment
@@ -44,14 +51,19 @@ def server(
         read_enrolment(enrolled),
         listen=listen,
         keys=keys,
+        flower=flower_place(flower, secret, flower_ca) if flower else None,
         source=source,
         on_report=display.report,
-        on_listening=lambda port: lines([] if quiet else [f"listening on {listen.rpartition(':')[0]}:{port}"]),
+        on_listening=lambda port: lines([] if quiet else [_heard_at(listen, port)]),
     )
     with display:
         for event in events:
             display.event(event)
     lines([] if quiet else [str(folder)])
+
+
+def _heard_at(listen: str, port: int) -> str:
+    return f"listening on {listen.rpartition(':')[0]}:{port}" if port else "carried by a run of Flower"
 
 
 def _keys(

@@ -17,6 +17,7 @@ from fedloom.base.plugin import Family
 from fedloom.base.rows import RowMatrix, check_row, is_finite
 from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.local_settings import LocalSettings
+from fedloom.contracts.messages import WholeSum
 
 __all__ = ["SHARE", "Accumulator", "Aggregate", "Aggregator", "Frame", "Server", "SumAccumulator"]
 
@@ -99,10 +100,10 @@ class Accumulator(Protocol):
 
 @runtime_checkable
 class SumAccumulator(Accumulator, Protocol):
-    """An accumulator that also takes the sum of rows that nobody has seen."""
+    """An accumulator that takes rows as they enter a sum, and sums of rows that nobody has seen."""
 
     def add_sum(self, packet: Tensor, rows: int) -> None:
-        """Take the sum of so many rows as bytes; DataError beside rows."""
+        """Take the sum of so many rows as bytes, of one too."""
         ...
 
 
@@ -168,6 +169,20 @@ class Aggregator(Family):
     def public_texts(self) -> Mapping[str, str]:
         """Return public texts, by id, that it judges rows by: none of them may be measured by."""
         return {}
+
+    def summand(self, row_P: Tensor, weight: float) -> Tensor | None:
+        """Return a row [P] with its weight as it enters a sum that alone is seen, uint8; None: as its codec makes it.
+
+        Raises TrainingError for a row that is not finite, DataError for a weight that does not fit.
+        """
+        return None
+
+    def whole_sum(self, numbers: int, *, clients: int, least: int) -> WholeSum | None:
+        """Return what noise in a sum of rows of so many numbers is accounted by; None where no such noise can be.
+
+        `clients` are those of a round, `least` the fewest rows of a sum. ConfigError where rows are not bounded.
+        """
+        return None
 
     def upload_bytes(self, size: int) -> int:
         """Return what leaves a client in place of a packet, for a row of so many numbers; 0: the packet itself."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout, Slots, Tree
 
-__all__ = ["Earlier", "Job", "Local", "PrivacyBudget", "Report", "Traffic"]
+__all__ = ["Earlier", "Job", "Local", "PrivacyBudget", "Report", "Traffic", "WholeSum"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Report:
 
     client: str
     packet: Tensor
-    """The row as its codec made it, uint8."""
+    """The row as its codec made it, or as whole numbers for a sum that alone is seen, uint8."""
     layout: Layout
     weight: float
     n_examples: int
@@ -82,6 +82,22 @@ class Report:
 
 
 @dataclass(frozen=True)
+class WholeSum:
+    """A sum of rows as whole numbers, to which each client adds noise: what the noise's accountant has to know."""
+
+    numbers: int
+    """Of a row."""
+    clients: int
+    """At most in a round."""
+    least: int
+    """Clients in every sum that is opened whose noise counts: fewest rows less those that may collude."""
+    bits: int
+    clip: float
+    norm: float
+    """As in `secure_sum.numbers.Numbers`."""
+
+
+@dataclass(frozen=True)
 class PrivacyBudget:
     """What protects one owner's data for the whole run, as an accountant needs it."""
 
@@ -92,6 +108,8 @@ class PrivacyBudget:
     delta: float
     max_uses: int
     """Uses after which the budget would be passed by one more."""
+    of_sum: WholeSum | None = None
+    """The sum of whole numbers that the noise lies on; None where it lies on numbers as they are."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Family
 from fedloom.base.tree import Tree
-from fedloom.contracts.messages import Earlier, PrivacyBudget
+from fedloom.contracts.messages import Earlier, PrivacyBudget, WholeSum
 
 __all__ = ["UNITS", "ClientSide", "Curator", "Mechanism", "Noise", "ServerSide", "Unit"]
 
@@ -36,6 +36,8 @@ class Unit:
     """A client's row is clipped: whatever the client does is covered by it."""
     at_server: bool = False
     """The server clips the rows and adds noise to their sum, once for all clients; else clients do it themselves."""
+    in_sum: bool = False
+    """Each client adds a share of the noise, which is enough in the sum that alone is seen and nowhere else."""
 
     @property
     def private(self) -> bool:
@@ -50,6 +52,7 @@ UNITS = {
         Unit("example", per_example=True),
         Unit("client", whole_client=True, at_server=True),
         Unit("client_local", whole_client=True),
+        Unit("client_sum", whole_client=True, in_sum=True),
     )
 }
 
@@ -67,8 +70,11 @@ class Mechanism(Family):
         """Return whose contribution is clipped, and where."""
         return UNITS["nothing"]
 
-    def budget(self, *, population: int, expected: float, uses: int) -> PrivacyBudget:
-        """Return the budget of data of `population` records, `expected` of them in each of `uses` planned uses."""
+    def budget(self, *, population: int, expected: float, uses: int, of_sum: WholeSum | None = None) -> PrivacyBudget:
+        """Return the budget of data of `population` records, `expected` of them in each of `uses` planned uses.
+
+        `of_sum` is the sum that noise is added in, for a unit that is `in_sum`.
+        """
         return PrivacyBudget(1.0, 0.0, 1.0, uses)
 
     def spent(self, budget: PrivacyBudget, uses: int, before: Sequence[Earlier] = ()) -> dict[str, float]:
@@ -175,7 +181,7 @@ class ClientSide:
     def row(self, row_P: Tensor) -> Tensor:
         """Return the row as it may leave the client."""
         unit = self.mechanism.covers()
-        if not unit.whole_client or unit.at_server:
+        if not unit.whole_client or unit.at_server or unit.in_sum:
             return row_P
         scale = self.mechanism.scales(row_P.norm().view(1, 1), self.state)
         noise = self.mechanism.source("noise", *self.whose)
@@ -189,6 +195,10 @@ class ClientSide:
             noise=noise,
         )
         return row_P
+
+    def summand(self, packet: Tensor) -> Tensor:
+        """Return a row of whole numbers, little-endian uint32 as bytes, as it may enter a sum that alone is seen."""
+        return packet
 
     def required_budget(self) -> PrivacyBudget:
         """Return what protects this client's data; ConfigError where nothing does."""

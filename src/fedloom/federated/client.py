@@ -280,7 +280,6 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
     if work.attack is not None and work.attacks(job.client, job.round):
         rows_CP = row_P[None] if forged_CP is None else forged_CP
         row_P = work.attack.row(Moment(job.client, work.attack.seed_of(plan.seed), job.round, rows_CP))
-    packet, sent = _sent(plan, client, row_P)
     unit, n_examples = plan.mechanism.covers(), len(client.shard.items)
     per_step = plan.local.accumulation * plan.local.batch
     if unit.per_example and client.side.budget:
@@ -288,11 +287,13 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
     # Steps follow from the client's number of examples where epochs are asked for: a protected client tells neither.
     steps = 0 if unit.whole_client else client.steps
     seen = round(steps * per_step)
+    weight = 1.0 if unit.private else _weight(work, client, seen)
+    packet, sent = _sent(plan, client, row_P, weight)
     return Report(
         client=job.client,
         packet=packet,
         layout=layout,
-        weight=1.0 if unit.private else _weight(work, client, seen),
+        weight=weight,
         n_examples=0 if unit.private else n_examples,
         samples_seen=seen,
         loss=Mean() if unit.private else loss,
@@ -302,12 +303,14 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
     )
 
 
-def _sent(plan: Plan, client: _Client, row_P: Tensor) -> tuple[Tensor, Slots]:
+def _sent(plan: Plan, client: _Client, row_P: Tensor, weight: float) -> tuple[Tensor, Slots]:
     """Return the packet that leaves the client, and what it keeps of what was lost in it."""
     job, own = client.job, Slots()
     if not row_P.numel():  # everything is private: nothing leaves
         return torch.zeros(0, dtype=torch.uint8), own
     row_P = client.side.row(row_P)
+    if (summand := plan.aggregator.summand(row_P, weight)) is not None:
+        return client.side.summand(summand), own
     if plan.codec.feedback() and "lost" in job.local.memory:
         row_P = row_P + job.local.memory["lost"][""].cpu()
     packet = plan.codec.encode(row_P)

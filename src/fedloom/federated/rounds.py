@@ -316,14 +316,16 @@ class _Intake:
         if report.layout != self._layout:
             raise DataError(f"{where}: its row has another layout than the first row of the round.")
         if report.sum_of:
-            self._take_sum(report)
+            self._take_sum(report.packet, report.sum_of)
             return
         if not report.layout.size:  # everything is private
             return
         if report.weight <= 0 or (not self._unit.private and report.n_examples < 1):
             raise DataError(f"{where}: reports {report.n_examples} examples and weight {report.weight:g}.")
-        if self._plan.aggregator.sum_only and not report.packet.numel():
-            return  # it is in the sum that comes
+        if self._plan.aggregator.upload_bytes(report.layout.size):
+            if report.packet.numel():  # else it is in the sum that comes
+                self._take_sum(report.packet, 1)
+            return
         row_P = self._plan.codec.decode(report.packet, report.layout.size)
         if not is_finite(row_P):
             raise TrainingError(f"{where}: its row holds NaN or infinity; lower local.lr.")
@@ -333,12 +335,12 @@ class _Intake:
             weight = 1.0 if self._unit.private or name == "uniform" else report.weight
             accumulator.add(row_P[columns_P], weight, report.client)
 
-    def _take_sum(self, report: Report) -> None:
-        """Take in the sum of rows that nobody has seen."""
+    def _take_sum(self, packet: Tensor, rows: int) -> None:
+        """Take in the sum of so many rows, or one as it enters such a sum."""
         for _, accumulator in self._parts.values():
             if not isinstance(accumulator, SumAccumulator):
                 raise DataError(f"aggregator '{self._plan.aggregator.name}' takes rows and no sums.")
-            accumulator.add_sum(report.packet, report.sum_of)
+            accumulator.add_sum(packet, rows)
 
     def _open(self, layout: Layout) -> None:
         """Start the accumulators once the first row has told what rows hold."""
@@ -370,6 +372,7 @@ class _Intake:
             return taken
         done = {name: accumulator.result() for name, (_, accumulator) in self._parts.items()}
         row_P = self._side.release(self._whole(done, layout.size) if done else None, layout.size)
+        self._parts = {}  # sums of large rows go before the server's step
         if row_P is None:
             raise DataError("a round without clients has no aggregate.")
         taken.mean, taken.privacy = layout.slots(row_P), self._side.state

@@ -16,12 +16,17 @@ from fedloom.contracts.federated import Plan, PrivacyBudget, Work
 from fedloom.network.journal import Journal
 from fedloom.network.policy import PrivacyPolicy
 
-__all__ = ["NodeAccounts", "epsilon_of", "uses_of_round"]
+__all__ = ["NodeAccounts", "clip_of", "epsilon_of", "uses_of_round"]
 
 
 def uses_of_round(plan: Plan, client: str) -> int:
     """Return how often a round uses a client's data."""
     return plan.steps.get(client, plan.local.steps) if plan.mechanism.covers().per_example else 1
+
+
+def clip_of(plan: Plan, budget: PrivacyBudget) -> float:
+    """Return the largest norm of a contribution: the mechanism's, or that of the rows of a sum of whole numbers."""
+    return budget.of_sum.norm if budget.of_sum else plan.mechanism.bound()
 
 
 def epsilon_of(plan: Plan, budget: PrivacyBudget, uses: int) -> float:
@@ -63,7 +68,7 @@ class NodeAccounts:
         return spent, {
             "noise": plan.mechanism.name,
             "unit": unit.name,
-            "clip": plan.mechanism.bound(),
+            "clip": clip_of(plan, budget),
             "noise_multiplier": budget.noise_multiplier,
             "uses": spent + coming,
             "epsilon": epsilon + before,

@@ -23,9 +23,11 @@ from typing import Any
 
 from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError
 from fedloom.base.extras import library, require
-from fedloom.network.frames import Frame, text_in, whole_in
+from fedloom.network.answers import Answers, refusing
+from fedloom.network.frames import Frame
 from fedloom.network.hub import Hub
 from fedloom.network.keys import host_of, identity_of
+from fedloom.network.link import Unreachable, verdict_from
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
 
@@ -54,10 +56,6 @@ _OPTIONS = (
 
 Welcome = Callable[[str, Mapping[str, Any]], Frame]
 """Turns a node's name and its hello into the server's answer; a FedloomError refuses it."""
-
-
-class Unreachable(RunError):
-    """The server is not there; whoever calls may try again."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +126,7 @@ class _Server:
         revoked: Callable[[], frozenset[str]],
     ) -> None:
         self._hub, self._address, self._keys = hub, address, keys
+        self._answers = Answers(hub)
         self._welcome, self._revoked = welcome, revoked
         self._loop = asyncio.new_event_loop()
         self._ready, self._stopped = threading.Event(), asyncio.Event()
@@ -225,36 +224,19 @@ class _Server:
 
     async def _fetch(self, data: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
-            asked = Frame.decoded(data).header
-            body = self._hub.body(self._who(context), text_in(asked, "digest", longest=64))
-            start = whole_in(asked, "start", high=len(body))
+            for frame in self._answers.fetched(self._who(context), Frame.decoded(data)):
+                yield frame.encoded()
         except FedloomError as error:
             yield Frame({"kind": "refused", "reason": str(error)}).encoded()
-            return
-        for piece in pieces(body, start):
-            yield Frame({"kind": "piece"}, piece).encoded()
 
     async def _offer(self, data: bytes, context: Any) -> bytes:
-        def offered() -> Verdict:
-            node, header = self._who(context), Frame.decoded(data).header
-            masked = header.get("kind") == "masked"
-            return self._hub.offered_masked(node, header) if masked else self._hub.offered(node, header)
-
-        return self._answered(offered)
+        return _answered(lambda: self._answers.offered(self._who(context), Frame.decoded(data)))
 
     async def _sum(self, data: bytes, context: Any) -> bytes:
-        def summed() -> Verdict:
-            frame = Frame.decoded(data)
-            return self._hub.summed(self._who(context), frame.header, frame.body)
-
-        return await asyncio.to_thread(self._answered, summed)
+        return await asyncio.to_thread(_answered, lambda: self._answers.summed(self._who(context), Frame.decoded(data)))
 
     async def _say(self, data: bytes, context: Any) -> bytes:
-        def said() -> Verdict:
-            self._hub.declined(self._who(context), Frame.decoded(data).header)
-            return Verdict("taken")
-
-        return self._answered(said)
+        return _answered(lambda: self._answers.said(self._who(context), Frame.decoded(data)))
 
     async def _send(self, frames: AsyncIterator[bytes], context: Any) -> bytes:
         last = Frame(Verdict("refused", reason="nothing was sent").header()).encoded()
@@ -264,25 +246,16 @@ class _Server:
             return Frame(Verdict("refused", reason=str(error)[:4000]).header()).encoded()
         async for data in frames:
             # Off the event loop: pieces are written, and what is whole is hashed and decoded.
-            last = await asyncio.to_thread(self._answered, lambda data=data: self._arrived(node, data))
+            last = await asyncio.to_thread(
+                _answered, lambda data=data: self._answers.arrived(node, Frame.decoded(data))
+            )
             if Frame.decoded(last).header["kind"] != "wanted":
                 break
         return last
 
-    def _arrived(self, node: str, data: bytes) -> Verdict:
-        """Take in bytes of a report, or of a masked row."""
-        frame = Frame.decoded(data)
-        if frame.header.get("kind") == "masked":
-            return self._hub.arrived_masked(node, frame.header, frame.body)
-        job, start = text_in(frame.header, "job", longest=64), whole_in(frame.header, "start")
-        return self._hub.arrived(node, job, start, frame.body)
 
-    @staticmethod
-    def _answered(ask: Callable[[], Verdict]) -> bytes:
-        try:
-            return Frame(ask().header()).encoded()
-        except FedloomError as error:
-            return Frame(Verdict("refused", reason=str(error)[:4000]).header()).encoded()
+def _answered(ask: Callable[[], Verdict]) -> bytes:
+    return Frame(refusing(ask).header()).encoded()
 
 
 def _certificate_of(context: Any) -> str:
@@ -298,7 +271,7 @@ class Link:
     def __init__(self, address: str, server: str, keys: Keys | None, node: str) -> None:
         if keys is None and not is_loopback(address):
             raise ConfigError(f"server: found {address} without certificates, allowed is a loopback address.")
-        self._address, grpc = address, _grpc()
+        self.where, grpc = address, _grpc()
         if keys is None:
             self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         else:
@@ -384,15 +357,11 @@ class Link:
         told = str(error.details() or "")
         if any(word in told.lower() for word in ("certificate", "ssl", "tls", "handshake")):
             return (
-                f"{self._address}: the connection is not that of the server this node knows ({told[:200]}): its "
+                f"{self.where}: the connection is not that of the server this node knows ({told[:200]}): its "
                 "certificate is of another authority or name, yours is not accepted, or something between ends TLS."
             )
-        return f"{self._address}: not reached ({error.code().name.lower()}: {told[:200]}); it is tried again."
+        return f"{self.where}: not reached ({error.code().name.lower()}: {told[:200]}); it is tried again."
 
 
 def _verdict(data: bytes) -> Verdict:
-    header = Frame.decoded(data).header
-    kind = text_in(header, "kind")
-    if kind not in ("wanted", "taken", "closed", "refused"):
-        raise DataError(f"the server answers '{kind[:80]}', which is no answer.")
-    return Verdict(kind, whole_in(header, "start"), text_in(header, "reason", longest=4000))
+    return verdict_from(Frame.decoded(data).header)

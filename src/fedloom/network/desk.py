@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedloom.base.errors import DataError
-from fedloom.base.files import file_name
+from fedloom.base.errors import DataError, RunError
+from fedloom.base.files import disk_errors, file_name
 from fedloom.network.enrolment import Enrolment
 from fedloom.network.frames import Frame
 from fedloom.network.jobs import JobFrame
 from fedloom.network.open_round import OpenRound
-from fedloom.network.pieces import Inbox
+from fedloom.network.pieces import Inbox, Piece
 from fedloom.runs.tuning import Deployment
 
 __all__ = ["PACKETS", "Desk", "NodeHere", "Send", "kept_in"]
@@ -55,18 +55,33 @@ class Desk:
         self.enrolment, self.settings = enrolment, settings
         self._inbox = Inbox(folder)
         self.packets = folder.with_name(PACKETS)
+        self._body = folder.with_name("body.bin")
+        self._checking = threading.Lock()
+        """Held while a row is looked at, so that one lies in memory however many arrive at once."""
         self._lock = threading.Condition()
         self._nodes = {name: NodeHere(name) for name in enrolment.nodes}
         self._now: OpenRound | None = None
         self._looked_s = 0.0
         self.over = False
+        self.broken = ""
+        """Why the run cannot go on, where the way to all nodes is gone."""
         self.authority = ""
         """The certificate of the federation's authority, by which clients know each other in secure sums."""
         self.watch: Callable[[dict[str, Any]], None] = lambda _: None
         """Told now and then whom the run waits for."""
 
+    def keep_body(self, body: bytes) -> Piece:
+        """Put what the coming round's nodes fetch on the disk, in place of the last one's."""
+        new = self._body.with_suffix(".new")
+        with disk_errors(self._body):
+            new.write_bytes(body)
+            new.replace(self._body)  # who still reads the old one has it open
+        return Piece.of(body)
+
     def _look(self) -> None:
-        """Tell whom the run waits for, once a second."""
+        """Tell whom the run waits for, once a second; RunError where it waits in vain."""
+        if self.broken:
+            raise RunError(self.broken)
         if time.monotonic() - self._looked_s >= 1:
             self._looked_s = time.monotonic()
             self.watch(self.status())

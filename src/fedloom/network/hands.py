@@ -1,21 +1,27 @@
 """What a node loads to carry out jobs: its own model, once for all its clients, and each client's data."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 
-from fedloom.base.errors import ConfigError, RunError
+from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.base.shown import shown
-from fedloom.base.tree import Layout
+from fedloom.base.tree import Layout, Tree
 from fedloom.contracts.federated import Carrier, Job, Local, Plan, Work
-from fedloom.network.jobs import layout_to, row_shape
+from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
+from fedloom.federated.client import learning_rate
+from fedloom.network.jobs import JobFrame, layout_to, local_of, row_shape
+from fedloom.network.journal import Journal
 from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
-from fedloom.runs.apart import prepare_client
+from fedloom.network.scoring import may_tell, score_names
+from fedloom.runs.apart import held_by, prepare_client
+from fedloom.runs.measure import OwnScores
 from fedloom.runs.prepared import load_model
 from fedloom.runs.stage import Loaded
 
-__all__ = ["Hands"]
+__all__ = ["Hands", "refuse_other_rate"]
 
 
 @dataclass
@@ -25,6 +31,8 @@ class _Loads:
     loaded: Loaded
     works: dict[str, Work] = field(default_factory=dict[str, Work])
     carriers: dict[str, Carrier] = field(default_factory=dict[str, Carrier])
+    held: dict[str, HeldOut] = field(default_factory=dict[str, HeldOut])
+    """What clients hold out, by client, once it was asked about."""
     shape: tuple[Layout, int] | None = None
     """Layout of what a client sends, and the bytes of its packet."""
 
@@ -94,11 +102,50 @@ class Hands:
             steps += report.steps
         return steps
 
+    def scores(self, manifest: Manifest, client: str, body: bytes, journal: Journal, round: int) -> OwnScores:
+        """Return what a client tells of a job's parameters on what it holds out; ConfigError where it may not.
+
+        What it keeps for itself is as it was before the round.
+        """
+        plan, run = self.work_of(manifest, client).plan, run_at_node(manifest, self._file.own(client))
+        if not run.deployment.evaluate:
+            raise ConfigError("metrics: the approved run asks for no scores.")
+        loads, policy = self.loads(), self._folder.policy
+        held = loads.held[client] = loads.held.get(client) or held_by(run, client, loads.loaded)
+        may_tell(score_names(run), policy.metrics, examples=len(held.examples), least=policy.min_examples)
+        memory = journal.memory(client, round)
+        params = _params(loads.loaded, local_of(body, plan.layout.size, memory))
+        settings = run.evaluation
+        metrics = {metric.name: metric for metric in settings.metrics}
+        asked = Examinee("", params, held)
+        (scored,) = evaluate(
+            loads.loaded.model, run.task, [asked], metrics=metrics, max_new_tokens=settings.max_new_tokens
+        )
+        names = dict.fromkeys(name for one in scored for name in one.scores)
+        means = {name: group_means(scored, name, lambda one: "")[""] for name in names}
+        return OwnScores(len(held.examples), means)
+
     def loads(self) -> _Loads:
         """Return what is loaded; RunError before anything is."""
         if self._at is None:
             raise RunError("nothing is loaded.")
         return self._at[1]
+
+
+def refuse_other_rate(plan: Plan, job: JobFrame) -> None:
+    """Refuse a learning rate that is not the approved run's; its last digits are the server's, so that bytes agree."""
+    approved = learning_rate(plan.local, round=job.round, rounds=plan.rounds)
+    if not math.isclose(job.lr, approved, rel_tol=1e-9):
+        raise DataError(f"lr: found {job.lr:g} for round {job.round}, approved is {approved:g}.")
+
+
+def _params(loaded: Loaded, local: Local) -> Tree:
+    """Return what a client's model is made of: what is shared, and what it keeps for itself."""
+    device = loaded.model.device
+    shared, own = loaded.layout.tree(local.anchor[""].to(device)), loaded.private
+    if own and "private" in local.memory:
+        own = Layout.of_tree(own).tree(local.memory["private"][""].to(device))
+    return shared | own
 
 
 def _fitting(loaded: Loaded, manifest: Manifest) -> Loaded:

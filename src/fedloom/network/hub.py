@@ -25,8 +25,10 @@ from fedloom.network.desk import Send, kept_in
 from fedloom.network.frames import Frame, text_in
 from fedloom.network.jobs import JobFrame, as_packet, report_from
 from fedloom.network.open_round import REPEATS, Deadline, OpenRound, Verdict, check_header, check_row
-from fedloom.network.pieces import Piece
+from fedloom.network.pieces import Piece, read_pieces
+from fedloom.network.scoring import scores_from
 from fedloom.network.sum_desk import SumDesk
+from fedloom.runs.measure import OwnScores
 
 __all__ = ["Hub"]
 
@@ -66,13 +68,31 @@ class Hub(SumDesk):
                 if not self.over:
                     _log.warning("node '%s' is gone; it is waited for", node)
 
-    def body(self, node: str, digest: str) -> bytes:
-        """Return the body of the open round; DataError for any other."""
+    def body(self, node: str, digest: str, start: int = 0) -> Iterator[bytes]:
+        """Return the body of the open round from a byte on, piece by piece; DataError for any other."""
         with self._lock:
             self._nodes[node].last_s = time.monotonic()
-            if self._now is None or self._now.digest != digest:
+            return self.open_body(digest, start)
+
+    def open_body(self, digest: str, start: int = 0) -> Iterator[bytes]:
+        """Return the body of the open round from a byte on; DataError for any other."""
+        with self._lock:
+            if self._now is None or self._now.body.digest != digest:
                 raise DataError("body: not of an open round.")
-            return self._now.body
+            if start > self._now.body.size:
+                raise DataError(f"body: found start {start}, allowed are up to {self._now.body.size}.")
+            return read_pieces(self._body.open("rb"), start)
+
+    def heard(self, node: str) -> None:
+        """Take note of a sign of life."""
+        with self._lock:
+            self._nodes[node].last_s = time.monotonic()
+
+    def fail(self, reason: str) -> None:
+        """End the run, as no node can be reached any more; whoever waits is told why: RunError."""
+        with self._lock:
+            self.broken = reason
+            self._lock.notify_all()
 
     def offered(self, node: str, header: Mapping[str, Any]) -> Verdict:
         """Return whether the report that a header announces is wanted, and from which byte on; refusals are final."""
@@ -82,6 +102,8 @@ class Hub(SumDesk):
             if isinstance(job, Verdict):
                 return job
             now = self._current()
+            if now.phase:
+                return self._told(now, job, header)
             try:
                 check_header(now, job, header, self.enrolment.of_client(job.client)[1].max_weight)
             except FedloomError as error:
@@ -90,6 +112,19 @@ class Hub(SumDesk):
             if now.hidden:
                 return self._whole(now, job, header, b"")
             return Verdict("wanted", self._inbox.have(self._name(job)))
+
+    def _told(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any]) -> Verdict:
+        """Take in a client's scores, or why they are withheld: then nobody waits for them."""
+        try:
+            found = scores_from(header, now.names)
+        except FedloomError as error:
+            return self._refuse(now, job.client, str(error))
+        if isinstance(found, str):
+            return self._refuse(now, job.client, shown(found))
+        now.scores[job.client] = found
+        now.came.add(job.client)
+        self._lock.notify_all()
+        return Verdict("taken")
 
     def arrived(self, node: str, job_id: str, start: int, data: bytes) -> Verdict:
         """Take in bytes of a report; the last ones decide whether it is taken."""
@@ -109,14 +144,15 @@ class Hub(SumDesk):
                 return Verdict("wanted", self._inbox.have(self._name(job)))
         if have < piece.size:
             return Verdict("wanted", have)
-        # Hashing and decoding take a while, and no lock: bytes that are whole change no more.
-        try:
-            packet = self._inbox.whole(self._name(job), piece)
-        except DataError:
-            return Verdict("wanted", 0)
-        return self._whole(now, job, header, packet or b"")
+        # Hashing and decoding take a while, and not the desk's lock: bytes that are whole change no more.
+        with self._checking:
+            try:
+                packet = self._inbox.whole(self._name(job), piece)
+            except DataError:
+                return Verdict("wanted", 0)
+            return self._whole(now, job, header, packet or b"")
 
-    def _whole(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any], packet: bytes) -> Verdict:
+    def _whole(self, now: OpenRound, job: JobFrame, header: Mapping[str, Any], packet: bytes | bytearray) -> Verdict:
         try:
             check_row(now, report_from(header, packet), self.settings.max_norm)
         except FedloomError as error:
@@ -177,6 +213,21 @@ class Hub(SumDesk):
         with self._lock:
             now.closed = True
         self._inbox.clear()
+
+    def scores(self) -> dict[str, OwnScores]:
+        """Return the scores of the open evaluation by client, once all have told or withheld them, or at the deadline.
+
+        Those of clients that are missing then are missing: an evaluation changes no model, and stops no run.
+        """
+        now, deadline = self._current(), Deadline(self.settings.deadline_s)
+        with self._lock:
+            while not self._settled(now) and not deadline.passed:
+                self._look()
+                self._lock.wait(timeout=min(1.0, deadline.left_s))
+            now.closed = True
+            if len(now.came) < len(now.jobs):
+                _log.warning("%s: %s", now.phase, self._waiting(now))
+            return {client: now.scores[client] for client in now.jobs if client in now.scores}
 
     def _keep(self, now: OpenRound, report: Report) -> None:
         """Keep what was received of a client, where that is asked for."""

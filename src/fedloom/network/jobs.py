@@ -48,6 +48,8 @@ class JobFrame:
     round: int
     lr: float
     body: Piece
+    phase: str = ""
+    """Of an evaluation, which one; "" where a client is to train."""
 
     @classmethod
     def of(cls, run: str, job: Job, body: Piece) -> "JobFrame":
@@ -56,8 +58,9 @@ class JobFrame:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 over run, client, round, rate and body."""
-        return sha256(json.dumps([self.run, self.client, self.round, number_to(self.lr), self.body.digest]).encode())
+        """SHA-256 over run, client, round, rate, body and phase."""
+        said = [self.run, self.client, self.round, number_to(self.lr), self.body.digest, self.phase]
+        return sha256(json.dumps(said).encode())
 
     def header(self) -> dict[str, Any]:
         """Return the frame as a header."""
@@ -68,6 +71,7 @@ class JobFrame:
             "client": self.client,
             "round": self.round,
             "lr": number_to(self.lr),
+            "phase": self.phase,
             "digest": self.body.digest,
             "size": self.body.size,
         }
@@ -81,6 +85,7 @@ class JobFrame:
             whole_in(header, "round"),
             number_from(header, "lr"),
             Piece(text_in(header, "digest", longest=64), whole_in(header, "size")),
+            text_in(header, "phase", longest=40),
         )
         if text_in(header, "id", longest=64) != found.id:
             raise DataError("job: its id is not the hash of what it says.")
@@ -94,10 +99,10 @@ def body_of(local: Local) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in (params | shared).items()})
 
 
-def local_of(body: bytes, size: int, memory: Slots) -> Local:
+def local_of(body: bytes | bytearray, size: int, memory: Slots) -> Local:
     """Return what a client knows while it trains; DataError where the body holds anything but rows [size], finite."""
     try:
-        found: Tree = load(body)
+        found: Tree = load(bytes(body))
     except (SafetensorError, ValueError, KeyError) as error:
         raise DataError(f"job: its body is no safetensors ({error}).") from error
     params: Tree = {}
@@ -170,7 +175,7 @@ def report_to(report: Report, job: str) -> dict[str, Any]:
     }
 
 
-def report_from(header: Mapping[str, Any], packet: bytes) -> Report:
+def report_from(header: Mapping[str, Any], packet: bytes | bytearray) -> Report:
     """Return the report that a header and a packet stand for; DataError for anything else."""
     return Report(
         client=text_in(header, "client"),
@@ -186,6 +191,8 @@ def report_from(header: Mapping[str, Any], packet: bytes) -> Report:
     )
 
 
-def as_packet(packet: bytes) -> Tensor:
-    """Return bytes as a packet, uint8."""
-    return torch.frombuffer(bytearray(packet), dtype=torch.uint8) if packet else torch.zeros(0, dtype=torch.uint8)
+def as_packet(packet: bytes | bytearray) -> Tensor:
+    """Return bytes as a packet, uint8; a buffer that may change is taken as it is."""
+    if not packet:
+        return torch.zeros(0, dtype=torch.uint8)
+    return torch.frombuffer(packet if isinstance(packet, bytearray) else bytearray(packet), dtype=torch.uint8)

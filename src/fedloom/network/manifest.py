@@ -35,6 +35,8 @@ _PLAIN = (
 )
 _HOLDOUT = ("holdout", "holdout_by", "holdout_group", "split")
 """Of `evaluation`: what no client trains on."""
+_ASKED = ("metrics", "max_new_tokens", "every")
+"""Of `evaluation`: what is asked of nodes, where they are asked for scores."""
 _OWN = {"model.path", "model.adapter", "model.dtype", "model.gradient_checkpointing"}
 """What a node has of its own; the hash of its base weights is compared."""
 _AT_SERVER = {"aggregator.root", "aggregator.prompts", "aggregator.file"}
@@ -121,7 +123,10 @@ class Manifest:
         _refuse_unless(fits, "manifest.nodes", "a node's name for each client")
         layout_from(found["layout"])
         _refuse_unless(isinstance(found["settings"], dict), "manifest.settings", "a table")
-        _refuse_other_keys(found["settings"], {*_PARTS, *_PLAIN, "evaluation"}, "manifest.settings")
+        _refuse_other_keys(found["settings"], {*_PARTS, *_PLAIN, "evaluation", "deployment"}, "manifest.settings")
+        asked = found["settings"]["deployment"]
+        _refuse_unless(isinstance(asked, dict), "manifest.settings.deployment", "a table")
+        _refuse_other_keys(asked, {"evaluate"}, "manifest.settings.deployment")
         _refuse_texts(found["settings"], "manifest.settings")
         return cls(found)
 
@@ -208,8 +213,11 @@ def _settings(run: TuningRun) -> dict[str, Any]:
     told |= {key: _plain(vars(run)[key]) for key in _PLAIN}
     evaluation = {item.name: item for item in fields(run.evaluation)}
     told["evaluation"] = dict(
-        one for key in _HOLDOUT for one in _entry(evaluation[key], vars(run.evaluation)[key], f"evaluation.{key}")
+        one
+        for key in (*_HOLDOUT, *(_ASKED if run.deployment.evaluate else ()))
+        for one in _entry(evaluation[key], vars(run.evaluation)[key], f"evaluation.{key}")
     )
+    told["deployment"] = {"evaluate": run.deployment.evaluate}
     return told
 
 
@@ -234,6 +242,8 @@ def _entry(item: Field[Any], value: Any, path: str) -> Iterator[tuple[str, Any]]
         return
     if is_dataclass(value):
         yield item.name, _told(value, path)
+    elif item.name == "metrics":
+        yield item.name, [_told(one, f"{path}.{one.name}") for one in value]
     elif _is_free_text(value, item, path):
         if value != _default_of(item):
             raise ConfigError(f"{path}: found {value!r}; a text must not travel to a node: leave it out.")

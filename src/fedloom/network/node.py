@@ -10,8 +10,7 @@ import logging
 import os
 import queue
 import threading
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
@@ -23,17 +22,21 @@ from fedloom.base.files import held
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
-from fedloom.network.channel import Link, Unreachable
-from fedloom.network.frames import PROTOCOL, Frame, number_from, text_in, whole_in
-from fedloom.network.hands import Hands
+from fedloom.network.channel import Link
+from fedloom.network.frames import PROTOCOL, Frame, text_in, whole_in
+from fedloom.network.hands import Hands, refuse_other_rate
 from fedloom.network.jobs import JobFrame, local_of, report_to
 from fedloom.network.journal import Answer, Journal
 from fedloom.network.keys import sign_bytes
+from fedloom.network.link import NodeLink, Unreachable
 from fedloom.network.manifest import Manifest
 from fedloom.network.node_file import NodeFolder
-from fedloom.network.partaking import Partaking, as_row, partakers, verifier
+from fedloom.network.partaking import Partaking, partakers, verifier
 from fedloom.network.pieces import Inbox, Piece
 from fedloom.network.policy import open_now, violations
+from fedloom.network.scoring import scores_to
+from fedloom.network.transfers import delivered, fetched
+from fedloom.runs.measure import OwnScores
 
 __all__ = ["Node", "machine_of"]
 
@@ -77,10 +80,11 @@ class _Session:
 
 
 class Node:
-    """A node at work in its folder."""
+    """A node at work in its folder; `link` makes the way to its server, gRPC where it is left out."""
 
-    def __init__(self, folder: NodeFolder) -> None:
+    def __init__(self, folder: NodeFolder, link: Callable[[], NodeLink] | None = None) -> None:
         self._folder, self._file = folder, folder.file
+        self._link = link or self._dialled
         self.hands = Hands(folder)
         self._process = os.urandom(8).hex()
         self._failed: dict[str, str] = {}
@@ -106,16 +110,19 @@ class Node:
                 stop.wait(wait_s * (0.5 + jitter))
                 wait_s = min(_LONGEST_S, 2 * wait_s)
 
+    def _dialled(self) -> Link:
+        return Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
+
     def _connected(self, stop: threading.Event) -> bool:
         """Carry out jobs for as long as a connection stands; return whether the run is over."""
-        link = Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
+        link = self._link()
         try:
             session = self._greeted(link)
             return self._serve(link, session, stop)
         finally:
             link.close()
 
-    def _greeted(self, link: Link) -> _Session:
+    def _greeted(self, link: NodeLink) -> _Session:
         """Say hello, hear who the server is and what it wants, and start to read its jobs."""
         nonce = os.urandom(16).hex()
         hello = {
@@ -130,10 +137,10 @@ class Node:
         frames = iter(link.join(hello))
         welcome = next(frames, None)
         if welcome is None:
-            raise Unreachable(f"{self._file.address}: hung up; it is tried again.")
+            raise Unreachable(f"{link.where}: hung up; it is tried again.")
         header = welcome.header
         if header.get("kind") != "welcome":
-            raise ConfigError(f"{self._file.address}: refuses this node: {shown(str(header.get('reason', '')))[:400]}")
+            raise ConfigError(f"{link.where}: refuses this node: {shown(str(header.get('reason', '')))[:400]}")
         manifest, run = Manifest.parsed(welcome.body.decode(errors="replace")), text_in(header, "run", longest=64)
         self.journal(run)  # its name is one of a folder, or it is refused
         said = f"{nonce} {run} {manifest.digest}".encode()
@@ -144,7 +151,7 @@ class Node:
         _log.info("joined run %s of %d clients", run[:8], len(manifest.clients))
         return _Session(run, manifest, jobs)
 
-    def _serve(self, link: Link, session: _Session, stop: threading.Event) -> bool:
+    def _serve(self, link: NodeLink, session: _Session, stop: threading.Event) -> bool:
         """Take one job after another; those that are not allowed now are looked at again."""
         postponed: dict[str, tuple[Mapping[str, Any], str]] = {}
         while not stop.is_set():
@@ -168,7 +175,7 @@ class Node:
 
     def _attempt(
         self,
-        link: Link,
+        link: NodeLink,
         session: _Session,
         header: Mapping[str, Any],
         postponed: dict[str, tuple[Mapping[str, Any], str]],
@@ -205,7 +212,7 @@ class Node:
             return "the job is of another run than the server has told"
         if job.client not in self._file.data or job.client not in session.manifest.clients:
             return f"client '{job.client[:80]}' is not of this node"
-        if job.round >= session.manifest.settings["rounds"]:
+        if job.round - bool(job.phase) >= session.manifest.settings["rounds"]:
             return f"round {job.round} lies behind the {session.manifest.settings['rounds']} that were approved"
         if not self._folder.is_approved(session.manifest.digest):
             self._folder.wait_for_approval(session.manifest)
@@ -224,7 +231,7 @@ class Node:
             raise DataError("run: its id is no hexadecimal number.")
         return Journal(self._folder.path / "runs" / run)
 
-    def _partake(self, link: Link, session: _Session, frame: Frame) -> None:
+    def _partake(self, link: NodeLink, session: _Session, frame: Frame) -> None:
         """Answer a message of a secure sum; what is refused is told to the server and the ledger."""
         header = frame.header
         job = session.answered.get(text_in(header, "job", longest=64))
@@ -241,7 +248,9 @@ class Node:
             _log.warning("client '%s', round %d: %s", job.client, job.round, reason)
             link.say(job.id, reason)
 
-    def _answer_sum(self, link: Link, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes) -> None:
+    def _answer_sum(
+        self, link: NodeLink, session: _Session, job: JobFrame, header: Mapping[str, Any], body: bytes
+    ) -> None:
         partaking = self._partaking(session, job)
         if reason := self._objection(session, job):
             raise ConfigError(reason)
@@ -263,16 +272,14 @@ class Node:
         piece = Piece.of(answer)
         self._folder.ledger.append("masked row", run=job.run, round=job.round, client=job.client, bytes=piece.size)
         masked = {"kind": "masked", **head}
-        verdict = link.offer(masked | {"digest": piece.digest, "size": piece.size})
-        while verdict.kind == "wanted":
-            verdict = link.send(masked, answer, verdict.start)
+        delivered(link, masked | {"digest": piece.digest, "size": piece.size}, masked, answer)
 
-    def _row(self, session: _Session, job: JobFrame) -> tuple[torch.Tensor, float]:
-        """Return the row and the weight that were answered: the same whatever attempt asks for them."""
+    def _row(self, session: _Session, job: JobFrame) -> bytes:
+        """Return the row that was answered: the same, noise included, whatever attempt asks for it."""
         answer = self.journal(session.run).answered(job)
         if answer is None:
             raise RunError(f"round {job.round}: the answer of client '{job.client}' is gone.")
-        return as_row(answer.packet), number_from(answer.header, "weight")
+        return answer.packet
 
     def _partaking(self, session: _Session, job: JobFrame) -> Partaking:
         key = session.run, job.client
@@ -286,7 +293,10 @@ class Node:
             )
         return self._sums[key]
 
-    def _carry_out(self, link: Link, session: _Session, job: JobFrame) -> None:
+    def _carry_out(self, link: NodeLink, session: _Session, job: JobFrame) -> None:
+        if job.phase:
+            self._evaluate(link, session, job)
+            return
         journal = self.journal(session.run)
         answer = journal.answered(job)
         if answer is None:
@@ -297,11 +307,28 @@ class Node:
         hidden = self.hands.work_of(session.manifest, job.client).plan.aggregator.sum_only
         self._deliver(link, job, Answer({**answer.header, **_EMPTY}, b"") if hidden else answer)
 
-    def _trained(self, link: Link, session: _Session, job: JobFrame, journal: Journal) -> Answer:
+    def _evaluate(self, link: NodeLink, session: _Session, job: JobFrame) -> None:
+        """Tell what the model scores on what this client holds out, or why not; the ledger has either."""
+        body = self._fetched(link, session, job)
+        told: OwnScores | str
+        try:
+            told = self.hands.scores(session.manifest, job.client, body, self.journal(session.run), job.round)
+            means = {name: [one.total, one.weight] for name, one in told.means.items()}
+            kind, said = "scores", {"phase": job.phase, "examples": told.examples, "scores": means}
+        except RunError:
+            raise
+        except FedloomError as error:
+            told = str(error)
+            kind, said = "refused", {"reason": f"scores are not told: {shown(told)[:2000]}"}
+        self._folder.ledger.append(kind, run=job.run, round=job.round, client=job.client, **said)
+        link.offer(scores_to(job.id, told))
+
+    def _trained(self, link: NodeLink, session: _Session, job: JobFrame, journal: Journal) -> Answer:
         """Train, and write down what is answered before any of it leaves."""
         work = self.hands.work_of(session.manifest, job.client)
         if job.round <= journal.last_round(job.client):
             raise DataError(f"round {job.round}: a later one was answered already; a server does not go back.")
+        refuse_other_rate(work.plan, job)
         body = self._fetched(link, session, job)
         memory = journal.memory(job.client, job.round)
         local = local_of(body, work.plan.layout.size, memory)
@@ -338,41 +365,16 @@ class Node:
         if jump > most:
             raise ConfigError(f"max_change: the server's parameters have moved by {jump:g}, allowed is {most:g}.")
 
-    def _fetched(self, link: Link, session: _Session, job: JobFrame) -> bytes:
-        """Return a job's body; what has arrived of it before is not asked for again."""
-        inbox, name = Inbox(self.journal(session.run).folder / "inbox"), job.body.digest
+    def _fetched(self, link: NodeLink, session: _Session, job: JobFrame) -> bytes:
+        """Return a job's body; one that promises more than parameters and slots may have is refused."""
         limit = self.hands.body_limit(session.manifest)
         if job.body.size > limit:
             raise DataError(f"job: promises {job.body.size} bytes, allowed are {limit}.")
-        inbox.keep_only(name)
-        body = inbox.whole(name, job.body)
-        while body is None:
-            start = inbox.have(name)
-            try:
-                for piece in link.fetch(name, start):
-                    start = inbox.add(name, job.body, start, piece)
-            except Unreachable as error:
-                if inbox.have(name) == start and start == 0:
-                    raise
-                _log.warning("%s; going on from byte %d", error, inbox.have(name))
-                time.sleep(_FIRST_S)
-            body = inbox.whole(name, job.body)
-        return body
+        return fetched(link, Inbox(self.journal(session.run).folder / "inbox"), job.body)
 
-    def _deliver(self, link: Link, job: JobFrame, answer: Answer) -> None:
-        """Send an answer until the server has it, or wants it no more."""
-        verdict = link.offer(answer.header)
-        broken = 0
-        while verdict.kind == "wanted":
-            try:
-                verdict = link.send({"kind": "piece", "job": job.id}, answer.packet, verdict.start)
-                broken = 0
-            except Unreachable:
-                broken += 1
-                if broken > 3:
-                    raise
-                time.sleep(_FIRST_S)
-                verdict = link.offer(answer.header)
+    def _deliver(self, link: NodeLink, job: JobFrame, answer: Answer) -> None:
+        """Send an answer until the server has it, or wants it no more: the ledger then says why."""
+        verdict = delivered(link, answer.header, {"kind": "piece", "job": job.id}, answer.packet)
         if verdict.kind in ("closed", "refused"):
             why = shown(verdict.reason) or "the round was over"
             _log.warning("client '%s', round %d: report %s: %s", job.client, job.round, verdict.kind, why)

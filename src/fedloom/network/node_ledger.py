@@ -7,6 +7,7 @@ shorter: the head's hash, which the node prints, tells that.
 import datetime as dt
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["NodeLedger"]
 
 _FIRST = "0" * 64
 _STRIDE = 1 << 14
+_ONE_AT_A_TIME = threading.Lock()
+"""A node writes from the thread that works and from the one that reads."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,12 @@ class NodeLedger:
 
     def append(self, kind: str, **told: Any) -> str:
         """Add a line, wait until the disk has it, and return its hash."""
-        record = {"time": _now(), "kind": kind, **told, "before": self._last()}
-        record["sha256"] = json_sha256(record)
-        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            sync(file)
+        with _ONE_AT_A_TIME:
+            record = {"time": _now(), "kind": kind, **told, "before": self._last()}
+            record["sha256"] = json_sha256(record)
+            with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                sync(file)
         return record["sha256"]
 
     def _last(self) -> str:

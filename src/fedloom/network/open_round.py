@@ -11,7 +11,9 @@ from fedloom.base.shown import shown
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Plan, Report
 from fedloom.network.jobs import JobFrame, layout_from, report_from
+from fedloom.network.pieces import Piece
 from fedloom.network.summing import Summing
+from fedloom.runs.measure import OwnScores
 
 __all__ = ["REPEATS", "Deadline", "OpenRound", "Verdict", "check_header", "check_row"]
 
@@ -40,12 +42,16 @@ class OpenRound:
     plan: Plan
     layout: Layout
     packet_bytes: int
-    body: bytes
-    digest: str
-    """Of the body."""
+    body: Piece
+    """What its jobs' nodes fetch."""
     jobs: dict[str, JobFrame]
     need: int
     """Reports with which it closes."""
+    phase: str = ""
+    """Of an evaluation, which one; "" of a round of training."""
+    names: tuple[str, ...] = ()
+    """Of the scores that are asked for."""
+    scores: dict[str, OwnScores] = field(default_factory=dict[str, OwnScores])
     headers: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     came: set[str] = field(default_factory=set[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
@@ -63,7 +69,7 @@ class OpenRound:
     @property
     def hidden(self) -> bool:
         """Whether rows come as their sum alone."""
-        return self.plan.aggregator.sum_only
+        return self.plan.aggregator.sum_only and not self.phase
 
 
 class Deadline:

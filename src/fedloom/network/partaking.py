@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.contracts.federated import Work
@@ -21,7 +20,7 @@ from fedloom.secure_sum.agreement import Verify
 from fedloom.secure_sum.messages import Box, Confirmations, Roster, Survivors
 from fedloom.secure_sum.party import Party
 
-__all__ = ["Partaking", "as_row", "partakers", "verifier"]
+__all__ = ["Partaking", "partakers", "verifier"]
 
 
 def partakers(body: bytes) -> tuple[list[str], dict[str, str]]:
@@ -93,10 +92,8 @@ class Partaking:
         self._party = Party(terms, self._client, sign=self._sign, verify=verify)
         return _body(self._party.advertise().to_table())
 
-    def answer(
-        self, round: int, attempt: int, phase: str, body: bytes, row: Callable[[], tuple[torch.Tensor, float]]
-    ) -> bytes:
-        """Return this client's message for a phase; `row` gives its row [P] and weight, which leave under masks.
+    def answer(self, round: int, attempt: int, phase: str, body: bytes, row: Callable[[], bytes]) -> bytes:
+        """Return this client's message for a phase; `row` gives its whole numbers [S], which leave under masks.
 
         The round is that of the job whose row it is: what was opened is remembered by it.
         """
@@ -108,9 +105,8 @@ class Partaking:
             case "share":
                 return _body(party.share(Roster.from_table(table, terms)).to_table())
             case "mask":
-                row_P, weight = row()
-                encoded = self._rule.encoded(row_P, weight)
-                return party.mask(Box.from_table(table, terms), encoded).to_bytes()
+                row_S = np.frombuffer(row(), dtype="<u4").astype(np.uint32)
+                return party.mask(Box.from_table(table, terms), row_S).to_bytes()
             case "confirm":
                 survivors = Survivors.from_table(table, terms)
                 before = self._journal.summed_over(self._client, terms.round)
@@ -130,8 +126,3 @@ class Partaking:
 
 def _body(table: Any) -> bytes:
     return json.dumps(table, separators=(",", ":")).encode()
-
-
-def as_row(packet: bytes) -> torch.Tensor:
-    """Return a stored row [P]."""
-    return torch.from_numpy(np.frombuffer(packet, dtype=np.float32).copy())

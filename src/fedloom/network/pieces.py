@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from fedloom.base.errors import DataError
 from fedloom.base.files import disk_errors
 from fedloom.network.frames import CHUNK
 
-__all__ = ["Inbox", "Piece", "pieces", "sha256"]
+__all__ = ["Inbox", "Piece", "pieces", "read_pieces", "sha256"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Piece:
         return cls(sha256(data), len(data))
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | bytearray) -> str:
     """Return the SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
@@ -39,6 +40,14 @@ def pieces(data: bytes, start: int = 0) -> Iterator[bytes]:
     """Yield bytes from a place on, as much at a time as a frame holds."""
     for at in range(start, len(data), CHUNK):
         yield data[at : at + CHUNK]
+
+
+def read_pieces(file: BinaryIO, start: int = 0) -> Iterator[bytes]:
+    """Yield an open file from a place on in the same way, and close it."""
+    with file:
+        file.seek(start)
+        while data := file.read(CHUNK):
+            yield data
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,15 @@ class Inbox:
                 file.write(data)
         return have + len(data)
 
-    def whole(self, name: str, piece: Piece) -> bytes | None:
+    def whole(self, name: str, piece: Piece) -> bytearray | None:
         """Return all of it once it has arrived; bytes of another hash are thrown away: DataError."""
         if self.have(name) < piece.size:
             return None
-        data = self._part(name).read_bytes() if piece.size else b""
-        if len(data) != piece.size or sha256(data) != piece.digest:
+        data = bytearray(piece.size)
+        if piece.size:
+            with self._part(name).open("rb") as file:
+                file.readinto(data)
+        if self.have(name) > piece.size or sha256(data) != piece.digest:
             self.drop(name)
             raise DataError("the bytes that arrived are not those that were promised; they are asked for once more.")
         return data

@@ -61,7 +61,7 @@ FORBIDDING = """# What this node allows. A key that is absent allows nothing: th
 # secure_sum = "required"     # or "allowed"
 # hours = "00-24"             # of the day, UTC
 # [privacy]
-# unit = "example"            # whom noise has to protect: example, client_local or client
+# unit = "example"            # whom noise has to protect: example, client_local, client_sum or client
 # max_epsilon = 0.0           # over everything that was ever trained on a client's data here
 # max_noise_free = false      # true: runs without noise are allowed
 # seeded_noise = false        # true: noise may come from the run's seed, which the server knows: trials alone
@@ -72,7 +72,7 @@ FORBIDDING = """# What this node allows. A key that is absent allows nothing: th
 class PrivacyPolicy:
     """What of privacy an owner demands."""
 
-    unit: Literal["example", "client", "client_local"] = "example"
+    unit: Literal["example", "client", "client_local", "client_sum"] = "example"
     """Whom noise has to protect."""
     max_epsilon: NonNegative = 0.0
     """The most that may be spent of each client's data, over all runs."""

@@ -12,11 +12,12 @@ from fedloom.base.shown import shown
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Plan, Work
 from fedloom.federated.rounds import sample_clients
-from fedloom.network.accounting import NodeAccounts, epsilon_of, uses_of_round
+from fedloom.network.accounting import NodeAccounts, clip_of, epsilon_of, uses_of_round
 from fedloom.network.hands import Hands
-from fedloom.network.manifest import Manifest
+from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.policy import violations
+from fedloom.network.scoring import score_names
 
 __all__ = ["review"]
 
@@ -36,6 +37,7 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
     ]
     for client, work in works.items():
         lines += _leaving(client, work, *hands.shape(manifest))
+    lines += _scores(manifest, folder)
     lines += ["", "HOW IT IS PROTECTED"]
     for client, work in works.items():
         lines += _protected(client, work, folder)
@@ -66,6 +68,21 @@ def _leaving(client: str, work: Work, layout: Layout, n_bytes: int) -> Iterator[
     yield f"    beside them in each round: {told}"
 
 
+def _scores(manifest: Manifest, folder: NodeFolder) -> Iterator[str]:
+    """Yield which scores of held-out examples leave, and how often."""
+    settings = manifest.settings
+    if not settings["deployment"]["evaluate"]:
+        return
+    every, rounds = settings["evaluation"]["every"], settings["rounds"]
+    times = 2 + ((rounds - 1) // every if every else 0)
+    asked = score_names(run_at_node(manifest, folder.file.own(next(iter(folder.file.data)))))
+    odd = [name for name in asked if name not in folder.policy.metrics]
+    yield (
+        f"  scores of what clients hold out, a sum and a weight for each, {times} times: {', '.join(asked)}"
+        + (f"; your policy's metrics lack {', '.join(odd)}, so that none is told" if odd else "")
+    )
+
+
 def _rounds_asked(plan: Plan, client: str) -> int:
     if plan.mechanism.covers().at_server:  # nobody knows who is drawn
         return plan.rounds
@@ -92,10 +109,15 @@ def _protected(client: str, work: Work, folder: NodeFolder) -> Iterator[str]:
     epsilon = epsilon_of(plan, budget, uses)
     before = NodeAccounts(folder.path, folder.policy.privacy).of_others("", client)
     yield (
-        f"  client {shown(client)}: unit {unit.name}, clip {plan.mechanism.bound():g}, noise "
+        f"  client {shown(client)}: unit {unit.name}, clip {clip_of(plan, budget):g}, noise "
         f"{budget.noise_multiplier:g} times the clip; epsilon {epsilon:.3f} at delta {budget.delta:g} after all rounds"
         + (f", {epsilon + before:.3f} with earlier runs here" if before else "")
     )
+    if whole := budget.of_sum:
+        yield (
+            f"    that noise is the sum's: each of at least {whole.least} honest clients adds a share, and a row by "
+            "itself has too little; it protects as far as the secure sum holds"
+        )
 
 
 def _seen(manifest: Manifest) -> Iterator[str]:

@@ -2,13 +2,17 @@
 
 The run directory is that of every run. Beside it lie `deployment.json`, which names the run to its nodes, and
 `manifest.json`, what they are asked for; `status.json` says at every moment whom the run waits for.
+
+Nodes dial in (`channel.py`), or a Flower federation carries what both sides say (`relay_server.py`, `flower.py`).
 """
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,14 @@ from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Report
 from fedloom.network.channel import Keys, Welcome, serving
 from fedloom.network.enrolment import Enrolment
+from fedloom.network.flower import FlowerPlace, serverapp_task
 from fedloom.network.frames import PROTOCOL, Frame, text_in
 from fedloom.network.hub import Hub
 from fedloom.network.keys import check, read_private, revoked, sign_bytes
 from fedloom.network.manifest import Manifest, manifest_of
+from fedloom.network.relay_server import RelayServer
 from fedloom.network.remote import Remote
+from fedloom.network.scoring import score_names
 from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
@@ -33,6 +40,8 @@ __all__ = ["ServerKeys", "read_status", "serve", "serve_again"]
 
 _log = logging.getLogger(__name__)
 _MANIFEST, _STATUS = "manifest.json", "status.json"
+_LAST_WORD_S, _RELAYED_S = 5.0, 60.0
+"""Seconds for which nodes are waited for at the end, that each hears of it: those that dial in, and through a relay."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,15 @@ def serve(
     *,
     listen: str,
     keys: ServerKeys | None,
+    flower: FlowerPlace | None = None,
     source: str = "",
     on_report: Callable[[Report], None] = lambda _: None,
     on_listening: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Event]:
     """Carry out a run with the enrolled nodes, or go on with the one in `out`, and yield its events.
 
-    `on_listening` is told the port. Nodes may come and go; the run waits for them as its `deployment` says.
+    `on_listening` is told the port, or 0 where `flower` names a SuperLink that carries the run. Nodes may come and go;
+    the run waits for them as its `deployment` says.
     """
     going_on, identity = run is None, keys.read() if keys else None
     run = run_of(RunDirectory.open(out)) if run is None else run
@@ -73,16 +84,15 @@ def serve(
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
-    with serving(
-        hub,
-        listen,
-        identity,
-        _welcome(hub, manifest, keys, strict=run.deployment.strict),
-        revoked=lambda: revoked(keys.revoked) if keys else frozenset(),
+    with _door(
+        hub, listen, keys, identity, flower, _welcome(hub, manifest, keys, strict=run.deployment.strict)
     ) as port:
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
-        elsewhere = Elsewhere(enrolment.clients, Remote(hub), _files(hub.run, manifest, address, enrolment, keys))
+        remote = Remote(hub)
+        ask = partial(remote.ask, score_names(run)) if run.deployment.evaluate else None
+        files = _files(hub.run, manifest, address, enrolment, keys, flower)
+        elsewhere = Elsewhere(enrolment.clients, remote, ask, files)
         if going_on:
             _, events = api.resume(out, on_report=on_report, elsewhere=elsewhere)
         else:
@@ -90,7 +100,35 @@ def serve(
         hub.watch = lambda status: write_atomic(out / _STATUS, json.dumps(status, indent=1))
         yield from events
         hub.end()
-        hub.drained(timeout_s=5.0)
+        hub.drained(timeout_s=_RELAYED_S if flower else _LAST_WORD_S)
+
+
+@contextlib.contextmanager
+def _door(
+    hub: Hub,
+    listen: str,
+    keys: ServerKeys | None,
+    identity: Keys | None,
+    flower: FlowerPlace | None,
+    welcome: Welcome,
+) -> Generator[int]:
+    """Let nodes in while the block runs, and give the port at which they dial in, 0 where Flower carries the run."""
+
+    def listed() -> frozenset[str]:
+        return revoked(keys.revoked) if keys else frozenset()
+
+    if flower is None:
+        with serving(hub, listen, identity, welcome, revoked=listed) as port:
+            yield port
+        return
+    if keys is None or identity is None:
+        raise ConfigError(
+            "certificate: missing; over Flower node and server know each other by certificates alone: give "
+            "--certificate, --key and --ca."
+        )
+    sign = partial(sign_bytes, keys.key)
+    with serverapp_task(flower) as post, RelayServer(hub, post, identity, sign, welcome, revoked=listed):
+        yield 0
 
 
 def _run_id(out: Path, going_on: bool) -> str:
@@ -106,14 +144,29 @@ def _run_id(out: Path, going_on: bool) -> str:
         ) from error
 
 
-def _files(run: str, manifest: Manifest, address: str, enrolment: Enrolment, keys: ServerKeys | None) -> dict[str, str]:
-    """Return what going on with the run needs: its name, the nodes, and where keys lie, never a key."""
-    places = {name: str(path.resolve()) for name, path in vars(keys).items() if path} if keys else None
-    told = {"run": run, "manifest": manifest.digest, "listen": address, "keys": places}
+def _files(
+    run: str,
+    manifest: Manifest,
+    address: str,
+    enrolment: Enrolment,
+    keys: ServerKeys | None,
+    flower: FlowerPlace | None,
+) -> dict[str, str]:
+    """Return what going on with the run needs: its name, the nodes, and where keys lie, never a key or a secret."""
+    told: dict[str, Any] = {"run": run, "manifest": manifest.digest, "listen": address, "keys": _places(keys)}
+    if flower:
+        told["flower"] = {"address": flower.address} | (_places(flower) or {})
     return {
         DEPLOYMENT: json.dumps(told | {"enrolment": config.table_of(enrolment)}, indent=1),
         _MANIFEST: manifest.text,
     }
+
+
+def _places(record: ServerKeys | FlowerPlace | None) -> dict[str, str] | None:
+    """Return the files that a record names, from the root on."""
+    if record is None:
+        return None
+    return {name: str(path.resolve()) for name, path in vars(record).items() if isinstance(path, Path)}
 
 
 def serve_again(
@@ -127,12 +180,24 @@ def serve_again(
     told = RunDirectory.open(out).table(DEPLOYMENT)
     try:
         keys = ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None
+        flower = _flower_from(told["flower"]) if told.get("flower") else None
         enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{out / DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy.") from error
     yield from serve(
-        None, out, enrolment, listen=listen or address, keys=keys, on_report=on_report, on_listening=on_listening
+        None,
+        out,
+        enrolment,
+        listen=listen or address,
+        keys=keys,
+        flower=flower,
+        on_report=on_report,
+        on_listening=on_listening,
     )
+
+
+def _flower_from(told: Mapping[str, str]) -> FlowerPlace:
+    return FlowerPlace(told["address"], Path(told["secret"]), Path(told["root"]) if "root" in told else None)
 
 
 def _welcome(hub: Hub, manifest: Manifest, keys: ServerKeys | None, *, strict: bool) -> Welcome:

@@ -54,7 +54,7 @@ class SumDesk(Desk):
             if row is None:
                 return Verdict("wanted", have)
             self._inbox.drop(name)
-            summing.take(job.client, "mask", row)
+            summing.take(job.client, "mask", bytes(row))
             self._lock.notify_all()
             return Verdict("taken")
 

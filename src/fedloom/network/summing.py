@@ -17,7 +17,7 @@ from fedloom.secure_sum.agreement import Verify
 from fedloom.secure_sum.collector import Collector
 from fedloom.secure_sum.messages import Advert, Confirmation, MaskedRow, Opened, Shares
 from fedloom.secure_sum.party import PHASES, following
-from fedloom.secure_sum.terms import Terms
+from fedloom.secure_sum.terms import SecureSumError, Terms
 
 __all__ = ["Summing", "message", "terms_of"]
 
@@ -25,10 +25,20 @@ __all__ = ["Summing", "message", "terms_of"]
 def terms_of(
     plan: Plan, rule: SecureSum, run: str, round: int, attempt: int, clients: Mapping[str, Any], size: int
 ) -> Terms:
-    """Return what the clients of a round agree on, from what all of them know; an attempt has keys of its own."""
+    """Return what the clients of a round agree on, from what all of them know; an attempt has keys of its own.
+
+    SecureSumError where so few are there that the noise that they add would be too little.
+    """
     names = tuple(sorted(clients))
-    found = rule.size(len(names))
     least = max(2, min(plan.min_clients or len(names), len(names)))
+    if plan.mechanism.covers().in_sum:
+        least = plan.min_clients or plan.clients_per_round
+        if len(names) < least:
+            raise SecureSumError(
+                f"secure sum, round {round}: found {len(names)} clients, allowed are {least} or more: the noise of "
+                "fewer is too little; wait for the others."
+            )
+    found = rule.size(len(names))
     return Terms(
         run=f"{run}/{attempt}",
         round=round,

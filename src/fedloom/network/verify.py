@@ -46,7 +46,7 @@ def _refuse(directory: RunDirectory, run: TuningRun) -> None:
         raise RunError(
             f"{directory.path}: is not complete, or its server kept no packets; set deployment.keep_packets = true."
         )
-    if run.refine or not run.privacy.deterministic():
+    if run.refine or (run.privacy.covers().at_server and not run.privacy.deterministic()):
         raise RunError(
             f"{directory.path}: its server drew noise, or refined the result, which no packet tells; there is nothing "
             "to verify it by."

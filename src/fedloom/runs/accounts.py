@@ -17,6 +17,7 @@ from fedloom.base.errors import RunError
 from fedloom.base.files import json_sha256, write_atomic
 from fedloom.base.plugin import lookup
 from fedloom.contracts.federated import Earlier, Mechanism, PrivacyBudget
+from fedloom.contracts.messages import WholeSum
 from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 
 __all__ = [
@@ -126,6 +127,8 @@ def account_line(
         "uses_allowed": budget.max_uses,
         "epsilon": dict.fromkeys(spent) if unbounded else spent,
     }
+    if budget.of_sum:
+        line["of_sum"] = dict(vars(budget.of_sum))
     if before or broken:
         own = mechanism.spent(budget, uses)
         line |= {"before": [dict(vars(one)) for one in before], "epsilon_of_this_run": own}
@@ -239,7 +242,8 @@ def _later(table: Mapping[str, Any], line: Mapping[str, Any], uses: Mapping[str,
     settings = {key: value for key, value in table["privacy"].items() if key != "name"}
     mechanism = lookup(Mechanism, table["privacy"]["name"])(**settings)
     client = line["client"]
-    budget = PrivacyBudget(line["sampling_rate"], line["noise_multiplier"], line["delta"], line["uses_allowed"])
+    of_sum = WholeSum(**line["of_sum"]) if "of_sum" in line else None
+    budget = PrivacyBudget(line["sampling_rate"], line["noise_multiplier"], line["delta"], line["uses_allowed"], of_sum)
     before = [Earlier(**one) for one in line.get("before", ())]
     now = max(line["uses"], uses.get(client, 0))
     broken = line.get("not_private", "")

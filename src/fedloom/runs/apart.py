@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedloom.base.errors import ConfigError
+from fedloom.base.errors import ConfigError, DataError
 from fedloom.contracts.arrangement import Group
 from fedloom.contracts.federated import Work
 from fedloom.data.clients import Division, encode_shards
+from fedloom.evaluation.held_out import HeldOut, held_out
 from fedloom.runs.budgets import budgets_of
 from fedloom.runs.prepared import Prepared, divided, load_model, made, refuse_known_questions
 from fedloom.runs.stage import Loaded, stage_of
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["prepare_client", "prepare_server"]
+__all__ = ["held_by", "prepare_client", "prepare_server"]
 
 
 def prepare_server(run: TuningRun, clients: Sequence[str]) -> Prepared:
@@ -27,7 +28,9 @@ def prepare_server(run: TuningRun, clients: Sequence[str]) -> Prepared:
     _refuse_shared_knowledge(run, clients[0], clients)
     _refuse_data_at_server(run)
     loaded = load_model(run)
-    budgets = budgets_of(run, {}, clients) if run.privacy.covers().at_server else {}
+    unit = run.privacy.covers()
+    # What clients protect by themselves is their own affair; noise in a sum is the same for all of them.
+    budgets = budgets_of(run, {}, clients, numbers=loaded.layout.size) if unit.at_server or unit.in_sum else {}
     stage = stage_of(
         run, Group("", {}, run.clients_per_round or len(clients), run.local.steps), loaded, budgets, clients
     )
@@ -76,9 +79,17 @@ def prepare_client(
     refuse_known_questions(run, division)
     loaded = loaded or load_model(run)
     shards, _ = encode_shards(made(run, division, folder), run.task, loaded.model)
-    budgets = budgets_of(run, {client: len(shards[client].items)}, clients)
+    budgets = budgets_of(run, {client: len(shards[client].items)}, clients, numbers=loaded.layout.size)
     group = Group("", shards, run.clients_per_round or len(clients), run.local.steps)
     return stage_of(run, group, loaded, budgets, clients).work
+
+
+def held_by(run: TuningRun, client: str, loaded: Loaded) -> HeldOut:
+    """Return what a client holds out of its own data, as the run says; DataError where that is nothing."""
+    held = divided(run, owner=client).validation.get(client, ())
+    if not held:
+        raise DataError(f"evaluation.holdout: client '{client}' holds out none of its examples.")
+    return held_out("validation", held, run.task.examining(), loaded.model)[0]
 
 
 def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]) -> None:

@@ -106,6 +106,11 @@ def check_audit(run: TuningRun, *, n_canaries: int, noise: NoiseChoice) -> None:
     refuse_malicious(run, "audit")
     if n_canaries < _FEWEST:
         raise ConfigError(f"audit: found {n_canaries} canaries, allowed are {_FEWEST} or more; raise --canaries.")
+    if run.privacy.covers().in_sum:
+        raise ConfigError(
+            f"audit: found unit '{run.privacy.covers().name}', whose noise lies on whole numbers in a sum, where no "
+            "canary is planted; audit the run with unit = 'client_local' of the mechanism 'gaussian'."
+        )
     if noise == "removed" and not run.privacy.covers().private:
         raise ConfigError("audit: the run has no noise that --no-noise could remove; leave it out.")
 

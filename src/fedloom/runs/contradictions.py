@@ -50,6 +50,8 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
             f"deployment.over_select: found {run.deployment.over_select:g} with privacy of clients, where a round that "
             "closes with the first reports has another sampling rate than is accounted for; set it to 1."
         )
+    if run.deployment.evaluate:
+        yield from _unasked(run)
     if run.audit_log and (hidden := _unseen_rows(run, unit)):
         yield f"audit_log: found true with {hidden}; leave audit_log out."
     if run.ranks and (run.rule.uniform_slots or run.share != ".*" or run.train is not None):
@@ -57,6 +59,16 @@ def contradictions(run: "TuningRun") -> Iterator[str]:
             "ranks: clients of several ranks need a rule without controls, and both factors trained and shared; leave "
             "out train and share, and take rule 'plain' or 'prox'."
         )
+
+
+def _unasked(run: "TuningRun") -> Iterator[str]:
+    """Yield why clients elsewhere cannot be asked for scores."""
+    if run.privacy.covers().private:
+        yield ("deployment.evaluate: found true with privacy: scores of held-out records have no noise; leave it out.")
+    if not run.evaluation.holdout:
+        yield "evaluation.holdout: found 0 with deployment.evaluate; nothing is held out to be asked about: raise it."
+    if run.evaluation.shown:
+        yield "evaluation.shown: found with deployment.evaluate; a text must not travel to a node: leave it out."
 
 
 def _split(run: "TuningRun") -> Iterator[str]:
@@ -153,10 +165,15 @@ def _beyond_a_row(run: "TuningRun", unit: Unit) -> Iterator[str]:
             f"local.epochs: found {run.local.epochs:g} with privacy of clients and clients_per_round, where a client "
             "that leaves changes the others' steps; set local.steps, or let all clients take part."
         )
-    if run.min_clients:
+    if run.min_clients and not unit.in_sum:  # which counts on the fewest that it allows
         yield (
             f"min_clients: found {run.min_clients} with privacy of unit '{unit.name}', which is accounted for the "
             "probability with which a client takes part: the absent change it; leave it out."
+        )
+    if unit.in_sum and not run.aggregator.sum_only:
+        yield (
+            f"privacy: unit '{unit.name}' has clients add noise to whole numbers, of which the sum alone is seen; "
+            f"found aggregator '{run.aggregator.name}'; allowed is 'secure_sum'."
         )
     if unit.at_server and not run.aggregator.linear:
         yield (

@@ -33,7 +33,7 @@ from fedloom.runs.departures import division_lines, round_lines, server_lines
 from fedloom.runs.directory import AUDIT_LOG, Checkpoint, RunDirectory
 from fedloom.runs.environment import dirty_diff, environment
 from fedloom.runs.log_forwarding import forwarded
-from fedloom.runs.measure import Evaluated, measure, models_of
+from fedloom.runs.measure import Ask, Evaluated, measure, models_of
 from fedloom.runs.prepared import Prepared, prepare
 from fedloom.runs.privacy import (
     lineage_of_result,
@@ -81,6 +81,8 @@ class Elsewhere:
 
     clients: tuple[str, ...]
     engine: Engine
+    ask: Ask | None = None
+    """Asks them for their scores; None where they are not asked."""
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the run directory holds from its beginning of how they are reached, by name."""
 
@@ -139,6 +141,7 @@ def _execute(
     if private:
         refuse_forgotten(directory)
     ready = prepare_server(run, elsewhere.clients) if elsewhere else prepare(run, directory.path)
+    measured = partial(measure, ask=elsewhere.ask) if elsewhere else measure
     saved = directory.restore()
     if private and saved is not None:
         restate(directory, run.privacy)
@@ -163,7 +166,7 @@ def _execute(
         plan = ready.stages[0].plan
         clock, first, state = _Clock(0.0), 0, begin(plan, initial_P)
         _account(directory, ready, plan, state)
-        yield measure(ready, directory, state, ready.stages[0], phase="base", wall_s=clock.wall_s)
+        yield measured(ready, directory, state, ready.stages[0], phase="base", wall_s=clock.wall_s)
         _save(directory, ready, first, state, clock)
     else:
         clock, (first, state) = _Clock(saved.values["wall_s"]), load_state(saved, ready.layout)
@@ -171,7 +174,7 @@ def _execute(
     unrefined = saved is not None and bool(saved.values.get("unrefined"))
     for index in range(first, len(ready.stages)):
         going = unrefined and index == first
-        yield from _train(ready, directory, index, state, clock, engine, on_report, absent, going)
+        yield from _train(ready, directory, index, state, clock, engine, on_report, absent, going, measured)
         state = begin(ready.stages[index].plan, initial_P)
         _save(directory, ready, index + 1, state, clock)
 
@@ -210,6 +213,7 @@ def _train(
     on_report: Callable[[Report], None],
     absent: Absent,
     unrefined: bool,
+    measured: Callable[..., Evaluated],
 ) -> Iterator[Event]:
     """Train a stage to its end; an `unrefined` state is that of a round that has ended and is to be refined first."""
     stage, run = ready.stages[index], ready.run
@@ -232,7 +236,7 @@ def _train(
                 directory.append("metrics.jsonl", _means(head, found))
             unrefined = is_due(ready, stage, state)
             if unrefined and ended(plan, state):  # what the last refinement is worth is told beside its start
-                yield measure(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)
+                yield measured(ready, directory, state, stage, phase="tuned", wall_s=clock.wall_s)
             if unrefined:  # it may take hours and fail: a round that was paid for with privacy is not made again
                 _save(directory, ready, index, state, clock, unrefined=True)
         if unrefined:
@@ -241,9 +245,9 @@ def _train(
         if (asked.choose_by and ended(plan, state)) or (due and not ended(plan, state)):
             phase = f"round_{state.round:05d}"
             _account(directory, ready, plan, state)
-            measured = measure(ready, directory, state, stage, phase=phase, wall_s=clock.wall_s)
-            state = considered(run, state, measured.means) if asked.choose_by else state
-            yield measured
+            found = measured(ready, directory, state, stage, phase=phase, wall_s=clock.wall_s)
+            state = considered(run, state, found.means) if asked.choose_by else state
+            yield found
         if state.round % run.checkpoint_every == 0 or is_over(run, plan, state):
             _save(directory, ready, index, state, clock)
         if record:
@@ -255,7 +259,7 @@ def _train(
         head = {"round": kept - 1, "wall_s": clock.wall_s, "leg": stage.name, "phase": "choice"}
         directory.append("metrics.jsonl", [head | {"name": "kept_round", "total": float(kept), "weight": 1.0}])
     stated = _account(directory, ready, plan, state)
-    yield measure(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
+    yield measured(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
     lineage = lineage_of_result(directory, ready, stage, state)
     for owner, params in models_of(ready, state, stage):
         folder = directory.path / (f"adapters/{file_name(owner)}" if owner else "adapter")

@@ -3,15 +3,16 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from fedloom.base.files import disk_errors, file_name, write_atomic
-from fedloom.base.mean import Mean
+from fedloom.base.mean import Mean, summed
 from fedloom.base.tree import Layout, Slots, Tree
+from fedloom.contracts.federated import Plan
 from fedloom.evaluation.held_out import Examinee, HeldOut, Scored, evaluate, group_means
 from fedloom.federated.rounds import State
 from fedloom.runs.corpus import corpus_means
@@ -20,10 +21,18 @@ from fedloom.runs.membership import membership
 from fedloom.runs.prepared import Prepared
 from fedloom.runs.stage import Stage
 
-__all__ = ["Evaluated", "hashed", "measure", "models_of"]
+__all__ = ["Ask", "Evaluated", "OwnScores", "hashed", "measure", "models_of"]
 
 
 _TOGETHER = 8  # models of clients that are evaluated in one pass of the base
+
+
+@dataclass(frozen=True)
+class OwnScores:
+    """What a client elsewhere tells of the model on what it holds out: sums over the examples, and their number."""
+
+    examples: int
+    means: Mapping[str, Mean]
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,10 @@ class Evaluated:
     wall_s: float
     scored: tuple[Scored, ...] = field(default=(), repr=False)
     """The scored examples, as they are written down."""
+
+
+Ask = Callable[[Plan, State, str], Mapping[str, OwnScores]]
+"""Asks the clients that are elsewhere for their scores of a state, in a phase."""
 
 
 def models_of(ready: Prepared, state: State, stage: Stage) -> list[tuple[str, Tree]]:
@@ -63,9 +76,19 @@ def _middle(ready: Prepared, row_P: Tensor) -> Tree:
 
 
 def measure(
-    ready: Prepared, directory: RunDirectory, state: State, stage: Stage, *, phase: str, wall_s: float
+    ready: Prepared,
+    directory: RunDirectory,
+    state: State,
+    stage: Stage,
+    *,
+    phase: str,
+    wall_s: float,
+    ask: Ask | None = None,
 ) -> Evaluated:
-    """Evaluate every model of the state; write metrics, samples and, but for phases that are rounds, every result."""
+    """Evaluate every model of the state; write metrics, samples and, but for phases that are rounds, every result.
+
+    Clients elsewhere are asked by `ask`; what they tell is added up.
+    """
     settings = ready.run.evaluation
     kept = _same if ready.run.keeps_text else _hashed
     models = models_of(ready, state, stage)
@@ -75,13 +98,17 @@ def measure(
     if not phase.startswith("round"):
         scored += membership(ready, models, final=phase == "final")
     means = _means(scored) | corpus_means(settings.corpus_metrics, scored)
+    told_by = ask(stage.plan, state, phase) if ask else {}
+    parts = (part for one in told_by.values() for part in one.means.items())
+    means |= {f"validation/{name}": mean for name, mean in summed(parts).items()}
     head = {"round": state.round, "wall_s": wall_s, "leg": stage.name, "phase": phase}
     lines = [head | {"name": name, "total": mean.total, "weight": mean.weight} for name, mean in means.items()]
     directory.append("metrics.jsonl", lines)
     told = tuple(kept(_without_private_texts(scored, settings.cluster)))
     if not phase.startswith("round"):
         directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
-    directory.append("ledger.jsonl", _ledger(scored, state.round, phase))
+    asked = {client: one.examples for client, one in told_by.items()}
+    directory.append("ledger.jsonl", [*_ledger(scored, state.round, phase), *_asked(asked, state.round, phase)])
     tested = [one for one in scored if "client" not in one.tags]
     name = f"{phase}_{file_name(stage.name)}" if stage.name and phase != "base" else phase
     _write_samples(directory, kept(tested[: settings.samples]), name)
@@ -142,6 +169,11 @@ def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, 
         {"round": round, "client": client, "what": f"{phase}: {what}", "examples": count}
         for (client, what), count in counts.items()
     ]
+
+
+def _asked(examples: Mapping[str, int], round: int, phase: str) -> list[dict[str, Any]]:
+    what = f"{phase}: scores of its held-out examples"
+    return [{"round": round, "client": client, "what": what, "examples": n} for client, n in examples.items()]
 
 
 def _without_private_texts(scored: Sequence[Scored], cluster: str) -> list[Scored]:

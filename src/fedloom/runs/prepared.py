@@ -99,7 +99,10 @@ class Prepared(Loaded):
         kind = {"mechanism": self.run.privacy.name, "unit": self.run.privacy.covers().name}
         return {
             name: origin_of(
-                self.lineage, **kind, data={data[name]} if name else {*data.values()}, start_data=self.run.start_data
+                self.lineage,
+                **kind,
+                data={data[name]} if name in data else {*data.values()},
+                start_data=self.run.start_data,
             )
             for name in names
         }
@@ -139,8 +142,8 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
         division = _knowing(division, run.evaluation.cluster)
     shards, counts = encode_shards(division, run.task, loaded.model)
     kept = {client: len(shard.items) for client, shard in shards.items()}
-    if budgets and kept != sizes:
-        budgets = budgets_of(run, kept)  # what cannot be learnt from is not drawn either
+    if run.privacy.covers().in_sum or (budgets and kept != sizes):  # what cannot be learnt from is not drawn either
+        budgets = budgets_of(run, kept, numbers=loaded.layout.size)
     held, told = _held(run, division, loaded.model)
     own = run.as_baseline() if run.protocol.baseline else run
     groups = run.protocol.groups(shards, division.card, per_round=run.clients_per_round, steps=run.local.steps)

@@ -82,7 +82,12 @@ def lineage_of_result(directory: RunDirectory, ready: Prepared, stage: Stage, st
         one_for_all = plan.budgets.get("")
         names = data if one_for_all else plan.budgets
         owners = tuple(
-            _owner(name, data[name], one_for_all or plan.budgets[name], state.spent.get("" if one_for_all else name, 0))
+            _owner(
+                name,
+                data.get(name, ""),
+                one_for_all or plan.budgets[name],
+                state.spent.get("" if one_for_all else name, 0),
+            )
             for name in names
         )
     else:

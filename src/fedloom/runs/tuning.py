@@ -178,6 +178,9 @@ class Deployment:
     """Norm beyond which a client's row is refused; 0: any."""
     keep_packets: bool = False
     """Whether the server keeps what it received, so that `fedloom verify` can recompute the result from it."""
+    evaluate: bool = False
+    """Whether clients elsewhere are asked how the model does on what they hold out, at each evaluation: sums over their
+    examples leave, where their owners' policies allow it. In one place that is measured anyway."""
     strict: bool = False
     """Whether nodes are refused that differ in versions, engine or arithmetic, and so in the last digits."""
 

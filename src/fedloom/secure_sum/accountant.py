@@ -21,7 +21,7 @@ from fedloom.base.errors import ConfigError
 from fedloom.secure_sum.numbers import Numbers
 from fedloom.secure_sum.skellam import LARGEST_VARIANCE, distance
 
-__all__ = ["ORDERS", "absolute_reach", "epsilon", "least_variance", "rdp", "spent"]
+__all__ = ["ORDERS", "absolute_reach", "check_room", "epsilon", "least_variance", "rdp", "spent"]
 
 ORDERS = (*range(2, 129), *range(136, 257, 8), 320, 384, 512, 768, 1024)
 """Whole numbers, for which the theorem is proven."""
@@ -100,11 +100,16 @@ def least_variance(numbers: Numbers, size: int, *, target: float, rounds: int, d
     while high - low > 1e-3 * low and high / least <= 2 * LARGEST_VARIANCE:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
+    check_room(numbers, high, least)
+    return high
+
+
+def check_room(numbers: Numbers, variance: float, least: int) -> None:
+    """Refuse noise that one client cannot draw, or with which a sum would leave 32 bits."""
     # All clients may come: ten standard deviations of all their noise beside the largest sum.
     room = 2**31 - (numbers.clients << numbers.bits)
-    if high / least > LARGEST_VARIANCE or 10 * math.sqrt(numbers.clients * high / least) > room:
+    if variance / least > LARGEST_VARIANCE or 10 * math.sqrt(numbers.clients * variance / least) > room:
         raise ConfigError(
-            f"secure sum: found noise with deviation {math.sqrt(high):.3g} units beside {numbers.clients} clients of "
-            f"{numbers.bits} bits, allowed is what 32 bits hold; lower the bits, or the clip towards the norm."
+            f"secure sum: found noise with deviation {math.sqrt(variance):.3g} units beside {numbers.clients} clients "
+            f"of {numbers.bits} bits, allowed is what 32 bits hold; lower the bits, or the clip towards the norm."
         )
-    return high

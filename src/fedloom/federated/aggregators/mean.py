@@ -34,6 +34,9 @@ HELD_BYTES = 1 << 25
 """Rows are held until they are so many or so large; large ones are worth more as memory than as speed."""
 
 
+_LARGE = 1 << 22
+
+
 class RunningMean:
     """A weighted sum of rows in one float64 buffer [P] whatever their number, and a few rows not yet in it.
 
@@ -62,12 +65,15 @@ class RunningMean:
         self._weights.append(weight)
         self._weight += weight
         self._count += 1
+        if row_P.nbytes >= self._held_bytes:  # its memory is worth more than the time
+            self._fold()
 
     def result(self) -> Aggregate:
         """Return the mean in the rows' dtype; raises DataError if no row was taken."""
-        if not self._held:
+        if self._first is None:
             raise DataError("a round without rows has no mean: at least one client must report.")
-        mean_P = _fresh(len(self._held[0]), self._held[0].dtype)
+        dtype, shape = self._first
+        mean_P = _fresh(shape.numel(), dtype)
         buffer_C = _fresh(min(CHUNK, len(mean_P)), torch.float64)
         for start, mean_C in _chunks(mean_P):
             sum_C = buffer_C[: len(mean_C)]
@@ -159,11 +165,17 @@ class _Drifting(RunningMean):
     def add(self, row_P: Tensor, weight: float, client: str = "") -> None:
         """Take one row."""
         super().add(row_P, weight, client)
-        self._squares += weight * float(torch.linalg.vector_norm(row_P, dtype=torch.float64)) ** 2
+        self._squares += weight * _square(row_P)
 
     def result(self) -> Aggregate:
         """Return the mean with the drift."""
         done = super().result()
-        mean_square = float(torch.linalg.vector_norm(done.row_P, dtype=torch.float64)) ** 2
+        mean_square = _square(done.row_P)
         variance = self._squares / self._weight - mean_square if self._count > 1 else 0.0
         return replace(done, measures={"drift": math.sqrt(max(0.0, variance))})
+
+
+def _square(row_P: Tensor) -> float:
+    """Return the square of a row's norm; of a large one part by part, as torch widens all that it is given."""
+    parts = row_P.split(_LARGE) if len(row_P) > _LARGE else (row_P,)
+    return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts)

@@ -21,10 +21,11 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import Fraction, NonNegative, Positive, Range, plugin
 from fedloom.base.rows import check_row
 from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame, SumAccumulator
+from fedloom.contracts.messages import WholeSum
 from fedloom.secure_sum.graph import SMALL, Size, smallest
 from fedloom.secure_sum.numbers import Numbers
 
-__all__ = ["SecureSum"]
+__all__ = ["SecureSum", "as_bytes", "as_numbers"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +51,11 @@ class SecureSum(Aggregator):
 
     @property
     def numbers(self) -> Numbers:
-        """How rows become whole numbers."""
-        return Numbers(2**31 >> self.bits, self.bits, self.clip, self.norm or math.inf, self.largest_weight > 0)
+        """How rows become whole numbers; where the norm keeps every number inside the clip, none has to be counted."""
+        counted = not 0 < self.norm <= self.clip
+        return Numbers(
+            2**31 >> self.bits, self.bits, self.clip, self.norm or math.inf, self.largest_weight > 0, counted
+        )
 
     def size(self, clients: int) -> Size:
         """Return with how many others a client shares a mask, and how many shares give back a secret."""
@@ -86,9 +90,25 @@ class SecureSum(Aggregator):
         """Return the bytes of a masked row of so many numbers."""
         return 4 * self.numbers.size(size)
 
-    def encoded(self, row_P: Tensor, weight: float) -> NDArray[np.uint32]:
-        """Return a client's row [P] and weight as whole numbers [S]."""
-        return self.numbers.encode(row_P.numpy(), self.share(weight))
+    def summand(self, row_P: Tensor, weight: float) -> Tensor:
+        """Return a client's row [P] and weight as whole numbers [S], 4 S bytes."""
+        return as_bytes(self.numbers.encode(row_P.numpy(), self.share(weight)))
+
+    def whole_sum(self, numbers: int, *, clients: int, least: int) -> WholeSum:
+        """Return what the noise in a sum is accounted by; refused are rows that nothing bounds, and too few honest."""
+        if self.numbers.counted or self.numbers.weighted:
+            raise ConfigError(
+                f"aggregator: found norm {self.norm:g}, clip {self.clip:g} and largest_weight {self.largest_weight:g} "
+                "beside noise in the sum, allowed are 0 < norm <= clip and no weights: the norm bounds what a client "
+                "can change; set them."
+            )
+        colluding = math.ceil(self.colluding * clients)
+        if least - colluding < 1:
+            raise ConfigError(
+                f"aggregator.colluding: found {colluding} of {clients} clients beside sums of {least}, allowed is "
+                "fewer than that: only honest clients' noise counts; raise min_clients, or lower it."
+            )
+        return WholeSum(numbers, clients, least - colluding, self.bits, self.clip, self.norm)
 
     def accumulator(self, frame: Frame) -> SumAccumulator:
         """Return a running sum of whole numbers."""
@@ -103,6 +123,18 @@ class SecureSum(Aggregator):
         return summing.result().row_P
 
 
+def as_bytes(row_S: NDArray[np.uint32]) -> Tensor:
+    """Return whole numbers [S] as they travel: 4 S bytes, little-endian."""
+    return torch.from_numpy(row_S.astype("<u4").view(np.uint8))
+
+
+def as_numbers(packet: Tensor) -> NDArray[np.uint32]:
+    """Return the whole numbers [S] of 4 S bytes; DataError for another length."""
+    if packet.numel() % 4:
+        raise DataError(f"secure_sum: found {packet.numel()} bytes, allowed are whole numbers of 4.")
+    return packet.numpy().view("<u4").astype(np.uint32)
+
+
 class _Summing:
     """One sum [S], to which rows are added here, or which comes as it is."""
 
@@ -115,15 +147,18 @@ class _Summing:
         """Add one client's row."""
         check_row(row_P, weight, self._first, index=self._rows)
         self._first = (row_P.dtype, row_P.shape)
-        row_S = self._rule.encoded(row_P, weight)
-        self._sum_S = row_S if self._sum_S is None else self._sum_S + row_S
-        self._rows += 1
+        self.add_sum(self._rule.summand(row_P, weight), 1)
 
     def add_sum(self, packet: Tensor, rows: int) -> None:
-        """Take a sum of so many rows that was made where nobody saw them: 4 S bytes."""
-        if self._sum_S is not None:
-            raise DataError("secure_sum: found a sum beside rows, allowed is one of the two.")
-        self._sum_S, self._rows = np.frombuffer(packet.numpy().tobytes(), dtype="<u4").astype(np.uint32), rows
+        """Take a row, or a sum of so many that was made where nobody saw them: 4 S bytes."""
+        row_S = as_numbers(packet)
+        if self._sum_S is not None and row_S.shape != self._sum_S.shape:
+            raise DataError(
+                f"secure_sum: found {len(row_S)} whole numbers beside {len(self._sum_S)}, allowed are rows of one "
+                "length."
+            )
+        self._sum_S = row_S if self._sum_S is None else self._sum_S + row_S
+        self._rows += rows
 
     def result(self) -> Aggregate:
         """Return the mean, and which share of the numbers was clipped."""

@@ -35,6 +35,7 @@ __all__ = [
     "Accountant",
     "Spending",
     "calibrate",
+    "checked_delta",
     "composed",
     "epsilon",
     "uses_within",
@@ -50,9 +51,28 @@ SMALLEST_MULTIPLIER = 1e-4
 
 ORDERS = (*(1 + tenths / 10 for tenths in range(1, 100)), *(float(order) for order in range(12, 64)))
 
+_WEAKEST_DELTA = 1e-3  # that a run gets without having asked for it: n^-1.1 of 534 records
+
 _ROUGH_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 63.0)  # whole numbers cost a millisecond
 _TOLERANCE = 1e-3  # of calibration, relative to the multiplier
 _KEPT = 4096  # results: a suite asks for the same ones in each of its runs
+
+
+def checked_delta(asked: float, population: int) -> float:
+    """Return the delta of so many records, by default n^-1.1; one that promises too little is refused."""
+    delta = asked or population**-1.1
+    if not asked and delta > _WEAKEST_DELTA:
+        raise ConfigError(
+            f"privacy.delta: found n^-1.1 = {delta:.4g}, the default, for {population} records, allowed without "
+            f"being asked for is at most {_WEAKEST_DELTA:g}: it is the chance that the promise fails; set a "
+            f"smaller one, for instance {min(1e-3, 0.1 / population):.0e}."
+        )
+    if delta * population >= 1:
+        raise ConfigError(
+            f"privacy.delta: found {delta:.3g} for {population} records, allowed is < 1/n = {1 / population:.3g}: "
+            "else a record may be published whole; set a smaller one."
+        )
+    return delta
 
 
 @dataclass(frozen=True)

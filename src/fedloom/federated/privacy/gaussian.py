@@ -32,12 +32,11 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import Fraction, NonNegative, Positive, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Earlier, Mechanism, Noise, PrivacyBudget
+from fedloom.contracts.messages import WholeSum
 from fedloom.contracts.privacy import UNITS, Unit
 from fedloom.federated.privacy import _accounting as accounting
 
 __all__ = ["Gaussian"]
-
-_WEAKEST_DELTA = 1e-3  # that a run gets without having asked for it: n^-1.1 of 534 records
 
 
 @plugin("gaussian")
@@ -89,7 +88,7 @@ class Gaussian(Mechanism):
         """Return the unit."""
         return UNITS[self.unit]
 
-    def budget(self, *, population: int, expected: float, uses: int) -> PrivacyBudget:
+    def budget(self, *, population: int, expected: float, uses: int, of_sum: WholeSum | None = None) -> PrivacyBudget:
         """Return the budget of all planned uses; an impossible delta, epsilon or adaptive norm is refused."""
         if population < 1 or uses < 1 or not expected > 0:
             raise ConfigError(
@@ -97,7 +96,7 @@ class Gaussian(Mechanism):
                 "numbers > 0; give this owner data and steps."
             )
         rate = 1.0 if self.unit == "client_local" else min(1.0, expected / population)
-        budget = self._planned(rate, self._delta(population), uses)
+        budget = self._planned(rate, accounting.checked_delta(self.delta, population), uses)
         if self.clip_quantile > 0:
             self._multiplier_of_sum(budget.noise_multiplier, expected)
         return budget
@@ -195,21 +194,6 @@ class Gaussian(Mechanism):
         if self.noise == "system":
             return rng.system_normal
         return rng.named_normal(*names)
-
-    def _delta(self, population: int) -> float:
-        delta = self.delta or population**-1.1
-        if not self.delta and delta > _WEAKEST_DELTA:
-            raise ConfigError(
-                f"privacy.delta: found n^-1.1 = {delta:.4g}, the default, for {population} records, allowed without "
-                f"being asked for is at most {_WEAKEST_DELTA:g}: it is the chance that the promise fails; set a "
-                f"smaller one, for instance {min(1e-3, 0.1 / population):.0e}."
-            )
-        if delta * population >= 1:
-            raise ConfigError(
-                f"privacy.delta: found {delta:.3g} for {population} records, allowed is < 1/n = {1 / population:.3g}: "
-                "else a record may be published whole; set a smaller one."
-            )
-        return delta
 
     def _reach(self) -> float:
         """Return how far one contribution can move the sum, in clipping norms: one that is replaced, twice as far."""

@@ -83,7 +83,8 @@ def _stage(
     for client in ready.shards:
         rows = zip(items, client_N, inside_N, strict=True)
         shards[client] = Shard(tuple(item for item, own, inside in rows if inside and own == client))
-    budgets = budgets_of(run, {client: len(shard.items) for client, shard in shards.items()})
+    sizes = {client: len(shard.items) for client, shard in shards.items()}
+    budgets = budgets_of(run, sizes, numbers=ready.layout.size)
     stage = stage_of(run, Group("", shards, run.clients_per_round, run.local.steps), ready, budgets)
     # The noise, too, is its own: that of the attacked run is not known to who attacks.
     plan = replace(stage.plan, stream=f"shadow {number} of {stage.plan.stream}")
