@@ -175,7 +175,7 @@ BUDGET = {
     "api": 110,
     "base": 1_840,
     "benchmark": 3_150,
-    "cli": 2_060,
+    "cli": 2_130,
     "completers": 1_290,
     "contracts": 3_140,
     "data": 4_180,

@@ -169,7 +169,7 @@ class Body:
 
     def forward(
         self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None, micro: int = 0
-    ) -> tuple[list[Message], Mapping[str, str]]:
+    ) -> tuple[list[Message], dict[str, str]]:
         """Return BODY for each FWD of a micro-batch, and why any was refused: who is has no part in the batch.
 
         `lent` are parameters [K, ...] of blocks that some clients keep and these leave to the server.
@@ -261,7 +261,7 @@ class Body:
                 refused[one.client] = str(error)
         return found, refused
 
-    def _sent(self, kind: Kind, rows: Mapping[str, tuple[Message, Tensor]]) -> tuple[list[Message], Mapping[str, str]]:
+    def _sent(self, kind: Kind, rows: Mapping[str, tuple[Message, Tensor]]) -> tuple[list[Message], dict[str, str]]:
         """Return the answer to each client's message, and by client why there is none: numbers beyond the wire."""
         messages, refused = list[Message](), dict[str, str]()
         for client, (asked, rows_ND) in rows.items():
