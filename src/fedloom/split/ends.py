@@ -11,21 +11,21 @@ Shapes: K clients, N tokens of a packed row, D width, N_k real tokens of a clien
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fedloom.base.errors import ModelError
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Batch, Item, Task
-from fedloom.contracts.language import LanguageModel
+from fedloom.contracts.language import LanguageModel, PackedBatch
 from fedloom.contracts.model import sums_by
 from fedloom.split.cut import Cut, anatomy_of
 from fedloom.split.messages import Kind, Message
 from fedloom.split.parts import Part, part_of
 from fedloom.split.wire import Wire
 
-__all__ = ["Ends", "Turn"]
+__all__ = ["Ends", "Said", "Turn"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Turn:
         """Take parameters [K, ...] by name and the items of each client."""
         self._ends, self._task, self._said = ends, task, said
         self._leaves = {name: leaves[name] for name in ends.names}
-        self._batch: Any = task.collate(parts, ends.model)
+        self._batch = _packed(task.collate(parts, ends.model))
         for part in (ends.front, ends.rear):
             part.context.batch, part.context.seeds, part.context.scaling_K = self._batch, tuple(seeds), scaling_K
         self._lengths = _lengths(self._batch, len(parts))
@@ -138,9 +138,16 @@ class Turn:
         return row_ND
 
 
-def _lengths(batch: Batch, n_clients: int) -> list[tuple[int, ...]]:
+def _packed(batch: Batch) -> PackedBatch:
+    """Return a batch that is one of texts; ModelError for another."""
+    if not isinstance(batch, PackedBatch):
+        raise ModelError(f"split: found a {type(batch).__name__}, allowed are batches of texts: take a task of texts.")
+    return batch
+
+
+def _lengths(batch: PackedBatch, n_clients: int) -> list[tuple[int, ...]]:
     """Return the tokens of each sequence of each client."""
     found: list[list[int]] = [[] for _ in range(n_clients)]
-    for client, (_, length) in zip(batch.client_E.tolist(), vars(batch)["lines"], strict=True):
+    for client, (_, length) in zip(batch.client_E.tolist(), batch.lines, strict=True):
         found[client].append(length)
     return [tuple(lengths) for lengths in found]
