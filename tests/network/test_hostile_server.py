@@ -106,6 +106,9 @@ def link_to(hostile, frames):
             hostile.summed.append((dict(header), body))
             return Verdict("taken")
 
+        def exchange(self, job, message):
+            raise AssertionError("no case trains a split model")
+
         def say(self, job, reason):
             hostile.said.append(reason)
 

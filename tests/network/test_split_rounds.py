@@ -215,6 +215,7 @@ def test_the_review_says_what_leaves_in_every_step_and_a_policy_decides(tmp_path
 
 def test_several_clients_of_a_node_are_refused(tmp_path):
     model_folder(tmp_path / "model", num_hidden_layers=4)
+    write_records(tmp_path / "data.jsonl")
     made = federation(tmp_path, policy={"split": True}, **SPLIT)
     with pytest.raises(ConfigError, match="nodes: 'north' has several clients, with protocol 'split' allowed is one"):
         list(made.serve(tmp_path / "apart"))
