@@ -539,3 +539,34 @@ class relay:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+# ---------------------------------------------------------------------------------------------------- full disks
+
+
+def test_a_full_disk_ends_a_node_with_one_line_and_loses_nothing(tmp_path, monkeypatch):
+    """It is started anew once there is room; what it had not written down is trained once more, and sent once."""
+    from fedloom.base import files
+
+    made = federation(tmp_path, rounds=2)
+    sync, refusals, run = files.sync, [], Node.run
+
+    def full(file):
+        if "answers" in str(file.name) and not refusals:
+            raise OSError(28, "No space left on device")
+        sync(file)
+
+    def ending(self, *given):
+        try:
+            run(self, *given)
+        except RunError as error:
+            refusals.append(str(error))
+            raise
+
+    monkeypatch.setattr(files, "sync", full)
+    monkeypatch.setattr(Node, "run", ending)
+    deaths = made.to_the_end_with_deaths(tmp_path / "apart", RunError)
+    assert len(deaths) == len(refusals) >= 1
+    assert all("No space left on device" in line and "\n" not in line for line in refusals)
+    run_to_the_end(made.run(), tmp_path / "one place")
+    same(tmp_path / "apart", tmp_path / "one place")
