@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fedloom.base.errors import ConfigError, TrainingError
 from fedloom.base.tree import Slots, Tree
-from fedloom.contracts.federated import Carrier, Engine, Job, Report, Task, Work
+from fedloom.contracts.federated import Carrier, Engine, Job, Model, Report, Task, Work
 from fedloom.contracts.language import LanguageModel, language_model
 from fedloom.federated.client import train_clients
 from fedloom.federated.slopes import Step
@@ -33,7 +33,7 @@ from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.messages import Message, Tally
 from fedloom.split.wire import WIRES, WireName
 
-__all__ = ["InOnePlace", "Session", "SplitSettings"]
+__all__ = ["InOnePlace", "Session", "SplitSettings", "splittable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ class InOnePlace(Engine):
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains all jobs of a round when the first report is asked for."""
-        model, settings = _splittable(work), self._settings
+        model, settings = splittable(work.model), self._settings
         clients = work.plan.clients
         cuts = {client: settings.cuts[at % len(settings.cuts)] for at, client in enumerate(clients)}
         middle = Middle.of(model, tuple(dict.fromkeys(cuts.values())))
@@ -211,17 +211,12 @@ def _with(before: Slots, now: Slots) -> Slots:
     return {slot: {**before.get(slot, {}), **tree} for slot, tree in now.items()}
 
 
-def _splittable(work: Work) -> LanguageModel:
-    """Return the model of a work that can be split; ConfigError for one that cannot."""
-    model = language_model(work.model)
+def splittable(model: Model) -> LanguageModel:
+    """Return a model that can be split; ConfigError for one whose clients have no gradients of their own."""
+    model = language_model(model)
     if not model.stackable:
         raise ConfigError(
             "model.lora_rank: found 0, which trains all weights, with protocol 'split', whose server keeps the "
             "gradients of several clients apart; allowed are adapters, lora_rank >= 1."
-        )
-    if type(work.task).prepared is not Task.prepared:
-        raise ConfigError(
-            f"task: found '{work.task.name}' with protocol 'split', which first asks the whole model, of which no "
-            "client has the middle; allowed are tasks that learn from examples alone, such as 'sft'."
         )
     return model
