@@ -145,7 +145,7 @@ def test_flower_bundles_of_strangers_are_not_executed(tmp_path, carrier):
     place += ["--superexec-auth-secret-file", str(carrier.secret)]
     executor = carrier.start("executor", "flower-superexec", *place)
     try:
-        carrier.run_bundle(bundle(tmp_path / "hostile", "asking:app", "taking:app", taking=text[0], asking=text[1]))
+        carrier.run_bundle(bundle(tmp_path / "hostile", clientapp=text[0], serverapp=text[1]))
         wait_for(lambda: all(refused_by(made, name) for name in made.owners), nodes.values())
         wait_for(lambda: (proof / "imported").is_file())
         wait_for(lambda: len(list(proof.iterdir())) == 2)  # the import, and one node that has executed it
@@ -175,6 +175,7 @@ def test_flower_tasks_are_for_those_who_have_the_secret(tmp_path, carrier):
     calls = FlowerCalls(FlowerPlace(f"127.0.0.1:{carrier.supernodes['north']}", other))
     with pytest.raises(RunError, match=r"refuses \(\d+\).*secret") as told:
         calls.take(5.0)
+    calls.close()
     assert "\n" not in str(told.value)
 
 

@@ -4,16 +4,19 @@ import json
 import threading
 
 import pytest
+import tomli_w
 
 from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.network import relay_link
 from fedloom.network.envelope import Envelope, sealed
 from fedloom.network.flower import FlowerPlace
 from fedloom.network.frames import CHUNK, Frame
+from fedloom.network.hub import Hub
 from fedloom.network.keys import sign_bytes
 from fedloom.network.link import Unreachable
 from fedloom.network.server import serve_again
 from fedloom.runs.execute import RoundDone
+from support.command import fedloom
 from support.federation import federation
 from support.relay import Relay, linked, serving
 from support.resuming import adapters, logs, run_to_the_end
@@ -109,6 +112,19 @@ def test_a_relay_that_is_gone_for_good_ends_the_run_in_one_line(tmp_path, monkey
     relay.nodes = gone
     with pytest.raises(RunError, match=r"refuses \(401\)"):
         carried(made, relay, monkeypatch, tmp_path / "apart")
+
+
+def test_a_hello_that_is_none_ends_no_run(tmp_path, monkeypatch, relay):
+    made, hellos = federation(tmp_path, rounds=1), []
+    joined = Hub.joined
+
+    def odd(self, node, told, *more):
+        hellos.append(node)
+        return joined(self, node, dict(told) | ({"machine": [1]} if len(hellos) == 1 else {}), *more)
+
+    monkeypatch.setattr(Hub, "joined", odd)
+    carried(made, relay, monkeypatch, tmp_path / "apart")
+    assert adapters(tmp_path / "apart") and len(hellos) > len(made.owners)
 
 
 def test_a_node_that_no_call_reaches_says_so(tmp_path, monkeypatch, relay):
@@ -282,6 +298,25 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path):
     secret.chmod(0o644)
     with pytest.raises(ConfigError, match="found mode 0644, allowed is 0600"):
         FlowerPlace("127.0.0.1:9094", secret)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--flower", "127.0.0.1:1"], "secret: missing; 127.0.0.1:1 gives tasks to whoever has the file"),
+        (["--flower", "127.0.0.1:1", "--secret", "nowhere"], "nowhere: no such key"),
+        (["--flower", "10.0.0.1:1", "--secret", "secret"], "flower: found 10.0.0.1:1 without --flower-ca"),
+    ],
+)
+def test_commands_refuse_a_place_without_what_it_needs_in_one_line(tmp_path, monkeypatch, capsys, words, text):
+    made = federation(tmp_path, rounds=1)
+    (tmp_path / "run.toml").write_text(tomli_w.dumps(made.table))
+    (tmp_path / "clients.toml").write_text('[nodes.north]\nclients = ["client0"]\n')
+    for command in (["node", "run", "north"], ["server", "run.toml"]):
+        monkeypatch.chdir(tmp_path)
+        assert fedloom(monkeypatch, *command, *words) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert text in line
 
 
 def test_a_place_off_loopback_needs_an_authority(tmp_path):

@@ -2,15 +2,20 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
 
+from support.paths import ROOT
+
+PAGE = (ROOT / "docs" / "flower.md").read_text()
 SECRET = b"a secret of the test, thirty-two bytes or more"
 LONG_S = 600
 """Seconds for which anything is waited for: no test is about the speed of the machine."""
@@ -133,12 +138,13 @@ def flower(folder, names):
         made.stop()
 
 
-def bundle(folder, serverapp="fedloom.network.flower:nothing", clientapp="fedloom.network.flower:nothing", **files):
-    """A Flower app: the one of a fedloom run, with no code in it, or one with files of its own."""
+def bundle(folder, **files):
+    """A Flower app: the one of docs/flower.md, with no code in it, or one whose two apps are in files of its own."""
     folder.mkdir()
-    app = {"publisher": "trial", "components": {"serverapp": serverapp, "clientapp": clientapp}}
-    project = {"name": folder.name, "version": "1.0.0", "dependencies": []}
-    (folder / "pyproject.toml").write_text(tomli_w.dumps({"project": project, "tool": {"flwr": {"app": app}}}))
+    table = tomllib.loads(re.findall(r"```toml bundle/pyproject.toml\n(.*?)```", PAGE, re.DOTALL)[0])
+    components = table["tool"]["flwr"]["app"]["components"]
     for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
+        components[name] = f"{name}_of_a_stranger:app"
+        (folder / f"{name}_of_a_stranger.py").write_text(text)
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(table))
     return folder

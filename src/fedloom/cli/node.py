@@ -1,6 +1,7 @@
 """`fedloom node`: an owner's side of a federation."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,7 +117,8 @@ def node_run(folder: Folder, flower: Flower = "", secret: Secret = None, flower_
     from fedloom.network.flower import FlowerCalls
     from fedloom.network.relay_link import relayed
 
-    Node(home, relayed(FlowerCalls(flower_place(flower, secret, flower_ca)), home)).run()
+    with closing(FlowerCalls(flower_place(flower, secret, flower_ca))) as calls:
+        Node(home, relayed(calls, home)).run()
 
 
 @node.command("ledger")

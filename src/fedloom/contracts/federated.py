@@ -205,6 +205,10 @@ class Task(Family):
     def size(self, item: Any) -> int:
         """Return how many numbers of an item pass the model, tokens of a text: batches and memory go by it."""
 
+    def longest(self) -> int:
+        """Return the most that the size of an item may be; 0 where nothing bounds it."""
+        return 0
+
     @abstractmethod
     def targets(self, item: Any) -> int:
         """Return how many predictions of an item are learnt from, supervised tokens of a text; 0: nothing is."""

@@ -30,6 +30,9 @@ from fedloom.network.keys import host_of, identity_of
 from fedloom.network.link import Unreachable, verdict_from
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
+from fedloom.network.split_desk import NotYet
+from fedloom.network.steps import answer_in, in_frames
+from fedloom.split.messages import Message
 
 __all__ = ["Keys", "Link", "Unreachable", "Welcome", "is_loopback", "serving"]
 
@@ -182,6 +185,7 @@ class _Server:
             "Send": grpc.stream_unary_rpc_method_handler(self._send),
             "Sum": grpc.unary_unary_rpc_method_handler(self._sum),
             "Say": grpc.unary_unary_rpc_method_handler(self._say),
+            "Step": grpc.stream_stream_rpc_method_handler(self._step),
         }
         return grpc.method_handlers_generic_handler(_SERVICE, kinds)
 
@@ -238,6 +242,25 @@ class _Server:
     async def _say(self, data: bytes, context: Any) -> bytes:
         return _answered(lambda: self._answers.said(self._who(context), Frame.decoded(data)))
 
+    async def _step(self, frames: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Take in a message of a split step, and give its answer once the batch is computed."""
+        try:
+            node, head, data = self._who(context), dict[str, Any](), bytearray()
+            async for piece in frames:
+                frame = Frame.decoded(piece)
+                head = head or dict(frame.header)
+                limit = self._hub.step_bytes(node, head)
+                data += frame.body
+                if len(data) >= limit:
+                    break
+            answer = await asyncio.wrap_future(await asyncio.to_thread(self._hub.stepped, node, head, data))
+        except FedloomError as error:
+            kind = "later" if isinstance(error, NotYet) else "refused"
+            yield Frame({"kind": kind, "reason": str(error)[:4000]}).encoded()
+            return
+        for frame in in_frames(answer):
+            yield frame.encoded()
+
     async def _send(self, frames: AsyncIterator[bytes], context: Any) -> bytes:
         last = Frame(Verdict("refused", reason="nothing was sent").header()).encoded()
         try:
@@ -290,6 +313,7 @@ class Link:
             "unary_unary": self._channel.unary_unary,
             "unary_stream": self._channel.unary_stream,
             "stream_unary": self._channel.stream_unary,
+            "stream_stream": self._channel.stream_stream,
         }[kind](f"/{_SERVICE}/{name}")
 
     def join(self, hello: Mapping[str, Any]) -> Iterator[Frame]:
@@ -327,6 +351,13 @@ class Link:
 
         with self._reached():
             return _verdict(self._method("stream_unary", "Send")(frames(), metadata=self._metadata))
+
+    def exchange(self, job: str, message: Message) -> Message:
+        """Send a message of a split step, and return the server's answer to it; DataError where there is none."""
+        with self._reached():
+            sent = (frame.encoded() for frame in in_frames(message, job))
+            pieces = self._method("stream_stream", "Step")(sent, metadata=self._metadata)
+            return answer_in(map(Frame.decoded, pieces), message, self.where)
 
     def sum(self, header: Mapping[str, Any], body: bytes) -> Verdict:
         """Send a message of a secure sum."""

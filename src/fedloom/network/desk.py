@@ -70,6 +70,11 @@ class Desk:
         self.watch: Callable[[dict[str, Any]], None] = lambda _: None
         """Told now and then whom the run waits for."""
 
+    def heard(self, node: str) -> None:
+        """Take note of a sign of life."""
+        with self._lock:
+            self._nodes[node].last_s = time.monotonic()
+
     def keep_body(self, body: bytes) -> Piece:
         """Put what the coming round's nodes fetch on the disk, in place of the last one's."""
         new = self._body.with_suffix(".new")

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fedloom.base.errors import ConfigError, MissingFileError, RunError
+from fedloom.base.errors import ConfigError, FedloomError, MissingFileError, RunError
 from fedloom.base.extras import http_errors, library, require
 from fedloom.network.channel import is_loopback
 from fedloom.network.keys import read_private
@@ -88,7 +88,7 @@ class FlowerPlace:
 
     @contextlib.contextmanager
     def reached(self) -> Generator[None]:
-        """Turn what HTTP raises into `Unreachable`; a refusal of the other side into RunError."""
+        """Turn what HTTP and Flower raise into `Unreachable`; a refusal of the other side into RunError."""
         try:
             yield
         except http_errors() as error:
@@ -99,6 +99,10 @@ class FlowerPlace:
                 f"{self.address}: refuses ({response.status_code}): the run or its task is over, or the secret is not "
                 "the one of --superexec-auth-secret-file."
             ) from error
+        except FedloomError:
+            raise
+        except Exception as error:  # objects that did not arrive, answers that are none: a foreign library's own errors
+            raise Unreachable(f"{self.address}: {type(error).__name__} of Flower; it is tried again.") from error
 
 
 class _Task:
@@ -164,8 +168,10 @@ class _Task:
         """Say that the task is over, and why where it has failed."""
         status = _flwr("common.constant").SubStatus
         over = status.FAILED if details else status.COMPLETED
-        self.client.PushTaskOutput(self._pb.PushTaskOutputRequest(sub_status=over, details=details[:400]))
-        self.client.close()
+        try:
+            self.client.PushTaskOutput(self._pb.PushTaskOutputRequest(sub_status=over, details=details[:400]))
+        finally:
+            self.client.close()
 
 
 def _taken(place: FlowerPlace, executor: Any, *names: str) -> str:
@@ -203,6 +209,10 @@ class FlowerCalls:
     def __init__(self, place: FlowerPlace) -> None:
         self._place, self._executor = place, place.executor()
         self.where = place.address
+
+    def close(self) -> None:
+        """Take no more."""
+        self._executor.close()
 
     def take(self, timeout_s: float) -> "_FlowerCall | None":
         """Return the next task's message, of whatever bundle; None where there is none in time."""
@@ -291,6 +301,7 @@ def serverapp_task(place: FlowerPlace) -> Generator[FlowerPost]:
             _log.warning("%s: no run of Flower yet; waiting for `flwr run`", place.address)
         told = True
         time.sleep(_LOOK_S)
+    executor.close()
     with place.reached():
         task = _Task(place, token)
     _log.info("carried by Flower run %d", task.run)

@@ -1,6 +1,7 @@
 """What a node loads to carry out jobs: its own model, once for all its clients, and each client's data."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +9,8 @@ import torch
 from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout, Tree
-from fedloom.contracts.federated import Carrier, Job, Local, Plan, Work
+from fedloom.contracts.federated import Carrier, Engine, Job, Local, Plan, Work
+from fedloom.contracts.language import language_model
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
 from fedloom.federated.client import learning_rate
 from fedloom.network.jobs import JobFrame, layout_to, local_of, row_shape
@@ -16,10 +18,15 @@ from fedloom.network.journal import Journal
 from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.scoring import may_tell, score_names
+from fedloom.network.steps import patiently
 from fedloom.runs.apart import held_by, prepare_client
+from fedloom.runs.arrangements.split import Split
 from fedloom.runs.measure import OwnScores
 from fedloom.runs.prepared import load_model
 from fedloom.runs.stage import Loaded
+from fedloom.runs.tuning import TuningRun
+from fedloom.split.carrier import AtClient
+from fedloom.split.messages import Message
 
 __all__ = ["Hands", "refuse_other_rate"]
 
@@ -43,11 +50,23 @@ class Hands:
     def __init__(self, folder: NodeFolder) -> None:
         self._folder, self._file = folder, folder.file
         self._at: tuple[str, _Loads] | None = None
+        self.over: Callable[[Message], Message] | None = None
+        """The way to the server for the steps of the job under way."""
 
     def extent(self, manifest: Manifest) -> dict[str, int]:
         """Return the steps and the bytes that leave of a round and client."""
         plan = self._plan(manifest)
-        return {"steps": max((plan.local.steps, *plan.steps.values())), "bytes_up": self.shape(manifest)[1]}
+        steps, bytes_up = max((plan.local.steps, *plan.steps.values())), self.shape(manifest)[1]
+        return {"steps": steps, "bytes_up": bytes_up + steps * self.step_bytes(manifest)}
+
+    def step_bytes(self, manifest: Manifest) -> int:
+        """Return the most bytes that leave in a step of a split model, FWD and GRAD; 0 for any other."""
+        work = self.work_of(manifest, self._own(manifest)[0])
+        run = run_at_node(manifest, self._file.own(self._own(manifest)[0]))
+        if not isinstance(run.protocol, Split):
+            return 0
+        tokens = run.local.batch * run.local.accumulation * work.task.longest()
+        return 2 * run.protocol.settings.message_bytes(language_model(work.model).width, tokens)
 
     def shape(self, manifest: Manifest) -> tuple[Layout, int]:
         """Return the layout of what a client sends in a round and the bytes of its packet, worked out once."""
@@ -88,9 +107,20 @@ class Hands:
             if n_items < least:
                 raise ConfigError(f"min_examples: client '{client}' has {n_items}, allowed are {least} or more.")
             hands.works[client] = work
-            engine = run.engine.resolved(work, n_clients=1)
-            hands.carriers[client] = engine.start(work)
+            hands.carriers[client] = self._engine(run, work).start(work)
         return hands.works[client]
+
+    def _engine(self, run: TuningRun, work: Work) -> Engine:
+        """Return what trains a client: the node's engine, or one whose steps the server takes part in."""
+        if isinstance(run.protocol, Split):
+            return AtClient(run.protocol.settings, lambda message: patiently(self.exchange, message))
+        return run.engine.resolved(work, n_clients=1)
+
+    def exchange(self, message: Message) -> Message:
+        """Send a message of a split step on the way that `over` has given."""
+        if self.over is None:
+            raise ConfigError("protocol: found 'split' without a server, which has the middle of the model.")
+        return self.over(message)
 
     def dry_round(self, manifest: Manifest) -> int:
         """Train a round of each client from the run's start, forget it, and return the steps that were taken."""

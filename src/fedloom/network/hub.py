@@ -27,7 +27,7 @@ from fedloom.network.jobs import JobFrame, as_packet, report_from
 from fedloom.network.open_round import REPEATS, Deadline, OpenRound, Verdict, check_header, check_row
 from fedloom.network.pieces import Piece, read_pieces
 from fedloom.network.scoring import scores_from
-from fedloom.network.sum_desk import SumDesk
+from fedloom.network.split_desk import SplitDesk
 from fedloom.runs.measure import OwnScores
 
 __all__ = ["Hub"]
@@ -35,13 +35,15 @@ __all__ = ["Hub"]
 _log = logging.getLogger(__name__)
 
 
-class Hub(SumDesk):
+class Hub(SplitDesk):
     """Rounds, nodes and reports of one run; every method may be called from any thread."""
 
     # -------------------------------------------------------------------------------------------- what nodes do
 
     def joined(self, node: str, told: Mapping[str, Any], send: Send, certificate: str = "") -> None:
         """Take in a node that has said hello, in place of an older connection of it, and give it its open jobs."""
+        if not isinstance(told.get("machine", {}), dict):
+            raise DataError("hello: machine is no table.")
         with self._lock:
             here = self._nodes[node]
             if here.send is not None:
@@ -82,11 +84,6 @@ class Hub(SumDesk):
             if start > self._now.body.size:
                 raise DataError(f"body: found start {start}, allowed are up to {self._now.body.size}.")
             return read_pieces(self._body.open("rb"), start)
-
-    def heard(self, node: str) -> None:
-        """Take note of a sign of life."""
-        with self._lock:
-            self._nodes[node].last_s = time.monotonic()
 
     def fail(self, reason: str) -> None:
         """End the run, as no node can be reached any more; whoever waits is told why: RunError."""
@@ -163,6 +160,8 @@ class Hub(SumDesk):
                 return Verdict("closed")
             now.came.add(job.client)
             now.declined.pop(job.client, None)
+            if now.lockstep:
+                now.lockstep.leave(job.client)
             self._lock.notify_all()
             return Verdict("taken")
 
@@ -329,6 +328,8 @@ class Hub(SumDesk):
     def _refuse(self, now: OpenRound, client: str, reason: str) -> Verdict:
         _log.warning("client '%s', round %d: report refused: %s", client, now.round, reason)
         now.refused[client] = reason
+        if now.lockstep:
+            now.lockstep.leave(client)
         self._inbox.drop(self._name(now.jobs[client]))
         self._lock.notify_all()
         return Verdict("refused", reason=reason)

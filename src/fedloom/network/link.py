@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from fedloom.base.errors import DataError, RunError
 from fedloom.network.frames import Frame, text_in, whole_in
 from fedloom.network.open_round import Verdict
+from fedloom.split.messages import Message
 
 __all__ = ["NodeLink", "Unreachable", "verdict_from"]
 
@@ -38,6 +39,10 @@ class NodeLink(Protocol):
 
     def sum(self, header: Mapping[str, Any], body: bytes) -> Verdict:
         """Send a message of a secure sum."""
+        ...
+
+    def exchange(self, job: str, message: Message) -> Message:
+        """Send a message of a split step, and return the server's answer to it; DataError where there is none."""
         ...
 
     def say(self, job: str, reason: str) -> None:

@@ -27,7 +27,7 @@ from fedloom.runs.tuning import TuningRun
 
 __all__ = ["Manifest", "OwnSettings", "manifest_of", "run_at_node"]
 
-_PARTS = ("model", "task", "local", "rule", "server_opt", "aggregator", "codec", "privacy")
+_PARTS = ("protocol", "model", "task", "local", "rule", "server_opt", "aggregator", "codec", "privacy")
 """Tables of a run file that travel."""
 _PLAIN = (
     *("seed", "rounds", "clients_per_round", "min_clients", "weighting", "max_weight", "ranks", "start_data"),
@@ -41,9 +41,9 @@ _OWN = {"model.path", "model.adapter", "model.dtype", "model.gradient_checkpoint
 """What a node has of its own; the hash of its base weights is compared."""
 _AT_SERVER = {"aggregator.root", "aggregator.prompts", "aggregator.file"}
 """What the server reads and no node needs."""
-_WORDS = {"model.lora_targets", "task.labels", "evaluation.holdout_group"}
+_WORDS = {"protocol.cuts", "model.lora_targets", "task.labels", "evaluation.holdout_group"}
 """Names that are compared and never opened, matched or filled in: short, and of plain letters."""
-_WORD = re.compile(r"[\w .,'()+-]{0,80}")
+_WORD = re.compile(r"[\w .,:'()+-]{0,80}")
 _KEYS = {"protocol", "fedloom", "clients", "nodes", "base_id", "start", "trained", "layout", "settings"}
 _MOST_NAMES = 100_000
 
@@ -195,7 +195,7 @@ def _refuse_untold(run: TuningRun) -> None:
         "plugins": bool(run.plugins),
         "prepare": bool(run.prepare),
         "attack": run.attack is not None,
-        "protocol": not run.protocol.accounted,
+        "protocol": not (run.protocol.accounted or run.protocol.splits),
     }
     for key, found in in_the_way.items():
         if found:

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -337,6 +338,7 @@ class Node:
         spent, told = accounts.before(session.run, job.client, work, journal)
         memory = memory or work.plan.rule.init_memory(local.anchor)
         asked = Job(job.client, job.round, job.lr, replace(local, memory=memory), spent)
+        self.hands.over = partial(link.exchange, job.id)
         (report,) = self.hands.loads().carriers[job.client]([asked])
         answer = Answer(report_to(report, job.id), report.packet.numpy().tobytes())
         journal.keep_anchor(local.anchor[""])
@@ -348,6 +350,7 @@ class Node:
             bytes=0 if work.plan.aggregator.sum_only else report.packet.numel(),
             sha256_of_packet=answer.header["digest"],
             weight=report.weight,
+            **{f"bytes_{kind}": one.n_bytes for kind, one in report.traffic.items()},
             **told,
         )
         journal.keep(job, answer, report.memory)

@@ -14,6 +14,7 @@ from fedloom.network.jobs import JobFrame, layout_from, report_from
 from fedloom.network.pieces import Piece
 from fedloom.network.summing import Summing
 from fedloom.runs.measure import OwnScores
+from fedloom.split.lockstep import Lockstep
 
 __all__ = ["REPEATS", "Deadline", "OpenRound", "Verdict", "check_header", "check_row"]
 
@@ -51,6 +52,8 @@ class OpenRound:
     """Of an evaluation, which one; "" of a round of training."""
     names: tuple[str, ...] = ()
     """Of the scores that are asked for."""
+    lockstep: Lockstep | None = None
+    """What computes a split round's steps with its clients."""
     scores: dict[str, OwnScores] = field(default_factory=dict[str, OwnScores])
     headers: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     came: set[str] = field(default_factory=set[str])

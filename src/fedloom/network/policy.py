@@ -36,7 +36,8 @@ from typing import Any, Literal
 
 from fedloom.base import config
 from fedloom.base.errors import ConfigError
-from fedloom.base.plugin import Count, NonNegative, check_ranges
+from fedloom.base.plugin import Count, NonNegative, check_ranges, lookup
+from fedloom.contracts.arrangement import Arrangement
 from fedloom.network.frames import PROTOCOL
 from fedloom.network.manifest import Manifest
 
@@ -59,6 +60,7 @@ FORBIDDING = """# What this node allows. A key that is absent allows nothing: th
 # min_examples = 0            # fewer are not trained on
 # versions = []               # of fedloom, such as "0.1", that a server may run besides this node's own
 # secure_sum = "required"     # or "allowed"
+# split = false               # true: states and gradients of a split model may leave in every step (docs/split.md)
 # hours = "00-24"             # of the day, UTC
 # [privacy]
 # unit = "example"            # whom noise has to protect: example, client_local, client_sum or client
@@ -121,6 +123,8 @@ class Policy:
     """Versions of fedloom that a server may run besides the node's own."""
     secure_sum: Literal["required", "allowed"] = "required"
     """Whether rows may leave without it."""
+    split: bool = False
+    """Whether states and gradients may leave in every step, as protocol `split` has it: no noise covers them."""
     hours: str = ""
     """Hours of the day, UTC, in which jobs are taken."""
     privacy: PrivacyPolicy = field(default_factory=PrivacyPolicy)
@@ -172,6 +176,8 @@ def _violations(policy: Policy, manifest: Manifest, steps: int, bytes_up: int) -
     least = min(settings["min_clients"] or n_clients, n_clients)
     if least < policy.min_clients_per_round:
         yield f"min_clients_per_round: found {least}, allowed is at least {policy.min_clients_per_round}"
+    if lookup(Arrangement, settings["protocol"]["name"]).splits and not policy.split:
+        yield "split: found protocol 'split', whose server could reconstruct text from what leaves in every step"
     if policy.secure_sum == "required" and settings["aggregator"]["name"] != "secure_sum":
         yield f"secure_sum: found aggregator '{settings['aggregator']['name']}', required is 'secure_sum'"
     yield from _unprotected(policy.privacy, settings["privacy"])

@@ -22,6 +22,7 @@ from fedloom.network.link import NodeLink, Unreachable, verdict_from
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
+from fedloom.split.messages import Message
 
 __all__ = ["Call", "Calls", "RelayLink", "relayed"]
 
@@ -231,6 +232,10 @@ class RelayLink:
         """Send a message of a secure sum; the server says nothing to it."""
         self._say(Frame({**header, "kind": "sum"}, body))
         return Verdict("taken")
+
+    def exchange(self, job: str, message: Message) -> Message:
+        """Refuse: a relay hands messages on every few seconds, and a split round has two for each micro-batch."""
+        raise ConfigError("protocol: found 'split' over a relay, allowed is a node that dials in.")
 
     def say(self, job: str, reason: str) -> None:
         """Tell the server why a job is not carried out now."""

@@ -99,6 +99,13 @@ class RelayServer:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            if not self._stop.is_set():  # nobody waits for a thread that is gone
+                self._hub.fail(self._hub.broken or "the relay is served no more; resume goes on.")
+
+    def _work(self) -> None:
         while not self._stop.wait(_TURN_S):
             try:
                 self._turn()

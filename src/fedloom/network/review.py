@@ -37,7 +37,7 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
     ]
     for client, work in works.items():
         lines += _leaving(client, work, *hands.shape(manifest))
-    lines += _scores(manifest, folder)
+    lines += [*_steps(manifest, hands), *_scores(manifest, folder)]
     lines += ["", "HOW IT IS PROTECTED"]
     for client, work in works.items():
         lines += _protected(client, work, folder)
@@ -66,6 +66,15 @@ def _leaving(client: str, work: Work, layout: Layout, n_bytes: int) -> Iterator[
     private = plan.mechanism.covers().private
     told = "weight 1, nothing of counts or losses" if private else "the number of examples, the training loss, steps"
     yield f"    beside them in each round: {told}"
+
+
+def _steps(manifest: Manifest, hands: Hands) -> Iterator[str]:
+    """Yield what leaves in the steps of a split model."""
+    if most := hands.step_bytes(manifest):
+        steps = max(hands.extent(manifest)["steps"], 1)
+        yield f"  in each of {steps} steps of a round: states, gradients and lengths of texts, up to {most:,} bytes"
+        yield "  The server could still reconstruct text from activations when it knows the client weights; measured"
+        yield "  recovery on your model: run `fedloom split audit`."
 
 
 def _scores(manifest: Manifest, folder: NodeFolder) -> Iterator[str]:

@@ -29,8 +29,9 @@ from fedloom.network.hub import Hub
 from fedloom.network.keys import check, read_private, revoked, sign_bytes
 from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.relay_server import RelayServer
-from fedloom.network.remote import Remote
+from fedloom.network.remote import Remote, RemoteSplit
 from fedloom.network.scoring import score_names
+from fedloom.runs.arrangements.split import Split
 from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
@@ -81,6 +82,8 @@ def serve(
     run = run_of(RunDirectory.open(out)) if run is None else run
     if run.aggregator.sum_only and identity is None:
         raise ConfigError("certificate: missing; in a secure sum clients know each other by certificates alone.")
+    if run.protocol.splits:
+        _refuse_split(enrolment, flower)
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
@@ -89,7 +92,7 @@ def serve(
     ) as port:
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
-        remote = Remote(hub)
+        remote = _remote(hub, run, out)
         ask = partial(remote.ask, score_names(run)) if run.deployment.evaluate else None
         files = _files(hub.run, manifest, address, enrolment, keys, flower)
         elsewhere = Elsewhere(enrolment.clients, remote, ask, files)
@@ -101,6 +104,27 @@ def serve(
         yield from events
         hub.end()
         hub.drained(timeout_s=_RELAYED_S if flower else _LAST_WORD_S)
+
+
+def _remote(hub: Hub, run: TuningRun, out: Path) -> Remote:
+    """Return what carries a run's jobs to its nodes."""
+    if isinstance(run.protocol, Split):
+        return RemoteSplit(hub, run.protocol.settings, out / "steps")
+    return Remote(hub)
+
+
+def _refuse_split(enrolment: Enrolment, flower: FlowerPlace | None) -> None:
+    """Refuse nodes and ways on which the steps of a split model cannot be made: ConfigError."""
+    crowded = [name for name, node in enrolment.nodes.items() if len(node.clients) > 1]
+    if crowded:
+        raise ConfigError(
+            f"nodes: '{crowded[0]}' has several clients, with protocol 'split' allowed is one each, as all clients "
+            "make a step together; enrol a node for each."
+        )
+    if flower is not None:
+        raise ConfigError(
+            "protocol: found 'split' over Flower, which hands messages on every few seconds; let nodes dial in."
+        )
 
 
 @contextlib.contextmanager

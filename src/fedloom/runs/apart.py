@@ -100,12 +100,7 @@ def _refuse_shared_knowledge(run: TuningRun, client: str, clients: Sequence[str]
             f"attack: found '{run.attack.name}'; who attacks is drawn in a simulation alone; leave it out of a "
             "client's own run file."
         )
-    if run.protocol.splits:
-        raise ConfigError(
-            f"protocol: found '{run.protocol.name}', whose clients and server are in one place so far; between "
-            "machines allowed is 'federated'."
-        )
-    if not run.protocol.accounted:
+    if not (run.protocol.accounted or run.protocol.splits):
         raise ConfigError(
             f"protocol: found '{run.protocol.name}', which groups clients by what all of them hold; a client prepares "
             "itself for 'federated'."

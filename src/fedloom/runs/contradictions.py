@@ -94,6 +94,7 @@ def _split(run: "TuningRun") -> Iterator[str]:
         ("attack", run.attack and run.attack.name, "has no malicious clients in simulation"),
         ("aggregator", run.aggregator.name if run.aggregator.looks else "", "has no whole model at its server"),
         ("refine", run.refine and run.refine[0].name, "has no whole model at its server"),
+        ("deployment.evaluate", "true" if run.deployment.evaluate else "", "has no client with the whole model"),
         ("evaluation.choose_by", run.evaluation.choose_by, "keeps no earlier round of the server's adapters"),
     ):
         if found:

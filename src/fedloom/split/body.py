@@ -41,7 +41,7 @@ from fedloom.split.messages import Kind, Message
 from fedloom.split.parts import Part, part_of
 from fedloom.split.wire import Wire
 
-__all__ = ["Adapters", "Body", "Middle"]
+__all__ = ["Adapters", "Body", "Middle", "Seeds"]
 
 Seeds = Mapping[str, tuple[str | int, ...]]
 """By what names each client's dropout is drawn."""

@@ -14,8 +14,9 @@ Deviations: the public code takes one client's step after another (its client-ba
 that is not finite ends the run, as everywhere; between machines it would cost its client the step (`Body.backward`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,16 +25,17 @@ from fedloom.base.errors import ConfigError, TrainingError
 from fedloom.base.tree import Slots, Tree
 from fedloom.contracts.federated import Carrier, Engine, Job, Model, Report, Task, Work
 from fedloom.contracts.language import LanguageModel, language_model
+from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.client import train_clients
 from fedloom.federated.slopes import Step
 from fedloom.federated.workspace import Workspace
-from fedloom.split.body import Adapters, Body, Middle
+from fedloom.split.body import Adapters, Body, Middle, Seeds
 from fedloom.split.cut import Cut
 from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.messages import Message, Tally
 from fedloom.split.wire import WIRES, WireName
 
-__all__ = ["InOnePlace", "Session", "SplitSettings", "splittable"]
+__all__ = ["AtClient", "Exchange", "InOnePlace", "Server", "Session", "SplitSettings", "splittable", "with_middle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,27 @@ class SplitSettings:
     lr: float = 0.0
     """The server's rate in the first round; 0: the clients'. It falls as theirs does."""
 
+    def one_cut(self) -> Cut:
+        """Return the cut of all clients; ConfigError where they have several, which takes a server that sees all."""
+        if len(set(self.cuts)) > 1:
+            raise ConfigError(
+                f"protocol.cuts: found {', '.join(map(str, self.cuts))} between machines, where a block that some "
+                "clients keep would go to the server of the others in every step; set one cut for all."
+            )
+        return self.cuts[0]
+
+    def body(self, middle: Middle, cuts: Mapping[str, Cut], local: LocalSettings, clients: Sequence[str]) -> Body:
+        """Return the server of a round."""
+        return Body(middle, cuts, WIRES[self.wire], local, self.adapters(clients), recompute=self.recompute)
+
+    def message_bytes(self, width: int, tokens: int) -> int:
+        """Return the bytes of a message of so many tokens."""
+        return tokens * WIRES[self.wire].bytes_of(width)
+
+    def rate(self, lr: float) -> float:
+        """Return the server's rate over the clients', whose first one is given."""
+        return self.lr / lr if self.lr else 1.0
+
     def adapters(self, clients: Sequence[str]) -> Adapters:
         """Return which adapter of the server each client meets."""
         if self.private:
@@ -64,13 +87,33 @@ class SplitSettings:
         return Adapters(dealt, replicas=True, every=self.replicas_every)
 
 
+class Server(Protocol):
+    """What the clients' side of a step asks of the server: `Body` in this process, or one on another machine."""
+
+    def forward(
+        self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None, micro: int = 0
+    ) -> tuple[list[Message], Mapping[str, str]]:
+        """Return BODY for each FWD, and why any was refused."""
+        ...
+
+    def backward(
+        self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
+    ) -> tuple[list[Message], Mapping[str, str], Tree]:
+        """Return BACK for each GRAD, why any was refused, and the gradients of what was lent."""
+        ...
+
+    def step(self, lr: float) -> list[str]:
+        """Move the server's adapters."""
+        ...
+
+
 @dataclass
 class Session:
     """The server and the clients' ends in one round."""
 
     model: LanguageModel
     task: Task
-    body: Body
+    body: Server
     ends: Mapping[Cut, Ends]
     cuts: Mapping[str, Cut]
     settings: SplitSettings
@@ -180,33 +223,74 @@ class InOnePlace(Engine):
         cuts = {client: settings.cuts[at % len(settings.cuts)] for at, client in enumerate(clients)}
         middle = Middle.of(model, tuple(dict.fromkeys(cuts.values())))
         ends = {cut: Ends.of(model, cut) for cut in dict.fromkeys(cuts.values())}
-        adapters = settings.adapters(clients)
-        rate = settings.lr / work.plan.local.lr if settings.lr else 1.0
+        rate = settings.rate(work.plan.local.lr)
         spaces: dict[int, Workspace] = {}
 
         def carry(jobs: Iterable[Job]) -> Iterator[Report]:
             if not (asked := list(jobs)):
                 return
-            body = Body(
-                middle,
-                cuts,
-                WIRES[settings.wire],
-                work.plan.local,
-                adapters,
-                recompute=settings.recompute,
-            )
+            body = settings.body(middle, cuts, work.plan.local, clients)
             body.load(asked[0].middle)
             session = Session(model, work.task, body, ends, cuts, settings, (work.plan.seed,), rate)
             space = spaces.setdefault(len(asked), Workspace.of(work, len(asked)))
             reports = train_clients(work, asked, space, session.slope)
             told = [replace(one, traffic=session.tally.of(one.client)) for one in reports]
             yield from told[:-1]
-            yield replace(told[-1], middle=_with(asked[0].middle, body.kept()))
+            yield replace(told[-1], middle=with_middle(asked[0].middle, body.kept()))
 
         return carry
 
 
-def _with(before: Slots, now: Slots) -> Slots:
+Exchange = Callable[[Message], Message]
+"""Sends one message of a client to the server, and returns the answer."""
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """A server on another machine, for one client; it steps by itself."""
+
+    exchange: Exchange
+
+    def forward(
+        self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None, micro: int = 0
+    ) -> tuple[list[Message], Mapping[str, str]]:
+        """Return BODY."""
+        return [self.exchange(one) for one in arrived], {}
+
+    def backward(
+        self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
+    ) -> tuple[list[Message], Mapping[str, str], Tree]:
+        """Return BACK."""
+        return [self.exchange(one) for one in arrived], {}, {}
+
+    def step(self, lr: float) -> list[str]:
+        """Leave it to the server."""
+        return []
+
+
+class AtClient(Engine):
+    """Carries jobs to clients of this machine whose server is elsewhere, one after another."""
+
+    def __init__(self, settings: SplitSettings, exchange: Exchange) -> None:
+        self._settings, self._exchange = settings, exchange
+
+    def start(self, work: Work) -> Carrier:
+        """Return a carrier that trains each job with the server's help; ConfigError for clients of several cuts."""
+        model, settings = splittable(work.model), self._settings
+        cut = settings.one_cut()
+        ends, space = {cut: Ends.of(model, cut)}, Workspace.of(work, 1)
+
+        def carry(jobs: Iterable[Job]) -> Iterator[Report]:
+            for job in jobs:
+                server, cuts = _Elsewhere(self._exchange), {job.client: cut}
+                session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,))
+                (report,) = train_clients(work, [job], space, session.slope)
+                yield replace(report, traffic=session.tally.of(job.client))
+
+        return carry
+
+
+def with_middle(before: Slots, now: Slots) -> Slots:
     """Return what is kept after a round: those clients' that took no part as it was."""
     return {slot: {**before.get(slot, {}), **tree} for slot, tree in now.items()}
 

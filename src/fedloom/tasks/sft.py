@@ -79,6 +79,10 @@ class Sft(Task):
         """Return the task of answers alone: questions are no part of what a model is examined in."""
         return replace(self, learn="answers")
 
+    def longest(self) -> int:
+        """Return the most tokens of an example."""
+        return self.max_length
+
     def size(self, item: Encoded) -> int:
         """Return the tokens."""
         return len(item.tokens_T)

@@ -86,16 +86,19 @@ class Split(Arrangement):
 
     def carried_by(self, engine: Engine) -> Engine:
         """Return the engine in which clients and server take their steps together."""
-        return InOnePlace(
-            SplitSettings(
-                cuts=self._cuts,
-                private=self.adapters == "private",
-                replicas=self.replicas,
-                replicas_every=self.replicas_every,
-                wire=self.wire,
-                recompute=self.recompute,
-                lr=self.server_lr,
-            )
+        return InOnePlace(self.settings)
+
+    @property
+    def settings(self) -> SplitSettings:
+        """How the model is split."""
+        return SplitSettings(
+            cuts=self._cuts,
+            private=self.adapters == "private",
+            replicas=self.replicas,
+            replicas_every=self.replicas_every,
+            wire=self.wire,
+            recompute=self.recompute,
+            lr=self.server_lr,
         )
 
     def groups(

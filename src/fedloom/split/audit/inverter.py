@@ -45,7 +45,7 @@ class Inverter:
         weights = [one.to(states_MD.device).requires_grad_() for one in (first, second)]
         optimiser = torch.optim.AdamW(weights, lr=_LR)
         for _ in range(steps):
-            at = torch.randint(len(tokens_M), (_BATCH,), generator=draw).to(states_MD.device)
+            at = torch.randint(0, len(tokens_M), (_BATCH,), generator=draw).to(states_MD.device)
             loss = functional.cross_entropy(_scores(weights[0], weights[1], states_MD[at]), tokens_M[at])
             optimiser.zero_grad()
             loss.backward()

@@ -1,0 +1,63 @@
+"""Steps of a split round at the server: a node's message becomes one of the lockstep, its answer one for the node."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from fedloom.base.errors import DataError
+from fedloom.network.frames import text_in, whole_in
+from fedloom.network.jobs import JobFrame, as_packet
+from fedloom.network.open_round import OpenRound
+from fedloom.network.pieces import sha256
+from fedloom.network.sum_desk import SumDesk
+from fedloom.split.lockstep import Lockstep, message_from
+from fedloom.split.messages import Message
+
+__all__ = ["NotYet", "SplitDesk"]
+
+
+class NotYet(DataError):
+    """The server has opened no round: it was started anew, and what is asked for will come."""
+
+
+class SplitDesk(SumDesk):
+    """What a hub does where clients and server compute each step together."""
+
+    def step_bytes(self, node: str, header: Mapping[str, Any]) -> int:
+        """Return how many bytes a node may send for a step: those that its header promises; DataError for too many."""
+        with self._lock:
+            _, lockstep = self._stepping(node, header)
+            size = whole_in(header, "size")
+            if size > lockstep.most_bytes:
+                raise DataError(f"split: a message of {size} bytes, allowed are {lockstep.most_bytes}.")
+            return size
+
+    def stepped(self, node: str, header: Mapping[str, Any], data: bytes | bytearray) -> "Future[Message]":
+        """Take in a whole message of a client, and promise its answer; a FedloomError refuses it."""
+        with self._lock:
+            job, lockstep = self._stepping(node, header)
+        if sha256(data) != text_in(header, "digest", longest=64):
+            raise DataError("split: the bytes that arrived are not those that were promised.")
+        message = message_from(header, as_packet(data))
+        if message.client != job.client or message.kind not in ("FWD", "GRAD"):
+            raise DataError(f"split: found {message.kind} of '{message.client[:80]}' in a job of '{job.client}'.")
+        return lockstep.submit(message)
+
+    def _stepping(self, node: str, header: Mapping[str, Any]) -> tuple[JobFrame, Lockstep]:
+        """Return whose step it is; DataError for a job that is not open, or not the node's."""
+        self.heard(node)
+        asked, now = text_in(header, "job", longest=64), self._now
+        job = next((one for one in now.jobs.values() if one.id == asked), None) if now else None
+        if now is None:
+            raise NotYet("split: no round is open yet.")
+        if job is None or now.lockstep is None or now.closed or job.client in now.refused:
+            raise DataError("split: a step of a round that is over, or that this client is out of.")
+        if job.client not in self.enrolment.nodes[node].clients:
+            raise DataError(f"split: client '{job.client}' is not of this node.")
+        return job, now.lockstep
+
+    def out_of_step(self, now: OpenRound, client: str, reason: str) -> None:
+        """Take note that a client is out of a round's steps, and so of the round."""
+        with self._lock:
+            now.refused[client] = f"out of the split round: {reason}"
+            self._lock.notify_all()

@@ -1,0 +1,262 @@
+"""Split rounds between machines: the model of one process, whoever is killed; states and gradients alone travel."""
+
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedloom.base.errors import ConfigError, DataError
+from fedloom.network import channel, steps
+from fedloom.network.frames import Frame
+from fedloom.network.review import review
+from fedloom.network.split_desk import SplitDesk
+from fedloom.split import lockstep as lockstep_module
+from fedloom.split.lockstep import Lockstep
+from support.federation import federation
+from support.models import model_folder
+from support.resuming import adapters, logs, run_to_the_end
+from support.small_runs import write_records
+
+pytestmark = pytest.mark.timeout(180)
+OWNERS = {"north": ("client0",), "south": ("client1",), "west": ("client2",)}
+SPLIT = {
+    "protocol": {"name": "split", "wire": "float32"},
+    "local": {"lr": 0.02, "steps": 3, "batch": 3, "accumulation": 2},
+    "rounds": 2,
+}
+
+
+def split_federation(folder, **changes):
+    model_folder(folder / "model", num_hidden_layers=4)
+    write_records(folder / "data.jsonl", clients=3)
+    policy = {"split": True} | changes.pop("policy", {})
+    return federation(folder, OWNERS, policy=policy, **(SPLIT | changes))
+
+
+def trained(folder):
+    (path,) = (folder / "adapter").glob("*.safetensors")
+    return load_file(path)
+
+
+def near(one, other, *, bound=2e-4):
+    """Rows of one process pass in one batch, those of nodes alone: sums differ in their last digits."""
+    left, right = trained(one), trained(other)
+    assert left.keys() == right.keys()
+    largest = max(float(tensor.abs().max()) for tensor in right.values())
+    assert max(float((left[name] - right[name]).abs().max()) for name in left) <= bound * largest
+
+
+def test_a_split_run_between_machines_is_that_of_one_process(tmp_path):
+    made = split_federation(tmp_path)
+    made.to_the_end(tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+    near(tmp_path / "apart", tmp_path / "one place")
+    moved = [
+        name for name, tensor in trained(tmp_path / "apart").items() if "lora_B" in name and tensor.abs().max() > 0
+    ]
+    assert {name.split(".layers.")[1].split(".")[0] for name in moved} == {"0", "1", "2", "3"}
+    assert not (tmp_path / "apart" / "steps").exists() or not list((tmp_path / "apart" / "steps").iterdir())
+
+
+def test_both_ledgers_list_every_kind_of_message_with_its_bytes(tmp_path):
+    made = split_federation(tmp_path)
+    made.to_the_end(tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+
+    def told(folder):
+        kinds = ("FWD", "BODY", "GRAD", "BACK")
+        lines = [line for line in logs(folder)["ledger.jsonl"] if any(kind in str(line) for kind in kinds)]
+        return sorted((line["round"], line["client"], line["what"], line["bytes"]) for line in lines)
+
+    assert told(tmp_path / "apart") == told(tmp_path / "one place") != []
+    report = next(line for line in made.node("north").ledger.records() if line["kind"] == "report")
+    assert report["bytes_FWD"] > 0 and report["bytes_BACK"] > 0
+
+
+class Killed(BaseException):
+    """A process that is gone."""
+
+
+@pytest.mark.parametrize("kind", ["FWD", "GRAD"])
+@pytest.mark.parametrize("when", ["before it is sent", "after it was answered"])
+def test_a_node_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monkeypatch, kind, when):
+    made = split_federation(tmp_path)
+    made.to_the_end(tmp_path / "unbroken")
+    deaths, exchange = [], channel.Link.exchange
+
+    def dying(self, job, message):
+        mine = message.client == "client1" and message.kind == kind and message.step == 1 and not deaths
+        if mine and when == "before it is sent":
+            deaths.append(message)
+            raise Killed
+        answer = exchange(self, job, message)
+        if mine:
+            deaths.append(message)
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(channel.Link, "exchange", dying)
+    (tmp_path / "again").mkdir()
+    anew = split_federation(tmp_path / "again")
+    assert anew.to_the_end_with_deaths(tmp_path / "broken", Killed) == ["south"]
+    assert adapters(tmp_path / "broken") == adapters(tmp_path / "unbroken")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("point", ["before it is written down", "before it is computed", "after it was computed"])
+def test_a_server_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monkeypatch, point):
+    made = split_federation(tmp_path)
+    made.to_the_end(tmp_path / "unbroken")
+    anew_folder = tmp_path / "again"
+    anew_folder.mkdir()
+    anew = split_federation(anew_folder)
+    deaths, dead = [], threading.Event()
+    append, compute = lockstep_module._append, Lockstep._compute
+
+    def dying_append(log, place, messages):
+        if point == "before it is written down" and place.step == 1 and place.back and not deaths:
+            deaths.append(place)
+            dead.set()
+            raise SystemExit
+        append(log, place, messages)
+
+    def dying_compute(self, place, messages):
+        mine = place.step == 1 and place.back and not deaths
+        if mine and point == "before it is computed":
+            deaths.append(place)
+            dead.set()
+            raise SystemExit
+        found = compute(self, place, messages)
+        if mine and point == "after it was computed":
+            deaths.append(place)
+            dead.set()
+            raise SystemExit
+        return found
+
+    monkeypatch.setattr(lockstep_module, "_append", dying_append)
+    monkeypatch.setattr(Lockstep, "_compute", dying_compute)
+    monkeypatch.setattr(SplitDesk, "_look", looking(dead), raising=False)
+    ready = threading.Event()
+    with anew.at_work(ready):
+        with pytest.raises(Killed):
+            list(anew.serve(tmp_path / "broken", ready=ready))
+        assert deaths
+        dead.clear()
+        list(anew.serve(tmp_path / "broken", going_on=True))
+    assert adapters(tmp_path / "broken") == adapters(tmp_path / "unbroken")
+
+
+def looking(dead):
+    """The run's own thread dies with the one that computes."""
+    from fedloom.network.desk import Desk
+
+    look = Desk._look
+
+    def looked(self):
+        if dead.is_set():
+            raise Killed
+        look(self)
+
+    return looked
+
+
+def test_a_client_that_is_late_is_out_of_the_round_and_back_in_the_next(tmp_path, monkeypatch):
+    made = split_federation(tmp_path, min_clients=2, deployment={"deadline_s": 6.0})
+    exchange, slow = channel.Link.exchange, []
+
+    def late(self, job, message):
+        if message.client == "client2" and message.step == 1 and not slow:
+            slow.append(message)
+            threading.Event().wait(9.0)
+        return exchange(self, job, message)
+
+    monkeypatch.setattr(channel.Link, "exchange", late)
+    made.to_the_end(tmp_path / "apart")
+    lines = [line for line in logs(tmp_path / "apart")["ledger.jsonl"] if line.get("bytes") and line["round"] == 1]
+    assert {line["client"] for line in lines} == {"client0", "client1", "client2"}
+    first = str([line for line in logs(tmp_path / "apart")["ledger.jsonl"] if line["round"] == 0])
+    assert "out of the split round: sent nothing for step 1 within 6 s" in first
+
+
+def test_nothing_that_travels_holds_tokens_targets_or_losses(tmp_path, monkeypatch):
+    """T1 and T2 of the specification on the captured wire: heads of known keys, packets as long as tokens are."""
+    made = split_federation(tmp_path, rounds=1)
+    heads, sizes, decoded = [], [], Frame.decoded.__func__
+
+    def seen(cls, data):
+        frame = decoded(cls, data)
+        if frame.header.get("kind") == "step":
+            heads.append(dict(frame.header))
+            sizes.append(len(frame.body))
+        return frame
+
+    monkeypatch.setattr(Frame, "decoded", classmethod(seen))
+    made.to_the_end(tmp_path / "apart")
+    known = {"kind", "job", "digest", "size", "phase", "client", "step", "micro", "lengths", "weight"}
+    assert heads and {key for head in heads for key in head} == known
+    assert {head["phase"] for head in heads} == {"FWD", "BODY", "GRAD", "BACK"}
+    width = 32
+    for head, size in zip(heads, sizes, strict=True):
+        assert size == head["size"] == 4 * width * sum(head["lengths"])
+
+
+def test_the_review_says_what_leaves_in_every_step_and_a_policy_decides(tmp_path):
+    from fedloom.network.manifest import Manifest
+
+    made = split_federation(tmp_path)
+    manifest = Manifest.parsed(next((made.folder / "north" / "approved").glob("*.json")).read_text())
+    page = "\n".join(review(made.node("north"), manifest))
+    assert "in each of 3 steps of a round: states, gradients and lengths of texts, up to" in page
+    assert "The server could still reconstruct text from activations" in page
+    made.write_policy("north", split=False)
+    assert "refuses: split: found protocol 'split'" in "\n".join(review(made.node("north"), manifest))
+
+
+def test_several_clients_of_a_node_are_refused(tmp_path):
+    model_folder(tmp_path / "model", num_hidden_layers=4)
+    made = federation(tmp_path, policy={"split": True}, **SPLIT)
+    with pytest.raises(ConfigError, match="nodes: 'north' has several clients, with protocol 'split' allowed is one"):
+        list(made.serve(tmp_path / "apart"))
+
+
+def test_several_cuts_are_refused(tmp_path):
+    made = split_federation(tmp_path)
+    made.table["protocol"] = {"name": "split", "cuts": ["1:1", "2:1"]}
+    with pytest.raises(ConfigError, match=r"protocol.cuts: found 1:1, 2:1 between machines"):
+        list(made.serve(tmp_path / "apart"))
+
+
+def message(kind="FWD", client="client0", step=0, micro=0, n_bytes=8):
+    from fedloom.split.messages import Message
+
+    return Message(kind, client, step, micro, torch.zeros(n_bytes, dtype=torch.uint8), (2,), 0.0)
+
+
+def test_an_answer_to_another_question_is_refused():
+    head = next(iter(steps.in_frames(message("BODY")))).header
+    assert steps.answer_to(message(), head, bytes(8)).kind == "BODY"
+    for other in (message(step=1), message(client="client1"), message("GRAD"), message(micro=1)):
+        with pytest.raises(DataError, match="for an answer"):
+            steps.answer_to(other, head, bytes(8))
+    with pytest.raises(DataError, match="not those that were promised"):
+        steps.answer_to(message(), head, bytes(7) + b"x")
+
+
+def test_a_message_is_sent_again_while_the_server_is_away(monkeypatch):
+    from fedloom.network.link import Unreachable
+
+    monkeypatch.setattr(steps, "_PAUSE_S", 0.0)
+    calls = []
+
+    def exchange(one):
+        calls.append(one)
+        if len(calls) < 4:
+            raise Unreachable("gone")
+        return one
+
+    assert steps.patiently(exchange, message()).kind == "FWD" and len(calls) == 4
+    monkeypatch.setattr(steps, "_PATIENCE_S", -1.0)
+    calls.clear()
+    with pytest.raises(Unreachable):
+        steps.patiently(exchange, message())
