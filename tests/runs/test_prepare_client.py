@@ -82,7 +82,6 @@ def test_rounds_of_clients_that_prepared_themselves_are_those_of_one_place(homes
     ("changes", "clients", "refusal"),
     [
         ({"evaluation": {}}, CLIENTS, r"evaluation.holdout_by: found 'count'.*set 'text', or holdout = 0"),
-        ({"protocol": "split"}, CLIENTS, "protocol: found 'split', whose clients and server are in one place so far"),
         ({"protocol": "clustered"}, CLIENTS, r"protocol: found 'clustered', which groups clients by what all of them"),
         ({}, CLIENTS[1:], r"clients: found \['client1', 'client2'\] for 'client0'; list every client once"),
         ({}, (*CLIENTS, "client0"), r"clients: found .* for 'client0'; list every client once"),

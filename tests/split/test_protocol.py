@@ -246,6 +246,7 @@ REFUSED = {
         "privacy: found 'gaussian' with protocol 'split', whose clients send states and gradients in every step",
     ),
     "examples": ({"local": {"normalise": "examples"}}, r"local\.normalise: found 'examples' with protocol 'split'"),
+    "preferences": ({"task": {"name": "dpo"}}, "task: found 'dpo' with protocol 'split', which first asks the whole"),
     "processes": ({"engine": {"name": "processes"}}, "engine: found 'processes' with protocol 'split'"),
     "attack": ({"attack": {"name": "sign_flip", "clients": 1}}, "attack: found 'sign_flip' with protocol 'split'"),
     "choice": ({"evaluation": {"choose_by": "loss", "every": 1}}, r"evaluation\.choose_by: found 'loss' with protocol"),

@@ -72,7 +72,7 @@ class RemoteSplit(Remote):
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier whose reports come from nodes; the model's middle is trained here."""
-        self._cut, self._model = self._settings.one_cut(), splittable(work)
+        self._cut, self._model = self._settings.one_cut(), splittable(work.model)
         self._middle = Middle.of(self._model, (self._cut,))
         return super().start(work)
 

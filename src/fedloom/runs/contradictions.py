@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fedloom.base.plugin import lookup
-from fedloom.contracts.federated import ServerOpt
+from fedloom.contracts.federated import ServerOpt, Task
 from fedloom.contracts.privacy import Unit
 from fedloom.runs.choosing import better_end
 
@@ -83,6 +83,11 @@ def _split(run: "TuningRun") -> Iterator[str]:
         yield (
             f"local.normalise: found '{run.local.normalise}' with {where}, whose steps are a mean over all clients' "
             "tokens; allowed is 'tokens'."
+        )
+    if type(run.task).prepared is not Task.prepared:
+        yield (
+            f"task: found '{run.task.name}' with {where}, which first asks the whole model, of which no client has the "
+            "middle; allowed are tasks that learn from examples alone, such as 'sft'."
         )
     for key, found, why in (
         ("engine", run.engine.name if run.engine.starts_workers else "", "trains all clients of a round together"),

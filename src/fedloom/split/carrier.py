@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedloom.base.errors import ConfigError, TrainingError
 from fedloom.base.tree import Slots, Tree
-from fedloom.contracts.federated import Carrier, Engine, Job, Report, Task, Work
+from fedloom.contracts.federated import Carrier, Engine, Job, Model, Report, Task, Work
 from fedloom.contracts.language import LanguageModel, language_model
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.client import train_clients
@@ -218,7 +218,7 @@ class InOnePlace(Engine):
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains all jobs of a round when the first report is asked for."""
-        model, settings = splittable(work), self._settings
+        model, settings = splittable(work.model), self._settings
         clients = work.plan.clients
         cuts = {client: settings.cuts[at % len(settings.cuts)] for at, client in enumerate(clients)}
         middle = Middle.of(model, tuple(dict.fromkeys(cuts.values())))
@@ -276,7 +276,7 @@ class AtClient(Engine):
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains each job with the server's help; ConfigError for clients of several cuts."""
-        model, settings = splittable(work), self._settings
+        model, settings = splittable(work.model), self._settings
         cut = settings.one_cut()
         ends, space = {cut: Ends.of(model, cut)}, Workspace.of(work, 1)
 
@@ -295,17 +295,12 @@ def with_middle(before: Slots, now: Slots) -> Slots:
     return {slot: {**before.get(slot, {}), **tree} for slot, tree in now.items()}
 
 
-def splittable(work: Work) -> LanguageModel:
-    """Return the model of a work that can be split; ConfigError for one that cannot."""
-    model = language_model(work.model)
+def splittable(model: Model) -> LanguageModel:
+    """Return a model that can be split; ConfigError for one whose clients have no gradients of their own."""
+    model = language_model(model)
     if not model.stackable:
         raise ConfigError(
             "model.lora_rank: found 0, which trains all weights, with protocol 'split', whose server keeps the "
             "gradients of several clients apart; allowed are adapters, lora_rank >= 1."
-        )
-    if type(work.task).prepared is not Task.prepared:
-        raise ConfigError(
-            f"task: found '{work.task.name}' with protocol 'split', which first asks the whole model, of which no "
-            "client has the middle; allowed are tasks that learn from examples alone, such as 'sft'."
         )
     return model

@@ -18,9 +18,8 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, Count, NonNegative, plugin
 from fedloom.contracts.arrangement import Arrangement, Group
 from fedloom.contracts.federated import Engine
-from fedloom.contracts.language import language_model
 from fedloom.contracts.model import Model, Shard
-from fedloom.split.carrier import InOnePlace, SplitSettings
+from fedloom.split.carrier import InOnePlace, SplitSettings, splittable
 from fedloom.split.cut import Cut, anatomy_of
 from fedloom.split.wire import WireName
 
@@ -82,7 +81,7 @@ class Split(Arrangement):
 
     def middle(self, model: Model) -> frozenset[str]:
         """Return the trained parameters in blocks that no client keeps."""
-        anatomy = anatomy_of(language_model(model).module)
+        anatomy = anatomy_of(splittable(model).module)
         return frozenset(name for name in model.trainable if anatomy.at_server(name, self._cuts))
 
     def carried_by(self, engine: Engine) -> Engine:
