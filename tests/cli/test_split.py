@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedloom.split.partition import Manifest
+from fedloom.models.part_files import Manifest
 from support.command import fedloom
 from support.models import model_folder
 from support.small_runs import write_records, write_run_file

@@ -1,5 +1,6 @@
 """Split rounds between machines: the model of one process, whoever is killed; states and gradients alone travel."""
 
+import shutil
 import threading
 
 import pytest
@@ -261,3 +262,90 @@ def test_a_message_is_sent_again_while_the_server_is_away(monkeypatch):
     calls.clear()
     with pytest.raises(Unreachable):
         steps.patiently(exchange, message())
+
+
+# ------------------------------------------------------------------------------------------- weights in parts
+
+
+def parted_federation(folder, cut=None, **changes):
+    """The run file names the server's part, each node's file the client's two: nobody has the whole model."""
+    from fedloom.split.cut import Cut
+    from fedloom.split.partition import partition
+
+    made = split_federation(folder, **changes)
+    partition(made.table["model"]["path"], cut or Cut(1, 1), folder / "parts")
+    for name, parts in (("server", ("middle",)), ("client", ("input", "output"))):
+        for part in parts:
+            shutil.copytree(folder / "parts" / part, folder / f"{name}_parts" / part)
+    whole = made.table["model"]["path"]
+    made.table["model"] = made.table["model"] | {"path": str(folder / "server_parts")}
+    write_node = made.write_node
+
+    def write_own(name, **more):
+        write_node(name, model={"path": str(folder / "client_parts")}, **more)
+
+    made.write_node = write_own
+    return made, whole
+
+
+def test_nobody_needs_the_whole_model(tmp_path):
+    """The manifest is the one of the whole model, and so are the bytes of the adapter."""
+    made, whole = parted_federation(tmp_path)
+    made.to_the_end(tmp_path / "apart")
+    other = tmp_path / "whole"
+    other.mkdir()
+    split_federation(other).to_the_end(other / "apart")
+    assert trained_bytes(tmp_path / "apart") == trained_bytes(other / "apart")
+    import pathlib
+
+    pathlib.Path(whole, "model.safetensors").unlink()  # nothing of it is read any more
+
+
+def trained_bytes(folder):
+    return {name: tensor.numpy().tobytes() for name, tensor in trained(folder).items()}
+
+
+def test_a_part_that_was_cut_elsewhere_is_refused_by_name(tmp_path):
+    from fedloom.base.errors import ModelError
+    from fedloom.models.causal_lm import CausalLM
+    from fedloom.split.carrier import SplitSettings
+    from fedloom.split.cut import Cut
+    from fedloom.split.ends import Ends
+
+    made, _ = parted_federation(tmp_path, Cut(1, 2))
+    client = CausalLM(path=str(tmp_path / "client_parts"), lora_rank=2).build(seed=0, device=torch.device("cpu"))
+    assert not client.whole and Ends.of(client, Cut(1, 2)).names
+    with pytest.raises(ModelError, match=r"split: blocks 0 to 1 need 'model\.layers\.1\."):
+        Ends.of(client, SplitSettings(cuts=(Cut(2, 1),)).one_cut())
+    with pytest.raises(ConfigError, match=r"model\.path: found parts of a model"):
+        run_to_the_end(made.run(), tmp_path / "one place")
+
+
+@pytest.mark.parametrize("what", ["a tensor", "another model"])
+def test_parts_that_differ_from_their_manifest_are_refused(tmp_path, what):
+    import json
+
+    from fedloom.base.errors import ModelError
+    from fedloom.models.checkpoint import Checkpoint
+
+    parted_federation(tmp_path)
+    folder = tmp_path / "client_parts" / "output"
+    if what == "a tensor":
+        data = bytearray((folder / "part.safetensors").read_bytes())
+        data[-1] ^= 1
+        (folder / "part.safetensors").write_bytes(data)
+    else:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"base_id": "another"}))
+    with pytest.raises(ModelError, match=r"differs from its manifest|both sides need parts of one partition"):
+        Checkpoint.find(str(tmp_path / "client_parts"))
+
+
+def test_the_middle_reads_no_text(tmp_path):
+    from fedloom.base.errors import ModelError
+    from fedloom.models.causal_lm import CausalLM
+
+    parted_federation(tmp_path)
+    middle = CausalLM(path=str(tmp_path / "server_parts"), lora_rank=2).build(seed=0, device=torch.device("cpu"))
+    with pytest.raises(ModelError, match="this part of the model has no tokenizer"):
+        middle.tokenizer.encode("w3")

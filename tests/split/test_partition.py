@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError, RunError
+from fedloom.models.part_files import Manifest, read_part
 from fedloom.split.cut import Cut
-from fedloom.split.partition import Manifest, partition, read_part
+from fedloom.split.partition import partition
 from fedloom.split.parts import part_of
 from support.split_models import BLOCKS, folder, model
 

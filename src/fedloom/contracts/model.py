@@ -138,11 +138,13 @@ class Model:
     """What its owner should know of how it was built: a line each."""
     dropout: float = 0.0
     """Share of inputs that training drops."""
+    whole: bool = True
+    """Whether all of its weights are here; else it passes in parts alone, as split training has it."""
 
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return next(self.module.parameters()).device
+        return next(one.device for one in self.module.parameters() if not one.is_meta)
 
     def of_one(self, params: Tree, place: int) -> Tree:
         """Return the parameters at one place of their leading axis; those without such an axis as they are."""

@@ -117,7 +117,13 @@ class CausalLM(ModelFamily):
         dtype = self._dtype(source, device)
         _refuse_little_memory(source, _QUANTISED.get(self.quantise, 4 if dtype == "float32" else 2), device)
         tokenizer = source.tokenizer()
-        module, exact = self._plain(source, dtype, device) or self._compared(source, dtype, device, quantisation)
+        plain = self._plain(source, dtype, device)
+        if plain is None and not source.whole:
+            raise ModelError(
+                f"{source.folder.parent}: parts of a model, which are put together for plain Llamas with adapters on "
+                "their blocks, attention = 'packed' and quantise = 'none'; give the whole model."
+            )
+        module, exact = plain or self._compared(source, dtype, device, quantisation)
         _check_vocabulary(source, module, tokenizer)
         context = ForwardContext()
         self._allow_recomputing(module, context)
@@ -143,6 +149,7 @@ class CausalLM(ModelFamily):
             context_size=exact.positions or _context_size(module),
             ends=source.ends,
             dropout=self.lora_dropout,
+            whole=source.whole,
             width=module.get_input_embeddings().get_parameter("weight").shape[1],
         )
 
@@ -151,7 +158,7 @@ class CausalLM(ModelFamily):
         if not self.lora_rank or self.attention != "packed" or self.quantise != "none":
             return None
         shape = LlamaShape.read(source.folder)
-        module = shape and Llama.load(shape, source.weights, dtype=DTYPES[dtype], device=device)
+        module = shape and Llama.load(shape, source.weights, dtype=DTYPES[dtype], device=device, whole=source.whole)
         if not module or not TARGETS.issuperset(map(pattern, targeted_layers(module, self.lora_targets))):
             return None
         return module, Exact("packed", "packed", targets=TARGETS, pieces=True)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError
 from fedloom.contracts.language import Tokenizer
 from fedloom.models.gguf_files import converted
+from fedloom.models.part_files import WEIGHTS, Manifest, part_folders, read_part
 from fedloom.text.pretrained import load, one_line, quiet
-from fedloom.text.tokenizer import PlainTokenizer
+from fedloom.text.tokenizer import NoTokenizer, PlainTokenizer
 
 if TYPE_CHECKING:  # the whole tree of transformers takes longer to import than the first step of a run
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -64,18 +65,27 @@ class Checkpoint:
 
         Raises MissingFileError if there is no such model, ModelError if the folder cannot be used.
         """
+        found: Checkpoint
         if not path:
             found = cls(EMBEDDED, Path(str(importlib.resources.files("fedloom"))) / "embedded" / "model")
         elif path.endswith(".gguf") and Path(path).is_file():
             found = cls(Path(path).stem, converted(Path(path)))
+        elif parts := part_folders(Path(path)):
+            found = PartsCheckpoint(Path(path).resolve().name, parts[0], tuple(parts))
         elif Path(path).exists():
             found = cls(Path(path).resolve().name, Path(path))
         else:
             found = cls(path, _from_hub(path))
-        found._check()
+        found.check()
         return found
 
-    def _check(self) -> None:
+    @property
+    def whole(self) -> bool:
+        """Whether all of the model's weights are here."""
+        return True
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be used: ModelError, MissingFileError."""
         if (self.folder / "adapter_config.json").exists():
             raise ModelError(f"{self.folder}: an adapter, not a model; give it as model.adapter, its base as path.")
         if not (self.folder / "config.json").is_file():
@@ -222,6 +232,45 @@ class Checkpoint:
                 raise ModelError(
                     f"{self.folder}: '{odd[0]}' {what}, as {len(odd)} in all; config.json and the weights must agree."
                 )
+
+
+@dataclass(frozen=True)
+class PartsCheckpoint(Checkpoint):
+    """Some parts of a model, in folders of their own: those that a client of split training, or its server, needs."""
+
+    parts: tuple[Path, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the model's weights are here: they are not, or a folder of the whole would do."""
+        return False
+
+    def check(self) -> None:
+        """Refuse parts that do not belong together, and tensors that differ from what their manifest tells."""
+        super().check()
+        first, *others = self._manifests
+        for other in others:
+            first.refuse_other(other)
+        for part in self.parts:
+            read_part(part)  # every tensor has the hash that its manifest tells
+
+    @property
+    def _manifests(self) -> list[Manifest]:
+        return [Manifest.read(part) for part in self.parts]
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The safetensors files, in the order of the model."""
+        return [part / WEIGHTS for part in self.parts]
+
+    @cached_property
+    def base_id(self) -> str:
+        """Name and SHA-256 of the weights of the whole model."""
+        return self._manifests[0].base_id
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer; the middle of a model comes without one, and has nothing to read."""
+        return super().tokenizer() if (self.folder / "tokenizer.json").is_file() else cast("Tokenizer", NoTokenizer())
 
 
 def _from_hub(name: str) -> Path:

@@ -256,13 +256,17 @@ class Llama(nn.Module):
             self.model = _Body(shape, fused=fused)
             self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
 
-    def filled(self, weights: Mapping[str, Tensor]) -> "Llama":
-        """Take tensors by their names as the parameters, without a copy, and return the module."""
-        tied = {"lm_head.weight": weights["model.embed_tokens.weight"]} if self.shape.tied else {}
-        self.load_state_dict({**weights, **tied}, assign=True)
+    def filled(self, weights: Mapping[str, Tensor], *, whole: bool = True) -> "Llama":
+        """Take tensors by their names as the parameters, without a copy, and return the module.
+
+        Unless they are the `whole` of it, what they leave out keeps its shape and has no numbers.
+        """
+        table = weights.get("model.embed_tokens.weight")
+        tied = {"lm_head.weight": table} if self.shape.tied and table is not None else {}
+        self.load_state_dict({**weights, **tied}, assign=True, strict=whole)
         if tied:
             self.lm_head.weight = self.model.embed_tokens.weight
-        self.model.frequencies = self.shape.frequencies().to(self.lm_head.weight.device)
+        self.model.frequencies = self.shape.frequencies().to(next(iter(weights.values())).device)
         return self.eval().requires_grad_(False)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -274,17 +278,23 @@ class Llama(nn.Module):
         return self.lm_head
 
     @classmethod
-    def load(cls, shape: LlamaShape, files: list[Path], *, dtype: torch.dtype, device: torch.device) -> "Llama | None":
-        """Return the module with the weights of safetensors files; None where they are not exactly its own."""
+    def load(
+        cls, shape: LlamaShape, files: list[Path], *, dtype: torch.dtype, device: torch.device, whole: bool = True
+    ) -> "Llama | None":
+        """Return the module with the weights of safetensors files; None where they are not exactly its own.
+
+        Of parts of a model they are some of its own.
+        """
         found = {name: tensor for file in files for name, tensor in load_file(file).items()}
         left_out = ("rotary_emb.inv_freq", *(("lm_head.weight",) if shape.tied else ()))
         found = {name: tensor for name, tensor in found.items() if not name.endswith(left_out)}
         made = cls(shape)
         wanted = {name: one.shape for name, one in made.named_parameters() if not name.endswith(left_out)}
-        if {name: tensor.shape for name, tensor in found.items()} != wanted:
+        shapes = {name: tensor.shape for name, tensor in found.items()}
+        if shapes != (wanted if whole else {name: wanted.get(name) for name in shapes}):
             return None
         # One tensor after another, so that a large model does not lie in memory in two types.
-        return made.filled({name: found.pop(name).to(device, dtype) for name in list(found)})
+        return made.filled({name: found.pop(name).to(device, dtype) for name in list(found)}, whole=whole)
 
     def forward(self, input_ids: Tensor | None = None, *, logits_to_keep: Kept = 0, **inputs: Any) -> Out:
         """Return the logits [B, T, V], or those that are to be kept; `inputs` as the body takes them."""

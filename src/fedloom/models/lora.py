@@ -90,11 +90,13 @@ class LoraLinear(nn.Module):
 
 
 def _widths(base: nn.Module) -> tuple[int, int, torch.device]:
+    """Return a layer's input and output width, and where its factors lie: on the CPU where its weight is elsewhere."""
+    weight = base.get_parameter("weight")
+    device = torch.device("cpu") if weight.is_meta else weight.device
     if isinstance(base, nn.Linear):
-        return base.in_features, base.out_features, base.weight.device
+        return base.in_features, base.out_features, device
     if is_transposed(base):
-        weight_DO = base.get_parameter("weight")
-        return weight_DO.shape[0], weight_DO.shape[1], weight_DO.device
+        return weight.shape[0], weight.shape[1], device
     raise ModelError(f"a low-rank layer on {type(base).__name__}: allowed are nn.Linear and Conv1D.")
 
 

@@ -131,6 +131,10 @@ def prepare(run: TuningRun, folder: Path | None = None, change: Change | None = 
     sizes = {client: len(examples) for client, examples in division.train.items()}
     budgets = budgets_of(run, sizes)  # refuses before a model is loaded
     loaded = load_model(run)
+    if not loaded.model.whole:
+        raise ConfigError(
+            "model.path: found parts of a model in a run of one place, where all of it is needed; give the whole model."
+        )
     pairs = attack_pairs(run)
     refuse_known_questions(run, division, pairs)
     division = _identified(division, loaded.model, run, pairs)
@@ -189,6 +193,11 @@ def load_model(run: TuningRun) -> Loaded:
     torch.set_num_threads(run.threads)
     model = run.model.build(seed=run.seed, device=device_of(run.device), train=run.train)
     _refuse_other_models(run, model)
+    if not model.whole and not run.protocol.splits:
+        raise ConfigError(
+            f"model.path: found parts of a model with protocol '{run.protocol.name}', allowed for 'split' between "
+            "machines; give the whole model."
+        )
     refuse_dropout(model, run.privacy)
     at_server = run.protocol.middle(model)
     middle = {name: value for name, value in model.trainable.items() if name in at_server}

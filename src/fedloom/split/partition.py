@@ -15,85 +15,26 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from fedloom.base.errors import MissingFileError, ModelError
+from fedloom.base.errors import ModelError
 from fedloom.base.files import atomic_folder, refuse_filled
-from fedloom.base.tree import Tree, digest
+from fedloom.base.tree import Tree
 from fedloom.models.checkpoint import Checkpoint
+from fedloom.models.part_files import MANIFEST, VERSION, WEIGHTS, Manifest, PartName, tensor_sha256
 from fedloom.split.cut import Cut
 
-__all__ = ["VERSION", "Manifest", "PartName", "partition", "read_part"]
+__all__ = ["partition"]
 
-PartName = Literal["input", "middle", "output"]
-VERSION = 1
-"""Of folders and messages: sides of different versions have no run together."""
-
-_WEIGHTS, _MANIFEST = "part.safetensors", "manifest.json"
 _BLOCK = re.compile(r"^(?:model\.layers|transformer\.h|h)\.(\d+)\.")
 _TABLES = re.compile(r"^(?:model\.embed_tokens|(?:transformer\.)?(?:wte|wpe))\.")
 _REAR = re.compile(r"^(?:model\.norm|(?:transformer\.)?ln_f|lm_head)\.")
 _TOKEN_TABLES = re.compile(r"^(?:model\.embed_tokens|(?:transformer\.)?wte)\.")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a part was cut from, and what it holds."""
-
-    version: int
-    part: PartName
-    base_id: str
-    """Name and SHA-256 of the whole model's weights."""
-    cut: str
-    n_blocks: int
-    dtype: str
-    tensors: Mapping[str, str]
-    """The SHA-256 of each tensor with its shape and type, by name."""
-
-    @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """Return the manifest of a folder, read strictly."""
-        path = folder / _MANIFEST
-        if not path.is_file():
-            raise MissingFileError(f"{path}: missing; a part is a folder as `fedloom split partition` writes it.")
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if type(told["tensors"]) is not dict:
-                raise TypeError("its tensors are no table")
-            found = cls(**told)
-            _check(found)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ModelError(f"{path}: is not what fedloom wrote ({error}); partition the model anew.") from error
-        return found
-
-    def refuse_other(self, other: "Manifest") -> None:
-        """Refuse a part of another model, cut, type or version: ModelError, which names both."""
-        for key in ("version", "base_id", "cut", "n_blocks", "dtype"):
-            mine, theirs = vars(self)[key], vars(other)[key]
-            if mine != theirs:
-                raise ModelError(
-                    f"split: the {other.part} part has {key} = {theirs!r}, the {self.part} part has {mine!r}; both "
-                    "sides need parts of one partition."
-                )
-
-
-def _check(found: Manifest) -> None:
-    texts: tuple[Any, ...] = (found.base_id, found.cut, found.dtype, *found.tensors, *found.tensors.values())
-    numbers: tuple[Any, ...] = (found.n_blocks, found.version)
-    if any(type(one) is not str for one in texts) or any(type(one) is not int for one in numbers):
-        raise TypeError("an entry has another type")
-    if found.part not in get_args(PartName):
-        raise ValueError(f"no part is called {found.part!r}")
-    if found.version != VERSION:
-        raise ValueError(f"version {found.version}, this is {VERSION}")
-    if not all(re.fullmatch(r"[0-9a-f]{64}", one) for one in found.tensors.values()):
-        raise ValueError("a hash is none")
 
 
 def partition(path: str, cut: Cut, out: Path) -> list[Manifest]:
@@ -142,32 +83,13 @@ def _read(source: Checkpoint, names: list[str]) -> Tree:
 
 def _write(folder: Path, part: PartName, tensors: Tree, source: Checkpoint, cut: Cut, n_blocks: int) -> Manifest:
     folder.mkdir()
-    save_file(tensors, folder / _WEIGHTS)
+    save_file(tensors, folder / WEIGHTS)
     kinds = sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values()})
-    hashes = {name: _sha256(name, one) for name, one in sorted(tensors.items())}
+    hashes = {name: tensor_sha256(name, one) for name, one in sorted(tensors.items())}
     manifest = Manifest(VERSION, part, source.base_id, str(cut), n_blocks, " ".join(kinds), hashes)
-    (folder / _MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
     beside = ("config.json",) if part == "middle" else ("config.json", "tokenizer.json", "tokenizer_config.json")
     for name in beside:
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     return manifest
-
-
-def read_part(folder: Path) -> tuple[Manifest, Tree]:
-    """Return a part's manifest and tensors; ModelError for a tensor that is missing, too many or differs."""
-    manifest = Manifest.read(folder)
-    file = folder / _WEIGHTS
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file}: no complete safetensors file ({error}); partition the model anew.") from error
-    odd = sorted(manifest.tensors.keys() ^ tensors.keys())
-    odd += [name for name, one in tensors.items() if name not in odd and _sha256(name, one) != manifest.tensors[name]]
-    if odd:
-        raise ModelError(f"{file}: '{odd[0]}' differs from its manifest; partition the model anew.")
-    return manifest, tensors
-
-
-def _sha256(name: str, tensor: Tensor) -> str:
-    return digest({name: tensor})

@@ -98,6 +98,11 @@ def part_of(model: LanguageModel, blocks: range) -> Part:
     if not last:
         module.set_submodule(f"{body}.{anatomy.norm}", nn.Identity())
         module.set_submodule(anatomy.head, _Elsewhere())
+    if missing := [name for name, one in module.named_parameters() if one.is_meta]:
+        raise ModelError(
+            f"split: blocks {blocks.start} to {blocks.stop - 1} need '{missing[0]}', which the parts of the model here "
+            "do not have; partition it at the run's cut, and give each side its own."
+        )
     names = _names(model, module)
     own: dict[str, Any] = {
         "module": module,

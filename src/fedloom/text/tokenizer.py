@@ -20,7 +20,7 @@ from tokenizers import Tokenizer as Backend
 from fedloom.base.errors import ModelError
 from fedloom.text.pretrained import load
 
-__all__ = ["PlainTokenizer"]
+__all__ = ["NoTokenizer", "PlainTokenizer"]
 
 _CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")  # those that take tokenizer.json as it stands
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -153,3 +153,15 @@ def _compiled(source: str, known: frozenset[str]) -> jinja2.Template | None:
         return None
     optional = {"bos_token", "tools", "builtin_tools", "tools_in_user_message"}
     return None if asked - optional or "tojson" in source else _ENVIRONMENT.from_string(source)
+
+
+class NoTokenizer:
+    """What stands where no text is read: the server of a split model has none."""
+
+    def __len__(self) -> int:
+        """Return that it knows no token."""
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse to be asked."""
+        raise ModelError("this part of the model has no tokenizer: no text is read here; give the whole model.")
