@@ -30,8 +30,8 @@ from fedloom.network.keys import host_of, identity_of
 from fedloom.network.link import Unreachable, verdict_from
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
-from fedloom.network.split_desk import NotYet
 from fedloom.network.steps import answer_in, in_frames
+from fedloom.split.lockstep import NotYet
 from fedloom.split.messages import Message
 
 __all__ = ["Keys", "Link", "Unreachable", "Welcome", "is_loopback", "serving"]

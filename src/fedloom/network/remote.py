@@ -90,6 +90,7 @@ class RemoteSplit(Remote):
             most_bytes=settings.message_bytes(self._model.width, plan.local.batch * work.task.longest()) or _MOST_BYTES,
             deadline_s=self._hub.settings.deadline_s,
             lost=partial(self._hub.out_of_step, now),
+            broken=self._hub.fail,
         )
         told: list[Report] = []
         for report in super()._reports(work, first, now):

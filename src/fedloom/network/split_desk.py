@@ -10,14 +10,10 @@ from fedloom.network.jobs import JobFrame, as_packet
 from fedloom.network.open_round import OpenRound
 from fedloom.network.pieces import sha256
 from fedloom.network.sum_desk import SumDesk
-from fedloom.split.lockstep import Lockstep, message_from
+from fedloom.split.lockstep import Lockstep, NotYet, message_from
 from fedloom.split.messages import Message
 
-__all__ = ["NotYet", "SplitDesk"]
-
-
-class NotYet(DataError):
-    """The server has opened no round: it was started anew, and what is asked for will come."""
+__all__ = ["SplitDesk"]
 
 
 class SplitDesk(SumDesk):

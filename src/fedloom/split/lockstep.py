@@ -33,9 +33,13 @@ from fedloom.base.files import disk_errors, sync
 from fedloom.split.body import Body
 from fedloom.split.messages import Kind, Message, Tally
 
-__all__ = ["Lockstep", "Place", "message_from", "message_head"]
+__all__ = ["Lockstep", "NotYet", "Place", "message_from", "message_head"]
 
 _HEAD_BYTES = 8
+
+
+class NotYet(DataError):
+    """The server cannot answer now and will, when it was started anew: whoever asks may ask again."""
 
 
 @dataclass(frozen=True, order=True)
@@ -84,6 +88,8 @@ class Lockstep:
     """Seconds that a batch waits for the last of its messages, after the first; 0: for ever."""
     lost: Callable[[str, str], None] = lambda client, reason: None
     """Told who is out of the round, and why."""
+    broken: Callable[[str], None] = lambda reason: None
+    """Told why no more steps can be made."""
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
@@ -117,7 +123,9 @@ class Lockstep:
                 return future
             if message.client not in self._in or place < self._place:
                 raise DataError(f"{message.where}: the step was made without this client; it joins in the next round.")
-            if place > self._place or self._over:
+            if self._over:
+                raise NotYet(f"{message.where}: the server makes no steps now.")
+            if place > self._place:
                 raise DataError(f"{message.where}: is ahead of the round, which is at step {self._place.step}.")
             before = self._came.get(message.client)
             if before is not None and not _same(before[0], message):
@@ -163,8 +171,14 @@ class Lockstep:
             messages = [came[client][0] for client in self.clients if client in came]
             try:
                 self._answer(place, messages, {client: future for client, (_, future) in came.items()})
-            finally:  # whoever still waits has to hear of it
-                _fail([future for _, future in came.values()], "the server could not make the step; see its log.")
+            finally:
+                unkept = [future for _, future in came.values() if not future.done()]
+                if unkept:  # whoever waits has to hear of it, and asks again
+                    self._over = True
+                    self.broken(
+                        f"the step at {place.name} could not be made; see the log, then `fedloom resume` goes on."
+                    )
+                    _fail(unkept, "the server could not make the step.", NotYet)
 
     def _answer(self, place: Place, messages: Sequence[Message], futures: "Mapping[str, Future[Message]]") -> None:
         """Write a batch down, compute it, and keep what was promised."""
@@ -208,10 +222,10 @@ class Lockstep:
         return self.folder / f"{place.name}-{self.clients.index(client)}.answer"
 
 
-def _fail(futures: Sequence["Future[Message]"], reason: str) -> None:
+def _fail(futures: Sequence["Future[Message]"], reason: str, kind: type[DataError] = DataError) -> None:
     for future in futures:
         if not future.done():
-            future.set_exception(DataError(reason))
+            future.set_exception(kind(reason))
 
 
 def _same(one: Message, other: Message) -> bool:

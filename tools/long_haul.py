@@ -1,6 +1,6 @@
 """Large rows over a link that breaks: to and from three nodes, every connection cut again and again.
 
-    python -m benchmarks.long_haul [--megabytes 1000] [--cut-every-s 10]
+    python -m tools.long_haul [--megabytes 1000] [--cut-every-s 10]
 
 A relay on loopback stands between the nodes and the server, and hangs up on everybody every few seconds. What arrives
 is checked by its SHA-256 on both sides; the round is merged as ever, and its result has to be the mean of the rows.
@@ -19,8 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-
 from benchmarks.carriers import MB, NODES, federation, identities
+
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Report
@@ -141,7 +141,7 @@ def _nodes(relay: Relay, folder: Path, known: Mapping[str, Keys], size: int) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print how long a round took, and whether its result is the mean of the rows; return 1 if it is not."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.long_haul")
+    parser = argparse.ArgumentParser(prog="python -m tools.long_haul")
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--cut-every-s", type=float, default=10.0)
     asked = parser.parse_args(arguments)
