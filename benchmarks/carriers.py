@@ -4,7 +4,8 @@
 
 A server in this process, three nodes as processes, certificates on both sides. A round sends a row to every node and
 brings a row of every node back, checked by its hash, decoded, and merged; the nodes answer with a row that they hold.
-Secure sums are those of the library, in one process, of 10 clients with 1 M numbers each.
+Beside it rounds of Flower with rows of the same size (`_flower_carrier.py`), one federation after the other. Secure
+sums are those of the library, in one process, of 10 clients with 1 M numbers each.
 """
 
 import multiprocessing
@@ -28,8 +29,10 @@ from benchmarks._common import (
     forget_peak,
     in_fresh_process,
     peak_bytes,
+    ratio,
     report,
 )
+from benchmarks._flower_carrier import flower_rounds, flower_venv, flower_version
 from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Report, Work
@@ -57,10 +60,11 @@ __all__ = ["MB", "NODES", "federation", "identities", "main"]
 NODES = ("north", "south", "west")
 MB = 1_000_000
 SIZES = {"1 MB": MB, "100 MB": 100 * MB}
+_NO_FLOWER = "not beside Flower, whose environment is missing: `make test-carrier-flower` makes it"
 
 
 def main(settings: Settings) -> list[Figure]:
-    """Measure rounds of two sizes, the server's memory, and secure sums."""
+    """Measure rounds, beside Flower too, the server's memory, and secure sums."""
     if settings.part:
         return report(_memory(int(settings.part), settings))
     small, large = ("1 MB", "100 MB") if not settings.quick else ("1 MB", "1 MB")
@@ -73,6 +77,7 @@ def main(settings: Settings) -> list[Figure]:
             unit="s",
             target=Target("<=", 0.3),
             ours=Sample(tuple(rounds_s[small])),
+            note="" if flower_venv() else _NO_FLOWER,
         ),
         Figure(
             entry="j",
@@ -83,7 +88,7 @@ def main(settings: Settings) -> list[Figure]:
             ours=Sample(tuple(rounds_s[large])),
         ),
     ]
-    return [*figures, _peak(SIZES[large], settings), *_secure_sum(settings)]
+    return [*figures, *_beside_flower(rounds_s, settings), _peak(SIZES[large], settings), *_secure_sum(settings)]
 
 
 # ------------------------------------------------------------------------------------------------------------- rounds
@@ -167,6 +172,28 @@ def _rounds(n_bytes: int, repeats: int) -> list[float]:
             state, _ = step(plan, state, carrier)
             found.append(time.perf_counter() - start_s)
     return found[1:]
+
+
+def _beside_flower(rounds_s: Mapping[str, list[float]], settings: Settings) -> list[Figure]:
+    """Compare rounds with those of Flower, as its programs start by default."""
+    venv = flower_venv()
+    if venv is None:
+        return []
+    sizes = {"4 kB": 4000} if settings.quick else {"1 MB": MB, "10 MB": 10 * MB}
+    numbers = {name: n_bytes // 4 for name, n_bytes in sizes.items()}
+    theirs_s = flower_rounds(venv, numbers, nodes=len(NODES), rounds=1 if settings.quick else 4)
+    ours_s = {name: rounds_s.get(name) or _rounds(sizes[name], settings.repeats(12)) for name in sizes}
+    return [
+        ratio(
+            "j",
+            f"a round of {name} to and from three nodes: Flower over fedloom",
+            ours=Sample(tuple(ours_s[name])),
+            other=Sample(tuple(theirs_s[name])),
+            work={"flwr": flower_version(venv), "bytes each way": sizes[name] * len(NODES)},
+            note="Flower without TLS, fedloom with; Flower asks every 3 s and starts a process for each answer",
+        )
+        for name in sizes
+    ]
 
 
 def _peak(n_bytes: int, settings: Settings) -> Figure:
