@@ -10,25 +10,12 @@ from fedloom.network.hub import Hub
 from fedloom.network.open_round import Verdict
 from fedloom.network.scoring import may_tell, scores_from, scores_to
 from fedloom.runs.measure import OwnScores
-from support.federation import federation
+from support.federation import ASKED, asked_federation, federation
 from support.resuming import adapters, logs, run_to_the_end
 from support.small_runs import small_run
 
 pytestmark = pytest.mark.timeout(120)
-ASKED = {"deployment": {"evaluate": True, "deadline_s": 60.0}, "rounds": 3}
-HELD = {"holdout_by": "text", "holdout": 0.4, "every": 2, "max_new_tokens": 3, "resamples": 20}
 ALLOWED = ["loss", "exact_match"]
-
-
-def asked_federation(folder, *, metrics=ALLOWED, evaluation=HELD, **changes):
-    made = federation(folder, policy={"metrics": metrics}, **(ASKED | changes))
-    made.table["evaluation"] = evaluation
-    from fedloom.network.manifest import manifest_of
-    from fedloom.runs.prepared import load_model
-
-    for name in made.owners:
-        made.node(name).approve(manifest_of(made.run(), load_model(made.run()), made.enrolment.nodes_by_client))
-    return made
 
 
 def validation(folder):

@@ -17,7 +17,7 @@ from fedloom.network.link import Unreachable
 from fedloom.network.server import serve_again
 from fedloom.runs.execute import RoundDone
 from support.command import fedloom
-from support.federation import federation
+from support.federation import asked_federation, federation
 from support.relay import Relay, linked, serving
 from support.resuming import adapters, logs, run_to_the_end
 
@@ -59,6 +59,13 @@ def test_rounds_through_a_relay_are_those_of_one_process(tmp_path, monkeypatch, 
     carried(made, relay, monkeypatch, tmp_path / "apart")
     run_to_the_end(made.run(), tmp_path / "one place")
     same(tmp_path / "apart", tmp_path / "one place")
+
+
+def test_scores_of_nodes_go_through_a_relay(tmp_path, monkeypatch, relay):
+    made = asked_federation(tmp_path, rounds=1)
+    carried(made, relay, monkeypatch, tmp_path / "apart")
+    told = [line for line in logs(tmp_path / "apart")["ledger.jsonl"] if "held-out" in line.get("what", "")]
+    assert len(told) == 8 and {line["client"] for line in told} == {"client0", "client1", "client2", "client3"}
 
 
 def test_bodies_and_packets_of_many_pieces_arrive(tmp_path, monkeypatch, relay):

@@ -177,6 +177,20 @@ def federation(folder, owners=None, *, policy=None, **changes):
     return made
 
 
+ASKED = {"deployment": {"evaluate": True, "deadline_s": 60.0}, "rounds": 3}
+HELD = {"holdout_by": "text", "holdout": 0.4, "every": 2, "max_new_tokens": 3, "resamples": 20}
+
+
+def asked_federation(folder, *, metrics=("loss", "exact_match"), **changes):
+    """A federation whose nodes are asked for scores, and allow these."""
+    made = federation(folder, policy={"metrics": list(metrics)}, **(ASKED | changes))
+    made.table["evaluation"] = HELD
+    manifest = manifest_of(made.run(), load_model(made.run()), made.enrolment.nodes_by_client)
+    for name in made.owners:
+        made.node(name).approve(manifest)
+    return made
+
+
 def make_keys(made):
     authority = made.folder / "ca"
     k.make_authority(authority, "trial")

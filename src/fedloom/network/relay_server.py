@@ -255,7 +255,7 @@ class RelayServer:
                 return self._answers.said(name, frame)
             case "piece" | "masked" if "start" in frame.header:
                 return self._answers.arrived(name, frame)
-            case "report" | "masked":
+            case "report" | "masked" | "scores":
                 return self._answers.offered(name, frame)
             case kind:
                 raise DataError(f"found a message of kind '{str(kind)[:40]}', which is none of a node.")
