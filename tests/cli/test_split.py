@@ -62,3 +62,14 @@ def test_the_shipped_file_runs_small(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
     assert fedloom(monkeypatch, "show", tmp_path / "run") == 0
     assert "split 1:1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_demonstration_learns_and_is_read(tmp_path, monkeypatch, capsys):
+    assert fedloom(monkeypatch, "split", "demo", "--out", tmp_path / "demo") == 0
+    told = capsys.readouterr().out
+    scores = [float(line.split("facts ")[1].split(",")[0]) for line in told.splitlines() if "exact match" in line]
+    assert len(scores) == 2 and scores[1] > scores[0] + 0.3
+    assert "1024 bytes a token, both ways" in told and "T3 (the client's weights known)" in told
+    assert "The server could still reconstruct text" in told
+    assert (tmp_path / "demo" / "adapter").is_dir()

@@ -1,7 +1,8 @@
 """`fedloom split`: weights in parts, and what a server of split training could read."""
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,3 +51,42 @@ def split_audit(
     run = run_of(RunDirectory.open(where)) if where.is_dir() else api.load_run(where, overrides or [])
     found = audit_split(run, settings, where if where.is_dir() else None)
     tell(found, texts=list(told(found)), as_json=as_json)
+
+
+_DEMO: dict[str, Any] = {
+    "protocol": {"name": "split", "cuts": ["1:1"], "wire": "bfloat16"},
+    "rounds": 5,
+    "data": {"name": "world", "n_clients": 4},
+    "local": {"lr": 1e-2, "steps": 10, "batch": 4, "optimiser_state": "kept"},
+}
+"""`experiments/split.toml` in half as many rounds."""
+
+
+@split.command("demo")
+def split_demo(
+    out: Annotated[Path | None, typer.Option(help="A run directory to keep; left out: a temporary one.")] = None,
+) -> None:
+    """Train a small model whose middle is at a server, in this process, and attack what that server has seen."""
+    if out is not None:
+        _demonstrate(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="fedloom-demo-") as folder:
+        _demonstrate(Path(folder) / "split")
+
+
+def _demonstrate(out: Path) -> None:
+    from fedloom import api
+    from fedloom.runs.execute import RoundDone
+    from fedloom.runs.measure import Evaluated
+    from fedloom.runs.split_audit import AuditSettings, audit_split, told
+    from fedloom.runs.tuning import read_run
+
+    run = read_run(_DEMO)
+    lines(["Four clients keep text, labels, first and last block; a server has the two blocks between."])
+    for event in api.start(run, out):
+        if isinstance(event, Evaluated):
+            score = event.means["test/exact_match"]
+            lines([f"{event.phase}: exact match on private facts {score:.3f}, loss {event.means['test/loss']:.3f}"])
+        elif isinstance(event, RoundDone):
+            lines([f"round {event.record.round + 1}: {event.record.bytes_per_token:.0f} bytes a token, both ways"])
+    lines(["", *told(audit_split(run, AuditSettings(texts=2, inverter_steps=200), out))])
