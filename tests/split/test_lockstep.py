@@ -1,4 +1,4 @@
-"""The lockstep of a split round by itself: order, exactly once, who is late, and what a server finds that comes back."""
+"""The lockstep of a split round by itself: order, exactly once, who is late, and a server that comes back."""
 
 import threading
 from concurrent.futures import wait
