@@ -200,6 +200,7 @@ def step(
         if report.memory:
             memory[report.client] = report.memory
         middle = report.middle or middle
+        del report  # a large row is not held while the next one comes
     absent = _absent(plan, state.round, sampled, [record.client for record in records])
     closed([record.client for record in records])
     steps = plan.mechanism.covers().per_example

@@ -202,10 +202,12 @@ class Hub(SplitDesk):
         for client, job in now.jobs.items():
             if streaming:
                 self._wait(now, deadline, lambda client=client: client in now.came or client in now.refused)
-            report = self._report(now, client, job)
-            if report is not None:
-                self._keep(now, report)
-                yield report
+            with self._checking:  # until the round has taken it in, no other row is read
+                report = self._report(now, client, job)
+                if report is not None:
+                    self._keep(now, report)
+                    yield report
+                del report
         if total is not None:
             self._keep_packet(now.round, "sum", total, {"sum_of": len(now.came)})
             yield Report("", as_packet(total), now.layout, 1.0, 1, 0, Mean(), {}, 0, sum_of=len(now.came))

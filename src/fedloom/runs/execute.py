@@ -317,10 +317,12 @@ class _Clock:
 
 
 def _observed(carrier: Carrier, on_report: Callable[[Report], None]) -> Carrier:
+    def told(report: Report) -> Report:
+        on_report(report)
+        return report
+
     def carry(jobs: Iterable[Job]) -> Iterator[Report]:
-        for report in carrier(jobs):
-            on_report(report)
-            yield report
+        return map(told, carrier(jobs))
 
     return carry
 
