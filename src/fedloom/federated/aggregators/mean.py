@@ -35,6 +35,7 @@ HELD_BYTES = 1 << 25
 
 
 _LARGE = 1 << 22
+"""Numbers of a row of which no second copy is made."""
 
 
 class RunningMean:
@@ -177,5 +178,5 @@ class _Drifting(RunningMean):
 
 def _square(row_P: Tensor) -> float:
     """Return the square of a row's norm; of a large one part by part, as torch widens all that it is given."""
-    parts = row_P.split(_LARGE) if len(row_P) > _LARGE else (row_P,)
+    parts = row_P.split(CHUNK) if len(row_P) > _LARGE else (row_P,)
     return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts)
