@@ -35,6 +35,7 @@ def test_a_cut_that_does_not_fit_ends_with_2_and_one_line(made, monkeypatch, cap
     assert not (made / "parts").exists()
 
 
+@pytest.mark.slow
 def test_a_run_file_and_a_run_are_audited(made, monkeypatch, capsys):
     file, few = write_run_file(made, protocol={"name": "split"}, rounds=1), ("--texts", 1, "--steps", 2)
     assert fedloom(monkeypatch, "run", file, "--quiet", "--out", made / "run") == 0

@@ -85,6 +85,7 @@ def test_a_body_that_was_not_kept_is_asked_for(tmp_path, monkeypatch, relay):
     assert adapters(tmp_path / "apart")
 
 
+@pytest.mark.slow
 def test_answers_that_are_lost_change_nothing(tmp_path, monkeypatch, relay):
     """Every seventh answer fails, as one does whose node has died: the session ends, the next gets the open jobs."""
     seen = []
@@ -188,6 +189,7 @@ def test_a_byte_that_a_relay_changes_in_an_answer_is_noticed(tmp_path, monkeypat
     assert len(seen) == 4
 
 
+@pytest.mark.slow
 def test_answers_of_another_node_and_old_ones_are_not_taken(tmp_path, monkeypatch, relay):
     """A relay that answers for one node what it has heard from another, and what it has heard before."""
     made = federation(tmp_path, rounds=2)

@@ -79,8 +79,15 @@ class Killed(BaseException):
     """A process that is gone."""
 
 
-@pytest.mark.parametrize("kind", ["FWD", "GRAD"])
-@pytest.mark.parametrize("when", ["before it is sent", "after it was answered"])
+@pytest.mark.parametrize(
+    ("kind", "when"),
+    [
+        ("GRAD", "after it was answered"),
+        pytest.param("GRAD", "before it is sent", marks=pytest.mark.slow),
+        pytest.param("FWD", "before it is sent", marks=pytest.mark.slow),
+        pytest.param("FWD", "after it was answered", marks=pytest.mark.slow),
+    ],
+)
 def test_a_node_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monkeypatch, kind, when):
     made = split_federation(tmp_path)
     made.to_the_end(tmp_path / "unbroken")
@@ -105,7 +112,14 @@ def test_a_node_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monk
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("point", ["before it is written down", "before it is computed", "after it was computed"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before it is computed",
+        pytest.param("before it is written down", marks=pytest.mark.slow),
+        pytest.param("after it was computed", marks=pytest.mark.slow),
+    ],
+)
 def test_a_server_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monkeypatch, point):
     made = split_federation(tmp_path)
     made.to_the_end(tmp_path / "unbroken")
@@ -162,6 +176,7 @@ def looking(dead):
     return looked
 
 
+@pytest.mark.slow
 def test_a_client_that_is_late_is_out_of_the_round_and_back_in_the_next(tmp_path, monkeypatch):
     made = split_federation(tmp_path, min_clients=2, deployment={"deadline_s": 6.0})
     exchange, slow = channel.Link.exchange, []

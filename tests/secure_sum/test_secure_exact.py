@@ -54,6 +54,7 @@ def test_one_more_lost_than_the_threshold_allows_gives_no_sum(phase):
         simulate(rows_of(terms), terms, lost_at=dict.fromkeys(terms.clients[:2], phase))
 
 
+@pytest.mark.slow
 def test_two_hundred_clients_of_degree_68_with_ten_lost():
     names = names_of(200)
     terms = terms_of(200, size=3, degree=68, threshold=43, min_clients=150)
