@@ -232,7 +232,7 @@ def test_data_of_which_nothing_can_be_told_are_warned_of(tmp_path, monkeypatch, 
     [
         (
             "privacy.epsilon=8",
-            "privacy.epsilon: 'none' has no such setting, others have: set privacy.name to 'gaussian'.",
+            "privacy.epsilon: 'none' has no such setting, others have: set privacy.name to 'gaussian' or 'skellam'.",
         ),
         ("rule.mu=0.1", "rule.mu: 'plain' has no such setting, others have: set rule.name to 'prox'."),
         (
