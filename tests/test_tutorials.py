@@ -17,6 +17,7 @@ CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # runs of a user, on a machine as busy as it may be
 @pytest.mark.parametrize("document", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_does_what_it_says(document, tmp_path):
     follow(document, tmp_path)
