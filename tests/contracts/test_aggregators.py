@@ -371,6 +371,23 @@ def test_running_mean_holds_no_more_after_a_thousand_rows_than_after_seventeen()
     assert held[-1] == held[16]
 
 
+def test_a_sum_that_lies_in_a_file_is_the_same_to_the_last_bit(monkeypatch):
+    size = 3 * mean.CHUNK + 17
+    rows = [torch.randn(size, generator=rng.generator("filed", at)) for at in range(4)]
+
+    def meant():
+        total = mean.RunningMean(held_bytes=4 * size)
+        for at, row_P in enumerate(rows):
+            total.add(row_P, 1.0 + at)
+        return total, total.result().row_P
+
+    _, in_memory = meant()
+    monkeypatch.setattr(mean, "FILED_BYTES", 1)
+    total, filed = meant()
+    assert total._file is not None and torch.equal(filed, in_memory)
+    assert torch.equal(total.result().row_P, filed)
+
+
 def test_running_mean_holds_few_rows_where_they_are_large():
     total = mean.RunningMean(held_bytes=4 * 1000)
     for _ in range(5):

@@ -11,8 +11,12 @@ chunk in the cache; NaN and infinity show in the sum, and only then are the rows
 """
 
 import math
+import mmap
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -20,11 +24,12 @@ import torch
 from torch import Tensor
 
 from fedloom.base.errors import DataError, TrainingError
+from fedloom.base.files import disk_errors
 from fedloom.base.plugin import plugin
 from fedloom.base.rows import check_matrix, check_row, is_finite
 from fedloom.contracts.aggregation import Accumulator, Aggregate, Aggregator, Frame
 
-__all__ = ["CHUNK", "HELD_BYTES", "HELD_ROWS", "Mean", "RunningMean", "mean_of", "mixed"]
+__all__ = ["CHUNK", "FILED_BYTES", "HELD_BYTES", "HELD_ROWS", "Mean", "RunningMean", "mean_of", "mixed"]
 
 CHUNK = 1 << 17
 """Numbers of a row handled at a time: few enough for the cache, enough to make a call of torch worth its start."""
@@ -33,6 +38,9 @@ HELD_ROWS = 8
 HELD_BYTES = 1 << 25
 """Rows are held until they are so many or so large; large ones are worth more as memory than as speed."""
 
+
+FILED_BYTES = 1 << 27
+"""Sums that take so much lie in a file, of which memory holds what is being added to."""
 
 _LARGE = 1 << 22
 """Numbers of a row of which no second copy is made."""
@@ -47,6 +55,8 @@ class RunningMean:
     def __init__(self, *, held_bytes: int = HELD_BYTES, held_rows: int = HELD_ROWS) -> None:
         self._held_bytes, self._held_rows = held_bytes, held_rows
         self._total_P: Tensor | None = None
+        self._file: mmap.mmap | None = None
+        """What holds a large sum in place of memory."""
         self._held: list[Tensor] = []
         self._weights: list[float] = []
         self._first: tuple[torch.dtype, torch.Size] | None = None
@@ -82,17 +92,35 @@ class RunningMean:
                 sum_C.zero_()
             else:
                 sum_C.copy_(self._total_P[start : start + CHUNK])
+            self._let_go(start, len(mean_C))
             self._add_held(sum_C, start)
             mean_C.copy_(sum_C.div_(self._weight))
         return Aggregate(mean_P)
 
     def _fold(self) -> None:
-        total_P = _fresh(len(self._held[0]), torch.float64) if self._total_P is None else self._total_P
+        total_P = self._sums(len(self._held[0])) if self._total_P is None else self._total_P
         for start, total_C in _chunks(total_P):
             if self._total_P is None:
                 total_C.zero_()
             self._add_held(total_C, start)
+            self._let_go(start, len(total_C))
         self._total_P, self._held, self._weights = total_P, [], []
+
+    def _sums(self, size: int) -> Tensor:
+        """Return room for so many sums: in memory, or in a file where that is large."""
+        n_bytes = size * torch.float64.itemsize
+        if n_bytes < FILED_BYTES:
+            return _fresh(size, torch.float64)
+        with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a disk that is full says so here, and not with a signal
+            self._file = mmap.mmap(file.fileno(), n_bytes)
+        return torch.frombuffer(self._file, dtype=torch.float64)
+
+    def _let_go(self, start: int, count: int) -> None:
+        """Leave sums that lie in a file to it: they are read again when the next row comes."""
+        if self._file is not None:
+            width = torch.float64.itemsize
+            self._file.madvise(mmap.MADV_DONTNEED, start * width, count * width)
 
     def _add_held(self, sum_C: Tensor, start: int) -> None:
         """Add the held rows' numbers from `start` on, widened to float64 before they are multiplied."""
