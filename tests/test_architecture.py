@@ -181,7 +181,7 @@ BUDGET = {
     "data": 4_180,
     "diversity": 1_100,
     "evaluation": 2_620,
-    "federated": 6_160,
+    "federated": 6_200,
     "judged": 1_600,
     "session": 340,
     "lm_eval": 2_300,
