@@ -331,3 +331,27 @@ def test_commands_refuse_a_place_without_what_it_needs_in_one_line(tmp_path, mon
 def test_a_place_off_loopback_needs_an_authority(tmp_path):
     with pytest.raises(ConfigError, match=r"^flower: found 10\.0\.0\.1:9094 without --flower-ca"):
         FlowerPlace("10.0.0.1:9094", tmp_path / "secret")
+
+
+def test_a_packet_that_had_arrived_whole_is_looked_at_when_it_is_offered_again(tmp_path, monkeypatch, relay):
+    """A server that was killed between the last byte and the verdict has it all; then nothing is left to be sent."""
+    made, added = federation(tmp_path, rounds=1), []
+    arrived = Hub.arrived
+
+    def late(self, node, job, start, data):
+        if not added and data:
+            added.append(job)
+            header = self._current().headers
+            client = next(one for one, frame in self._current().jobs.items() if frame.id == job)
+            from fedloom.network.pieces import Piece
+
+            piece = Piece(header[client]["digest"], header[client]["size"])
+            self._inbox.add(self._name(self._current().jobs[client]), piece, start, data)
+            return arrived(self, node, job, 0, data[:1])  # it does not fit: asked for from where the bytes end
+        return arrived(self, node, job, start, data)
+
+    monkeypatch.setattr(Hub, "arrived", late)
+    carried(made, relay, monkeypatch, tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+    same(tmp_path / "apart", tmp_path / "one place")
+    assert added
