@@ -22,7 +22,7 @@ from fedloom.network.manifest import Manifest
 from fedloom.network.node import Node
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import Piece
-from support.federation import federation
+from support.federation import HELD, approved_federation
 
 pytestmark = pytest.mark.timeout(120)
 RUN = "ab" * 16
@@ -202,6 +202,7 @@ def a_sum_of_another_job(one, hello):
     return [one.welcome(hello), Frame(head, partakers(one, "client0", "client1", "client2", "client3"))]
 
 
+TOLD = {"metrics": ["loss", "exact_match"]}
 SPENT = {"privacy": {"unit": "example", "max_epsilon": 1.0}}
 ATTACKS = {
     "a manifest that names a module to import": (
@@ -256,8 +257,18 @@ ATTACKS = {
         {}, {}, lambda one, hello: [one.welcome(hello, signed=b"0" * 32 + one.manifest.digest.encode())],
         "has not signed what it says"),
     "scores that the policy does not name": (
-        {"deployment": {"evaluate": True}}, {}, jobs(lambda one: one.job(phase="final", lr=0.0)),
+        {"deployment": {"evaluate": True}}, {}, jobs(lambda one: one.job(phase="base", lr=0.0)),
         "scores are not told: metrics: found 'loss', allowed are none"),
+    "an evaluation that the run does not plan": (
+        {"deployment": {"evaluate": True}}, TOLD, jobs(lambda one: one.job(phase="again", lr=0.0)),
+        "the approved run has no evaluation 'again' after 0 rounds"),
+    "a planned evaluation at another time": (
+        {"deployment": {"evaluate": True}}, TOLD, jobs(lambda one: one.job(phase="final", round=2, lr=0.0)),
+        "the approved run has no evaluation 'final' after 2 rounds"),
+    "scores of parameters from far away": (
+        {"deployment": {"evaluate": True}}, TOLD | {"max_change": 5.0},
+        jobs(lambda one: one.job(phase="base", params=one.start() + 100.0)),
+        "max_change: the server's parameters have moved by"),
     "a sum over this client and two invented ones": (
         SECURE, {"min_clients_per_round": 3}, sum_over("client0", "nobody", "noone"),
         "min_clients_per_round: found a sum of 3 clients, allowed are 3 or more of this run"),
@@ -271,7 +282,7 @@ HONEST_REPORTS = {"a sum over this client and two invented ones", "a sum over to
 
 
 def attacked(tmp_path, monkeypatch, settings, policy, frames):
-    made = federation(tmp_path, policy=policy, **settings)
+    made = approved_federation(tmp_path, policy=policy, **settings)
     hostile = Hostile(made)
     monkeypatch.setattr(node_module, "Link", link_to(hostile, lambda hello: frames(hostile, hello)))
     error = ""
@@ -311,6 +322,19 @@ def test_a_round_is_answered_once_and_a_server_does_not_go_back(tmp_path, monkey
     """Another job for an answered round would be a second look at the same data; an older one a replay."""
     hostile, read = attacked(tmp_path, monkeypatch, {}, {}, jobs(Hostile.job, second_look))
     assert len(hostile.sent) == 1 and "another job was answered already; a round is answered once" in read
+
+
+def test_an_evaluation_is_answered_for_one_set_of_parameters(tmp_path, monkeypatch):
+    """Else a server could ask about held-out examples as often as it likes, and with what it likes."""
+
+    def asked(by):
+        return lambda one: one.job(phase="base", params=one.start() + by)
+
+    settings, frames = {"deployment": {"evaluate": True}, "evaluation": HELD}, jobs(*map(asked, (0.0, 1e-3, 0.0)))
+    hostile, read = attacked(tmp_path, monkeypatch, settings, TOLD, frames)
+    told = [one.get("scores") for one in hostile.offers]
+    assert [bool(one) for one in told] == [True, False, True] and told[0] == told[2]
+    assert "base: other parameters were asked about already; an evaluation is answered once" in read
 
 
 def test_a_report_that_was_sent_is_the_same_when_it_is_asked_for_again(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.mean import Mean
 from fedloom.network.hub import Hub
 from fedloom.network.open_round import Verdict
-from fedloom.network.scoring import may_tell, scores_from, scores_to
+from fedloom.network.scoring import may_tell, planned_round, scores_from, scores_to
 from fedloom.runs.measure import OwnScores
 from support.federation import ASKED, asked_federation, federation
 from support.resuming import adapters, logs, run_to_the_end
@@ -72,12 +72,13 @@ def test_few_examples_are_not_told_about(tmp_path):
 def test_a_run_that_was_approved_without_scores_tells_none(tmp_path):
     made = federation(tmp_path, policy={"metrics": ALLOWED})
     from fedloom.network.hands import Hands
-    from fedloom.network.journal import Journal
     from fedloom.network.manifest import Manifest
 
     manifest = Manifest.parsed(next((made.folder / "north" / "approved").glob("*.json")).read_text())
     with pytest.raises(ConfigError, match="the approved run asks for no scores"):
-        Hands(made.node("north")).scores(manifest, "client0", b"", Journal(tmp_path / "j"), 0)
+        hands = Hands(made.node("north"))
+        hands.work(manifest)
+        hands.may_score(manifest, "client0")
 
 
 def test_the_review_says_which_scores_leave(tmp_path):
@@ -161,3 +162,11 @@ def test_scores_are_taken_once_and_only_of_own_clients(tmp_path, monkeypatch):
 def test_what_cannot_be_asked_is_refused(tmp_path, changes, text):
     with pytest.raises(ConfigError, match=text):
         small_run(tmp_path, **(ASKED | changes))
+
+
+def test_evaluations_are_those_that_the_run_plans():
+    settings = {"rounds": 6, "evaluation": {"every": 2}}
+    told = {phase: planned_round(settings, phase) for phase in ("base", "round_00002", "round_00004", "tuned", "final")}
+    assert told == {"base": 0, "round_00002": 2, "round_00004": 4, "tuned": 6, "final": 6}
+    assert {planned_round(settings, phase) for phase in ("round_00003", "round_00006", "round_2", "", "x")} == {None}
+    assert planned_round({"rounds": 6, "evaluation": {"every": 0}}, "round_00002") is None

@@ -155,18 +155,24 @@ def flipped(at):
     return lambda place, data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
+def first_changed(place, seen, at):
+    """What flips a byte in the first four of what passes to or from a place."""
+
+    def change(where, data):
+        if where != place or len(seen) > 3:
+            return data
+        seen.append(1)
+        return flipped(at % len(data))(where, data)
+
+    return change
+
+
 @pytest.mark.parametrize("at", [0, 5, 20, 90, -1])
 def test_a_byte_that_a_relay_changes_in_a_call_is_noticed(tmp_path, monkeypatch, relay, at):
     made = federation(tmp_path, rounds=1, min_clients=1, deployment={"deadline_s": 1.0})
     place, seen = relay.places["north"], []
 
-    def change(to, data):
-        if to != place or len(seen) > 3:
-            return data
-        seen.append(1)
-        return flipped(at % len(data))(to, data)
-
-    relay.on_call = change
+    relay.on_call = first_changed(place, seen, at)
     carried(made, relay, monkeypatch, tmp_path / "apart")
     assert refused_by(made, "north") and adapters(tmp_path / "apart")
 
@@ -176,13 +182,7 @@ def test_a_byte_that_a_relay_changes_in_an_answer_is_noticed(tmp_path, monkeypat
     made = federation(tmp_path, rounds=1)
     place, seen = relay.places["north"], []
 
-    def change(of, data):
-        if of != place or len(seen) > 3:
-            return data
-        seen.append(1)
-        return flipped(at % len(data))(of, data)
-
-    relay.on_answer = change
+    relay.on_answer = first_changed(place, seen, at)
     carried(made, relay, monkeypatch, tmp_path / "apart")
     run_to_the_end(made.run(), tmp_path / "one place")
     same(tmp_path / "apart", tmp_path / "one place")

@@ -353,7 +353,7 @@ def test_parts_that_differ_from_their_manifest_are_refused(tmp_path, what):
         manifest = json.loads((folder / "manifest.json").read_text())
         (folder / "manifest.json").write_text(json.dumps(manifest | {"base_id": "another"}))
     with pytest.raises(ModelError, match=r"differs from its manifest|both sides need parts of one partition"):
-        Checkpoint.find(str(tmp_path / "client_parts"))
+        Checkpoint.find(str(tmp_path / "client_parts")).verify()
 
 
 def test_the_middle_reads_no_text(tmp_path):

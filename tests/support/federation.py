@@ -181,14 +181,20 @@ ASKED = {"deployment": {"evaluate": True, "deadline_s": 60.0}, "rounds": 3}
 HELD = {"holdout_by": "text", "holdout": 0.4, "every": 2, "max_new_tokens": 3, "resamples": 20}
 
 
-def asked_federation(folder, *, metrics=("loss", "exact_match"), **changes):
-    """A federation whose nodes are asked for scores, and allow these."""
-    made = federation(folder, policy={"metrics": list(metrics)}, **(ASKED | changes))
-    made.table["evaluation"] = HELD
+def approved_federation(folder, *, evaluation=BY_TEXT, **changes):
+    """A federation whose run evaluates in its own way, approved as it is."""
+    made = federation(folder, **changes)
+    made.table["evaluation"] = evaluation
     manifest = manifest_of(made.run(), load_model(made.run()), made.enrolment.nodes_by_client)
     for name in made.owners:
+        made.node(name).revoke_approvals()
         made.node(name).approve(manifest)
     return made
+
+
+def asked_federation(folder, *, metrics=("loss", "exact_match"), **changes):
+    """A federation whose nodes are asked for scores, and allow these."""
+    return approved_federation(folder, evaluation=HELD, policy={"metrics": list(metrics)}, **(ASKED | changes))
 
 
 def make_keys(made):

@@ -117,6 +117,7 @@ class CausalLM(ModelFamily):
         dtype = self._dtype(source, device)
         _refuse_little_memory(source, _QUANTISED.get(self.quantise, 4 if dtype == "float32" else 2), device)
         tokenizer = source.tokenizer()
+        source.verify()
         plain = self._plain(source, dtype, device)
         if plain is None and not source.whole:
             raise ModelError(

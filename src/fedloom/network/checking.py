@@ -82,8 +82,10 @@ def _dry_round(folder: NodeFolder) -> str:
     manifest = Manifest.parsed(newest[0].read_text(encoding="utf-8")) if newest else folder.last_approved()
     if manifest is None:
         return "no run has asked for this node yet"
-    start_s = time.monotonic()
-    steps = Hands(folder).dry_round(manifest)
+    start_s, hands = time.monotonic(), Hands(folder)
+    if hands.step_bytes(manifest):
+        return "data and this node's parts of the model are loaded; a step needs the server's part as well"
+    steps = hands.dry_round(manifest)
     return f"{steps} steps in {time.monotonic() - start_s:.1f} s; nothing was kept"
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 
 import torch
 
@@ -13,8 +14,7 @@ from fedloom.contracts.federated import Carrier, Engine, Job, Local, Plan, Work
 from fedloom.contracts.language import language_model
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
 from fedloom.federated.client import learning_rate
-from fedloom.network.jobs import JobFrame, layout_to, local_of, row_shape
-from fedloom.network.journal import Journal
+from fedloom.network.jobs import JobFrame, layout_to, row_shape
 from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.scoring import may_tell, score_names
@@ -28,7 +28,7 @@ from fedloom.runs.tuning import TuningRun
 from fedloom.split.carrier import AtClient
 from fedloom.split.messages import Message
 
-__all__ = ["Hands", "refuse_other_rate"]
+__all__ = ["Hands", "machine_of", "refuse_other_rate"]
 
 
 @dataclass
@@ -36,6 +36,7 @@ class _Loads:
     """What is loaded to carry out a run's jobs for the clients of this node."""
 
     loaded: Loaded
+    runs: dict[str, TuningRun] = field(default_factory=dict[str, TuningRun])
     works: dict[str, Work] = field(default_factory=dict[str, Work])
     carriers: dict[str, Carrier] = field(default_factory=dict[str, Carrier])
     held: dict[str, HeldOut] = field(default_factory=dict[str, HeldOut])
@@ -61,8 +62,8 @@ class Hands:
 
     def step_bytes(self, manifest: Manifest) -> int:
         """Return the most bytes that leave in a step of a split model, FWD and GRAD; 0 for any other."""
-        work = self.work_of(manifest, self._own(manifest)[0])
-        run = run_at_node(manifest, self._file.own(self._own(manifest)[0]))
+        client = self._own(manifest)[0]
+        work, run = self.work_of(manifest, client), self.run_of(manifest, client)
         if not isinstance(run.protocol, Split):
             return 0
         tokens = run.local.batch * run.local.accumulation * work.task.longest()
@@ -96,12 +97,9 @@ class Hands:
 
     def work_of(self, manifest: Manifest, client: str) -> Work:
         """Return what a client of this node trains with, loaded when it is first asked for."""
-        if self._at is None or self._at[0] != manifest.digest:
-            run = run_at_node(manifest, self._file.own(client))
-            self._at = manifest.digest, _Loads(_fitting(load_model(run), manifest))
-        hands = self._at[1]
+        run = self.run_of(manifest, client)
+        hands = self.loads()
         if client not in hands.works:
-            run = run_at_node(manifest, self._file.own(client))
             work = prepare_client(run, client, manifest.clients, loaded=hands.loaded)
             n_items, least = len(work.shards[client].items), self._folder.policy.min_examples
             if n_items < least:
@@ -109,6 +107,16 @@ class Hands:
             hands.works[client] = work
             hands.carriers[client] = self._engine(run, work).start(work)
         return hands.works[client]
+
+    def run_of(self, manifest: Manifest, client: str) -> TuningRun:
+        """Return the run that a client of this node carries out, with the model loaded when one is first asked for."""
+        if self._at is None or self._at[0] != manifest.digest:
+            run = run_at_node(manifest, self._file.own(client))
+            self._at = manifest.digest, _Loads(_fitting(load_model(run), manifest))
+        runs = self._at[1].runs
+        if client not in runs:
+            runs[client] = run_at_node(manifest, self._file.own(client))
+        return runs[client]
 
     def _engine(self, run: TuningRun, work: Work) -> Engine:
         """Return what trains a client: the node's engine, or one whose steps the server takes part in."""
@@ -132,24 +140,26 @@ class Hands:
             steps += report.steps
         return steps
 
-    def scores(self, manifest: Manifest, client: str, body: bytes, journal: Journal, round: int) -> OwnScores:
-        """Return what a client tells of a job's parameters on what it holds out; ConfigError where it may not.
-
-        What it keeps for itself is as it was before the round.
-        """
-        plan, run = self.work_of(manifest, client).plan, run_at_node(manifest, self._file.own(client))
+    def may_score(self, manifest: Manifest, client: str) -> HeldOut:
+        """Return what a client holds out; ConfigError where its scores may not be told."""
+        run, loads, policy = self.run_of(manifest, client), self.loads(), self._folder.policy
         if not run.deployment.evaluate:
             raise ConfigError("metrics: the approved run asks for no scores.")
-        loads, policy = self.loads(), self._folder.policy
         held = loads.held[client] = loads.held.get(client) or held_by(run, client, loads.loaded)
         may_tell(score_names(run), policy.metrics, examples=len(held.examples), least=policy.min_examples)
-        memory = journal.memory(client, round)
-        params = _params(loads.loaded, local_of(body, plan.layout.size, memory))
-        settings = run.evaluation
+        return held
+
+    def scores(self, manifest: Manifest, client: str, local: Local) -> OwnScores:
+        """Return what a client tells of parameters on what it holds out; ConfigError where it may not."""
+        held, settings = self.may_score(manifest, client), self.run_of(manifest, client).evaluation
+        loaded = self.loads().loaded
         metrics = {metric.name: metric for metric in settings.metrics}
-        asked = Examinee("", params, held)
         (scored,) = evaluate(
-            loads.loaded.model, run.task, [asked], metrics=metrics, max_new_tokens=settings.max_new_tokens
+            loaded.model,
+            self.work_of(manifest, client).task,
+            [Examinee("", _params(loaded, local), held)],
+            metrics=metrics,
+            max_new_tokens=settings.max_new_tokens,
         )
         names = dict.fromkeys(name for one in scored for name in one.scores)
         means = {name: group_means(scored, name, lambda one: "")[""] for name in names}
@@ -160,6 +170,17 @@ class Hands:
         if self._at is None:
             raise RunError("nothing is loaded.")
         return self._at[1]
+
+
+def machine_of(engine: str, device: str) -> dict[str, str]:
+    """Return what decides about the last digits of what a machine computes."""
+    return {
+        "fedloom": metadata.version("fedloom"),
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "engine": engine,
+        "device": device,
+    }
 
 
 def refuse_other_rate(plan: Plan, job: JobFrame) -> None:

@@ -3,6 +3,7 @@
     memory/<client>/<round>.safetensors   what a client keeps, after the round that it is named after
     answers/<client>/<round>.json         which job was answered, and the report's header; written last
     answers/<client>/<round>.bin          the packet
+    asked/<client>/<phase>.json           which job was asked for in an evaluation
     uses.json                             uses of each client's data, written before a training begins
 
 The same job again gets the stored report, without a step and without another use. Another job for a round that was
@@ -118,6 +119,21 @@ class Journal:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"survivors": list(survivors)}))
+
+    def ask_once(self, job: JobFrame) -> None:
+        """Write down which job was asked for in an evaluation of a client; another one is refused: DataError."""
+        path = self.folder / "asked" / file_name(job.client) / f"{job.phase}.json"
+        if not path.is_file():
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps({"job": job.id}))
+            return
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))["job"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: is not what this node wrote ({error}); restore it from a copy.") from error
+        if known != job.id:
+            raise DataError(f"{job.phase}: other parameters were asked about already; an evaluation is answered once.")
 
     def last_round(self, client: str) -> int:
         """Return the last round that was answered for a client; -1 where there is none."""

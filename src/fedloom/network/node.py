@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
 from fedloom.network.channel import Link
 from fedloom.network.frames import PROTOCOL, Frame, text_in, whole_in
-from fedloom.network.hands import Hands, refuse_other_rate
+from fedloom.network.hands import Hands, machine_of, refuse_other_rate
 from fedloom.network.jobs import JobFrame, local_of, report_to
 from fedloom.network.journal import Answer, Journal
 from fedloom.network.keys import sign_bytes
@@ -35,11 +34,11 @@ from fedloom.network.node_file import NodeFolder
 from fedloom.network.partaking import Partaking, partakers, verifier
 from fedloom.network.pieces import Inbox, Piece
 from fedloom.network.policy import open_now, violations
-from fedloom.network.scoring import scores_to
+from fedloom.network.scoring import planned_round, scores_to
 from fedloom.network.transfers import delivered, fetched
 from fedloom.runs.measure import OwnScores
 
-__all__ = ["Node", "machine_of"]
+__all__ = ["Node"]
 
 _log = logging.getLogger(__name__)
 _FIRST_S, _LONGEST_S = 0.2, 5.0
@@ -48,17 +47,6 @@ _EMPTY = {"digest": Piece.of(b"").digest, "size": 0}
 """What stands for a packet of a row that leaves under masks alone."""
 _LOOK_S = 1.0
 """Seconds after which a job that is not allowed now is looked at again."""
-
-
-def machine_of(engine: str, device: str) -> dict[str, str]:
-    """Return what decides about the last digits of what a machine computes."""
-    return {
-        "fedloom": metadata.version("fedloom"),
-        "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "engine": engine,
-        "device": device,
-    }
 
 
 @dataclass
@@ -310,19 +298,30 @@ class Node:
 
     def _evaluate(self, link: NodeLink, session: _Session, job: JobFrame) -> None:
         """Tell what the model scores on what this client holds out, or why not; the ledger has either."""
-        body = self._fetched(link, session, job)
         told: OwnScores | str
         try:
-            told = self.hands.scores(session.manifest, job.client, body, self.journal(session.run), job.round)
+            told = self._scores(link, session, job)
             means = {name: [one.total, one.weight] for name, one in told.means.items()}
             kind, said = "scores", {"phase": job.phase, "examples": told.examples, "scores": means}
-        except RunError:
+        except RunError:  # the disk, the journal, the way to the server
             raise
         except FedloomError as error:
             told = str(error)
             kind, said = "refused", {"reason": f"scores are not told: {shown(told)[:2000]}"}
         self._folder.ledger.append(kind, run=job.run, round=job.round, client=job.client, **said)
         link.offer(scores_to(job.id, told))
+
+    def _scores(self, link: NodeLink, session: _Session, job: JobFrame) -> OwnScores:
+        """Return the scores that an evaluation asks for, where the approved run plans it, once."""
+        journal, plan = self.journal(session.run), self.hands.work_of(session.manifest, job.client).plan
+        if planned_round(session.manifest.settings, job.phase) != job.round:
+            raise DataError(f"the approved run has no evaluation '{job.phase}' after {job.round} rounds.")
+        self.hands.may_score(session.manifest, job.client)
+        body = self._fetched(link, session, job)
+        local = local_of(body, plan.layout.size, journal.memory(job.client, job.round))
+        self._refuse_jump(journal, local.anchor[""])
+        journal.ask_once(job)
+        return self.hands.scores(session.manifest, job.client, local)
 
     def _trained(self, link: NodeLink, session: _Session, job: JobFrame, journal: Journal) -> Answer:
         """Train, and write down what is answered before any of it leaves."""

@@ -8,8 +8,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.contracts.federated import Work
 from fedloom.federated.aggregators.secure_sum import SecureSum
@@ -18,6 +16,7 @@ from fedloom.network.keys import check, verify_bytes
 from fedloom.network.summing import message, terms_of
 from fedloom.secure_sum.agreement import Verify
 from fedloom.secure_sum.messages import Box, Confirmations, Roster, Survivors
+from fedloom.secure_sum.numbers import row_of
 from fedloom.secure_sum.party import Party
 
 __all__ = ["Partaking", "partakers", "verifier"]
@@ -105,8 +104,7 @@ class Partaking:
             case "share":
                 return _body(party.share(Roster.from_table(table, terms)).to_table())
             case "mask":
-                row_S = np.frombuffer(row(), dtype="<u4").astype(np.uint32)
-                return party.mask(Box.from_table(table, terms), row_S).to_bytes()
+                return party.mask(Box.from_table(table, terms), row_of(row())).to_bytes()
             case "confirm":
                 survivors = Survivors.from_table(table, terms)
                 before = self._journal.summed_over(self._client, terms.round)

@@ -14,7 +14,7 @@ from fedloom.contracts.federated import Plan, Work
 from fedloom.federated.rounds import sample_clients
 from fedloom.network.accounting import NodeAccounts, clip_of, epsilon_of, uses_of_round
 from fedloom.network.hands import Hands
-from fedloom.network.manifest import Manifest, run_at_node
+from fedloom.network.manifest import Manifest
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.policy import violations
 from fedloom.network.scoring import score_names
@@ -37,7 +37,7 @@ def review(folder: NodeFolder, manifest: Manifest) -> list[str]:
     ]
     for client, work in works.items():
         lines += _leaving(client, work, *hands.shape(manifest))
-    lines += [*_steps(manifest, hands), *_scores(manifest, folder)]
+    lines += [*_steps(manifest, hands), *_scores(manifest, folder, hands)]
     lines += ["", "HOW IT IS PROTECTED"]
     for client, work in works.items():
         lines += _protected(client, work, folder)
@@ -77,14 +77,14 @@ def _steps(manifest: Manifest, hands: Hands) -> Iterator[str]:
         yield "  recovery on your model: run `fedloom split audit`."
 
 
-def _scores(manifest: Manifest, folder: NodeFolder) -> Iterator[str]:
+def _scores(manifest: Manifest, folder: NodeFolder, hands: Hands) -> Iterator[str]:
     """Yield which scores of held-out examples leave, and how often."""
     settings = manifest.settings
     if not settings["deployment"]["evaluate"]:
         return
     every, rounds = settings["evaluation"]["every"], settings["rounds"]
     times = 2 + ((rounds - 1) // every if every else 0)
-    asked = score_names(run_at_node(manifest, folder.file.own(next(iter(folder.file.data)))))
+    asked = score_names(hands.run_of(manifest, next(iter(hands.work(manifest)))))
     odd = [name for name in asked if name not in folder.policy.metrics]
     yield (
         f"  scores of what clients hold out, a sum and a weight for each, {times} times: {', '.join(asked)}"

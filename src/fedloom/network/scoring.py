@@ -2,6 +2,9 @@
 
 What may leave is what the owner's policy names (`metrics`), over at least `min_examples` held-out examples. A node that
 may not tell says why, and counts as absent: nobody waits for it.
+
+Each evaluation that the approved run plans is answered for one set of parameters: a server that could ask as often as
+it likes, and with what it likes, would have an oracle on the examples.
 """
 
 from collections.abc import Mapping
@@ -13,12 +16,19 @@ from fedloom.network.frames import number_from, number_to, text_in, whole_in
 from fedloom.runs.measure import OwnScores
 from fedloom.runs.tuning import TuningRun
 
-__all__ = ["may_tell", "score_names", "scores_from", "scores_to"]
+__all__ = ["may_tell", "planned_round", "score_names", "scores_from", "scores_to"]
 
 
 def score_names(run: TuningRun) -> tuple[str, ...]:
     """Return the names of all that nodes may be asked for: what the task tells, and the run's metrics."""
     return (*run.task.examining().tells, *(metric.name for metric in run.evaluation.metrics))
+
+
+def planned_round(settings: Mapping[str, Any], phase: str) -> int | None:
+    """Return after how many rounds the approved run evaluates in a phase; None where it has no such phase."""
+    rounds, every = settings["rounds"], settings["evaluation"].get("every", 0)
+    between = {f"round_{number:05d}": number for number in (range(every, rounds, every) if every else ())}
+    return ({"base": 0, "tuned": rounds, "final": rounds} | between).get(phase)
 
 
 def may_tell(names: tuple[str, ...], allowed: tuple[str, ...], *, examples: int, least: int) -> None:

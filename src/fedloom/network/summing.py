@@ -8,14 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from fedloom.base.errors import DataError
 from fedloom.contracts.federated import Plan
 from fedloom.federated.aggregators.secure_sum import SecureSum
 from fedloom.secure_sum.agreement import Verify
 from fedloom.secure_sum.collector import Collector
 from fedloom.secure_sum.messages import Advert, Confirmation, MaskedRow, Opened, Shares
+from fedloom.secure_sum.numbers import row_bytes
 from fedloom.secure_sum.party import PHASES, following
 from fedloom.secure_sum.terms import SecureSumError, Terms
 
@@ -114,7 +113,7 @@ class Summing:
 
     def total(self) -> bytes:
         """End the sum and return it: 4 S bytes, little-endian."""
-        return self._collector.total().astype("<u4", copy=False).view(np.uint8).tobytes()
+        return row_bytes(self._collector.total())
 
 
 def _body(table: Any) -> bytes:

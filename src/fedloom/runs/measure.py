@@ -107,8 +107,7 @@ def measure(
     told = tuple(kept(_without_private_texts(scored, settings.cluster)))
     if not phase.startswith("round"):
         directory.append("results.jsonl", [one.as_record() | {"phase": phase} for one in told])
-    asked = {client: one.examples for client, one in told_by.items()}
-    directory.append("ledger.jsonl", [*_ledger(scored, state.round, phase), *_asked(asked, state.round, phase)])
+    directory.append("ledger.jsonl", _ledger(scored, told_by, state.round, phase))
     tested = [one for one in scored if "client" not in one.tags]
     name = f"{phase}_{file_name(stage.name)}" if stage.name and phase != "base" else phase
     _write_samples(directory, kept(tested[: settings.samples]), name)
@@ -161,19 +160,17 @@ def _means(scored: Sequence[Scored]) -> dict[str, Mean]:
     return means
 
 
-def _ledger(scored: Sequence[Scored], round: int, phase: str) -> list[dict[str, Any]]:
+def _ledger(
+    scored: Sequence[Scored], elsewhere: Mapping[str, OwnScores], round: int, phase: str
+) -> list[dict[str, Any]]:
     """Return what evaluation lets out: each client's scores on its own held-out examples."""
     told = {"validation": "scores of its held-out examples", "membership": "how its own examples are told from others"}
     counts = Counter((one.tags["client"], told[one.set]) for one in scored if one.set in told)
+    counts.update({(client, told["validation"]): one.examples for client, one in elsewhere.items()})
     return [
         {"round": round, "client": client, "what": f"{phase}: {what}", "examples": count}
         for (client, what), count in counts.items()
     ]
-
-
-def _asked(examples: Mapping[str, int], round: int, phase: str) -> list[dict[str, Any]]:
-    what = f"{phase}: scores of its held-out examples"
-    return [{"round": round, "client": client, "what": what, "examples": n} for client, n in examples.items()]
 
 
 def _without_private_texts(scored: Sequence[Scored], cluster: str) -> list[Scored]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import ConfigError
+from fedloom.base.files import file_name
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.base.tree import Tree
@@ -113,7 +114,7 @@ def _result(run: TuningRun, model: LanguageModel, ready: Prepared, folder: Path)
     """Return the trained parameters of a run's first client."""
     if not isinstance(run.model, CausalLM):
         raise ConfigError(f"model: found '{run.model.name}', allowed is 'causal_lm'.")
-    own = folder / "adapters" / next(iter(ready.shards))
+    own = folder / "adapters" / file_name(next(iter(ready.shards)))
     return run.model.load_adapter(model, str(own if own.is_dir() else folder / "adapter"))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError
 from fedloom.secure_sum.masks import KEY_BYTES
+from fedloom.secure_sum.numbers import row_bytes, row_of
 from fedloom.secure_sum.sealing import TAG_BYTES
 from fedloom.secure_sum.shamir import SHARE_BYTES
 from fedloom.secure_sum.terms import Terms, packed
@@ -200,7 +201,7 @@ class MaskedRow:
 
     def to_bytes(self) -> bytes:
         """Return 4 S bytes, little-endian."""
-        return self.row_S.astype("<u4", copy=False).tobytes()
+        return row_bytes(self.row_S)
 
     @classmethod
     def from_bytes(cls, sender: str, data: bytes, terms: Terms) -> "MaskedRow":
@@ -208,8 +209,7 @@ class MaskedRow:
         where = "masked row"
         if len(data) != 4 * terms.size:
             raise _refused(terms, where, f"{len(data)} bytes", f"{4 * terms.size}")
-        row_S = np.frombuffer(data, dtype="<u4").astype(np.uint32, copy=False)
-        return cls(_read_name(sender, terms, where), row_S)
+        return cls(_read_name(sender, terms, where), row_of(data))
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,22 @@ from numpy.typing import NDArray
 from fedloom.base import rng
 from fedloom.base.errors import ConfigError, DataError, TrainingError
 
-__all__ = ["MOST_SATURATED", "Numbers", "Total"]
+__all__ = ["MOST_SATURATED", "Numbers", "Total", "row_bytes", "row_of"]
 
 MOST_SATURATED = 1e-3
 """The share of clipped numbers above which a sum is told with a warning."""
+
+
+def row_bytes(row_S: NDArray[np.uint32]) -> bytes:
+    """Return whole numbers [S] as they travel: 4 S bytes, little-endian."""
+    return row_S.astype("<u4", copy=False).tobytes()
+
+
+def row_of(data: bytes | bytearray | NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return the whole numbers [S] of 4 S bytes, over them where the machine allows it; DataError for other lengths."""
+    if len(data) % 4:
+        raise DataError(f"secure sum: found {len(data)} bytes, allowed are whole numbers of 4.")
+    return np.frombuffer(data, dtype="<u4").astype(np.uint32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from fedloom.base.rows import check_row
 from fedloom.contracts.aggregation import Aggregate, Aggregator, Frame, SumAccumulator
 from fedloom.contracts.messages import WholeSum
 from fedloom.secure_sum.graph import SMALL, Size, smallest
-from fedloom.secure_sum.numbers import Numbers
+from fedloom.secure_sum.numbers import Numbers, row_bytes, row_of
 
 __all__ = ["SecureSum", "as_bytes", "as_numbers"]
 
@@ -124,15 +124,13 @@ class SecureSum(Aggregator):
 
 
 def as_bytes(row_S: NDArray[np.uint32]) -> Tensor:
-    """Return whole numbers [S] as they travel: 4 S bytes, little-endian."""
-    return torch.from_numpy(row_S.astype("<u4").view(np.uint8))
+    """Return whole numbers [S] as a packet, uint8."""
+    return torch.frombuffer(bytearray(row_bytes(row_S)), dtype=torch.uint8)
 
 
 def as_numbers(packet: Tensor) -> NDArray[np.uint32]:
-    """Return the whole numbers [S] of 4 S bytes; DataError for another length."""
-    if packet.numel() % 4:
-        raise DataError(f"secure_sum: found {packet.numel()} bytes, allowed are whole numbers of 4.")
-    return packet.numpy().view("<u4").astype(np.uint32)
+    """Return the whole numbers [S] of a packet, over its memory; DataError for another length."""
+    return row_of(packet.numpy())
 
 
 class _Summing:

@@ -144,7 +144,7 @@ class _Adding(ClientSide):
         mechanism, budget = self.mechanism, self.required_budget()
         if not isinstance(mechanism, Skellam):
             raise ConfigError(f"privacy: '{mechanism.name}' adds no noise to whole numbers.")
-        row_S = as_numbers(packet)
+        row_S = as_numbers(packet).copy()
         noise = Noise(_variance(budget), _sum_of(budget).least)
         add_noise(row_S, noise, mechanism.bits("skellam", *self.whose))
         return as_bytes(row_S)

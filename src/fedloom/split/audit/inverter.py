@@ -20,6 +20,7 @@ from torch.nn import functional
 from fedloom.base import rng
 from fedloom.contracts.language import Encoded
 from fedloom.split.audit.target import Target, states_of
+from fedloom.split.cut import anatomy_of
 
 __all__ = ["Inverter", "random_texts"]
 
@@ -38,7 +39,9 @@ class Inverter:
         """Return an inverter of the known input part, from texts of the attacker's own."""
         states_MD = torch.cat(states_of(target.ends.front, target.known, texts))
         tokens_M = torch.cat([text.tokens_T for text in texts]).long().to(states_MD.device)
-        n_words = target.model.module.get_submodule("lm_head").get_parameter("weight").shape[0]
+        n_words = (
+            target.model.module.get_submodule(anatomy_of(target.model.module).head).get_parameter("weight").shape[0]
+        )
         width, draw = states_MD.shape[1], rng.generator(seed, "inverter")
         first = torch.randn(_HIDDEN, width, generator=draw) / width**0.5
         second = torch.randn(n_words, _HIDDEN, generator=draw) / _HIDDEN**0.5
