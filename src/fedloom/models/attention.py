@@ -3,11 +3,12 @@
 The linear layers of a model see one row of tokens without padding between them. Here queries, keys and values are
 gathered into groups of examples of like length, an example a line; as padding lies behind, the causal kernel needs no
 mask, and whatever stands there reaches no real token. It goes to `transformers` under the name `packed`. Without a
-packed batch (generation) it is `transformers`' own `sdpa`.
+packed batch (generation) it is `transformers`' own `sdpa`, or whatever a pass brings with it as `attend`.
 
 The result is that of a block-diagonal mask over the whole row, at the cost of an example's length, not the row's.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,9 +18,12 @@ from torch.nn import functional
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import PackedBatch
 
-__all__ = ["NAME", "packed_attention", "register"]
+__all__ = ["NAME", "Attend", "packed_attention", "register"]
 
 NAME = "packed"
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Gives [B, T, H, d] from a layer's number, queries [B, H, T, d], keys and values [B, G, T, d]."""
 
 _SHORT = 512  # tokens of a row; at twice that the fused kernel is ahead again, and [T, T] is large
 _QUERIES = 170  # of a block, about
@@ -40,20 +44,36 @@ def register() -> None:
         attention_mask: Tensor | None,
         *,
         packed: PackedBatch | None = None,
+        attend: Attend | None = None,
         **options: Any,  # transformers hands every attention function all its options
     ) -> tuple[Tensor, None]:
-        if packed is None:
+        if packed is None and attend is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         if options.get("softcap") is not None or options.get("s_aux") is not None:
             raise ModelError(
                 f"{type(module).__name__}: its attention is not plain softmax (soft cap or sinks), which packed "
                 "batches do not know."
             )
+        if attend is not None:
+            return attend(_number_of(module), _as_usual(query, **options), key, value), None
         chosen = {name: options.get(name) for name in ("scaling", "sliding_window")}
         return packed_attention(query, key, value, packed, **chosen), None
 
     AttentionInterface.register(NAME, attended)
     AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def _number_of(module: nn.Module) -> int:
+    return int(vars(module)["layer_idx"])
+
+
+def _as_usual(
+    query: Tensor, *, scaling: float | None = None, sliding_window: int | None = None, **_: Any
+) -> Tensor:
+    """Return queries [B, H, T, d] for whoever scales by d to the power -1/2 and sees all that was before."""
+    if sliding_window is not None:
+        raise ModelError("attention: found a sliding window, which is not known where keys and values are kept.")
+    return query if scaling is None else query * (scaling * query.shape[-1] ** 0.5)
 
 
 def packed_attention(

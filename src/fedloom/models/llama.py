@@ -10,7 +10,7 @@ Shape letters: B rows, T tokens, H heads, G heads of keys and values, d width of
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from torch.nn import functional
 
 from fedloom.contracts.language import PackedBatch
 from fedloom.contracts.model import ForwardContext
-from fedloom.models.attention import packed_attention
+from fedloom.models.attention import Attend, packed_attention
 from fedloom.models.recomputing import recomputed
 
-__all__ = ["TARGETS", "Attend", "Llama", "LlamaShape", "Out"]
+__all__ = ["TARGETS", "Llama", "LlamaShape", "Out"]
 
 TARGETS = frozenset(
     f"model.layers.*.{name}_proj"
@@ -43,9 +43,6 @@ _USUAL: dict[str, Any] = {  # what a plain Llama may say of itself besides its s
     "quantization_config": None,
     "auto_map": None,
 }
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Gives [B, T, H, d] from a layer's number, queries [B, H, T, d], keys and values [B, G, T, d]."""
 
 Kept = int | Tensor | tuple[Tensor, Tensor]
 """Whose logits are wanted: of how many last tokens (0 for all), at which places, or in which rows at which places."""

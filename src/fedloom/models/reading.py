@@ -8,7 +8,7 @@ layers, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, ClassVar
 
@@ -19,10 +19,11 @@ from torch.nn import functional
 
 from fedloom.base.tree import Tree
 from fedloom.contracts.language import LanguageModel
-from fedloom.models.llama import Attend, Llama
+from fedloom.models.attention import Attend
+from fedloom.models.llama import Llama
 from fedloom.models.merging import for_reading
 
-__all__ = ["Reader", "reader"]
+__all__ = ["Reader", "ReaderOf", "reader"]
 
 _MOST_COPIED = 1 << 30  # bytes of a model that may lie in memory a second time
 _LEAST_SHARED = 8  # tokens of a shared beginning: below, reading it apart gains nothing
@@ -48,6 +49,10 @@ class Reader(ABC):
     @abstractmethod
     def keep(self, columns: Sequence[int]) -> None:
         """Keep the columns of these places, in this order, and forget the others."""
+
+
+ReaderOf = Callable[[LanguageModel, Tree, Sequence[Sequence[int]], int], Reader]
+"""Makes what reads prompts, which all of so many owners have alike many of."""
 
 
 def reader(model: LanguageModel, params: Tree, prompts: Sequence[Sequence[int]], owners: int) -> Reader:

@@ -33,7 +33,7 @@ from fedloom.base.files import disk_errors, sync
 from fedloom.split.body import Body
 from fedloom.split.messages import Kind, Message, Tally
 
-__all__ = ["Lockstep", "NotYet", "Place", "message_from", "message_head"]
+__all__ = ["Lockstep", "NotYet", "Place", "message_from", "message_head", "same_message"]
 
 _HEAD_BYTES = 8
 
@@ -128,7 +128,7 @@ class Lockstep:
             if place > self._place:
                 raise DataError(f"{message.where}: is ahead of the round, which is at step {self._place.step}.")
             before = self._came.get(message.client)
-            if before is not None and not _same(before[0], message):
+            if before is not None and not same_message(before[0], message):
                 raise DataError(f"{message.where}: another message than the one that came before.")
             self._first_s = self._first_s if self._came else time.monotonic()
             self._came[message.client] = message, before[1] if before else future
@@ -228,7 +228,8 @@ def _fail(futures: Sequence["Future[Message]"], reason: str, kind: type[DataErro
             future.set_exception(kind(reason))
 
 
-def _same(one: Message, other: Message) -> bool:
+def same_message(one: Message, other: Message) -> bool:
+    """Return whether two messages say the same."""
     heads = message_head(one) == message_head(other)
     return heads and torch.equal(one.packet, other.packet)
 
@@ -245,7 +246,7 @@ def message_head(message: Message) -> dict[str, Any]:
         "micro": message.micro,
         "lengths": list(message.lengths),
         "weight": float(message.weight).hex(),
-    }
+    } | ({"session": message.session} if message.session else {})
 
 
 def message_from(head: Mapping[str, Any], packet: Tensor) -> Message:
@@ -253,12 +254,14 @@ def message_from(head: Mapping[str, Any], packet: Tensor) -> Message:
     try:
         kind, lengths, weight = head["phase"], head["lengths"], float.fromhex(head["weight"])
         whole = [head["step"], head["micro"], *lengths]
-        fits = kind in get_args(Kind) and isinstance(head["client"], str) and len(lengths) <= 1 << 16
+        named = isinstance(head["client"], str) and isinstance(head.get("session", ""), str)
+        fits = kind in get_args(Kind) and named and len(lengths) <= 1 << 16
         if not fits or not all(type(one) is int and 0 <= one < 1 << 31 for one in whole):
             raise ValueError("numbers or kinds that are none")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"split: found a message that is none ({error}).") from error
-    return Message(kind, head["client"], head["step"], head["micro"], packet, tuple(lengths), weight)
+    session = head.get("session", "")
+    return Message(kind, head["client"], head["step"], head["micro"], packet, tuple(lengths), weight, session)
 
 
 def _encoded(message: Message) -> bytes:
@@ -333,6 +336,6 @@ def _stored(path: Path, message: Message) -> Message:
         answer, _ = _decoded(data, at)
     except (ValueError, FedloomError) as error:
         raise RunError(f"{path}: is not what this server wrote ({error}); restore it from a copy.") from error
-    if not _same(asked, message):
+    if not same_message(asked, message):
         raise DataError(f"{message.where}: another message was answered already; a step is made once.")
     return answer

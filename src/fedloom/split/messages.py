@@ -5,7 +5,16 @@
     GRAD   client -> server    gradient of the client's summed loss by these, and over how many tokens it was summed
     BACK   server -> client    gradient by the states that came with FWD
 
-The four of 4.4 of the specification; tokens, targets, logits and losses are in none of them. Masks and positions follow
+and in a session, in which a client has an answer written (4.8):
+
+    OPEN      client -> server    that so many tokens at most will be read; the server says the same
+    READ      client -> server    states of some tokens behind the input part
+    TOLD      server -> client    states behind the middle, or:
+    GONE      server -> client    that it does not have the session (any more)
+    ROLLBACK  client -> server    to forget what was read behind a place; the server says the same
+    CLOSE     client -> server    to forget all; the server says the same
+
+Of 4.4 of the specification; tokens, targets, logits and losses are in none of them. Masks and positions follow
 from the lengths.
 
 Deviations: the gradients are of the summed loss and not of the step's objective, which divides by the tokens of all
@@ -25,8 +34,8 @@ from fedloom.contracts.messages import Traffic
 
 __all__ = ["UPWARDS", "Kind", "Message", "Tally"]
 
-Kind = Literal["FWD", "BODY", "GRAD", "BACK"]
-UPWARDS = frozenset[Kind]({"FWD", "GRAD"})
+Kind = Literal["FWD", "BODY", "GRAD", "BACK", "OPEN", "READ", "TOLD", "GONE", "ROLLBACK", "CLOSE"]
+UPWARDS = frozenset[Kind]({"FWD", "GRAD", "OPEN", "READ", "ROLLBACK", "CLOSE"})
 """The kinds that leave a client."""
 
 _LENGTH_BYTES, _COUNT_BYTES = 4, 8
@@ -39,13 +48,17 @@ class Message:
     kind: Kind
     client: str
     step: int
+    """In a session, which of its messages this is."""
     micro: int
+    """In a session, how many tokens lie before these."""
     packet: Tensor
     """The rows of the client's real tokens as the wire makes them, uint8."""
     lengths: tuple[int, ...]
     """Tokens of each sequence; they travel with FWD alone, both sides remember them."""
     weight: float = 0.0
     """Supervised tokens of the micro-batch, with GRAD."""
+    session: str = ""
+    """The name of the session to which it belongs."""
 
     @property
     def n_tokens(self) -> int:

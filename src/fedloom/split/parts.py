@@ -71,6 +71,10 @@ class Part(LanguageModel):
         """Return what the part is given of the whole model's parameters, by its own names."""
         return {own: params[name] for own, name in self.names.items()}
 
+    def last_logits(self, own: Tree, inputs: dict[str, Any], n_tokens: int) -> Tensor:
+        """Return the logits [V] behind the last of so many tokens that a pass is given; the output part has them."""
+        return self._logits(own, inputs, torch.tensor([n_tokens - 1], device=self.device))[0]
+
     def passed(self, params: Tree, batch: PackedBatch) -> Tensor:
         """Return the states [N, D] behind the last block; what stands where there is padding says nothing."""
         found = [self.states(own, inputs)[0] for own, inputs, *_ in self._passes(self.of(params), batch)]
