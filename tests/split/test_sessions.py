@@ -30,12 +30,13 @@ class Place:
     """A server that may be killed between two messages, and what was sent to it."""
 
     def __init__(self, made, cut, wire="float32", **kinds):
-        self.make = lambda: Sessions(
-            Middle.of(made, [cut]), cut, lambda _: made.trainable, WIRES[wire], **kinds
-        )
+        self.make = lambda: Sessions(Middle.of(made, [cut]), lambda _: made.trainable, WIRES[wire], **kinds)
         self.sessions, self.sent = self.make(), []
-        self.read = through_server(Ends.of(made, cut), "c0", self.exchange, WIRES[wire], NEW)
+        self.model = through_server(Ends.of(made, cut), "c0", self.exchange, WIRES[wire], NEW)
         self.killed_at = ()
+
+    def reader(self, prompts):
+        return self.model.reads(self.model.trainable, prompts, 1)
 
     def exchange(self, messages):
         answers = []
@@ -47,8 +48,8 @@ class Place:
         return answers
 
 
-def answers(made, prompts, *, slots=3, **options):
-    found = dict(decode(made, made.trainable, prompts, stop={2}, max_new_tokens=NEW, slots=slots, **options))
+def answers(made, prompts, *, slots=3):
+    found = dict(decode(made, made.trainable, prompts, stop={2}, max_new_tokens=NEW, slots=slots))
     return [found[row] for row in range(len(prompts))]
 
 
@@ -57,9 +58,7 @@ def answers(made, prompts, *, slots=3, **options):
 def test_answers_are_those_of_the_whole_model(architecture, cut):
     made = model(architecture)
     place = Place(made, cut)
-    assert answers(made, PROMPTS, read=place.read) == complete(
-        made, made.trainable, PROMPTS, stop={2}, max_new_tokens=NEW
-    )
+    assert answers(place.model, PROMPTS) == complete(made, made.trainable, PROMPTS, stop={2}, max_new_tokens=NEW)
     assert place.sessions.tokens == 0  # all were closed
     lengths = [one.n_tokens for one in place.sent if one.kind == "READ"]
     assert sorted(lengths, reverse=True)[: len(PROMPTS)] == sorted(map(len, PROMPTS), reverse=True)
@@ -71,11 +70,11 @@ def test_a_server_that_is_killed_between_any_two_messages_changes_no_token(archi
     made = model(architecture)
     wanted = answers(made, PROMPTS[:2])
     unbroken = Place(made, Cut(1, 1))
-    assert answers(made, PROMPTS[:2], read=unbroken.read) == wanted
+    assert answers(unbroken.model, PROMPTS[:2]) == wanted
     for at in range(2, len(unbroken.sent), 3):
         place = Place(made, Cut(1, 1))
         place.killed_at = (at, at + 4)
-        assert answers(made, PROMPTS[:2], read=place.read) == wanted
+        assert answers(place.model, PROMPTS[:2]) == wanted
     assert [one.micro for one in place.sent if one.kind == "READ" and one.n_tokens > 1][-1] == 0
 
 
@@ -83,14 +82,14 @@ def test_a_session_in_place_of_a_lost_one_goes_on_at_its_place():
     """Petals' issue 587: the new session would begin at 0 while the history is longer."""
     made = model()
     place = Place(made, Cut(1, 1))
-    reader = place.read(made, made.trainable, PROMPTS[:1], 1)
+    reader = place.reader(PROMPTS[:1])
     reader.admit(PROMPTS[:1])
     reader.step([5])
     place.sessions = place.make()
     found = reader.step([7])
     asked = place.sent[-1]
     assert (asked.micro, asked.n_tokens) == (0, len(PROMPTS[0]) + 2)
-    whole = Place(made, Cut(1, 1)).read(made, made.trainable, PROMPTS[:1], 1)
+    whole = Place(made, Cut(1, 1)).reader(PROMPTS[:1])
     assert torch.allclose(found, whole.admit([[*PROMPTS[0], 5, 7]]), atol=1e-5)
     behind = replace(asked, step=asked.step + 1, micro=len(PROMPTS[0]))
     with pytest.raises(DataError, match=rf"has read {len(PROMPTS[0]) + 2} tokens"):
@@ -100,7 +99,7 @@ def test_a_session_in_place_of_a_lost_one_goes_on_at_its_place():
 def test_what_a_session_answered_last_is_answered_again_and_read_once():
     made = model()
     place = Place(made, Cut(1, 1))
-    reader = place.read(made, made.trainable, PROMPTS[:1], 1)
+    reader = place.reader(PROMPTS[:1])
     reader.admit(PROMPTS[:1])
     last = place.sent[-1]
     again = place.sessions.answer(last)
@@ -114,7 +113,7 @@ def test_what_a_session_answered_last_is_answered_again_and_read_once():
 def test_what_was_rolled_back_is_read_anew():
     made = model()
     place = Place(made, Cut(1, 1))
-    reader = place.read(made, made.trainable, PROMPTS[:1], 1)
+    reader = place.reader(PROMPTS[:1])
     reader.admit(PROMPTS[:1])
     prompt = place.sent[-1]
     back = Message("ROLLBACK", "c0", prompt.step + 1, 4, NOTHING, (0,), session=prompt.session)
@@ -165,7 +164,7 @@ def test_traffic_is_two_states_a_token_in_any_wire_and_int8_answers_too():
     made = model()
     for wire, n_bytes in (("bfloat16", 2 * made.width), ("int8", made.width + 2)):
         place = Place(made, Cut(1, 1), wire)
-        found = answers(made, PROMPTS, read=place.read)
+        found = answers(place.model, PROMPTS)
         assert len(found) == len(PROMPTS) and all(found)
         read = [one for one in place.sent if one.kind == "READ"]
         assert all(one.packet.numel() == one.n_tokens * n_bytes for one in read)
@@ -175,7 +174,7 @@ def test_drawn_answers_and_stop_texts_go_the_same_way():
     made, place = model(), Place(model(), Cut(1, 1))
     drawn = Sampling(max_new_tokens=NEW, temperature=0.8, top_p=0.9, seed=4)
     wanted = dict(complete_tokens(made, made.trainable, PROMPTS, drawn, stop={2}, batch=2))
-    assert dict(complete_tokens(made, made.trainable, PROMPTS, drawn, stop={2}, batch=2, read=place.read)) == wanted
+    assert dict(complete_tokens(place.model, made.trainable, PROMPTS, drawn, stop={2}, batch=2)) == wanted
 
 
 def test_a_model_whose_attention_is_not_ours_is_refused():

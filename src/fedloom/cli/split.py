@@ -1,4 +1,4 @@
-"""`fedloom split`: weights in parts, and what a server of split training could read."""
+"""`fedloom split`: weights in parts, answers through a server, and what it could read."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from fedloom.cli.output import AsJson, lines, overriding, tell
 
 __all__ = ["split"]
 
-split = typer.Typer(help="Split training: weights in parts, and the audit of what its server could read.")
+split = typer.Typer(help="Split training: weights in parts, answers, and the audit of what its server could read.")
 
 
 @split.command("partition")
@@ -90,3 +90,53 @@ def _demonstrate(out: Path) -> None:
         elif isinstance(event, RoundDone):
             lines([f"round {event.record.round + 1}: {event.record.bytes_per_token:.0f} bytes a token, both ways"])
     lines(["", *told(audit_split(run, AuditSettings(texts=2, inverter_steps=200), out))])
+
+
+_MaxNew = Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")]
+
+
+@split.command("generate")
+def split_generate(
+    where: Annotated[Path, typer.Argument(help="The directory of a run, or a node's folder.", show_default=False)],
+    questions: Annotated[list[str], typer.Argument(help="What is asked.", show_default=False)],
+    client: Annotated[str, typer.Option(help="Whose parts are used; left out: the first, or the node's one.")] = "",
+    adapter: Annotated[
+        Path | None, typer.Option(help="At a node, the folder of the run's adapter.", show_default=False)
+    ] = None,
+    max_new_tokens: _MaxNew = 64,
+) -> None:
+    """Answer questions with a split run's result: at a node through its server, else with both in this process."""
+    from fedloom.base.errors import ConfigError
+
+    at_node = (where / "node.toml").is_file()
+    if adapter is not None and not at_node:
+        raise ConfigError("--adapter: found with the directory of a run, which has its own; leave it out.")
+    if at_node:
+        from fedloom.network.answering import ask_server
+        from fedloom.network.node_file import NodeFolder
+
+        home = NodeFolder(where)
+        lines(ask_server(home, questions, client=client, adapter=adapter, max_new_tokens=max_new_tokens))
+        return
+    from fedloom.runs.directory import RunDirectory
+    from fedloom.runs.split_answers import answered_here
+    from fedloom.runs.tuning import run_of
+
+    run = run_of(RunDirectory.open(where))
+    lines(answered_here(run, where, questions, client=client, max_new_tokens=max_new_tokens))
+
+
+@split.command("serve")
+def split_serve(
+    folder: Annotated[Path, typer.Argument(help="The directory of a run that was served.", show_default=False)],
+    listen: Annotated[str, typer.Option(help="Address and port; left out: those of the run.")] = "",
+    most_tokens: Annotated[int, typer.Option(min=1, help="Tokens of all sessions together.")] = 1 << 16,
+    idle_s: Annotated[float, typer.Option(min=1.0, help="Seconds after which a silent session is forgotten.")] = 300.0,
+) -> None:
+    """Serve the middle of a run's result to the nodes that made it, until it is interrupted."""
+    from fedloom.network.answering import serve_answers
+
+    def listening(port: int) -> None:
+        lines([f"answers are served at port {port}; Ctrl-C ends it"])
+
+    serve_answers(folder, listen=listen, most_tokens=most_tokens, idle_s=idle_s, on_listening=listening)

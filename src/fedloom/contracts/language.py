@@ -20,6 +20,7 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.chunked_loss import ChunkedLoss, piece_size, token_loss
 from fedloom.contracts.examples import Turn
 from fedloom.contracts.model import Batch, Model
+from fedloom.contracts.reading import ReaderOf
 
 __all__ = ["Encoded", "LanguageModel", "PackedBatch", "Passage", "Piece", "Template", "Tokenizer", "language_model"]
 
@@ -184,6 +185,8 @@ class LanguageModel(Model):
     """How the names begin of all that lies below the head."""
     width: int = 128
     """Numbers of a hidden state."""
+    reads: ReaderOf | None = None
+    """What reads prompts in answers, where the module here is not the whole of the model."""
 
     def token_losses(self, params: Tree, batch: PackedBatch) -> Tensor:
         """Return the cross-entropies [S] of the tokens that `batch` asks for; no other token's logits are computed.

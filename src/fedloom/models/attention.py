@@ -57,7 +57,7 @@ def register() -> None:
         if attend is not None:
             return attend(_number_of(module), _as_usual(query, **options), key, value), None
         chosen = {name: options.get(name) for name in ("scaling", "sliding_window")}
-        return packed_attention(query, key, value, packed, **chosen), None
+        return packed_attention(query, key, value, packed, **chosen), None  # pyright: ignore[reportArgumentType]
 
     AttentionInterface.register(NAME, attended)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -67,9 +67,7 @@ def _number_of(module: nn.Module) -> int:
     return int(vars(module)["layer_idx"])
 
 
-def _as_usual(
-    query: Tensor, *, scaling: float | None = None, sliding_window: int | None = None, **_: Any
-) -> Tensor:
+def _as_usual(query: Tensor, *, scaling: float | None = None, sliding_window: int | None = None, **_: Any) -> Tensor:
     """Return queries [B, H, T, d] for whoever scales by d to the power -1/2 and sees all that was before."""
     if sliding_window is not None:
         raise ModelError("attention: found a sliding window, which is not known where keys and values are kept.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedloom.base.tree import Tree
 from fedloom.contracts.language import LanguageModel
-from fedloom.models.reading import ReaderOf, reader
+from fedloom.models.reading import reader
 
 __all__ = ["Ended", "Pick", "complete", "decode"]
 
@@ -59,18 +59,16 @@ def decode(
     pick: Pick = _greedy,
     ended: Ended = _never,
     owners: int = 1,
-    read: ReaderOf = reader,
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield the place of each prompt and its new tokens, at least one, as answers end; the last may be of `stop`.
 
     At most `slots` rows are written at once. With several `owners` the parameters are stacked, and the prompts are as
-    many for each, owner by owner: of each column of them one prompt, whose slots are free once all have ended. `read`
-    makes what reads them, where that is not the whole model here.
+    many for each, owner by owner: of each column of them one prompt, whose slots are free once all have ended.
     """
     if not prompts:
         return
     width = len(prompts) // owners
-    reading = read(model, params, prompts, owners)
+    reading = reader(model, params, prompts, owners)
     most = reading.most or max(1, slots // owners)
     waiting = deque(range(width))
     columns: list[int] = []

@@ -25,7 +25,6 @@ from fedloom.contracts.examples import Turn
 from fedloom.contracts.federated import Template
 from fedloom.contracts.language import LanguageModel, Piece, Tokenizer
 from fedloom.models.decoder import Ended, Pick, decode
-from fedloom.models.reading import ReaderOf, reader
 from fedloom.text.masks import pieces_to_tokens
 
 __all__ = [
@@ -93,7 +92,6 @@ def complete_tokens(
     stop: Collection[int],
     batch: int,
     seeds: Sequence[int] = (),
-    read: ReaderOf = reader,
 ) -> Iterator[tuple[int, Completion]]:
     """Give the place of each prompt of tokens and its answer, `batch` of them at a time, short prompts first.
 
@@ -119,7 +117,6 @@ def complete_tokens(
         slots=batch,
         pick=_picker(asked, sampling, [seeds[place] if seeds else sampling.seed for place in fitting]),
         ended=_end([room - len(prompt) for prompt in asked], sampling, model.tokenizer),
-        read=read,
     )
     for row, answer in answers:
         text = answer_text(answer, stop, sampling, model.tokenizer)
@@ -135,7 +132,6 @@ def complete_with(
     seeds: Sequence[int] = (),
     *,
     batch: int = 16,
-    read: ReaderOf = reader,
 ) -> Iterator[tuple[int, Completion]]:
     """Give the place of each prompt and its answer without outer white space, as `complete_tokens` does.
 
@@ -150,7 +146,7 @@ def complete_with(
         parts.append((opened, [begun] * len(opened), replace(sampling, stop=(*sampling.stop, behind))))
     for places, tokens, drawn in parts:
         own = [seeds[place] for place in places] if seeds else ()
-        for at, answer in complete_tokens(model, params, tokens, drawn, stop=stop, batch=batch, seeds=own, read=read):
+        for at, answer in complete_tokens(model, params, tokens, drawn, stop=stop, batch=batch, seeds=own):
             yield places[at], replace(answer, text=answer.text.strip())
 
 

@@ -1,14 +1,10 @@
 """What a model has read, kept as keys and values, so that each further token costs one token.
 
-A row is a prompt of one owner; a column is a prompt of all owners, whose stacked parameters read it together. Rows and
-logits go in and out owner by owner.
-
 Shape letters: K owners, C columns, B = K C rows, T tokens, H heads, G heads of keys and values, d width of a head, L
 layers, V vocabulary.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, ClassVar
 
@@ -19,44 +15,22 @@ from torch.nn import functional
 
 from fedloom.base.tree import Tree
 from fedloom.contracts.language import LanguageModel
+from fedloom.contracts.reading import Reader
 from fedloom.models.attention import Attend
 from fedloom.models.llama import Llama
 from fedloom.models.merging import for_reading
 
-__all__ = ["Reader", "ReaderOf", "reader"]
+__all__ = ["reader"]
 
 _MOST_COPIED = 1 << 30  # bytes of a model that may lie in memory a second time
 _LEAST_SHARED = 8  # tokens of a shared beginning: below, reading it apart gains nothing
 _AHEAD = 64  # tokens for which room is made at a time
 
 
-class Reader(ABC):
-    """A model that goes on from what it has read."""
-
-    refills: ClassVar[bool] = False
-    """Whether columns may come in beside others that are being written."""
-    most: ClassVar[int | None] = None
-    """Columns that it takes at a time; None for any number."""
-
-    @abstractmethod
-    def admit(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Read the prompts of new columns and return the logits [B, V] of what follows each."""
-
-    @abstractmethod
-    def step(self, tokens: Sequence[int]) -> Tensor:
-        """Read one token of each row and return the logits [B, V] of what follows."""
-
-    @abstractmethod
-    def keep(self, columns: Sequence[int]) -> None:
-        """Keep the columns of these places, in this order, and forget the others."""
-
-
-ReaderOf = Callable[[LanguageModel, Tree, Sequence[Sequence[int]], int], Reader]
-"""Makes what reads prompts, which all of so many owners have alike many of."""
-
-
 def reader(model: LanguageModel, params: Tree, prompts: Sequence[Sequence[int]], owners: int) -> Reader:
-    """Return what reads the prompts, which all owners have alike many of."""
+    """Return what reads the prompts, which all owners have alike many of: the model's own way where it has one."""
+    if model.reads is not None:
+        return model.reads(params, prompts, owners)
     if isinstance(model.module, Llama):
         return _Slots(model, model.module, params, prompts, owners)
     return _Alone(model, params, owners) if model.passage == "alone" else _Batch(model, params, owners)

@@ -37,7 +37,7 @@ from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
 from fedloom.runs.tuning import TuningRun, run_of
 
-__all__ = ["ServerKeys", "read_status", "serve", "serve_again"]
+__all__ = ["ServerKeys", "read_status", "run_id", "serve", "serve_again", "served_before", "welcoming"]
 
 _log = logging.getLogger(__name__)
 _MANIFEST, _STATUS = "manifest.json", "status.json"
@@ -85,10 +85,10 @@ def serve(
     if run.protocol.splits:
         _refuse_split(enrolment, flower)
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
-    hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
+    hub = Hub(run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
     with _door(
-        hub, listen, keys, identity, flower, _welcome(hub, manifest, keys, strict=run.deployment.strict)
+        hub, listen, keys, identity, flower, welcoming(hub, manifest, keys, strict=run.deployment.strict)
     ) as port:
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
@@ -155,7 +155,7 @@ def _door(
         yield 0
 
 
-def _run_id(out: Path, going_on: bool) -> str:
+def run_id(out: Path, going_on: bool) -> str:
     """Return what names a run to its nodes: drawn once, and kept with the run."""
     if not going_on:
         return os.urandom(16).hex()
@@ -201,13 +201,7 @@ def serve_again(
     on_listening: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Event]:
     """Go on with a run whose clients are elsewhere, as it was served before, or at another address."""
-    told = RunDirectory.open(out).table(DEPLOYMENT)
-    try:
-        keys = ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None
-        flower = _flower_from(told["flower"]) if told.get("flower") else None
-        enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{out / DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy.") from error
+    keys, flower, enrolment, address = served_before(out)
     yield from serve(
         None,
         out,
@@ -220,11 +214,23 @@ def serve_again(
     )
 
 
+def served_before(out: Path) -> "tuple[ServerKeys | None, FlowerPlace | None, Enrolment, str]":
+    """Return keys, relay, nodes and address with which a run was served."""
+    told = RunDirectory.open(out).table(DEPLOYMENT)
+    try:
+        keys = ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None
+        flower = _flower_from(told["flower"]) if told.get("flower") else None
+        enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{out / DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy.") from error
+    return keys, flower, enrolment, address
+
+
 def _flower_from(told: Mapping[str, str]) -> FlowerPlace:
     return FlowerPlace(told["address"], Path(told["secret"]), Path(told["root"]) if "root" in told else None)
 
 
-def _welcome(hub: Hub, manifest: Manifest, keys: ServerKeys | None, *, strict: bool) -> Welcome:
+def welcoming(hub: Hub, manifest: Manifest, keys: ServerKeys | None, *, strict: bool) -> Welcome:
     """Return what answers a node's hello: who the server is, signed, and what it wants."""
     certificate = keys.certificate.read_text(encoding="utf-8") if keys else ""
     first: list[Mapping[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Steps of a split round at the server: a node's message becomes one of the lockstep, its answer one for the node."""
+"""Split models at the server: a node's message goes to the lockstep or to a session, whose answer the node gets."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -12,24 +12,30 @@ from fedloom.network.pieces import sha256
 from fedloom.network.sum_desk import SumDesk
 from fedloom.split.lockstep import Lockstep, NotYet, message_from
 from fedloom.split.messages import Message
+from fedloom.split.sessions import Sessions
 
 __all__ = ["SplitDesk"]
 
 
 class SplitDesk(SumDesk):
-    """What a hub does where clients and server compute each step together."""
+    """What a hub does where clients and server compute each step, or answer, together."""
+
+    sessions: Sessions | None = None
+    """Where a run's result is served: the answers that its clients have written."""
 
     def step_bytes(self, node: str, header: Mapping[str, Any]) -> int:
         """Return how many bytes a node may send for a step: those that its header promises; DataError for too many."""
         with self._lock:
-            _, lockstep = self._stepping(node, header)
+            most = (self.sessions or self._stepping(node, header)[1]).most_bytes
             size = whole_in(header, "size")
-            if size > lockstep.most_bytes:
-                raise DataError(f"split: a message of {size} bytes, allowed are {lockstep.most_bytes}.")
+            if size > most:
+                raise DataError(f"split: a message of {size} bytes, allowed are {most}.")
             return size
 
     def stepped(self, node: str, header: Mapping[str, Any], data: bytes | bytearray) -> "Future[Message]":
         """Take in a whole message of a client, and promise its answer; a FedloomError refuses it."""
+        if self.sessions is not None:
+            return self._read(self.sessions, node, header, data)
         with self._lock:
             job, lockstep = self._stepping(node, header)
         if sha256(data) != text_in(header, "digest", longest=64):
@@ -38,6 +44,18 @@ class SplitDesk(SumDesk):
         if message.client != job.client or message.kind not in ("FWD", "GRAD"):
             raise DataError(f"split: found {message.kind} of '{message.client[:80]}' in a job of '{job.client}'.")
         return lockstep.submit(message)
+
+    def _read(
+        self, sessions: Sessions, node: str, header: Mapping[str, Any], data: bytes | bytearray
+    ) -> "Future[Message]":
+        """Return the answer to a message of a session, which a node may have for its own clients alone."""
+        if sha256(data) != text_in(header, "digest", longest=64):
+            raise DataError("split: the bytes that arrived are not those that were promised.")
+        message, done = message_from(header, as_packet(data)), Future[Message]()
+        if message.client not in self.enrolment.nodes[node].clients or not message.session:
+            raise DataError(f"split: found {message.kind} of '{message.client[:80]}', no session of this node's.")
+        done.set_result(sessions.answer(message))
+        return done
 
     def _stepping(self, node: str, header: Mapping[str, Any]) -> tuple[JobFrame, Lockstep]:
         """Return whose step it is; DataError for a job that is not open, or not the node's."""

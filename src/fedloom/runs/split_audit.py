@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.base.errors import ConfigError
-from fedloom.base.files import file_name
 from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.base.tree import Tree
 from fedloom.contracts.language import Encoded, LanguageModel, language_model
-from fedloom.models.causal_lm import CausalLM
 from fedloom.runs.arrangements.split import Split
-from fedloom.runs.prepared import Prepared, prepare
+from fedloom.runs.prepared import prepare
+from fedloom.runs.split_answers import trained_in
 from fedloom.runs.tuning import TuningRun
 from fedloom.split.audit.gradients import embedding_gradient, logit_gradient
 from fedloom.split.audit.inverter import Inverter, random_texts
@@ -62,9 +61,9 @@ def audit_split(run: TuningRun, settings: AuditSettings, result: Path | None = N
         )
     ready = prepare(run)
     model = language_model(ready.model)
-    trained = _result(run, model, ready, result) if result else {}
-    params = model.trainable | trained
     client, *others = ready.shards
+    trained = trained_in(run, model, result, client) if result else {}
+    params = model.trainable | trained
     texts = _some(ready.shards[client].items, settings)
     theirs = [text for other in others for text in ready.shards[other].items] or list(ready.shards[client].items)
     target = Target(model, run.task, Cut.read(run.protocol.cuts[0]), run.protocol.wire, params, params, texts)
@@ -108,14 +107,6 @@ def _some(items: Sequence[Encoded], settings: AuditSettings) -> tuple[Encoded, .
             "tokens of a text; raise it."
         )
     return found
-
-
-def _result(run: TuningRun, model: LanguageModel, ready: Prepared, folder: Path) -> Tree:
-    """Return the trained parameters of a run's first client."""
-    if not isinstance(run.model, CausalLM):
-        raise ConfigError(f"model: found '{run.model.name}', allowed is 'causal_lm'.")
-    own = folder / "adapters" / file_name(next(iter(ready.shards)))
-    return run.model.load_adapter(model, str(own if own.is_dir() else folder / "adapter"))
 
 
 def _loss(run: TuningRun, model: LanguageModel, params: Tree, texts: Sequence[Encoded]) -> Mean:

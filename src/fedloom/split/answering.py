@@ -1,15 +1,15 @@
 """The client's side of an answer: tokens and logits stay here, states pass through the server's middle in a session.
 
 It reads prompts for `models.decoder`, which writes answers as it does with a whole model: greedy ones are the same,
-token by token. Of each text the states that were sent are kept; a server that does not have the session any more is sent
-all of them once more in a new one, up to where it was, and the answer goes on.
+token by token. Of each text the states that were sent are kept; a server that does not have the session any more is
+sent all of them once more in a new one, up to where it was, and the answer goes on.
 
 Shapes: T new tokens, D width, B rows, V vocabulary. 2 D q bytes a token for q bytes a number, and one exchange.
 """
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from fedloom.base.errors import DataError
 from fedloom.base.tree import Tree
 from fedloom.contracts.language import LanguageModel
-from fedloom.models.reading import Reader, ReaderOf
+from fedloom.contracts.reading import Reader
 from fedloom.split.ends import Ends
 from fedloom.split.messages import Kind, Message
 from fedloom.split.reading import Reading
@@ -34,15 +34,15 @@ _TRIES = 3
 _NOTHING = torch.zeros(0, dtype=torch.uint8)
 
 
-def through_server(ends: Ends, client: str, exchange: Exchanges, wire: Wire, max_new_tokens: int) -> ReaderOf:
-    """Return what reads prompts with the ends of a model here and its middle at a server."""
+def through_server(ends: Ends, client: str, exchange: Exchanges, wire: Wire, max_new_tokens: int) -> LanguageModel:
+    """Return a model that answers with its ends here and its middle at a server, at most so many new tokens."""
 
-    def made(_: LanguageModel, params: Tree, prompts: Sequence[Sequence[int]], owners: int) -> Reader:
+    def reads(params: Tree, _: Sequence[Sequence[int]], owners: int) -> Reader:
         if owners != 1:
             raise DataError(f"session: found parameters of {owners} owners, allowed are those of one client.")
         return _Through(ends, params, client, exchange, wire, max_new_tokens)
 
-    return made
+    return replace(ends.model, reads=reads)
 
 
 @dataclass
@@ -109,9 +109,7 @@ class _Through(Reader):
         told = self._complete(texts, asked, self._exchange(asked))
         return torch.stack([text.rear.logits(rows_TD) for text, rows_TD in zip(texts, told, strict=True)])
 
-    def _complete(
-        self, texts: Sequence[_Text], asked: Sequence[Message], answers: Sequence[Message]
-    ) -> list[Tensor]:
+    def _complete(self, texts: Sequence[_Text], asked: Sequence[Message], answers: Sequence[Message]) -> list[Tensor]:
         """Return the states [T, D] that each message asked for; where a session is gone, of another in its place."""
         found = dict(enumerate(answers))
         for _ in range(_TRIES):
@@ -127,7 +125,9 @@ class _Through(Reader):
 
     def _rows(self, answer: Message) -> Tensor:
         if answer.kind != "TOLD":
-            raise DataError(f"session: found {answer.kind} for an answer, {_TRIES} times; the server does not keep sessions.")
+            raise DataError(
+                f"session: found {answer.kind} for an answer, {_TRIES} times; the server does not keep sessions."
+            )
         rows_TD = self._wire.decode(answer.packet, answer.n_tokens, self._ends.model.width, "session")
         return rows_TD.to(self._ends.rear.device, next(self._ends.rear.module.parameters()).dtype)
 

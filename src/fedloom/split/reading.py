@@ -1,7 +1,7 @@
 """What a part of a model has read of one text: keys and values of its blocks, so that a further token costs one token.
 
 The same for every architecture whose attention is ours (`models.attention`): a pass brings along how it attends, and
-keys and values are laid down behind those of the tokens before. Room is made once, for as many tokens as were asked for.
+keys and values are laid down behind those of the tokens before. Room is made once, for the tokens that were asked for.
 
 Shapes: T new tokens, D width, H heads, G heads of keys and values, d width of a head, V vocabulary.
 """
@@ -57,7 +57,9 @@ class Reading:
     def _inputs(self, entering: Tensor) -> dict[str, Any]:
         start, end = self.length, self.length + len(entering)
         if not start < end <= self._room:
-            raise DataError(f"session: found {end} tokens, of which it has room for {self._room}, and {start} were read.")
+            raise DataError(
+                f"session: found {end} tokens, of which it has room for {self._room}, and {start} were read."
+            )
         self._part.context.batch, self._part.context.seeds = None, ()
         name = "inputs_embeds" if entering.is_floating_point() else "input_ids"
         return {

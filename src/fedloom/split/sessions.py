@@ -20,7 +20,6 @@ import torch
 from fedloom.base.errors import DataError
 from fedloom.base.tree import Tree
 from fedloom.split.body import Middle
-from fedloom.split.cut import Cut
 from fedloom.split.lockstep import NotYet, same_message
 from fedloom.split.messages import Message
 from fedloom.split.reading import Reading
@@ -47,7 +46,6 @@ class Sessions:
     def __init__(
         self,
         middle: Middle,
-        cut: Cut,
         params: Callable[[str], Tree],
         wire: Wire,
         *,
@@ -60,7 +58,7 @@ class Sessions:
         `most_tokens` bounds the room of all sessions, `idle_s` the seconds after which a silent one is forgotten.
         """
         (self._part,) = middle.parts
-        self._cut, self._params, self._wire = cut, params, wire
+        self._params, self._wire = params, wire
         self._most, self._idle_s, self._clock = most_tokens, idle_s, clock
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], _Session] = {}
@@ -90,7 +88,7 @@ class Sessions:
                 return session.answer
             if asked.step != session.asked.step + 1:
                 raise DataError(
-                    f"session '{asked.session[:80]}': found message {asked.step}, the last one was {session.asked.step}."
+                    f"session '{asked.session[:80]}': found message {asked.step}, the last was {session.asked.step}."
                 )
             session.answer = self._answered(session, asked)
             session.asked = asked
