@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fedloom.base.errors import DataError, RunError
-from fedloom.split.lockstep import Lockstep, NotYet, Place, message_from, message_head
+from fedloom.split.journal import Place, message_from, message_head
+from fedloom.split.lockstep import Lockstep, Missed, NotYet
 from fedloom.split.messages import Message
 
 CLIENTS = ("a", "b", "c")
@@ -30,7 +31,7 @@ class Body:
         self.seeds = seeds
         return self._answers("BODY", arrived, micro)
 
-    def backward(self, arrived, seeds, micro):
+    def backward(self, arrived, seeds, micro, *, last):
         return (*self._answers("BACK", arrived, micro), {})
 
     def step(self, lr):
@@ -130,16 +131,85 @@ def test_another_message_than_the_one_that_waits_is_refused(tmp_path):
         lockstep.submit(message("a", value=9))
 
 
-def test_who_is_late_is_out_of_the_round_and_the_others_go_on(tmp_path):
-    body, lost = Body(), []
-    lockstep = begun(tmp_path, body, deadline_s=0.3, lost=lambda *told: lost.append(told))
+def test_who_is_late_is_out_of_the_step_the_others_go_on_and_it_joins_at_the_next(tmp_path):
+    body, lost, joined = Body(), [], []
+    told = {"lost": lambda *told: lost.append(told), "joined": joined.append}
+    lockstep = begun(tmp_path, body, deadline_s=0.3, **told)
     walked(lockstep, course(1)[:2])
     walked(lockstep, course(1)[2:], clients=("a", "c"))
     assert lost == [("b", "sent nothing for step 0 within 0.3 s")]
     assert body.batches[-1] == ("BACK", ("a", "c"), 0, 1) and body.steps == [0.5]
-    with pytest.raises(DataError, match="the step was made without this client; it joins in the next round"):
+    with pytest.raises(Missed, match="the step was made without this client, which may join at step 2") as missed:
         lockstep.submit(message("b", 0, 1))
-    walked(lockstep, course(2)[4:], clients=("a", "c"))
+    assert missed.value.step == 2 and not joined
+    walked(lockstep, course(2)[4:7], clients=("a", "c"))
+    early = lockstep.submit(message("b", 2))  # the others are at step 1 still
+    walked(lockstep, course(2)[7:], clients=("a", "c"))
+    sent(lockstep, message("a", 2), message("c", 2))
+    assert early.result(timeout=20).kind == "BODY" and joined == ["b"]
+    assert body.batches[-1] == ("BODY", CLIENTS, 2, 0)
+    with pytest.raises(Missed, match="may join at step 2"):  # started anew, it is led past what it missed
+        lockstep.submit(message("b", 1))
+    assert sent(lockstep, message("b", 2))[0].kind == "BODY"
+
+
+def test_a_client_alone_that_was_late_joins_at_the_next_step_all_the_same(tmp_path):
+    lockstep = begun(tmp_path, clients=("a", "b"), deadline_s=0.2)
+    sent(lockstep, message("a"))
+    with pytest.raises(Missed, match="may join at step 1"):
+        lockstep.submit(message("b"))
+    joining = lockstep.submit(message("b", 1))
+    lockstep.leave("a")  # nobody is left of the step
+    assert joining.result(timeout=20).kind == "BODY"
+
+
+def pairs(n_steps):
+    """The batches of some steps of two micro-batches that are under way together."""
+    return [(step, micro, kind) for step in range(n_steps) for kind in ("FWD", "GRAD") for micro in range(2)]
+
+
+def test_two_micro_batches_in_flight_are_taken_as_they_come_and_computed_in_one_order(tmp_path):
+    body = Body()
+    lockstep = begun(tmp_path, body, in_flight=2)
+    futures = [lockstep.submit(message(client, 0, micro)) for micro in (1, 0) for client in ("c", "b", "a")]
+    assert all(future.result(timeout=20).kind == "BODY" for future in futures)
+    walked(lockstep, pairs(2)[2:])
+    kinds = [(step, micro, {"BODY": "FWD", "BACK": "GRAD"}[kind]) for kind, _, step, micro in body.batches]
+    assert kinds == pairs(2) and body.steps == [0.5, 0.5]
+    with pytest.raises(DataError, match="is ahead of the round"):
+        lockstep.submit(message("a", 2, 0, "GRAD"))
+
+
+@pytest.mark.parametrize("after", [1, 3, 5, 6])
+def test_a_server_that_comes_back_with_two_in_flight_goes_on_in_the_same_order(tmp_path, after):
+    first, second = Body(), Body()
+    lockstep = begun(tmp_path, first, in_flight=2)
+    walked(lockstep, pairs(2)[:after])
+    stopped(lockstep)
+    again = begun(tmp_path, second, in_flight=2)
+    assert second.batches == first.batches and second.steps == first.steps
+    walked(again, pairs(2)[after:])
+    assert second.steps == [0.5, 0.5]
+
+
+def test_a_window_lets_who_came_go_on_and_the_step_is_one_for_all(tmp_path):
+    body = Body()
+    body.recomputes = True
+    lockstep = begun(tmp_path, body, window_s=0.05, n_micro=1)
+    early = [lockstep.submit(message(client)) for client in ("a", "b")]
+    assert [one.result(timeout=20).kind for one in early] == ["BODY", "BODY"]
+    ahead = lockstep.submit(message("a", 0, 0, "GRAD"))  # the round is at FWD still
+    sent(lockstep, message("c"))
+    assert ahead.result(timeout=20).kind == "BACK" and body.steps == []
+    sent(lockstep, message("b", 0, 0, "GRAD"), message("c", 0, 0, "GRAD"))
+    sent(lockstep, *(message(client, 1) for client in CLIENTS))
+    assert body.steps == [0.5]
+    assert [clients for _, clients, _, _ in body.batches[:3]] == [("a", "b"), ("c",), ("a",)]
+    stopped(lockstep)
+    again = Body()
+    again.recomputes = True
+    begun(tmp_path, again, window_s=0.05, n_micro=1)
+    assert again.batches == body.batches and again.steps == [0.5]
 
 
 def test_who_has_reported_is_waited_for_no_more(tmp_path):

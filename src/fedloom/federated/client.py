@@ -65,6 +65,13 @@ class _Client:
     fit: Fit | None
     own_seen: int = 0
     """Visits to its own examples, of a client that has generated ones, too."""
+    missed: frozenset[int] = frozenset()
+    """The steps that were made without it, where others take them together."""
+
+    @property
+    def taken(self) -> int:
+        """The steps that it takes."""
+        return self.steps - len(self.missed)
 
     def micros(self) -> list[Sequence[Item]]:
         """Return the micro-batches of the next step."""
@@ -167,8 +174,12 @@ def _train(work: Work, cohort: Sequence[_Client], space: Workspace, slope: Slope
             if private:
                 grad_KP = _private_gradient(work, space, going, parts, step)
             else:
-                asked = _step(work, space, going, parts, step)
-                grad_KP, losses[step, :, : len(going)] = slope(asked)
+                found = slope(_step(work, space, going, parts, step))
+                if found is None:
+                    for client in going:
+                        client.missed |= {step}
+                    continue
+                grad_KP, losses[step, :, : len(going)] = found
             with torch.no_grad():
                 _advance(work, space, grad_KP, _first(local, len(going)), going)
     finally:
@@ -257,7 +268,11 @@ def _checked(cohort: Sequence[_Client], losses: Tensor, space: Workspace, *, cou
                 f"{client.where}, step {odd[0]}: the loss is {totals_S[odd[0]]}; allowed is a finite loss; lower "
                 "local.lr or look for broken records."
             )
-        if counted and not all(weights_S[: client.steps]):
+        if not client.taken:
+            raise TrainingError(f"{client.where}: every step of the round was made without this client.")
+        if counted and not all(
+            weight for at, weight in enumerate(weights_S[: client.steps]) if at not in client.missed
+        ):
             raise TrainingError(f"{client.where}: a batch has nothing to learn (no supervised token).")
         if not finite_KP[place]:
             raise TrainingError(f"{client.where}: parameters are not finite; lower local.lr.")
@@ -269,7 +284,7 @@ def _upload(work: Work, client: _Client, space: Workspace, place: int) -> tuple[
     """Return what a client's training came to: the row [P] with its layout, and what the rule has it remember."""
     shared_P = space.rows_KP[place, : space.n_shared]
     shared_P = client.fit.to_server(shared_P) if client.fit else shared_P
-    upload, memory = work.plan.rule.finish({"": shared_P}, client.job.local, steps=client.steps, lr=client.job.lr)
+    upload, memory = work.plan.rule.finish({"": shared_P}, client.job.local, steps=client.taken, lr=client.job.lr)
     layout = Layout.of(upload)
     return layout, layout.row(upload).cpu(), memory
 
@@ -285,7 +300,7 @@ def _report(work: Work, client: _Client, space: Workspace, place: int, loss: Mea
     if unit.per_example and client.side.budget:
         per_step = client.side.budget.rate * n_examples
     # Steps follow from the client's number of examples where epochs are asked for: a protected client tells neither.
-    steps = 0 if unit.whole_client else client.steps
+    steps = 0 if unit.whole_client else client.taken
     seen = round(steps * per_step)
     weight = 1.0 if unit.private else _weight(work, client, seen)
     packet, sent = _sent(plan, client, row_P, weight)

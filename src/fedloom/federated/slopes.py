@@ -31,8 +31,8 @@ class Step:
     """What multiplies each client's adapters, where clients have ranks of their own."""
 
 
-Slope = Callable[[Step], tuple[Tensor, Tensor]]
-"""Gives the gradient of each client's step [K, P], and totals and weights of its loss [2, K]."""
+Slope = Callable[[Step], tuple[Tensor, Tensor] | None]
+"""Gives the gradient of each client's step [K, P], and totals and weights of its loss [2, K]; None: it takes none."""
 
 
 def by_whole_model(step: Step) -> tuple[Tensor, Tensor]:

@@ -30,8 +30,7 @@ from fedloom.network.keys import host_of, identity_of
 from fedloom.network.link import Unreachable, verdict_from
 from fedloom.network.open_round import Verdict
 from fedloom.network.pieces import pieces
-from fedloom.network.steps import answer_in, in_frames
-from fedloom.split.lockstep import NotYet
+from fedloom.network.steps import answer_in, in_frames, refusal_of
 from fedloom.split.messages import Message
 
 __all__ = ["Keys", "Link", "Unreachable", "Welcome", "is_loopback", "serving"]
@@ -255,8 +254,7 @@ class _Server:
                     break
             answer = await asyncio.wrap_future(await asyncio.to_thread(self._hub.stepped, node, head, data))
         except FedloomError as error:
-            kind = "later" if isinstance(error, NotYet) else "refused"
-            yield Frame({"kind": kind, "reason": str(error)[:4000]}).encoded()
+            yield refusal_of(error).encoded()
             return
         for frame in in_frames(answer):
             yield frame.encoded()

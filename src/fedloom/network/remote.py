@@ -88,8 +88,11 @@ class RemoteSplit(Remote):
             lr=first.lr * settings.rate(plan.local.lr),
             folder=self._folder / f"round_{first.round:05d}",
             most_bytes=settings.message_bytes(self._model.width, plan.local.batch * work.task.longest()) or _MOST_BYTES,
+            in_flight=settings.in_flight,
+            window_s=settings.window_s,
             deadline_s=self._hub.settings.deadline_s,
             lost=partial(self._hub.out_of_step, now),
+            joined=partial(self._hub.back_in_step, now),
             broken=self._hub.fail,
         )
         told: list[Report] = []

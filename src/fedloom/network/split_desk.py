@@ -10,7 +10,8 @@ from fedloom.network.jobs import JobFrame, as_packet
 from fedloom.network.open_round import OpenRound
 from fedloom.network.pieces import sha256
 from fedloom.network.sum_desk import SumDesk
-from fedloom.split.lockstep import Lockstep, NotYet, message_from
+from fedloom.split.journal import message_from
+from fedloom.split.lockstep import Lockstep, NotYet
 from fedloom.split.messages import Message
 from fedloom.split.sessions import Sessions
 
@@ -64,11 +65,17 @@ class SplitDesk(SumDesk):
         job = next((one for one in now.jobs.values() if one.id == asked), None) if now else None
         if now is None:
             raise NotYet("split: no round is open yet.")
-        if job is None or now.lockstep is None or now.closed or job.client in now.refused:
-            raise DataError("split: a step of a round that is over, or that this client is out of.")
+        if job is None or now.lockstep is None or now.closed:
+            raise DataError("split: a step of a round that is over.")
         if job.client not in self.enrolment.nodes[node].clients:
             raise DataError(f"split: client '{job.client}' is not of this node.")
         return job, now.lockstep
+
+    def back_in_step(self, now: OpenRound, client: str) -> None:
+        """Take note that a client that was late takes part again."""
+        with self._lock:
+            now.refused.pop(client, None)
+            self._lock.notify_all()
 
     def out_of_step(self, now: OpenRound, client: str, reason: str) -> None:
         """Take note that a client is out of a round's steps, and so of the round."""

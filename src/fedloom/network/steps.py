@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from fedloom.base.errors import DataError
-from fedloom.network.frames import Frame, text_in
+from fedloom.base.errors import DataError, FedloomError
+from fedloom.network.frames import Frame, text_in, whole_in
 from fedloom.network.jobs import as_packet
 from fedloom.network.link import Unreachable
 from fedloom.network.pieces import pieces, sha256
-from fedloom.split.lockstep import message_from, message_head
+from fedloom.split.journal import message_from, message_head
+from fedloom.split.lockstep import Missed, NotYet
 from fedloom.split.messages import Message
 
-__all__ = ["answer_in", "answer_to", "in_frames", "patiently"]
+__all__ = ["answer_in", "answer_to", "in_frames", "patiently", "refusal_of"]
 
 _log = logging.getLogger(__name__)
 _PAUSE_S, _PATIENCE_S = 0.2, 60.0
@@ -30,6 +31,14 @@ def in_frames(message: Message, job: str = "") -> Iterator[Frame]:
         yield Frame({"kind": "piece"}, part)
 
 
+def refusal_of(error: FedloomError) -> Frame:
+    """Return what a node is told in place of an answer: why there is none, and whether there may be one yet."""
+    told = {"reason": str(error)[:4000]}
+    if isinstance(error, Missed):
+        return Frame({"kind": "missed", "step": error.step, **told})
+    return Frame({"kind": "later" if isinstance(error, NotYet) else "refused", **told})
+
+
 def answer_in(frames: Iterable[Frame], message: Message, where: str) -> Message:
     """Return the answer that frames hold; Unreachable where a server has no round open yet, DataError where none is."""
     head, data = dict[str, Any](), bytearray()
@@ -38,6 +47,8 @@ def answer_in(frames: Iterable[Frame], message: Message, where: str) -> Message:
         data += frame.body
     if head.get("kind") == "later":
         raise Unreachable(f"{where}: {str(head.get('reason', 'not now'))[:200]} It is tried again.")
+    if head.get("kind") == "missed":
+        raise Missed(message.where, whole_in(head, "step"))
     if head.get("kind") != "step":
         raise DataError(str(head.get("reason", "the server gave no answer"))[:400])
     return answer_to(message, head, data)

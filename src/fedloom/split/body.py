@@ -23,22 +23,21 @@ factors of adapters, not their products; here all their clients pass in one batc
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fedloom.base.errors import DataError, TrainingError
 from fedloom.base.tree import Layout, Slots, Tree, flatten
-from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
+from fedloom.contracts.language import LanguageModel
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.optimisers import Moments, advance
-from fedloom.models.packing import pack
 from fedloom.split.cut import Cut, anatomy_of, segments
 from fedloom.split.messages import Kind, Message
 from fedloom.split.parts import Part, part_of
+from fedloom.split.passing import Passing, joined, of_lengths, together
 from fedloom.split.wire import Wire
 
 __all__ = ["Adapters", "Body", "Middle", "Seeds"]
@@ -64,20 +63,6 @@ class Middle:
         parts = tuple(part_of(model, blocks) for blocks in segments(cuts, anatomy.n_blocks))
         own = {name: value for name, value in model.trainable.items() if anatomy.at_server(name, cuts)}
         return cls(model, parts, own)
-
-
-@dataclass
-class _Passing:
-    """One micro-batch of several clients on its way through the middle."""
-
-    clients: tuple[str, ...]
-    lengths: tuple[tuple[int, ...], ...]
-    arrived: list[Tensor]
-    """The states [N_k, D] that came, of each client."""
-    leaves: Tree
-    """Parameters [K, ...]; empty in recompute mode until gradients come."""
-    left: list[Tensor] = field(default_factory=list[Tensor])
-    """The states [N_k, D] behind the middle; empty in recompute mode."""
 
 
 @dataclass
@@ -113,17 +98,24 @@ class Body:
         adapters: Adapters,
         *,
         recompute: bool = False,
+        tokens: int = 0,
     ) -> None:
-        """Start with the middle's initial parameters; `settings` are those of its optimiser."""
+        """Start with the middle's initial parameters; `settings` are those of its optimiser.
+
+        With `recompute` nothing but what came is kept from FWD to GRAD; `tokens` bounds what passes at once (0: no
+        bound).
+        """
         self.middle, self._cuts, self._wire, self._settings = middle, cuts, wire, settings
-        self._adapters, self._recompute = adapters, recompute
+        self._adapters, self._most = adapters, tokens
         self._layout = Layout.of_tree(middle.initial)
         self._rows: dict[str, tuple[Tensor, Moments]] = {}
         self._tokens = Counter[str]()
         self._steps = 0
-        self._passing: dict[int, _Passing] = {}
+        self._passing: dict[int, list[Passing]] = {}
         self.gathered: dict[str, _Gathered] = {}
         """What has come of each client's gradient since the last step."""
+        self.recomputes = recompute
+        """Whether nothing but what came is kept from FWD to GRAD."""
 
     # ------------------------------------------------------------------------------------------------ what is kept
 
@@ -180,25 +172,63 @@ class Body:
         arrived = [one for one, _ in found.values()]
         states = [rows.to(self.middle.model.device, self._dtype()) for _, rows in found.values()]
         clients, lengths = tuple(found), tuple(one.lengths for one in arrived)
-        passing = _Passing(clients, lengths, states, self._leaves(clients, lent or {}))
-        if self._recompute:
-            with torch.no_grad():
-                left = self._passed(passing, seeds)
-        else:
-            left = passing.left = self._passed(passing, seeds)
-        self._passing[micro] = passing
-        messages, odd = self._sent("BODY", {one.client: (one, out) for one, out in zip(arrived, left, strict=True)})
+        leaves = self._leaves(clients, lent or {})
+        whole, left = Passing(clients, lengths, states, leaves), dict[str, Tensor]()
+        for places in together([one.n_tokens for one in arrived], self._most):
+            passing = whole.of([clients[k] for k in places]) if self._most else whole
+            with torch.set_grad_enabled(not self.recomputes):
+                out = self._passed(passing, seeds)
+            passing.left = [] if self.recomputes else out
+            self._passing.setdefault(micro, []).append(passing)
+            left |= dict(zip(passing.clients, out, strict=True))
+        messages, odd = self._sent("BODY", {one.client: (one, left[one.client]) for one in arrived})
         return messages, refused | odd
 
     def backward(
-        self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
+        self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0, *, last: bool = True
     ) -> tuple[list[Message], Mapping[str, str], Tree]:
         """Return BACK for each GRAD of a micro-batch, why any was refused, and the gradients of what was lent.
 
-        A refused client and one whose gradient is missing get nothing, and the step goes on without them.
+        A refused client and one whose gradient is missing get nothing, and the step goes on without them. Unless these
+        are the `last` of the micro-batch, more may come: in recompute mode of any client, else of other batches alone.
         """
-        passing = self._passing.pop(micro)
-        found, refused = self._read(arrived, dict(zip(passing.clients, passing.lengths, strict=True)))
+        passings = self._passing.pop(micro, [])
+        lengths = {client: own for one in passings for client, own in zip(one.clients, one.lengths, strict=True)}
+        found, refused = self._read(arrived, lengths)
+        back, by_client = dict[str, Tensor](), dict[str, Tree]()
+        came = {client: one.weight for client, (one, _) in found.items()}
+        for passing in passings:
+            now, later = self._parted(passing, {one.client for one in arrived}, last=last)
+            if later is not None:
+                self._passing.setdefault(micro, []).append(later)
+            if now is not None:
+                own, by_leaf = self._slopes(now, found, seeds)
+                back |= own
+                self._gather(now.clients, by_leaf, came)
+                by_client |= {
+                    client: {name: leaf[k] for name, leaf in by_leaf.items() if name not in self.middle.initial}
+                    for k, client in enumerate(now.clients)
+                }
+        messages, odd = self._sent("BACK", {client: (one, back[client]) for client, (one, _) in found.items()})
+        for client in odd:
+            self.gathered[client].complete = False
+        trees = [by_client[client] for client in lengths if client in by_client]
+        lent = {name: torch.stack([tree[name] for tree in trees]) for name in (trees[0] if trees else ())}
+        return messages, refused | odd, lent
+
+    def _parted(self, passing: Passing, came: Set[str], *, last: bool) -> tuple[Passing | None, Passing | None]:
+        """Return what of a batch is to be computed with those that came, and what waits for others."""
+        if last or set(passing.clients) <= came:
+            return passing, None
+        if not set(passing.clients) & came or not self.recomputes:
+            return None, passing
+        rest = [client for client in passing.clients if client not in came]
+        return passing.of([*came]), passing.of(rest)
+
+    def _slopes(
+        self, passing: Passing, found: Mapping[str, tuple[Message, Tensor]], seeds: Seeds
+    ) -> tuple[dict[str, Tensor], Tree]:
+        """Return gradients [N_k, D] of each client's states, and [K, ...] of parameters: zeros for who sent none."""
         left = passing.left or self._passed(passing, seeds)
         slopes = [
             found[client][1].to(out) if client in found else torch.zeros_like(out)
@@ -206,19 +236,17 @@ class Body:
         ]
         leaves = [*passing.leaves.values(), *passing.arrived]
         grads = torch.autograd.grad(left, leaves, slopes, allow_unused=True, materialize_grads=True)
-        by_leaf = dict(zip(passing.leaves, grads, strict=False))
-        back = dict(zip(passing.clients, grads[len(passing.leaves) :], strict=True))
-        messages, odd = self._sent("BACK", {client: (one, back[client]) for client, (one, _) in found.items()})
-        came = {client: one.weight for client, (one, _) in found.items() if client not in odd}
-        self._gather(passing.clients, by_leaf, came)
-        at_server = {name: by_leaf[name] for name in by_leaf if name not in self.middle.initial}
-        return messages, refused | odd, at_server
+        states = grads[len(passing.leaves) :]
+        return dict(zip(passing.clients, states, strict=True)), dict(zip(passing.leaves, grads, strict=False))
 
     def step(self, lr: float) -> list[str]:
         """Move the adapters by the gradients of all micro-batches since the last step; return who took part.
 
         Clients of whom a gradient was missing or refused have no part in it.
         """
+        for client in (client for some in self._passing.values() for one in some for client in one.clients):
+            self.gathered.pop(client, None)
+        self._passing = {}
         came = {client: one for client, one in self.gathered.items() if one.complete and one.weight}
         self.gathered = {}
         if not came or not self._layout.size:
@@ -289,7 +317,7 @@ class Body:
         own = self._layout.tree(rows_KP.detach()) if self._layout.size else {}
         return {name: leaf.detach().requires_grad_() for name, leaf in (own | lent).items()}
 
-    def _passed(self, passing: _Passing, seeds: Seeds) -> list[Tensor]:
+    def _passed(self, passing: Passing, seeds: Seeds) -> list[Tensor]:
         """Return each client's states behind the middle, stretch by stretch with those that pass it."""
         passing.arrived = [one.detach().requires_grad_() for one in passing.arrived]
         states = list(passing.arrived)
@@ -299,11 +327,11 @@ class Body:
             active = [k for k, blocks in enumerate(inside) if part.blocks.start in blocks]
             if not active:
                 continue
-            batch = _of_lengths([passing.lengths[k] for k in active], self.middle.model)
+            batch = of_lengths([passing.lengths[k] for k in active], self.middle.model)
             params = self._meeting(passing.leaves, active)
             part.context.batch = batch
             part.context.seeds = tuple(seeds[passing.clients[k]] for k in active)
-            given = _joined([states[k] for k in active], batch)
+            given = joined([states[k] for k in active], batch)
             out = replace(part, given=given).passed(params, batch)
             for k, (start, size) in zip(active, batch.spans, strict=True):
                 states[k] = out[start : start + size]
@@ -325,21 +353,6 @@ class Body:
             so_far.sum_P = so_far.sum_P + rows_KP[k]
             so_far.weight += weights.get(client, 0.0)
             so_far.complete &= client in weights and bool(torch.isfinite(rows_KP[k]).all())
-
-
-def _of_lengths(lengths: Sequence[Sequence[int]], model: LanguageModel) -> PackedBatch:
-    """Return a batch of sequences of which nothing is known but how long they are."""
-    parts = [
-        [Encoded(torch.zeros(n, dtype=torch.int32), torch.zeros(n, dtype=torch.bool)) for n in own] for own in lengths
-    ]
-    return pack(parts, model.device, width=model.width)
-
-
-def _joined(rows: Sequence[Tensor], batch: PackedBatch) -> Tensor:
-    """Return each client's states [N_k, D] as one row [N, D], zeros where the batch has padding."""
-    ends = [start for start, _ in batch.spans[1:]] + [batch.tokens_N.numel()]
-    slack = [end - start - size for end, (start, size) in zip(ends, batch.spans, strict=True)]
-    return torch.cat([functional.pad(one, (0, 0, 0, n)) if n else one for one, n in zip(rows, slack, strict=True)])
 
 
 def _clipped(grad_P: Tensor, clip_norm: float) -> Tensor:

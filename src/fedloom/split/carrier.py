@@ -15,6 +15,7 @@ that is not finite ends the run, as everywhere; between machines it would cost i
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -32,6 +33,7 @@ from fedloom.federated.workspace import Workspace
 from fedloom.split.body import Adapters, Body, Middle, Seeds
 from fedloom.split.cut import Cut
 from fedloom.split.ends import Ends, Said, Turn
+from fedloom.split.lockstep import Missed
 from fedloom.split.messages import Message, Tally
 from fedloom.split.wire import WIRES, WireName
 
@@ -53,6 +55,12 @@ class SplitSettings:
     wire: WireName = "bfloat16"
     recompute: bool = False
     """Whether the server keeps only what came of a forward pass, and makes it again."""
+    tokens: int = 0
+    """Tokens that pass the server's blocks at once, padding counted; 0: those of all clients."""
+    in_flight: int = 1
+    """Micro-batches of a step that are under way between machines at a time."""
+    window_s: float = 0.0
+    """Seconds after which the server computes a batch of what has come; 0: it waits for all."""
     lr: float = 0.0
     """The server's rate in the first round; 0: the clients'. It falls as theirs does."""
 
@@ -67,7 +75,8 @@ class SplitSettings:
 
     def body(self, middle: Middle, cuts: Mapping[str, Cut], local: LocalSettings, clients: Sequence[str]) -> Body:
         """Return the server of a round."""
-        return Body(middle, cuts, WIRES[self.wire], local, self.adapters(clients), recompute=self.recompute)
+        adapters, wire = self.adapters(clients), WIRES[self.wire]
+        return Body(middle, cuts, wire, local, adapters, recompute=self.recompute, tokens=self.tokens)
 
     def message_bytes(self, width: int, tokens: int) -> int:
         """Return the bytes of a message of so many tokens."""
@@ -87,22 +96,22 @@ class SplitSettings:
         return Adapters(dealt, replicas=True, every=self.replicas_every)
 
 
+Answers = Callable[[], tuple[Sequence[Message], Tree]]
+"""Gives the answers to a micro-batch's messages once they are there, and what was lent to the server of gradients."""
+
+
 class Server(Protocol):
-    """What the clients' side of a step asks of the server: `Body` in this process, or one on another machine."""
+    """What the clients' side of a step asks of the server: one in this process, or on another machine."""
 
-    def forward(
-        self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None, micro: int = 0
-    ) -> tuple[list[Message], Mapping[str, str]]:
-        """Return BODY for each FWD, and why any was refused."""
+    def forward(self, arrived: Sequence[Message], seeds: Seeds, lent: Tree, micro: int) -> Answers:
+        """Promise BODY for each FWD."""
         ...
 
-    def backward(
-        self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
-    ) -> tuple[list[Message], Mapping[str, str], Tree]:
-        """Return BACK for each GRAD, why any was refused, and the gradients of what was lent."""
+    def backward(self, arrived: Sequence[Message], seeds: Seeds, micro: int) -> Answers:
+        """Promise BACK for each GRAD, and the gradients of what was lent."""
         ...
 
-    def step(self, lr: float) -> list[str]:
+    def step(self, lr: float) -> object:
         """Move the server's adapters."""
         ...
 
@@ -113,7 +122,7 @@ class Session:
 
     model: LanguageModel
     task: Task
-    body: Server
+    server: Server
     ends: Mapping[Cut, Ends]
     cuts: Mapping[str, Cut]
     settings: SplitSettings
@@ -122,37 +131,41 @@ class Session:
     rate: float = 1.0
     """The server's rate over the clients'."""
     tally: Tally = field(default_factory=Tally)
+    joins_at: int = 0
+    """The step before which none is taken: they were made without this client."""
 
-    def slope(self, step: Step) -> tuple[Tensor, Tensor]:
+    def slope(self, step: Step) -> tuple[Tensor, Tensor] | None:
         """Return the gradient of each client's own parameters [K, P], and totals and weights of its loss [2, K].
 
-        The server has then taken its step.
+        The server has then taken its step; None where it was made without the client.
         """
-        grad_KP, loss_2K = self._micro(step, 0)
-        for micro in range(1, len(step.parts[0])):
-            more_KP, more_2K = self._micro(step, micro)
-            grad_KP += more_KP
-            loss_2K += more_2K
-        self.body.step(step.lr * self.rate)
+        if step.number < self.joins_at:
+            return None
+        n_micro, at_once = len(step.parts[0]), self.settings.in_flight
+        grad_KP, loss_2K = torch.zeros(0), torch.zeros(0)
+        try:
+            for start in range(0, n_micro, at_once):
+                for one_KP, one_2K in self._micros(step, range(start, min(start + at_once, n_micro))):
+                    grad_KP = grad_KP + one_KP if len(grad_KP) else one_KP
+                    loss_2K = loss_2K + one_2K if len(loss_2K) else one_2K
+        except Missed as error:
+            self.joins_at = error.step
+            return None
+        self.server.step(step.lr * self.rate)
         return grad_KP.div_(loss_2K[1][:, None]), loss_2K
 
-    def _micro(self, step: Step, micro: int) -> tuple[Tensor, Tensor]:
-        """Return the summed gradients [K, P] of one micro-batch of all clients, and their losses [2, K]."""
-        seeds = {client: (*self.seed, step.round, client, step.number, micro, "dropout") for client in step.clients}
-        lent = {name: leaf for name, leaf in step.leaves.items() if name in self._lent}
-        turns = [(places, self._turn(step, micro, places, seeds)) for places in self._by_cut(step.clients)]
-        ahead = self._sent(_in_order([(places, turn.ahead()) for places, turn in turns]))
-        body, refused = self.body.forward(ahead, seeds, lent, micro)
-        _refuse(refused)
-        self._sent(body)
-        slopes = [(places, turn.loss([body[k] for k in places])) for places, turn in turns]
-        back, refused, at_server = self.body.backward(self._sent(_in_order(slopes)), seeds, micro)
-        _refuse(refused)
-        self._sent(back)
-        found = [(places, turn.back([back[k] for k in places]), turn.loss_2K) for places, turn in turns]
-        return _together(step.leaves, found, at_server)
+    def _micros(self, step: Step, micros: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the summed gradients [K, P] of micro-batches under way together, and their losses [2, K]."""
+        under_way = [_UnderWay(self, step, micro) for micro in micros]
+        for one in under_way:
+            one.ahead()
+        for one in under_way:
+            one.loss()
+        for one in under_way:
+            yield one.back()
 
-    def _turn(self, step: Step, micro: int, places: Sequence[int], seeds: Mapping[str, tuple[str | int, ...]]) -> Turn:
+    def turn(self, step: Step, micro: int, places: Sequence[int], seeds: Mapping[str, tuple[str | int, ...]]) -> Turn:
+        """Return a micro-batch of the clients at some places, who have one cut."""
         clients = tuple(step.clients[k] for k in places)
         everybody = len(places) == len(step.clients)
         leaves = step.leaves if everybody else {name: leaf[list(places)] for name, leaf in step.leaves.items()}
@@ -163,28 +176,55 @@ class Session:
         return Turn(ends, self.task, leaves, parts, said, [seeds[client] for client in clients], scaling_K)
 
     @property
-    def _lent(self) -> frozenset[str]:
+    def lent(self) -> frozenset[str]:
         """The parameters of blocks that some clients keep and others leave to the server."""
         if len(self.ends) == 1:
             return frozenset()
         every = [frozenset(ends.names) for ends in self.ends.values()]
         return frozenset[str]().union(*every) - frozenset.intersection(*every)
 
-    def _by_cut(self, clients: Sequence[str]) -> list[list[int]]:
+    def by_cut(self, clients: Sequence[str]) -> list[list[int]]:
         """Return the places of the clients of each cut."""
         return [
             places for cut in self.ends if (places := [k for k, one in enumerate(clients) if self.cuts[one] == cut])
         ]
 
-    def _sent(self, messages: list[Message]) -> list[Message]:
-        self.tally.add(messages)
+
+class _UnderWay:
+    """One micro-batch of all clients that train together, from states to gradients."""
+
+    def __init__(self, session: Session, step: Step, micro: int) -> None:
+        self._session, self._step, self._micro = session, step, micro
+        self._seeds = {
+            client: (*session.seed, step.round, client, step.number, micro, "dropout") for client in step.clients
+        }
+        self._turns = [
+            (places, session.turn(step, micro, places, self._seeds)) for places in session.by_cut(step.clients)
+        ]
+        self._told: Answers = lambda: ((), {})
+
+    def ahead(self) -> None:
+        """Send FWD of each client."""
+        lent = {name: leaf for name, leaf in self._step.leaves.items() if name in self._session.lent}
+        sent = _in_order([(places, turn.ahead()) for places, turn in self._turns])
+        self._told = self._session.server.forward(self._sent(sent), self._seeds, lent, self._micro)
+
+    def loss(self) -> None:
+        """Send GRAD of each client once BODY is there."""
+        body = self._sent(self._told()[0])
+        sent = _in_order([(places, turn.loss([body[k] for k in places])) for places, turn in self._turns])
+        self._told = self._session.server.backward(self._sent(sent), self._seeds, self._micro)
+
+    def back(self) -> tuple[Tensor, Tensor]:
+        """Return the summed gradients [K, P], and the losses [2, K], once BACK is there."""
+        back, at_server = self._told()
+        self._sent(back)
+        found = [(places, turn.back([back[k] for k in places]), turn.loss_2K) for places, turn in self._turns]
+        return _together(self._step.leaves, found, at_server)
+
+    def _sent(self, messages: Sequence[Message]) -> Sequence[Message]:
+        self._session.tally.add(messages)
         return messages
-
-
-def _refuse(refused: Mapping[str, str]) -> None:
-    """End the run where all parties are one: who sent what is not taken is this program."""
-    if refused:
-        raise TrainingError(next(iter(refused.values())))
 
 
 def _in_order(found: Sequence[tuple[list[int], list[Message]]]) -> list[Message]:
@@ -231,7 +271,7 @@ class InOnePlace(Engine):
                 return
             body = settings.body(middle, cuts, work.plan.local, clients)
             body.load(asked[0].middle)
-            session = Session(model, work.task, body, ends, cuts, settings, (work.plan.seed,), rate)
+            session = Session(model, work.task, _Here(body), ends, cuts, settings, (work.plan.seed,), rate)
             space = spaces.setdefault(len(asked), Workspace.of(work, len(asked)))
             reports = train_clients(work, asked, space, session.slope)
             told = [replace(one, traffic=session.tally.of(one.client)) for one in reports]
@@ -246,26 +286,57 @@ Exchange = Callable[[Message], Message]
 
 
 @dataclass(frozen=True)
+class _Here:
+    """A server in this process."""
+
+    body: Body
+
+    def forward(self, arrived: Sequence[Message], seeds: Seeds, lent: Tree, micro: int) -> Answers:
+        """Return BODY."""
+        answers, refused = self.body.forward(arrived, seeds, lent, micro)
+        _refuse(refused)
+        return lambda: (answers, {})
+
+    def backward(self, arrived: Sequence[Message], seeds: Seeds, micro: int) -> Answers:
+        """Return BACK."""
+        answers, refused, lent = self.body.backward(arrived, seeds, micro)
+        _refuse(refused)
+        return lambda: (answers, lent)
+
+    def step(self, lr: float) -> object:
+        """Move the server's adapters."""
+        return self.body.step(lr)
+
+
+def _refuse(refused: Mapping[str, str]) -> None:
+    """End the run where all parties are one: who sent what is not taken is this program."""
+    if refused:
+        raise TrainingError(next(iter(refused.values())))
+
+
+@dataclass(frozen=True)
 class _Elsewhere:
     """A server on another machine, for one client; it steps by itself."""
 
     exchange: Exchange
+    threads: ThreadPoolExecutor
+    """In which messages are under way: as many as there may be."""
 
-    def forward(
-        self, arrived: Sequence[Message], seeds: Seeds, lent: Tree | None = None, micro: int = 0
-    ) -> tuple[list[Message], Mapping[str, str]]:
-        """Return BODY."""
-        return [self.exchange(one) for one in arrived], {}
+    def forward(self, arrived: Sequence[Message], seeds: Seeds, lent: Tree, micro: int) -> Answers:
+        """Send FWD."""
+        return self._under_way(arrived)
 
-    def backward(
-        self, arrived: Sequence[Message], seeds: Seeds, micro: int = 0
-    ) -> tuple[list[Message], Mapping[str, str], Tree]:
-        """Return BACK."""
-        return [self.exchange(one) for one in arrived], {}, {}
+    def backward(self, arrived: Sequence[Message], seeds: Seeds, micro: int) -> Answers:
+        """Send GRAD."""
+        return self._under_way(arrived)
 
-    def step(self, lr: float) -> list[str]:
+    def step(self, lr: float) -> object:
         """Leave it to the server."""
-        return []
+        return None
+
+    def _under_way(self, arrived: Sequence[Message]) -> Answers:
+        futures = [self.threads.submit(self.exchange, one) for one in arrived]
+        return lambda: ([future.result() for future in futures], {})
 
 
 class AtClient(Engine):
@@ -282,9 +353,10 @@ class AtClient(Engine):
 
         def carry(jobs: Iterable[Job]) -> Iterator[Report]:
             for job in jobs:
-                server, cuts = _Elsewhere(self._exchange), {job.client: cut}
-                session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,))
-                (report,) = train_clients(work, [job], space, session.slope)
+                with ThreadPoolExecutor(settings.in_flight) as threads:
+                    server, cuts = _Elsewhere(self._exchange, threads), {job.client: cut}
+                    session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,))
+                    (report,) = train_clients(work, [job], space, session.slope)
                 yield replace(report, traffic=session.tally.of(job.client))
 
         return carry

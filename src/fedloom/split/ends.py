@@ -76,8 +76,7 @@ class Turn:
         self._ends, self._task, self._said = ends, task, said
         self._leaves = {name: leaves[name] for name in ends.names}
         self._batch = _packed(task.collate(parts, ends.model))
-        for part in (ends.front, ends.rear):
-            part.context.batch, part.context.seeds, part.context.scaling_K = self._batch, tuple(seeds), scaling_K
+        self._seeds, self._scaling_K = tuple(seeds), scaling_K
         self._lengths = _lengths(self._batch, len(parts))
         self._ahead = torch.zeros(0)
         self._grads: Tree = {}
@@ -86,11 +85,13 @@ class Turn:
 
     def ahead(self) -> list[Message]:
         """Return FWD of each client: the states behind the input part."""
+        self._say(self._ends.front)
         self._ahead = self._ends.front.passed(self._params(), self._batch)
         return self._messages("FWD", self._ahead)
 
     def loss(self, arrived: Sequence[Message]) -> list[Message]:
         """Return GRAD of each client from its BODY: the gradient of its summed loss by the states that came."""
+        self._say(self._ends.rear)
         given = self._joined(arrived).requires_grad_()
         rear, params = replace(self._ends.rear, given=given), self._params()
         losses = self._task.loss(rear, rear.of(params), self._batch)
@@ -102,9 +103,14 @@ class Turn:
 
     def back(self, arrived: Sequence[Message]) -> Tree:
         """Return the gradients [K, ...] of what lies at the ends, by name, from each client's BACK."""
+        self._say(self._ends.front)
         if self._ahead.requires_grad:
             self._slopes(self._ahead, [], self._ends.front, self._joined(arrived))
         return {name: self._grads.get(name, torch.zeros_like(leaf)) for name, leaf in self._leaves.items()}
+
+    def _say(self, part: Part) -> None:
+        """Let a part's layers know of this micro-batch; another one may have passed since."""
+        part.context.batch, part.context.seeds, part.context.scaling_K = self._batch, self._seeds, self._scaling_K
 
     def _params(self) -> Tree:
         stackable = self._ends.model.stackable

@@ -1,9 +1,13 @@
 """The server of a split round whose clients are elsewhere: it waits for the messages of a batch, and answers each once.
 
-A round goes step by step, and in each micro-batch by micro-batch: FWD of all its clients, BODY to each; GRAD of all,
-BACK to each; after the last one a step of the adapters. A batch is computed when every client that is still in the
-round has sent its message, or at the deadline without those that have not: they are out of this round, which goes on as
-if their rows had been zero (`Body`). A client that has done all its steps sends its report and is waited for no more.
+A round goes step by step, and in each `in_flight` micro-batches at a time: FWD of all its clients, BODY to each; GRAD
+of all, BACK to each; after the last one a step of the adapters. While one of two micro-batches is computed here,
+messages of the other travel. A batch is computed when every client that is still in the round has sent its message, or
+at the deadline without those that have not: they are out of this step, which goes on as if their rows had been zero
+(`Body`), and may join at the next one. A client that has done all its steps sends its report and is waited for no more.
+
+With a window a batch is what has come by the window's end, and the others of the same place make further ones; the step
+is one for all of them nevertheless. Sums then differ in their last digits with who came with whom.
 
 Exactly once (4.7 of the specification): what came is on the disk before it is computed, and the answers are before they
 leave. The same message again gets the stored answer; another one for an answered step is refused. A client that was
@@ -11,62 +15,37 @@ started anew takes its round from the first step and meets its own answers; a se
 round so far once more, batch by batch as they were, which gives the same adapters bit for bit. All of it goes when the
 round ends, for which the client's report stands as COMMIT.
 
-Deviations: a batch is the clients of one step, without a window in time, length buckets or credits: no more graphs than
-one micro-batch of each client live at once, and a slow client delays the others up to the deadline. A client that was
-left out joins in the next round, not in the next step: its optimiser would have missed a step that its peers took.
+Deviations: credits are the micro-batches in flight: no more graphs of a client live at once, none in recompute mode.
+Gradients go before states by the order of places, not by two queues. A client that joins late takes fewer steps than
+its peers; its report counts as theirs do.
 """
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
 
-import torch
-from torch import Tensor
-
-from fedloom.base.errors import DataError, FedloomError, RunError
-from fedloom.base.files import disk_errors, sync
+from fedloom.base.errors import DataError
+from fedloom.base.files import disk_errors
 from fedloom.split.body import Body
-from fedloom.split.messages import Kind, Message, Tally
+from fedloom.split.journal import Place, append, batches, same_message, stored, write_answer
+from fedloom.split.messages import Message, Tally
 
-__all__ = ["Lockstep", "NotYet", "Place", "message_from", "message_head", "same_message"]
-
-_HEAD_BYTES = 8
+__all__ = ["Lockstep", "Missed", "NotYet"]
 
 
 class NotYet(DataError):
     """The server cannot answer now and will, when it was started anew: whoever asks may ask again."""
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where in a round a batch stands."""
+class Missed(DataError):
+    """A step was made without the client, which may join at another."""
 
-    step: int
-    micro: int
-    back: bool
-    """Whether it is of gradients: GRAD and BACK, after FWD and BODY."""
-
-    @classmethod
-    def of(cls, message: Message) -> "Place":
-        """Return where a message from a client belongs."""
-        return cls(message.step, message.micro, message.kind == "GRAD")
-
-    def following(self, n_micro: int) -> "Place":
-        """Return the place of the next batch, of steps of so many micro-batches."""
-        if not self.back:
-            return Place(self.step, self.micro, True)
-        last = self.micro + 1 == n_micro
-        return Place(self.step + last, 0 if last else self.micro + 1, False)
-
-    @property
-    def name(self) -> str:
-        """A file's name for it."""
-        return f"{self.step:06d}-{self.micro:03d}-{'back' if self.back else 'body'}"
+    def __init__(self, where: str, step: int) -> None:
+        super().__init__(f"{where}: the step was made without this client, which may join at step {step}.")
+        self.step = step
 
 
 @dataclass
@@ -84,24 +63,41 @@ class Lockstep:
     """For what came and was answered; empty for a new round, or as a server that was killed has left it."""
     most_bytes: int = 1 << 30
     """Of a message: what so many examples of the longest length take."""
+    in_flight: int = 1
+    """Micro-batches of a step that are under way at a time."""
+    window_s: float = 0.0
+    """Seconds after which a batch is computed of what has come; 0: it waits for all."""
     deadline_s: float = 0.0
     """Seconds that a batch waits for the last of its messages, after the first; 0: for ever."""
     lost: Callable[[str, str], None] = lambda client, reason: None
     """Told who is out of the round, and why."""
+    joined: Callable[[str], None] = lambda client: None
+    """Told who is in it again."""
     broken: Callable[[str], None] = lambda reason: None
     """Told why no more steps can be made."""
+    noted: Callable[[Sequence[Message], float, float], None] = lambda messages, waited_s, computed_s: None
+    """Told of each batch, its seconds from the first message to the last, and those that it took."""
+    repeated: Callable[[], None] = lambda: None
+    """Told of each message that had been answered before."""
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
         self._turn, self._over = threading.Condition(), False
-        self._place = Place(0, 0, False)
-        self._in = dict.fromkeys(self.clients)
-        self._came: dict[str, tuple[Message, Future[Message]]] = {}
-        self._first_s = 0.0
+        self._place, self._in = Place(0, 0, False), set(self.clients)
+        self._refused, self._joining = set[str](), dict[str, int]()
+        self._done = set[str]()
+        """Whose message of the place under way was computed."""
+        self._came: dict[Place, dict[str, tuple[Message, Future[Message]]]] = {}
+        self._first_s = dict[Place, float]()
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        for place, messages in _read(self._log):
-            self._compute(place, messages)
+        for place, messages in batches(self._log):
+            while self._place != place:
+                self._move_on()
+            self._out(self._compute(place, messages))
+            self._done |= {one.client for one in messages}
+        if self._done >= self._in or (self._done and not self.window_s):
+            self._move_on()
         self._worker = threading.Thread(target=self._work, daemon=True)
         self._worker.start()
 
@@ -112,33 +108,32 @@ class Lockstep:
     # ------------------------------------------------------------------------------------------------ what clients do
 
     def submit(self, message: Message) -> "Future[Message]":
-        """Take a client's message, and promise its answer; DataError for one that is not of this round's course."""
-        place, future = Place.of(message), Future[Message]()
+        """Take a client's message, and promise its answer.
+
+        Raises DataError for one that is not of this round's course, Missed for one of a step that was made.
+        """
+        place, client = Place.of(message), message.client
         with self._turn:
-            if message.client not in self.clients or message.micro >= self.n_micro:
+            if client not in self.clients or message.micro >= self.n_micro:
                 raise DataError(f"{message.where}: is of no client or micro-batch of this round.")
-            stored = self._answer_file(place, message.client)
-            if stored.is_file():
-                future.set_result(_stored(stored, message))
-                return future
-            if message.client not in self._in or place < self._place:
-                raise DataError(f"{message.where}: the step was made without this client; it joins in the next round.")
+            kept = self._answer_file(place, client)
+            if kept.is_file():
+                self.repeated()
+                return _done(stored(kept, message))
+            if client in self._refused:
+                raise DataError(f"{message.where}: this client is out of the round.")
             if self._over:
                 raise NotYet(f"{message.where}: the server makes no steps now.")
-            if place > self._place:
+            if self._is_past(place, client):
+                raise Missed(message.where, self._joins_at(client, place.step))
+            if not self._is_near(place, client):
                 raise DataError(f"{message.where}: is ahead of the round, which is at step {self._place.step}.")
-            before = self._came.get(message.client)
-            if before is not None and not same_message(before[0], message):
-                raise DataError(f"{message.where}: another message than the one that came before.")
-            self._first_s = self._first_s if self._came else time.monotonic()
-            self._came[message.client] = message, before[1] if before else future
-            self._turn.notify_all()
-            return self._came[message.client][1]
+            return self._promised(place, message)
 
     def leave(self, client: str) -> None:
         """Wait for a client no more: it has reported, or is refused."""
         with self._turn:
-            self._in.pop(client, None)
+            self._out([client])
             self._turn.notify_all()
 
     def close(self) -> None:
@@ -151,6 +146,41 @@ class Lockstep:
             path.unlink()
         self.folder.rmdir()
 
+    def _promised(self, place: Place, message: Message) -> "Future[Message]":
+        came = self._came.setdefault(place, {})
+        before = came.get(message.client)
+        if before is not None and not same_message(before[0], message):
+            raise DataError(f"{message.where}: another message than the one that came before.")
+        self._first_s.setdefault(place, time.monotonic())
+        found = came[message.client] = message, before[1] if before else Future[Message]()
+        self._turn.notify_all()
+        return found[1]
+
+    def _is_past(self, place: Place, client: str) -> bool:
+        late = client not in self._in and place.step < self._joining.get(client, place.step + 1)
+        return late or place.rank(self.in_flight) < self._place.rank(self.in_flight)
+
+    def _is_near(self, place: Place, client: str) -> bool:
+        """Return whether a client may be at a place by now, while the round is at another."""
+        if client not in self._in:
+            return place.step == self._joining[client] and not place.back and place.micro < self.in_flight
+        ahead = self.in_flight + bool(self.window_s)
+        return place in self._place.course(self.n_micro, self.in_flight, ahead)
+
+    def _joins_at(self, client: str, missed: int) -> int:
+        """Return the first step behind a missed one that a client has had a part in, or may have."""
+        number = f"-{self.clients.index(client)}.answer"
+        made = [int(path.name[:6]) for path in self.folder.glob(f"*{number}")]
+        again = [step for step in made if step > missed]
+        if again or client in self._in:
+            return min([*again, self._place.step + 1])
+        return self._joining.setdefault(client, self._place.step + 1)
+
+    def _out(self, clients: Iterable[str]) -> None:
+        """Let clients be out of the round for good."""
+        self._refused |= set(clients)
+        self._in -= set(clients)
+
     # --------------------------------------------------------------------------------------------------- batch by batch
 
     def _work(self) -> None:
@@ -159,183 +189,123 @@ class Lockstep:
                 while not self._over and not self._is_due():
                     self._turn.wait(timeout=self._left_s())
                 if self._over:
-                    _fail([future for _, future in self._came.values()], "the round is over.")
+                    for came in self._came.values():
+                        _fail([future for _, future in came.values()], "the round is over.")
                     return
-                came, self._came = self._came, {}
-                late = [client for client in self._in if client not in came]
-                for client in late:
-                    del self._in[client]
-                place = self._place
+                place, came = self._place, self._came.pop(self._place, {})
+                waited_s = time.monotonic() - self._first_s.get(place, time.monotonic())
+                late = [client for client in self._waiting if client not in came] if not self._is_early() else []
+                self._in -= set(late)
+                odd = [came.pop(client)[1] for client in [*came] if client not in self._in]
+                _fail(odd, "the step is made without this client.")
             for client in late:
                 self.lost(client, f"sent nothing for step {place.step} within {self.deadline_s:g} s")
-            messages = [came[client][0] for client in self.clients if client in came]
-            try:
-                self._answer(place, messages, {client: future for client, (_, future) in came.items()})
-            finally:
-                unkept = [future for _, future in came.values() if not future.done()]
-                if unkept:  # whoever waits has to hear of it, and asks again
-                    self._over = True
-                    self.broken(
-                        f"the step at {place.name} could not be made; see the log, then `fedloom resume` goes on."
-                    )
-                    _fail(unkept, "the server could not make the step.", NotYet)
-
-    def _answer(self, place: Place, messages: Sequence[Message], futures: "Mapping[str, Future[Message]]") -> None:
-        """Write a batch down, compute it, and keep what was promised."""
-        _append(self._log, place, messages)
-        refused = self._compute(place, messages)
-        for message in messages:
-            client = message.client
-            if client in refused:
-                self.leave(client)
-                self.lost(client, refused[client])
-                _fail([futures[client]], refused[client])
+            if came:
+                self._batch(place, came, waited_s)
             else:
-                futures[client].set_result(_stored(self._answer_file(place, client), message))
+                self._through([])
+
+    def _batch(self, place: Place, came: "Mapping[str, tuple[Message, Future[Message]]]", waited_s: float) -> None:
+        """Write a batch down, compute it, and keep what was promised."""
+        messages = [came[client][0] for client in self.clients if client in came]
+        start_s = time.monotonic()
+        try:
+            append(self._log, place, messages)
+            refused = self._compute(place, messages)
+            self._through(came, refused)  # before anybody hears, who may send the next message at once
+            for message in messages:
+                client, (_, future) = message.client, came[message.client]
+                if client in refused:
+                    self.lost(client, refused[client])
+                    _fail([future], refused[client])
+                else:
+                    future.set_result(stored(self._answer_file(place, client), message))
+            self.noted(messages, waited_s, time.monotonic() - start_s)
+        finally:
+            unkept = [future for _, future in came.values() if not future.done()]
+            if unkept:  # whoever waits has to hear of it, and asks again
+                self._over = True
+                self.broken(f"the step at {place.name} could not be made; see the log, then `fedloom resume` goes on.")
+                _fail(unkept, "the server could not make the step.", NotYet)
+
+    def _through(self, done: Iterable[str], refused: Iterable[str] = ()) -> None:
+        """Take note of whose message was computed and of who is out; go on where nobody is waited for."""
+        joined: list[str] = []
+        with self._turn:
+            self._out(refused)
+            self._done |= set(done)
+            if self._done >= self._in:
+                joined = self._move_on()
+        for client in joined:  # whoever is told may hold a lock of its own, and ask something here
+            self.joined(client)
+
+    @property
+    def _waiting(self) -> list[str]:
+        return [client for client in self.clients if client in self._in and client not in self._done]
+
+    def _is_early(self) -> bool:
+        """Return whether those that have not sent anything are waited for still."""
+        return self._deadline_s() > time.monotonic()
 
     def _is_due(self) -> bool:
-        return bool(self._came) and (self._in.keys() <= self._came.keys() or self._left_s() == 0)
+        if self._place not in self._first_s:
+            return not self._in and bool(self._joining)  # nobody is left of this step
+        came = self._came.get(self._place, {})
+        whole = set(self._waiting) <= came.keys()
+        return whole or not self._is_early() or (bool(came) and self._window_end_s() <= time.monotonic())
+
+    def _deadline_s(self) -> float:
+        return self._first_s.get(self._place, float("inf")) + (self.deadline_s or float("inf"))
+
+    def _window_end_s(self) -> float:
+        # A window of what is still unanswered; gradients of a batch whose graph is kept come as one.
+        splits = self.window_s and (not self._place.back or self.body.recomputes)
+        return self._first_s[self._place] + self.window_s if splits else float("inf")
 
     def _left_s(self) -> float | None:
-        if not self.deadline_s or not self._came:
+        if self._place not in self._first_s:
             return None
-        return max(0.0, self._first_s + self.deadline_s - time.monotonic())
+        came = bool(self._came.get(self._place))
+        end_s = min(self._deadline_s(), self._window_end_s() if came else float("inf"))
+        return None if end_s == float("inf") else max(0.0, end_s - time.monotonic())
+
+    def _move_on(self) -> list[str]:
+        """Go to the next place, and before a new step move the adapters; return who joins with it."""
+        before, self._place = self._place, self._place.following(self.n_micro, self.in_flight)
+        self._done = set()
+        self._first_s.pop(before, None)
+        if self._place.step == before.step:
+            return []
+        self.body.step(self.lr)
+        joined = [one for one, step in self._joining.items() if step <= self._place.step and one not in self._refused]
+        self._joining = {one: step for one, step in self._joining.items() if one not in joined}
+        self._in |= set(joined)
+        return joined
 
     def _compute(self, place: Place, messages: Sequence[Message]) -> Mapping[str, str]:
-        """Compute a batch, write down its answers, and move on; return why any client's message was refused."""
+        """Compute a batch and write down its answers; return why any client's message was refused."""
         seeds = {one.client: (*self.seed, one.client, place.step, place.micro, "dropout") for one in messages}
         if place.back:
-            answers, refused, _ = self.body.backward(messages, seeds, place.micro)
-            if place.micro + 1 == self.n_micro:
-                self.body.step(self.lr)
+            answers, refused, _ = self.body.backward(messages, seeds, place.micro, last=not self.window_s)
         else:
             answers, refused = self.body.forward(messages, seeds, {}, place.micro)
         self.tally.add([*messages, *answers])
         asked = {one.client: one for one in messages}
         for one in answers:
-            _write(self._answer_file(place, one.client), asked[one.client], one)
-        with self._turn:
-            self._place = place.following(self.n_micro)
+            write_answer(self._answer_file(place, one.client), asked[one.client], one)
         return refused
 
     def _answer_file(self, place: Place, client: str) -> Path:
         return self.folder / f"{place.name}-{self.clients.index(client)}.answer"
 
 
-def _fail(futures: Sequence["Future[Message]"], reason: str, kind: type[DataError] = DataError) -> None:
+def _done(message: Message) -> "Future[Message]":
+    future = Future[Message]()
+    future.set_result(message)
+    return future
+
+
+def _fail(futures: "Sequence[Future[Message]]", reason: str, kind: type[DataError] = DataError) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(kind(reason))
-
-
-def same_message(one: Message, other: Message) -> bool:
-    """Return whether two messages say the same."""
-    heads = message_head(one) == message_head(other)
-    return heads and torch.equal(one.packet, other.packet)
-
-
-# ----------------------------------------------------------------------------------------------- messages as bytes
-
-
-def message_head(message: Message) -> dict[str, Any]:
-    """Return all of a message but its packet, as JSON values."""
-    return {
-        "phase": message.kind,
-        "client": message.client,
-        "step": message.step,
-        "micro": message.micro,
-        "lengths": list(message.lengths),
-        "weight": float(message.weight).hex(),
-    } | ({"session": message.session} if message.session else {})
-
-
-def message_from(head: Mapping[str, Any], packet: Tensor) -> Message:
-    """Return the message of a head and a packet; DataError for anything else."""
-    try:
-        kind, lengths, weight = head["phase"], head["lengths"], float.fromhex(head["weight"])
-        whole = [head["step"], head["micro"], *lengths]
-        named = isinstance(head["client"], str) and isinstance(head.get("session", ""), str)
-        fits = kind in get_args(Kind) and named and len(lengths) <= 1 << 16
-        if not fits or not all(type(one) is int and 0 <= one < 1 << 31 for one in whole):
-            raise ValueError("numbers or kinds that are none")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(f"split: found a message that is none ({error}).") from error
-    session = head.get("session", "")
-    return Message(kind, head["client"], head["step"], head["micro"], packet, tuple(lengths), weight, session)
-
-
-def _encoded(message: Message) -> bytes:
-    head = json.dumps(message_head(message)).encode()
-    packet = message.packet.numpy().tobytes()
-    return len(head).to_bytes(_HEAD_BYTES, "big") + len(packet).to_bytes(_HEAD_BYTES, "big") + head + packet
-
-
-def _decoded(data: bytes, start: int) -> tuple[Message, int]:
-    """Return the message at a place, and where the next one begins; ValueError where it is torn."""
-    at = start + 2 * _HEAD_BYTES
-    head_bytes = int.from_bytes(data[start : start + _HEAD_BYTES], "big")
-    end = at + head_bytes + int.from_bytes(data[start + _HEAD_BYTES : at], "big")
-    if len(data) < end or end <= at:
-        raise ValueError("it is torn")
-    packet = bytearray(data[at + head_bytes : end])
-    rows = torch.frombuffer(packet, dtype=torch.uint8) if packet else torch.zeros(0, dtype=torch.uint8)
-    return message_from(json.loads(data[at : at + head_bytes]), rows), end
-
-
-def _append(log: Path, place: Place, messages: Sequence[Message]) -> None:
-    """Write a batch down, and wait until the disk has it."""
-    parts = b"".join(map(_encoded, messages))
-    head = json.dumps({"place": [place.step, place.micro, place.back], "bytes": len(parts)}).encode()
-    with disk_errors(log), log.open("ab") as file:
-        file.write(len(head).to_bytes(_HEAD_BYTES, "big") + head + parts)
-        sync(file)
-
-
-def _read(log: Path) -> Iterator[tuple[Place, list[Message]]]:
-    """Yield the batches of a log; a last one that is torn was never computed, and is cut off."""
-    if not log.is_file():
-        return
-    with log.open("rb") as file:
-        whole = 0
-        while prefix := file.read(_HEAD_BYTES):
-            try:
-                head = json.loads(file.read(int.from_bytes(prefix, "big")))
-                parts = file.read(head["bytes"])
-                if len(parts) < head["bytes"]:
-                    break
-                yield Place(*head["place"]), list(_all(parts))
-            except (ValueError, KeyError, TypeError):
-                break
-            whole = file.tell()
-    with log.open("r+b") as file:
-        file.truncate(whole)
-
-
-def _all(parts: bytes) -> Iterator[Message]:
-    at = 0
-    while at < len(parts):
-        message, at = _decoded(parts, at)
-        yield message
-
-
-def _write(path: Path, asked: Message, answer: Message) -> None:
-    """Write an answer down beside what was asked, under a temporary name first."""
-    new = path.with_suffix(".new")
-    with disk_errors(path):
-        with new.open("wb") as file:
-            file.write(_encoded(asked) + _encoded(answer))
-            sync(file)
-        new.replace(path)
-
-
-def _stored(path: Path, message: Message) -> Message:
-    """Return a stored answer to this very message; DataError to any other."""
-    data = path.read_bytes()
-    try:
-        asked, at = _decoded(data, 0)
-        answer, _ = _decoded(data, at)
-    except (ValueError, FedloomError) as error:
-        raise RunError(f"{path}: is not what this server wrote ({error}); restore it from a copy.") from error
-    if not same_message(asked, message):
-        raise DataError(f"{message.where}: another message was answered already; a step is made once.")
-    return answer

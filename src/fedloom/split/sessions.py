@@ -20,7 +20,8 @@ import torch
 from fedloom.base.errors import DataError
 from fedloom.base.tree import Tree
 from fedloom.split.body import Middle
-from fedloom.split.lockstep import NotYet, same_message
+from fedloom.split.journal import same_message
+from fedloom.split.lockstep import NotYet
 from fedloom.split.messages import Message
 from fedloom.split.reading import Reading
 from fedloom.split.wire import Wire

@@ -46,6 +46,13 @@ class Split(Arrangement):
     """How states and gradients travel: 4 or 2 bytes a number, or int8 with a scale for each token."""
     recompute: bool = False
     """Whether the server keeps a step's incoming states alone and computes its blocks once more for the gradients."""
+    tokens: Count = 0
+    """Tokens that pass the server's blocks at once, padding counted: clients of like length pass together; 0: all."""
+    in_flight: AtLeast = 1
+    """Micro-batches of a step (local.accumulation) that are under way at a time between machines."""
+    window_ms: NonNegative = 0.0
+    """Milliseconds after which the server computes a batch of what has come from machines; 0: it waits for all, so that
+    a run is the same whenever messages come."""
     server_lr: NonNegative = 0.0
     """Learning rate of the server's adapters in the first round, which then goes as the clients'; 0: the clients'."""
 
@@ -98,6 +105,9 @@ class Split(Arrangement):
             replicas_every=self.replicas_every,
             wire=self.wire,
             recompute=self.recompute,
+            tokens=self.tokens,
+            in_flight=self.in_flight,
+            window_s=self.window_ms / 1000,
             lr=self.server_lr,
         )
 
