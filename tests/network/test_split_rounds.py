@@ -60,6 +60,24 @@ def test_a_split_run_between_machines_is_that_of_one_process(tmp_path):
     assert not (tmp_path / "apart" / "steps").exists() or not list((tmp_path / "apart" / "steps").iterdir())
 
 
+def test_two_micro_batches_in_flight_end_with_the_same_bytes(tmp_path):
+    made = split_federation(tmp_path)
+    made.to_the_end(tmp_path / "one")
+    (tmp_path / "again").mkdir()
+    anew = split_federation(tmp_path / "again", protocol=SPLIT["protocol"] | {"in_flight": 2})
+    anew.to_the_end(tmp_path / "two")
+    assert adapters(tmp_path / "one") == adapters(tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [{"window_ms": 3.0, "recompute": True}, {"window_ms": 3.0}, {"tokens": 40}], ids=str)
+def test_batches_by_windows_and_bounds_end_near_the_same(tmp_path, kinds):
+    made = split_federation(tmp_path, protocol=SPLIT["protocol"] | kinds)
+    made.to_the_end(tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+    near(tmp_path / "apart", tmp_path / "one place")
+
+
 def test_both_ledgers_list_every_kind_of_message_with_its_bytes(tmp_path):
     made = split_federation(tmp_path)
     made.to_the_end(tmp_path / "apart")

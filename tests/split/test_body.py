@@ -10,7 +10,7 @@ from fedloom.base.tree import Layout
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.kernels import client_gradients
 from fedloom.federated.slopes import Step
-from fedloom.split.carrier import Session, SplitSettings
+from fedloom.split.carrier import Here, Session, SplitSettings
 from fedloom.split.cut import Cut
 from fedloom.split.ends import Ends
 from fedloom.split.wire import WIRES
@@ -184,7 +184,7 @@ def test_clients_of_unlike_cuts_share_a_batch_and_each_has_the_uncut_gradients()
     both = Halves(made, CUT, 3, cuts=tuple(cuts.values()))
     settings = SplitSettings(cuts=tuple(cuts.values()), wire="float32")
     ends = {cut: Ends.of(made, cut) for cut in cuts.values()}
-    session = Session(made, TASK, both.body, ends, cuts, settings, (0,))
+    session = Session(made, TASK, Here(both.body), ends, cuts, settings, (0,))
     names = {name for one in ends.values() for name in one.names}
     leaves = {name: leaf for name, leaf in stacked(made, 3).items() if name in names}
     session_step = step_of(made, tuple(cuts), leaves, PARTS)
@@ -285,3 +285,44 @@ def test_a_gradient_of_one_who_sent_no_states_is_refused():
     _, refused, _ = both.body.backward([*slopes, stranger], seeds)
     assert list(refused) == ["c9"]
     assert both.body.step(lr=0.1) == ["c0", "c1", "c2"]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_clients_of_like_length_pass_together_where_tokens_are_bounded(recompute):
+    made = model(dropout=0.2)
+    parts = [*PARTS, examples(30, seed=3)]
+    whole, bounded = Halves(made, CUT, 4), Halves(made, CUT, 4, recompute=recompute, tokens=60)
+    wanted, _ = whole.gradients(parts)
+    found, _ = bounded.gradients(parts)
+    assert distance(found, wanted) <= 1e-6
+    seeds = {client: (0, client) for client in bounded.clients}
+    bounded.body.forward(bounded.turn(parts, seeds).ahead(), seeds)
+    assert [one.clients for one in bounded.body._passing[0]] == [("c0", "c3"), ("c1", "c2")]
+    assert all(bool(one.left) is not recompute for one in bounded.body._passing[0])
+
+
+def test_gradients_that_come_one_after_another_make_the_same_step_in_recompute_mode():
+    made = model(dropout=0.2)
+    both, apart = (halves(made, recompute=True, settings=SGD) for _ in range(2))
+    seeds = {client: (0, client) for client in both.clients}
+    passed(both, PARTS)
+    turn = apart.turn(PARTS, seeds)
+    ahead = turn.ahead()
+    body = [apart.body.forward([one], seeds)[0][0] for one in ahead]  # who passed with whom does not matter either
+    slopes = turn.loss(body)
+    first, *_ = apart.body.backward(slopes[:1], seeds, last=False)
+    rest, *_ = apart.body.backward(slopes[1:], seeds, last=False)
+    assert [one.client for one in (*first, *rest)] == ["c0", "c1", "c2"]
+    assert both.body.step(0.1) == apart.body.step(0.1) == ["c0", "c1", "c2"]
+    for client in both.clients:
+        assert torch.allclose(rows(both)[client], rows(apart)[client], atol=1e-6)
+
+
+def test_who_sent_no_gradient_by_the_end_of_the_step_has_no_part_in_it():
+    both = halves(recompute=True)
+    seeds = {client: (0, client) for client in both.clients}
+    before = rows(both)
+    slopes = (turn := both.turn(PARTS, seeds)).loss(both.body.forward(turn.ahead(), seeds)[0])
+    both.body.backward(slopes[:2], seeds, last=False)
+    assert both.body.step(0.1) == ["c0", "c1"]
+    assert torch.equal(before["c2"], rows(both)["c2"]) and not both.body._passing

@@ -101,14 +101,18 @@ def uncut(made, parts, *, dropout=False, n_micro=1):
 class Halves:
     """A server and the clients of one cut, driven message by message."""
 
-    def __init__(self, made, cut, n_clients, *, wire="float32", cuts=(), settings=None, recompute=False, **kinds):
+    def __init__(
+        self, made, cut, n_clients, *, wire="float32", cuts=(), settings=None, recompute=False, tokens=0, **kinds
+    ):
         self.made, self.wire = made, WIRES[wire]
         self.clients = tuple(f"c{k}" for k in range(n_clients))
         of = dict(zip(self.clients, cuts or (cut,) * n_clients, strict=True))
         self.ends = Ends.of(made, cut)
         adapters = SplitSettings(**{"private": "replicas" not in kinds} | kinds).adapters(self.clients)
         middle = Middle.of(made, list(of.values()))
-        self.body = Body(middle, of, self.wire, settings or LocalSettings(), adapters, recompute=recompute)
+        self.body = Body(
+            middle, of, self.wire, settings or LocalSettings(), adapters, recompute=recompute, tokens=tokens
+        )
 
     def gradients(self, parts, *, dropout=False, n_micro=1):
         """Gradients by name, the server's among them, and losses; no step is taken."""

@@ -37,7 +37,17 @@ from fedloom.split.lockstep import Missed
 from fedloom.split.messages import Message, Tally
 from fedloom.split.wire import WIRES, WireName
 
-__all__ = ["AtClient", "Exchange", "InOnePlace", "Server", "Session", "SplitSettings", "splittable", "with_middle"]
+__all__ = [
+    "AtClient",
+    "Exchange",
+    "Here",
+    "InOnePlace",
+    "Server",
+    "Session",
+    "SplitSettings",
+    "splittable",
+    "with_middle",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +281,7 @@ class InOnePlace(Engine):
                 return
             body = settings.body(middle, cuts, work.plan.local, clients)
             body.load(asked[0].middle)
-            session = Session(model, work.task, _Here(body), ends, cuts, settings, (work.plan.seed,), rate)
+            session = Session(model, work.task, Here(body), ends, cuts, settings, (work.plan.seed,), rate)
             space = spaces.setdefault(len(asked), Workspace.of(work, len(asked)))
             reports = train_clients(work, asked, space, session.slope)
             told = [replace(one, traffic=session.tally.of(one.client)) for one in reports]
@@ -286,7 +296,7 @@ Exchange = Callable[[Message], Message]
 
 
 @dataclass(frozen=True)
-class _Here:
+class Here:
     """A server in this process."""
 
     body: Body
