@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedloom.cli.output import AsJson, lines, overriding, tell
+from fedloom.cli.output import AsJson, RunFile, lines, overriding, tell
 
 __all__ = ["split"]
 
@@ -140,3 +140,29 @@ def split_serve(
         lines([f"answers are served at port {port}; Ctrl-C ends it"])
 
     serve_answers(folder, listen=listen, most_tokens=most_tokens, idle_s=idle_s, on_listening=listening)
+
+
+@split.command("bench")
+def split_bench(
+    file: RunFile,
+    overrides: Annotated[list[str] | None, overriding("local.batch=1")] = None,
+    clients: Annotated[str, typer.Option(help="Numbers of clients, with commas.")] = "1,2,4,8",
+    rtt_ms: Annotated[float, typer.Option(min=0.0, help="There and back on the emulated link.")] = 20.0,
+    mbit: Annotated[float, typer.Option(min=0.01, help="A client's link.")] = 100.0,
+    server_mbit: Annotated[float, typer.Option(min=0.01, help="The server's, which all share.")] = 1000.0,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 6,
+    as_json: AsJson = False,
+) -> None:
+    """Time steps course by course over an emulated link, beside what the formulas say; on a quiet machine."""
+    from fedloom import api
+    from fedloom.base.errors import ConfigError
+    from fedloom.runs.split_bench import BenchSettings, bench_split, bench_table
+
+    counts = clients.split(",")
+    if not all(one.strip().isdecimal() for one in counts):
+        raise ConfigError(f"--clients: found '{clients}', allowed are numbers with commas, such as 1,2,4.")
+    settings = BenchSettings(
+        clients=tuple(map(int, counts)), rtt_ms=rtt_ms, mbit=mbit, server_mbit=server_mbit, steps=steps
+    )
+    found = bench_split(api.load_run(file, overrides or []), settings)
+    tell(found, [bench_table(found)], as_json=as_json)

@@ -24,7 +24,7 @@ from fedloom.base.plugin import AtLeast, default, plugin
 from fedloom.contracts.federated import Carrier, Engine, Job, Report, Work
 from fedloom.models import attention as packed
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "join"]
 
 _PATIENCE = timedelta(hours=24)  # the longest round of a worker
 
@@ -93,7 +93,7 @@ class _Pool:
         for worker in workers:
             worker.start()
         work.model.module.to(device)
-        return cls(_join(folder.name, 0, count + 1), workers, folder)
+        return cls(join(folder.name, 0, count + 1), workers, folder)
 
     def carry(self, jobs: Sequence[Job]) -> Iterator[Report]:
         """Yield the reports in the order of the jobs."""
@@ -122,7 +122,8 @@ class _Pool:
         self.folder.cleanup()
 
 
-def _join(folder: str, rank: int, size: int) -> Any:
+def join(folder: str, rank: int, size: int) -> Any:
+    """Return the group of so many processes of this machine that meet at a folder."""
     # Never an interface that others can reach.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     distributed.init_process_group(
@@ -139,7 +140,7 @@ def _work(
     packed.register()
     if device == "cuda":
         work.model.module.to(torch.device("cuda", rank - 1))
-    group = _join(folder, rank, size)
+    group = join(folder, rank, size)
     carrier = engine.start(work)
     while True:
         box: list[Any] = [None]
