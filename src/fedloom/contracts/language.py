@@ -184,6 +184,8 @@ class LanguageModel(Model):
     """How the names begin of all that lies below the head."""
     width: int = 128
     """Numbers of a hidden state."""
+    first: int = 0
+    """The position of a sequence's first token: behind the places of a prefix."""
 
     def token_losses(self, params: Tree, batch: PackedBatch) -> Tensor:
         """Return the cross-entropies [S] of the tokens that `batch` asks for; no other token's logits are computed.
@@ -237,7 +239,7 @@ class LanguageModel(Model):
             yield from self._one_by_one(params, batch)
             return
         inputs: dict[str, Any] = self.entering(batch, 0, batch.tokens_N.numel())
-        inputs |= {"position_ids": batch.positions_N[None], "use_cache": False}
+        inputs |= {"position_ids": batch.positions_N[None] + self.first, "use_cache": False}
         if self.passage == "packed":
             # transformers hands a mask of four axes on as it is; our attention needs none.
             inputs |= {"attention_mask": batch.tokens_N.new_zeros(1, 1, 1, 1), "packed": batch}

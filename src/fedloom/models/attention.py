@@ -3,7 +3,8 @@
 The linear layers of a model see one row of tokens without padding between them. Here queries, keys and values are
 gathered into groups of examples of like length, an example a line; as padding lies behind, the causal kernel needs no
 mask, and whatever stands there reaches no real token. It goes to `transformers` under the name `packed`. Without a
-packed batch (generation) it is `transformers`' own `sdpa`.
+packed batch (generation) it is `transformers`' own `sdpa`. A layer's prefix stands before each sequence, seen by all of
+its tokens.
 
 The result is that of a block-diagonal mask over the whole row, at the cost of an example's length, not the row's.
 """
@@ -16,8 +17,9 @@ from torch.nn import functional
 
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import PackedBatch
+from fedloom.models.prefix import prefix_of
 
-__all__ = ["NAME", "packed_attention", "register"]
+__all__ = ["NAME", "causal_attention", "packed_attention", "register"]
 
 NAME = "packed"
 
@@ -42,7 +44,11 @@ def register() -> None:
         packed: PackedBatch | None = None,
         **options: Any,  # transformers hands every attention function all its options
     ) -> tuple[Tensor, None]:
+        prefix = prefix_of(module, query, packed)
         if packed is None:
+            if prefix is not None:
+                attention_mask = _before(attention_mask, query.shape[2], key, prefix[0].shape[2])
+                key, value = (_joined(*pair) for pair in zip(prefix, (key, value), strict=True))
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         if options.get("softcap") is not None or options.get("s_aux") is not None:
             raise ModelError(
@@ -50,7 +56,7 @@ def register() -> None:
                 "batches do not know."
             )
         chosen = {name: options.get(name) for name in ("scaling", "sliding_window")}
-        return packed_attention(query, key, value, packed, **chosen), None
+        return packed_attention(query, key, value, packed, prefix=prefix, **chosen), None
 
     AttentionInterface.register(NAME, attended)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -62,22 +68,54 @@ def packed_attention(
     value: Tensor,
     packed: PackedBatch,
     *,
+    prefix: tuple[Tensor, Tensor] | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
 ) -> Tensor:
-    """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads."""
+    """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads.
+
+    `prefix` has keys and values [E, G, L, d] to stand before each sequence, in the order of the groups.
+    """
     sizes = [n_examples * length for n_examples, length in packed.groups]
     wide = [_side_by_side(part, packed).split(sizes) for part in (query, key, value)]
-    outs: list[Tensor] = []
+    outs, start = list[Tensor](), 0
     for (n_examples, length), *parts in zip(packed.groups, *wide, strict=True):
         query, key, value = (part.view(n_examples, length, *part.shape[1:]).transpose(1, 2) for part in parts)
         mask = _window(length, sliding_window, query.device)
+        if prefix is not None:
+            mask = _before(mask, length, key, prefix[0].shape[2])
+            own = (part[start : start + n_examples] for part in prefix)
+            key, value = (_joined(*pair) for pair in zip(own, (key, value), strict=True))
+        start += n_examples
         outs.append(_attended(query, key, value, mask, scaling).transpose(1, 2).flatten(0, 1))
     out_MHd = outs[0] if len(outs) == 1 else torch.cat(outs)
     n_heads, width = out_MHd.shape[1:]
     if not packed.even:
         out_MHd = _Move.apply(out_MHd.reshape(len(out_MHd), -1), packed.home_N, packed.place_M, packed.behind_B)
     return out_MHd.view(1, -1, n_heads, width)
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, prefix: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return [B, T, H, d] of rows each by itself, from queries [B, H, T, d], keys and values [B, G, T, d]."""
+    mask = None
+    if prefix is not None:
+        mask = _before(mask, query.shape[2], key, prefix[0].shape[2])
+        key, value = (_joined(*pair) for pair in zip(prefix, (key, value), strict=True))
+    return _attended(query, key, value, mask, None).transpose(1, 2)
+
+
+def _joined(prefix: Tensor, states: Tensor) -> Tensor:
+    """Return keys or values [E, G, L + T, d] with those of a prefix before them."""
+    return torch.cat((prefix.to(states.dtype), states), dim=2)
+
+
+def _before(mask: Tensor | None, length: int, key: Tensor, n_places: int) -> Tensor:
+    """Return the mask [..., T, L + S] of S keys behind a prefix; without one the last of T queries sees all keys."""
+    n_keys = key.shape[2]
+    if mask is None:
+        mask = torch.ones(length, n_keys, dtype=torch.bool, device=key.device).tril(n_keys - length)[None, None]
+    seen = torch.ones if mask.dtype == torch.bool else torch.zeros
+    return torch.cat((seen(*mask.shape[:-1], n_places, dtype=mask.dtype, device=mask.device), mask), dim=-1)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:

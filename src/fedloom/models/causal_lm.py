@@ -32,6 +32,8 @@ from fedloom.models.llama import TARGETS, Llama, LlamaShape
 from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, targeted_layers, usual_layers
 from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.models.precision import bfloat16_gain
+from fedloom.models.prefix import install_prefix, prefix_names
+from fedloom.models.whole_files import merge, write_whole
 from fedloom.text.pretrained import quiet
 
 if TYPE_CHECKING:
@@ -49,14 +51,14 @@ _QUANTISED = {"8bit": 1, "4bit": 0.5}
 class CausalLM(ModelFamily):
     """A causal language model by folder or hub name."""
 
-    stackable: ClassVar[str] = r"\.lora_[AB]$"
+    stackable: ClassVar[str] = r"\.(lora_[AB]|prefix\.(key|value))$"
 
     path: str = ""
     """Folder, GGUF file or hub name of the model; empty takes the model that ships in the package."""
     adapter: str = ""
     """Folder of an adapter in PEFT's format to start from."""
     lora_rank: Annotated[int, Range(0)] = 8
-    """Rank of the adapters; 0 has none and trains the model's own parameters."""
+    """Rank of the adapters; 0 has none and, unless there is a prefix, trains the model's own parameters."""
     lora_alpha: Positive = 16.0
     """An adapter's product counts lora_alpha / lora_rank times."""
     lora_dropout: Fraction = 0.0
@@ -64,6 +66,9 @@ class CausalLM(ModelFamily):
     lora_targets: tuple[str, ...] = ()
     """Names, or ends of names, of the linear layers with an adapter; empty takes all in the model's blocks that
     text passes, save layers of which an adapter is not what its layer computes, or not what `peft` reads."""
+    prefix: Annotated[int, Range(0)] = 0
+    """Places of trained keys and values before every sequence, in each layer: prefix tuning, beside adapters or, with
+    `lora_rank = 0`, alone. 0 has none. For Llama, Qwen2 and GPT-2 with attention = 'packed'."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the base weights; what is trained is float32. `auto` takes bfloat16 for weights above 200 MB where the
     device computes it faster, and float32 elsewhere."""
@@ -82,12 +87,19 @@ class CausalLM(ModelFamily):
         """Refuse settings that contradict each other."""
         if self.lora_dropout == 1:
             raise ConfigError("lora_dropout: found 1, which drops every input; allowed is a number below 1.")
-        if self.lora_rank == 0 and self.adapter:
+        if self._whole and self.adapter:
             raise ConfigError("adapter: found with lora_rank = 0, which has none; set lora_rank to the adapter's rank.")
-        if self.lora_rank == 0 and (self.dtype not in ("auto", "float32") or self.quantise != "none"):
+        if self.prefix and self.attention != "packed":
+            raise ConfigError(f"attention: found '{self.attention}' with a prefix, allowed is 'packed'; set it.")
+        if self._whole and (self.dtype not in ("auto", "float32") or self.quantise != "none"):
             raise ConfigError("lora_rank: found 0, which trains all weights; allowed with dtype float32, unquantised.")
         if self.attention == "flash_attention_2" and self.dtype in ("auto", "float32"):
             raise ConfigError("attention: flash_attention_2 needs dtype bfloat16 or float16; set dtype, or use packed.")
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the model's own parameters are trained."""
+        return not (self.lora_rank or self.prefix)
 
     def identity(self) -> str:
         """Return hashes of the base weights, the files beside them and the adapter, and the settings as JSON."""
@@ -128,10 +140,11 @@ class CausalLM(ModelFamily):
         _check_vocabulary(source, module, tokenizer)
         context = ForwardContext()
         self._allow_recomputing(module, context)
-        if self.lora_rank:
+        if not self._whole:
             self._add_adapter(module, source, context, seed, exact.targets)
             freeze(module)
         module.eval().requires_grad_(False)
+        size = exact.positions or _context_size(module)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
         return LanguageModel(
             module=module,
@@ -141,13 +154,14 @@ class CausalLM(ModelFamily):
             base_id=source.base_id,
             stackable=all(re.search(self.stackable, name) for name in trainable),
             passage=exact.passage,
-            exact_up_to=exact.exact_up_to,
-            positions=exact.positions,
+            exact_up_to=exact.exact_up_to and exact.exact_up_to - self.prefix,
+            positions=exact.positions and exact.positions - self.prefix,
+            first=self.prefix,
             notes=exact.notes,
             keeps=keeps_logits(module),
             head=plain_head(module, trainable) if exact.pieces else None,
             body_prefix=f"{module.base_model_prefix}.",
-            context_size=exact.positions or _context_size(module),
+            context_size=size and size - self.prefix,
             ends=source.ends,
             dropout=self.lora_dropout,
             whole=source.whole,
@@ -156,7 +170,7 @@ class CausalLM(ModelFamily):
 
     def _plain(self, source: Checkpoint, dtype: Dtype, device: torch.device) -> "tuple[Llama, Exact] | None":
         """Return a plain Llama with adapters in our own module, which is known to train exactly; None for any other."""
-        if not self.lora_rank or self.attention != "packed" or self.quantise != "none":
+        if self._whole or self.attention != "packed" or self.quantise != "none":
             return None
         shape = LlamaShape.read(source.folder)
         module = shape and Llama.load(shape, source.weights, dtype=DTYPES[dtype], device=device, whole=source.whole)
@@ -171,8 +185,10 @@ class CausalLM(ModelFamily):
         packed.register()
         config = source.config()
         name = (config.architectures or [type(config).__name__])[0]
-        wish = Wish(name, self.attention, self.lora_targets, whole=not self.lora_rank)
+        wish = Wish(name, self.attention, self.lora_targets, whole=self._whole)
         exact = examine(config, wish, weight_bytes=source.weight_bytes)
+        if self.prefix and exact.attention != "packed":
+            raise ConfigError(f"prefix: found {self.prefix} for {name}, which attention 'packed' does not fit; set 0.")
         return source.module(dtype=dtype, attention=exact.attention, quantisation=quantisation, device=device), exact
 
     def _dtype(self, source: Checkpoint, device: torch.device) -> Dtype:
@@ -184,7 +200,7 @@ class CausalLM(ModelFamily):
             )
         if self.dtype != "auto":
             return self.dtype
-        large = self.lora_rank > 0 and source.weight_bytes >= 200_000_000
+        large = not self._whole and source.weight_bytes >= 200_000_000
         return "bfloat16" if large and bfloat16_gain(device) > 1.5 else "float32"
 
     def _quantisation(self, device: torch.device) -> Any:
@@ -219,26 +235,34 @@ class CausalLM(ModelFamily):
             )
 
     def _add_adapter(
-        self, module: nn.Module, source: Checkpoint, context: ForwardContext, seed: int, patterns: frozenset[str] | None
+        self,
+        module: "PreTrainedModel | Llama",
+        source: Checkpoint,
+        context: ForwardContext,
+        seed: int,
+        patterns: frozenset[str] | None,
     ) -> None:
         targets = self.lora_targets
         if patterns is not None and not targets:
             targets = [name for name in usual_layers(module) if pattern(name) in patterns]
-        install(
-            module,
-            targets=targets,
-            rank=self.lora_rank,
-            alpha=self.lora_alpha,
-            dropout=self.lora_dropout,
-            seed=seed,
-            context=context,
-        )
+        if self.lora_rank:
+            install(
+                module,
+                targets=targets,
+                rank=self.lora_rank,
+                alpha=self.lora_alpha,
+                dropout=self.lora_dropout,
+                seed=seed,
+                context=context,
+            )
+        if self.prefix:
+            install_prefix(module, places=self.prefix, heads=_heads(module), seed=seed, context=context)
         if self.adapter:
             place(module, read_adapter(module, Path(self.adapter), base=self.path, base_id=source.base_id))
 
     def _selected(self, module: nn.Module, train: str | None) -> list[str]:
         names = [name for name, _ in module.named_parameters()]
-        factors = set(factor_names(module))
+        factors = {*factor_names(module), *prefix_names(module)}
         try:
             chosen = [n for n in names if (n in factors or not factors if train is None else re.search(train, n))]
         except re.error as error:
@@ -250,7 +274,7 @@ class CausalLM(ModelFamily):
         if frozen:
             raise ConfigError(
                 f"train: '{train}' selects '{frozen[0]}', a base weight; allowed are lora_A and lora_B, "
-                "or set model.lora_rank = 0 to train the model's own parameters."
+                "key and value of a prefix, or set model.lora_rank = 0 to train the model's own parameters."
             )
         return chosen
 
@@ -260,18 +284,18 @@ class CausalLM(ModelFamily):
         What `params` leaves out keeps the value it was built with. Each file is renamed into place. Raises RunError
         if the disk refuses, ModelError for a tensor that is not the model's.
         """
-        if self.lora_rank:
+        if not self._whole:
             base = self.path or EMBEDDED
             write_adapter(model.module, params, Path(folder), base=base, base_id=model.base_id)
         else:
-            _write_whole(language_model(model), params, Path(folder))
+            write_whole(language_model(model), params, Path(folder))
 
     def load_adapter(self, model: Model, folder: str) -> Tree:
         """Return all factors of an adapter in PEFT's format, ours or not, by their names in the model.
 
         Raises ModelError for another base, rank, alpha, other layers or shapes, NaN, pickles and torn files.
         """
-        if not self.lora_rank:
+        if self._whole:
             raise ModelError(f"{folder}: an adapter, but the model was built with lora_rank = 0, which has none.")
         return read_adapter(model.module, Path(folder), base=self.path, base_id=model.base_id)
 
@@ -285,6 +309,7 @@ class CausalLM(ModelFamily):
             path="" if found.base == EMBEDDED or found.base_id.startswith(f"{EMBEDDED} ") else found.base,
             adapter=str(folder),
             lora_rank=found.rank,
+            prefix=found.places,
             lora_alpha=found.alpha,
             lora_dropout=found.dropout,
             lora_targets=found.layers,
@@ -318,13 +343,16 @@ class CausalLM(ModelFamily):
     def write_merged(self, folder: Path) -> None:
         """Write the base with `adapter` added into its weights, in the type in which they are stored, and a tokenizer.
 
-        The sum is taken in float32. Raises ModelError if an adapted weight is tied to another, which it would change.
+        The sum is taken in float32. Raises ModelError if an adapted weight is tied to another, which it would change,
+        and for a prefix, which no weight holds.
         """
+        if self.prefix:
+            raise ModelError(f"{self.adapter}: a prefix is no sum with weights; export the adapter without --merged.")
         source = Checkpoint.find(self.path)
         tokenizer = source.tokenizer()
         module = source.module(dtype="auto")
         self._add_adapter(module, source, ForwardContext(), 0, None)
-        _merge(module)
+        merge(module)
         with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)
             mark_trained(new)
@@ -349,6 +377,15 @@ def _context_size(module: "PreTrainedModel | Llama") -> int | None:
     return next((int(options[name]) for name in ("max_position_embeddings", "n_positions") if options.get(name)), None)
 
 
+def _heads(module: "PreTrainedModel | Llama") -> tuple[int, int]:
+    """Return how many heads of keys and values a layer has, and the width of a head."""
+    if isinstance(module, Llama):
+        return module.shape.n_groups, module.shape.head_width
+    config: Any = module.config
+    n_heads, told = config.num_attention_heads, config.to_dict()
+    return told.get("num_key_value_heads") or n_heads, told.get("head_dim") or config.hidden_size // n_heads
+
+
 def _check_vocabulary(source: Checkpoint, module: "PreTrainedModel | Llama", tokenizer: Tokenizer) -> None:
     n_embedded = len(module.get_input_embeddings().get_parameter("weight"))
     if len(tokenizer) > n_embedded:
@@ -356,35 +393,3 @@ def _check_vocabulary(source: Checkpoint, module: "PreTrainedModel | Llama", tok
             f"{source.folder}: the tokenizer has {len(tokenizer)} tokens, the model embeds {n_embedded}; "
             "use the tokenizer that belongs to the model."
         )
-
-
-def _merge(module: nn.Module) -> None:
-    """Add every adapter into its base weight and put the base layers back, in place."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    for name, layer in lora_layers(module).items():
-        weight = layer.get_parameter("base.weight")
-        if len(names[id(weight)]) > 1:
-            raise ModelError(f"'{name}' is tied to another weight, which merging would change; export the adapter.")
-        place(layer, {"base.weight": weight.float() + layer.delta()})
-        module.set_submodule(name, layer.base)
-
-
-def _write_whole(model: LanguageModel, params: Tree, folder: Path) -> None:
-    if isinstance(model.module, Llama):
-        raise ModelError(f"{folder}: was built with adapters, and is not written whole; nothing was written.")
-    module: Any = model.module
-    own = {id(parameter): name for name, parameter in module.named_parameters()}
-    odd = sorted(params.keys() - set(own.values()))
-    if odd:
-        raise ModelError(f"'{odd[0]}' is no parameter of the model; nothing was written.")
-    state: Tree = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):  # both names of a tied weight get its value
-        value: Any = params.get(own[id(tensor)], tensor)
-        state[name] = value.detach()
-    state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
-    with quiet(), atomic_folder(folder) as new:
-        module.save_pretrained(new, state_dict=state)
-        mark_trained(new)
-        model.tokenizer.save_pretrained(new)
