@@ -116,6 +116,11 @@ class PackedBatch(Batch):
     """How many neighbouring sequences each example is; empty where each is one."""
     in_order: bool = False
     """Whether the order of the groups is that of the sequences."""
+    prompt_E: Tensor | None = None  # int64: the tokens of each sequence before the first that is supervised
+
+    def by_group(self, values: Tensor) -> Tensor:
+        """Return values [E, ...] by sequence in the order of the groups."""
+        return values if self.in_order else values.index_select(0, self.back_E.argsort())
 
     @property
     def owner_X(self) -> Tensor:
@@ -186,6 +191,8 @@ class LanguageModel(Model):
     """Numbers of a hidden state."""
     first: int = 0
     """The position of a sequence's first token: behind the places of a prefix."""
+    both_ways: bool = False
+    """Whether the tokens of a prompt see one another, before and behind; else each sees those before it."""
 
     def token_losses(self, params: Tree, batch: PackedBatch) -> Tensor:
         """Return the cross-entropies [S] of the tokens that `batch` asks for; no other token's logits are computed.

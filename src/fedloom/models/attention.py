@@ -4,7 +4,8 @@ The linear layers of a model see one row of tokens without padding between them.
 gathered into groups of examples of like length, an example a line; as padding lies behind, the causal kernel needs no
 mask, and whatever stands there reaches no real token. It goes to `transformers` under the name `packed`. Without a
 packed batch (generation) it is `transformers`' own `sdpa`. A layer's prefix stands before each sequence, seen by all of
-its tokens.
+its tokens. Prompts may be read in both directions: prefix language models (Raffel et al., 2020,
+https://arxiv.org/abs/1910.10683, section 3.2.1), as GLM is one (Du et al., 2022, https://arxiv.org/abs/2103.10360).
 
 The result is that of a block-diagonal mask over the whole row, at the cost of an example's length, not the row's.
 """
@@ -55,7 +56,7 @@ def register() -> None:
                 f"{type(module).__name__}: its attention is not plain softmax (soft cap or sinks), which packed "
                 "batches do not know."
             )
-        chosen = {name: options.get(name) for name in ("scaling", "sliding_window")}
+        chosen: dict[str, Any] = {name: options.get(name) for name in ("scaling", "sliding_window")}
         return packed_attention(query, key, value, packed, prefix=prefix, **chosen), None
 
     AttentionInterface.register(NAME, attended)
@@ -69,19 +70,26 @@ def packed_attention(
     packed: PackedBatch,
     *,
     prefix: tuple[Tensor, Tensor] | None = None,
+    both_ways: bool = False,
     scaling: float | None = None,
     sliding_window: int | None = None,
 ) -> Tensor:
     """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads.
 
-    `prefix` has keys and values [E, G, L, d] to stand before each sequence, in the order of the groups.
+    `prefix` has keys and values [E, G, L, d] to stand before each sequence, in the order of the groups. With
+    `both_ways` the tokens of a sequence's prompt all see one another.
     """
+    prompt_E = packed.by_group(packed.prompt_E) if packed.prompt_E is not None and both_ways else None
+    if both_ways and prompt_E is None:
+        raise ModelError("a batch that does not tell where prompts end cannot be read in both directions; pack it.")
     sizes = [n_examples * length for n_examples, length in packed.groups]
     wide = [_side_by_side(part, packed).split(sizes) for part in (query, key, value)]
     outs, start = list[Tensor](), 0
     for (n_examples, length), *parts in zip(packed.groups, *wide, strict=True):
         query, key, value = (part.view(n_examples, length, *part.shape[1:]).transpose(1, 2) for part in parts)
         mask = _window(length, sliding_window, query.device)
+        if prompt_E is not None:
+            mask = _over_prompts(prompt_E[start : start + n_examples], length)
         if prefix is not None:
             mask = _before(mask, length, key, prefix[0].shape[2])
             own = (part[start : start + n_examples] for part in prefix)
@@ -196,6 +204,12 @@ def _window(length: int, sliding_window: int | None, device: torch.device) -> Te
     age_T = torch.arange(length, device=device)
     distance_TT = age_T[:, None] - age_T
     return (distance_TT >= 0) & (distance_TT < sliding_window)
+
+
+def _over_prompts(prompt_E: Tensor, length: int) -> Tensor:
+    """Return the mask [E, 1, T, T] with which a token sees those before it, and all of the prompt."""
+    age_T = torch.arange(length, device=prompt_E.device)
+    return (age_T <= age_T[:, None]) | (age_T < prompt_E[:, None, None, None])
 
 
 def _side_by_side(states: Tensor, packed: PackedBatch) -> Tensor:

@@ -6,7 +6,6 @@ is the adapters' dropout, which draws from `Model.context`. Code that comes with
 safetensors only.
 """
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -33,6 +32,7 @@ from fedloom.models.lora import factor_names, install, lora_layers, pattern, pla
 from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.models.precision import bfloat16_gain
 from fedloom.models.prefix import install_prefix, prefix_names
+from fedloom.models.quantised import QUANTISED, quantisation
 from fedloom.models.whole_files import merge, write_whole
 from fedloom.text.pretrained import quiet
 
@@ -43,8 +43,6 @@ __all__ = ["CausalLM"]
 
 _NO_NUMBERS = ("path", "adapter", "gradient_checkpointing")
 """Settings of which what is computed does not depend, or not by their text."""
-_QUANTISED = {"8bit": 1, "4bit": 0.5}
-"""Bytes of a quantised weight."""
 
 
 @plugin("causal_lm")
@@ -76,6 +74,9 @@ class CausalLM(ModelFamily):
     """How attention is computed: `packed` handles each example by itself with PyTorch's fused kernel; the others are
     transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none). What is
     not exact for an architecture gives way to what is, down to one example at a time, and a note says so."""
+    attends: Literal["causal", "prefix_lm"] = "causal"
+    """What a token sees: those before it, or with `prefix_lm` within a prompt those behind it as well, as in GLM; a
+    prompt ends where the first token is supervised. For plain Llamas with adapters or a prefix, packed."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
@@ -124,10 +125,10 @@ class CausalLM(ModelFamily):
         Raises ModelError or MissingFileError for a folder, adapter or tokenizer that does not fit, ConfigError for a
         pattern that selects nothing or a device that cannot do what is asked.
         """
-        quantisation = self._quantisation(device)
+        in_bits = quantisation(self.quantise, device)
         source = Checkpoint.find(self.path)
         dtype = self._dtype(source, device)
-        _refuse_little_memory(source, _QUANTISED.get(self.quantise, 4 if dtype == "float32" else 2), device)
+        _refuse_little_memory(source, QUANTISED.get(self.quantise, 4 if dtype == "float32" else 2), device)
         tokenizer = source.tokenizer()
         source.verify()
         plain = self._plain(source, dtype, device)
@@ -136,7 +137,12 @@ class CausalLM(ModelFamily):
                 f"{source.folder.parent}: parts of a model, which are put together for plain Llamas with adapters on "
                 "their blocks, attention = 'packed' and quantise = 'none'; give the whole model."
             )
-        module, exact = plain or self._compared(source, dtype, device, quantisation)
+        if plain is None and self.attends != "causal":
+            raise ConfigError(
+                f"attends: found '{self.attends}', allowed for plain Llamas with adapters on their blocks or a prefix, "
+                "attention = 'packed' and quantise = 'none'; set attends = 'causal'."
+            )
+        module, exact = plain or self._compared(source, dtype, device, in_bits)
         _check_vocabulary(source, module, tokenizer)
         context = ForwardContext()
         self._allow_recomputing(module, context)
@@ -157,6 +163,7 @@ class CausalLM(ModelFamily):
             exact_up_to=exact.exact_up_to and exact.exact_up_to - self.prefix,
             positions=exact.positions and exact.positions - self.prefix,
             first=self.prefix,
+            both_ways=self.attends == "prefix_lm",
             notes=exact.notes,
             keeps=keeps_logits(module),
             head=plain_head(module, trainable) if exact.pieces else None,
@@ -203,28 +210,10 @@ class CausalLM(ModelFamily):
         large = not self._whole and source.weight_bytes >= 200_000_000
         return "bfloat16" if large and bfloat16_gain(device) > 1.5 else "float32"
 
-    def _quantisation(self, device: torch.device) -> Any:
-        if self.quantise == "none":
-            return None
-        if device.type != "cuda":
-            raise ConfigError(
-                f"quantise: '{self.quantise}' needs a CUDA device, found {device}; set quantise = 'none'."
-            )
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ConfigError(f"quantise: '{self.quantise}' needs bitsandbytes; pip install fedloom[bitsandbytes].")
-        from transformers import BitsAndBytesConfig
-
-        if self.quantise == "8bit":
-            return BitsAndBytesConfig(load_in_8bit=True)
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
-
     def _allow_recomputing(self, module: "PreTrainedModel | Llama", context: ForwardContext) -> None:
         """Let a plain Llama compute its blocks once more for their gradients; of other modules that is refused."""
+        if isinstance(module, Llama):
+            module.model.both_ways = self.attends == "prefix_lm"
         if isinstance(module, Llama) and self.gradient_checkpointing is not False:
             module.model.context, context.n_blocks = context, len(module.model.layers)
             context.recompute = self.gradient_checkpointing is True
@@ -258,7 +247,7 @@ class CausalLM(ModelFamily):
         if self.prefix:
             install_prefix(module, places=self.prefix, heads=_heads(module), seed=seed, context=context)
         if self.adapter:
-            place(module, read_adapter(module, Path(self.adapter), base=self.path, base_id=source.base_id))
+            place(module, self._read(module, Path(self.adapter), source.base_id))
 
     def _selected(self, module: nn.Module, train: str | None) -> list[str]:
         names = [name for name, _ in module.named_parameters()]
@@ -286,7 +275,8 @@ class CausalLM(ModelFamily):
         """
         if not self._whole:
             base = self.path or EMBEDDED
-            write_adapter(model.module, params, Path(folder), base=base, base_id=model.base_id)
+            both_ways = self.attends == "prefix_lm"
+            write_adapter(model.module, params, Path(folder), base=base, base_id=model.base_id, both_ways=both_ways)
         else:
             write_whole(language_model(model), params, Path(folder))
 
@@ -297,7 +287,12 @@ class CausalLM(ModelFamily):
         """
         if self._whole:
             raise ModelError(f"{folder}: an adapter, but the model was built with lora_rank = 0, which has none.")
-        return read_adapter(model.module, Path(folder), base=self.path, base_id=model.base_id)
+        return self._read(model.module, Path(folder), model.base_id)
+
+    def _read(self, module: nn.Module, folder: Path, base_id: str) -> Tree:
+        if (found := AdapterFile.of(folder).attends) != self.attends:
+            raise ModelError(f"{folder}: attends as '{found}', the run has '{self.attends}'; set model.attends.")
+        return read_adapter(module, folder, base=self.path, base_id=base_id)
 
     @classmethod
     def for_adapter(cls, folder: Path) -> "CausalLM":
@@ -310,6 +305,7 @@ class CausalLM(ModelFamily):
             adapter=str(folder),
             lora_rank=found.rank,
             prefix=found.places,
+            attends=found.attends,
             lora_alpha=found.alpha,
             lora_dropout=found.dropout,
             lora_targets=found.layers,
@@ -325,8 +321,9 @@ class CausalLM(ModelFamily):
         """Write `adapter` anew, as PEFT reads it, and the tokenizer of its base; nothing is built for training.
 
         The adapter calls its base as `base` says, left out by the folder or hub name under which it is loaded here.
-        Raises ModelError if PEFT would take layers of it for something else.
+        Raises ModelError if PEFT would take layers of it for something else, or attend in another way.
         """
+        self._refuse_both_ways()
         source = Checkpoint.find(self.path)
         tokenizer, module = source.tokenizer(), source.module(dtype="auto")
         self._add_adapter(module, source, ForwardContext(), 0, None)
@@ -340,12 +337,17 @@ class CausalLM(ModelFamily):
         write_adapter(module, {}, folder, base=base or here, base_id=source.base_id)
         tokenizer.save_pretrained(folder)
 
+    def _refuse_both_ways(self) -> None:
+        if self.attends != "causal":
+            raise ModelError(f"{self.adapter}: attends as '{self.attends}', which others would load as a causal model.")
+
     def write_merged(self, folder: Path) -> None:
         """Write the base with `adapter` added into its weights, in the type in which they are stored, and a tokenizer.
 
         The sum is taken in float32. Raises ModelError if an adapted weight is tied to another, which it would change,
         and for a prefix, which no weight holds.
         """
+        self._refuse_both_ways()
         if self.prefix:
             raise ModelError(f"{self.adapter}: a prefix is no sum with weights; export the adapter without --merged.")
         source = Checkpoint.find(self.path)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedloom.base.errors import ModelError
 from fedloom.contracts.language import PackedBatch
 from fedloom.contracts.model import ForwardContext
 from fedloom.models.attention import causal_attention, packed_attention
@@ -195,6 +196,7 @@ class _Body(nn.Module):
         self.layers = nn.ModuleList(_Block(shape, fused=fused) for _ in range(shape.n_layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.eps)
         self.context: ForwardContext | None = None  # says whether blocks are computed once more for their gradients
+        self.both_ways = False  # whether the tokens of a prompt see one another
         self.register_buffer("frequencies", torch.empty(shape.head_width // 2), persistent=False)
 
     def forward(
@@ -233,7 +235,9 @@ class _Body(nn.Module):
         def attended(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             prefix = prefix_of(self.layers[layer].get_submodule("self_attn"), query, packed)
             if packed is not None:
-                return packed_attention(query, key, value, packed, prefix=prefix)
+                return packed_attention(query, key, value, packed, prefix=prefix, both_ways=self.both_ways)
+            if self.both_ways:
+                raise ModelError("a plain row does not tell where its prompt ends; pass a packed batch.")
             return causal_attention(query, key, value, prefix)
 
         return attended

@@ -6,8 +6,8 @@ trained on, where PEFT keeps a name only; a second entry would make the bytes di
 writes metadata in no fixed order.
 
 A prefix alone is PEFT's prefix tuning: one tensor, `prompt_embeddings` [L, 2 n G d], keys before values of each of n
-layers. For a prefix beside low-rank factors PEFT has no format: then the folder has both, under a peft_type of our own,
-which PEFT refuses.
+layers. For a prefix beside low-rank factors, and for attention that is not causal, PEFT has no format: the folder then
+has a peft_type of our own, which PEFT refuses.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -35,13 +35,14 @@ __all__ = ["AdapterFile", "lost_in_peft", "read_adapter", "write_adapter"]
 
 _CONFIG, _WEIGHTS, _PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"
-_LORA, _PLACES, _BOTH = "LORA", "PREFIX_TUNING", "FEDLOOM_LORA_AND_PREFIX"
+_LORA, _PLACES, _OWN = "LORA", "PREFIX_TUNING", "FEDLOOM"
 _FLAT = "prompt_embeddings"
 _NUMBERS = {
     _LORA: "no numbers under r and lora_alpha",
     _PLACES: "no number under num_virtual_tokens",
-    _BOTH: "no numbers under r, lora_alpha and num_virtual_tokens",
+    _OWN: "no numbers under r, lora_alpha and num_virtual_tokens",
 }
+Attends = Literal["causal", "prefix_lm"]
 _PLAIN: tuple[Any, ...] = (None, False, "none", [], {})
 _BEYOND_PLAIN = (  # settings of PEFT with which (alpha / r) B A is not all that an adapter does
     "use_rslora",
@@ -106,6 +107,8 @@ class AdapterFile:
     dropout: float
     places: int
     """Places of its prefix; 0 where it has none."""
+    attends: Attends
+    """What a token sees where it was trained."""
     names: tuple[str, ...]
     """Tensors by their names in the file."""
 
@@ -126,7 +129,9 @@ class AdapterFile:
             raise ModelError(
                 f"{folder / _CONFIG}: {_NUMBERS[config['peft_type']]}; write the adapter again."
             ) from error
-        return cls(folder, config.get("base_model_name_or_path") or "", metadata.get("base_id", ""), *numbers, names)
+        attends: Attends = "prefix_lm" if config.get("attends") == "prefix_lm" else "causal"
+        base = config.get("base_model_name_or_path") or ""
+        return cls(folder, base, metadata.get("base_id", ""), *numbers, attends, names)
 
     @property
     def sha256(self) -> str:
@@ -144,7 +149,7 @@ def _numbers(config: Mapping[str, Any]) -> tuple[int, float, float, int]:
     """Return rank, alpha and dropout of the factors, and the places of a prefix."""
     kind = config["peft_type"]
     places = 0 if kind == _LORA else int(config["num_virtual_tokens"])
-    if kind == _PLACES:
+    if kind == _PLACES or (kind == _OWN and not config["r"]):
         return 0, 16.0, 0.0, places
     return int(config["r"]), float(config["lora_alpha"]), float(config.get("lora_dropout", 0.0)), places
 
@@ -157,7 +162,7 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{file}: no JSON ({one_line(error)}); write the adapter again.") from error
-    if not isinstance(config, dict) or config.get("peft_type") not in (_LORA, _PLACES, _BOTH):
+    if not isinstance(config, dict) or config.get("peft_type") not in (_LORA, _PLACES, _OWN):
         raise ModelError(f"{file}: no LoRA adapter (peft_type is not 'LORA'); allowed are plain LoRA and a prefix.")
     if config.get("prefix_projection"):
         raise ModelError(f"{file}: prefix_projection is true, allowed is a prefix that is trained itself.")
@@ -169,10 +174,13 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def write_adapter(module: nn.Module, params: Tree, folder: Path, *, base: str, base_id: str) -> None:
+def write_adapter(
+    module: nn.Module, params: Tree, folder: Path, *, base: str, base_id: str, both_ways: bool = False
+) -> None:
     """Write the module's adapter with `params` in place of its own factors, so that `peft` loads it.
 
     `params` [R, D] and [O, R] by their names in the module; factors that it leaves out keep the module's values.
+    `both_ways` says that tokens of a prompt saw one another, which PEFT does not know.
     """
     layers, places = lora_layers(module), prefix_names(module)
     known = [*factor_names(module), *places]
@@ -190,7 +198,10 @@ def write_adapter(module: nn.Module, params: Tree, folder: Path, *, base: str, b
     if places:
         tensors[_FLAT] = torch.stack([found[name] for name in places], dim=1).flatten(1)
     config = _peft_config(layers, module, base) if layers else {}
-    config |= _prefix_config([found[name] for name in places], base, alone=not layers) if places else {}
+    config |= _prefix_config([found[name] for name in places], base) if places else {}
+    if both_ways or (layers and places):
+        config = {"r": 0, "num_virtual_tokens": 0, **config, "peft_type": _OWN}
+        config["attends"] = "prefix_lm" if both_ways else "causal"
     with atomic_folder(folder) as new:
         (new / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (new / _WEIGHTS).write_bytes(save(tensors, metadata={"base_id": base_id}))
@@ -214,11 +225,11 @@ def _peft_config(layers: Mapping[str, LoraLinear], module: nn.Module, base: str)
     }
 
 
-def _prefix_config(parts: Sequence[Tensor], base: str, *, alone: bool) -> dict[str, Any]:
+def _prefix_config(parts: Sequence[Tensor], base: str) -> dict[str, Any]:
     """Return what PEFT writes of a prefix whose keys and values are `parts`, each [L, G, d]."""
     n_places, n_heads, width = parts[0].shape
     return {
-        "peft_type": _PLACES if alone else _BOTH,
+        "peft_type": _PLACES,
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "num_virtual_tokens": n_places,

@@ -63,7 +63,7 @@ class Prefix(nn.Module):
         if not (packed is not None and self.context.per_example and own.dim() == 4):
             counts = _counts(packed, n_rows, len(slots))
             slots = torch.cat([one.expand(n, *one.shape) for one, n in zip(slots, counts, strict=True)])
-        return slots if packed is None or packed.in_order else slots.index_select(0, packed.back_E.argsort())
+        return slots if packed is None else packed.by_group(slots)
 
 
 def _counts(packed: PackedBatch | None, n_rows: int, n_slots: int) -> list[int]:

@@ -81,8 +81,9 @@ class _Slots(Reader):
         self.lengths: list[int] = []
         """Places that each row has read, the owners of a column together."""
         self.beginning = self._prefix(module, params)
-        self.first = model.first
-        if shared := _shared(prompts):
+        self.first, self.both_ways = model.first, model.both_ways
+        # Of prompts that are read in both directions a beginning is not the same whatever follows.
+        if shared := 0 if self.both_ways else _shared(prompts):
             self.admit([prompts[0][:shared]] * owners)
             end = self.first + shared
             self.beginning = self.keys[:, :, :, :end].clone(), self.values[:, :, :, :end].clone()
@@ -106,7 +107,10 @@ class _Slots(Reader):
         self._make_room(rows.stop, end)
         for kept, beginning in zip((self.keys, self.values), self.beginning, strict=True):
             kept[:, rows, :, :start] = beginning.repeat(1, n_rows // self.owners, 1, 1, 1)
-        seen_TT = torch.ones(end - start, end, dtype=torch.bool, device=self.device).tril(start) if start else None
+        seen = torch.ones(end - start, end, dtype=torch.bool, device=self.device).tril(start) if start else None
+        if self.both_ways:
+            ends_B = start + self._by_column(torch.tensor(sizes, device=self.device))
+            seen = (torch.arange(end, device=self.device) < ends_B[:, None])[:, None, None]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             for kept, new in zip((self.keys, self.values), (key, value), strict=True):
@@ -115,8 +119,8 @@ class _Slots(Reader):
                 self._by_column(query),
                 self.keys[layer, rows, :, :end],
                 self.values[layer, rows, :, :end],
-                attn_mask=seen_TT,
-                is_causal=seen_TT is None,
+                attn_mask=seen,
+                is_causal=seen is None,
                 enable_gqa=key.shape[1] != query.shape[1],
             )
             return self._by_owner(out).transpose(1, 2)

@@ -72,6 +72,8 @@ class _Passing:
 
     clients: tuple[str, ...]
     lengths: tuple[tuple[int, ...], ...]
+    prompts: tuple[tuple[int, ...], ...]
+    """Of each sequence the tokens of its prompt; of a causal model nobody says."""
     arrived: list[Tensor]
     """The states [N_k, D] that came, of each client."""
     leaves: Tree
@@ -180,7 +182,9 @@ class Body:
         arrived = [one for one, _ in found.values()]
         states = [rows.to(self.middle.model.device, self._dtype()) for _, rows in found.values()]
         clients, lengths = tuple(found), tuple(one.lengths for one in arrived)
-        passing = _Passing(clients, lengths, states, self._leaves(clients, lent or {}))
+        passing = _Passing(
+            clients, lengths, tuple(one.prompts for one in arrived), states, self._leaves(clients, lent or {})
+        )
         if self._recompute:
             with torch.no_grad():
                 left = self._passed(passing, seeds)
@@ -251,6 +255,8 @@ class Body:
                     raise DataError(
                         f"{one.where}: found sequences of {list(own)} tokens, allowed are some, of 1 or more."
                     )
+                if one.kind == "FWD":
+                    _check_prompts(one, both_ways=self.middle.model.both_ways)
                 if not 0 <= one.weight <= sum(own):
                     raise DataError(
                         f"{one.where}: found a weight of {one.weight:g}, allowed are 0 to {sum(own)} tokens."
@@ -265,7 +271,7 @@ class Body:
         """Return the answer to each client's message, and by client why there is none: numbers beyond the wire."""
         messages, refused = list[Message](), dict[str, str]()
         for client, (asked, rows_ND) in rows.items():
-            answer = replace(asked, kind=kind, weight=0.0)
+            answer = replace(asked, kind=kind, weight=0.0, prompts=())
             try:
                 messages.append(replace(answer, packet=self._wire.encode(rows_ND, answer.where)))
             except TrainingError as error:
@@ -299,7 +305,8 @@ class Body:
             active = [k for k, blocks in enumerate(inside) if part.blocks.start in blocks]
             if not active:
                 continue
-            batch = _of_lengths([passing.lengths[k] for k in active], self.middle.model)
+            told = [(passing.lengths[k], passing.prompts[k] or passing.lengths[k]) for k in active]
+            batch = _of_lengths(told, self.middle.model)
             params = self._meeting(passing.leaves, active)
             part.context.batch = batch
             part.context.seeds = tuple(seeds[passing.clients[k]] for k in active)
@@ -327,10 +334,21 @@ class Body:
             so_far.complete &= client in weights and bool(torch.isfinite(rows_KP[k]).all())
 
 
-def _of_lengths(lengths: Sequence[Sequence[int]], model: LanguageModel) -> PackedBatch:
-    """Return a batch of sequences of which nothing is known but how long they are."""
+def _check_prompts(message: Message, *, both_ways: bool) -> None:
+    """Refuse a message that does not tell of each sequence how long its prompt is, or tells it where nobody asks."""
+    told, own = message.prompts, message.lengths
+    fits = len(told) == len(own) and all(0 <= n <= length for n, length in zip(told, own, strict=True))
+    if fits if both_ways else not told:
+        return
+    wanted = "as many as sequences, none longer than its own" if both_ways else "none, as the model is causal"
+    raise DataError(f"{message.where}: found lengths of prompts {list(told)}, allowed are {wanted}.")
+
+
+def _of_lengths(told: Sequence[tuple[Sequence[int], Sequence[int]]], model: LanguageModel) -> PackedBatch:
+    """Return a batch of sequences of which nothing is known but how long they and their prompts are."""
     parts = [
-        [Encoded(torch.zeros(n, dtype=torch.int32), torch.zeros(n, dtype=torch.bool)) for n in own] for own in lengths
+        [Encoded(torch.zeros(n, dtype=torch.int32), torch.arange(n) >= prompt) for n, prompt in zip(*own, strict=True)]
+        for own in told
     ]
     return pack(parts, model.device, width=model.width)
 
