@@ -185,7 +185,7 @@ BUDGET = {
     "judged": 1_600,
     "session": 340,
     "lm_eval": 2_300,
-    "models": 4_570,
+    "models": 4_620,
     "network": 6_150,
     "results": 1_520,
     "runs": 8_460,

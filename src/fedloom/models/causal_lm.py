@@ -132,10 +132,10 @@ class CausalLM(ModelFamily):
         tokenizer = source.tokenizer()
         source.verify()
         plain = self._plain(source, dtype, device)
-        if plain is None and not source.whole:
+        if not source.whole and (self._whole or self.quantise != "none"):
             raise ModelError(
-                f"{source.folder.parent}: parts of a model, which are put together for plain Llamas with adapters on "
-                "their blocks, attention = 'packed' and quantise = 'none'; give the whole model."
+                f"{source.folder.parent}: parts of a model, which are put together for adapters or a prefix, with "
+                "quantise = 'none'; give the whole model."
             )
         if plain is None and self.attends != "causal":
             raise ConfigError(
