@@ -280,7 +280,7 @@ class PartsCheckpoint(Checkpoint):
         with quiet(), torch.device("meta"):
             made: Any = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation=attention)
         if type(made).__name__ not in _IN_PARTS or quantisation is not None:
-            known = ", ".join(sorted(_IN_PARTS))
+            known = ", ".join((*sorted(_IN_PARTS), "plain Llamas"))
             raise ModelError(
                 f"{self.folder.parent}: parts of a {type(made).__name__}, allowed are {known}; give the whole."
             )
