@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,8 +49,10 @@ def near(one, other, *, bound=2e-4):
     assert max(float((left[name] - right[name]).abs().max()) for name in left) <= bound * largest
 
 
-def test_a_split_run_between_machines_is_that_of_one_process(tmp_path):
-    made = split_federation(tmp_path)
+@pytest.mark.parametrize("kind", [{}, {"prefix": 3, "attends": "prefix_lm"}], ids=["factors", "prefix, both ways"])
+def test_a_split_run_between_machines_is_that_of_one_process(tmp_path, kind):
+    model = {"name": "causal_lm", "path": str(tmp_path / "model"), "lora_rank": 2, **kind}
+    made = split_federation(tmp_path, model=model)
     made.to_the_end(tmp_path / "apart")
     run_to_the_end(made.run(), tmp_path / "one place")
     near(tmp_path / "apart", tmp_path / "one place")
@@ -249,6 +252,9 @@ def test_the_review_says_what_leaves_in_every_step_and_a_policy_decides(tmp_path
     manifest = Manifest.parsed(next((made.folder / "north" / "approved").glob("*.json")).read_text())
     page = "\n".join(review(made.node("north"), manifest))
     assert "in each of 3 steps of a round: states, gradients and lengths of texts, up to" in page
+    settings = manifest.settings | {"model": manifest.settings["model"] | {"attends": "prefix_lm"}}
+    both = "\n".join(review(made.node("north"), replace(manifest, table=manifest.table | {"settings": settings})))
+    assert "states, gradients and lengths of texts and of their prompts, up to" in both
     assert "The server could still reconstruct text from activations" in page
     made.write_policy("north", split=False)
     assert "refuses: split: found protocol 'split'" in "\n".join(review(made.node("north"), manifest))

@@ -1,5 +1,6 @@
 """The lockstep of a split round by itself: order, exactly once, who is late, and a server that comes back."""
 
+import json
 import threading
 from concurrent.futures import wait
 from dataclasses import replace
@@ -306,9 +307,15 @@ def test_places_follow_one_another():
     assert found == [(0, 0, False), (0, 0, True), (0, 1, False), (0, 1, True), (1, 0, False)]
 
 
-def test_a_head_gives_the_message_back():
-    one = message("a", 3, 1, "GRAD")
-    assert message_head(message_from(message_head(one), one.packet)) == message_head(one)
+@pytest.mark.parametrize("told", [{"kind": "GRAD", "weight": 1.5}, {"prompts": (1, 0)}], ids=["weight", "prompts"])
+def test_a_head_gives_the_message_back(told):
+    one = replace(message("a", 3, 1), **told)
+    head = json.loads(json.dumps(message_head(one)))
+    assert vars_of(message_from(head, one.packet)) == vars_of(one)
+
+
+def vars_of(one):
+    return [one.kind, one.client, one.step, one.micro, one.packet.tolist(), one.lengths, one.weight, one.prompts]
 
 
 WRONG = {
@@ -318,6 +325,8 @@ WRONG = {
     "a step below zero": {"step": -1},
     "lengths that are none": {"lengths": None},
     "a length that is no whole number": {"lengths": [1.5]},
+    "a prompt that is a text": {"prompts": ["1"]},
+    "more prompts than sequences": {"prompts": [1, 1, 1]},
     "a weight that is a number": {"weight": 1.0},
     "a client that is none": {"client": 3},
     "very many lengths": {"lengths": [1] * 70_000},

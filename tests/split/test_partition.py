@@ -1,17 +1,21 @@
 """A model in three folders: every tensor where it is needed, hashes, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError, RunError
+from fedloom.models.causal_lm import CausalLM
 from fedloom.models.part_files import Manifest, read_part
+from fedloom.split.body import Middle
 from fedloom.split.cut import Cut
+from fedloom.split.ends import Ends
 from fedloom.split.partition import partition
 from fedloom.split.parts import part_of
-from support.split_models import BLOCKS, folder, model
+from support.split_models import BLOCKS, CPU, Halves, differences, examples, folder, model, moved
 
 CASES = {"llama": {}, "llama, head of its own": {"tie_word_embeddings": False}, "qwen2": {}, "gpt2": {}}
 PARTS, TWO = ("input", "middle", "output"), Cut(2, 1)
@@ -45,6 +49,47 @@ def test_parts_are_those_that_the_cut_computes_with(tmp_path):
         own = {name.replace(".base.", ".") for name, _ in part_of(made, blocks).module.named_parameters()}
         own = {"model.embed_tokens.weight" if name == "lm_head.weight" else name for name in own if "lora" not in name}
         assert set(found[part]) == own
+
+
+@pytest.mark.parametrize("kind", [{"lora_rank": 2}, {"lora_rank": 0, "prefix": 3}], ids=["factors", "prefix"])
+@pytest.mark.parametrize("case", CASES)
+def test_sides_that_have_their_parts_alone_compute_what_the_whole_model_does(tmp_path, case, kind):
+    source, _ = parted(tmp_path, case)
+    for side, parts in (("client", ("input", "output")), ("server", ("middle",))):
+        for part in parts:
+            shutil.copytree(tmp_path / "parts" / part, tmp_path / side / part)
+    made = {
+        side: moved(CausalLM(path=str(path), **kind).build(seed=3, device=CPU))
+        for side, path in (("whole", source), ("client", tmp_path / "client"), ("server", tmp_path / "server"))
+    }
+    assert not made["client"].whole
+    whole, apart = (Halves(made[side], TWO, 1) for side in ("whole", "whole"))
+    apart.ends = Ends.of(made["client"], TWO)
+    apart.body.middle = Middle.of(made["server"], [TWO])
+    texts = [examples(9, 4, 17)]
+    (wanted, loss), (found, other) = whole.gradients(texts), apart.gradients(texts)
+    assert set(differences(found, wanted).values()) == {0.0}
+    assert torch.equal(loss, other)
+    with pytest.raises(ModelError, match="which the parts of the model here do not have"):
+        part_of(made["client"], range(2, 5))
+
+
+def test_parts_are_not_trained_whole_and_hold_nothing_of_another_shape(tmp_path):
+    parted(tmp_path, "gpt2")
+    with pytest.raises(ModelError, match="parts of a model, which are put together for adapters or a prefix"):
+        CausalLM(path=str(tmp_path / "parts"), lora_rank=0).build(seed=3, device=CPU)
+    for path in (tmp_path / "parts").glob("*/config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"n_embd": 16}))
+    with pytest.raises(ModelError, match=r"is not as config\.json says; partition the model anew"):
+        CausalLM(path=str(tmp_path / "parts")).build(seed=3, device=CPU)
+
+
+def test_parts_of_another_architecture_are_refused_by_name(tmp_path):
+    parted(tmp_path)
+    for path in (tmp_path / "parts").glob("*/config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"attention_bias": True}))
+    with pytest.raises(ModelError, match="parts of a LlamaForCausalLM, allowed are GPT2LMHeadModel, Qwen2ForCausalLM"):
+        CausalLM(path=str(tmp_path / "parts")).build(seed=3, device=CPU)
 
 
 def test_the_servers_folder_has_nothing_that_reads_or_writes_a_token(tmp_path):

@@ -11,6 +11,7 @@ from fedloom import api
 from fedloom.base import config
 from fedloom.base.errors import ConfigError, ModelError
 from fedloom.federated.rounds import begin, step
+from fedloom.models.causal_lm import CausalLM
 from fedloom.runs.measure import models_of
 from fedloom.runs.prepared import prepare
 from support.models import model_folder
@@ -129,6 +130,26 @@ def test_eight_clients_of_unlike_lengths_cuts_and_ranks_train_in_one_run(made):
     assert {int(name.split(".")[2]) for name in prepare(run).middle} == {2}
     assert records[-1].loss.value < records[0].loss.value
     assert list(state.middle["rows"]) == [""]
+
+
+def test_a_prefix_trains_in_every_block_and_no_message_grows_by_it(made):
+    """D3: what passes is as many bytes as with factors, and the result is one prefix in PEFT's format."""
+    sent = []
+    for kind in ({"lora_rank": 2}, {"lora_rank": 0, "prefix": 4}):
+        model = {"name": "causal_lm", "path": str(made / "model"), **kind}
+        folder = made / f"with {'prefix' if 'prefix' in kind else 'factors'}"
+        run_to_the_end(run_of(made, model=model, protocol={"cuts": ["1:1", "2:1"]}, local={"lr": 0.1}), folder)
+        lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+        passed = [one for one in lines if one["what"].endswith("messages")]
+        sent.append([(one["what"], one["bytes"], one.get("download_bytes"), one["tokens"]) for one in passed])
+    assert sent[0] == sent[1]
+    assert len(sent[1]) == 4 * 4 * 3
+    assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["peft_type"] == "PREFIX_TUNING"
+    (found,) = load_file(folder / "adapter" / "adapter_model.safetensors").values()
+    model = CausalLM(path=str(made / "model"), lora_rank=0, prefix=4).build(seed=1, device=torch.device("cpu"))
+    start = torch.stack(list(model.trainable.values()), dim=1).flatten(1)
+    moved = (found - start).unflatten(1, (5, -1)).abs().amax((0, 2))
+    assert bool((moved > 0.01).all())  # each block's prefix, whoever has it
 
 
 def test_recomputing_gives_the_same_run_bit_for_bit(made):

@@ -23,6 +23,12 @@ from support.split_models import examples, model
 PROMPTS = [one.tokens_T.tolist() for one in examples(9, 4, 17, 6, 1)]
 NEW = 12
 FAMILIES = ["llama", "qwen2", "gpt2"]
+KINDS = {
+    **{name: {"architecture": name} for name in FAMILIES},
+    "llama, a prefix": {"settings": (("prefix", 3),)},
+    "gpt2, a prefix alone": {"architecture": "gpt2", "settings": (("prefix", 3),), "rank": 0},
+    "llama, prompts both ways": {"settings": (("attends", "prefix_lm"),)},
+}
 NOTHING = torch.zeros(0, dtype=torch.uint8)
 
 
@@ -54,9 +60,9 @@ def answers(made, prompts, *, slots=3):
 
 
 @pytest.mark.parametrize("cut", [Cut(1, 1), Cut(2, 1), Cut(1, 3)], ids=str)
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_answers_are_those_of_the_whole_model(architecture, cut):
-    made = model(architecture)
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_those_of_the_whole_model(kind, cut):
+    made = model(**KINDS[kind])
     place = Place(made, cut)
     assert answers(place.model, PROMPTS) == complete(made, made.trainable, PROMPTS, stop={2}, max_new_tokens=NEW)
     assert place.sessions.tokens == 0  # all were closed
@@ -65,9 +71,9 @@ def test_answers_are_those_of_the_whole_model(architecture, cut):
     assert set(lengths) - set(map(len, PROMPTS)) <= {1}  # never a prompt again
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_a_server_that_is_killed_between_any_two_messages_changes_no_token(architecture):
-    made = model(architecture)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_is_killed_between_any_two_messages_changes_no_token(kind):
+    made = model(**KINDS[kind])
     wanted = answers(made, PROMPTS[:2])
     unbroken = Place(made, Cut(1, 1))
     assert answers(unbroken.model, PROMPTS[:2]) == wanted
@@ -75,7 +81,7 @@ def test_a_server_that_is_killed_between_any_two_messages_changes_no_token(archi
         place = Place(made, Cut(1, 1))
         place.killed_at = (at, at + 4)
         assert answers(place.model, PROMPTS[:2]) == wanted
-    assert [one.micro for one in place.sent if one.kind == "READ" and one.n_tokens > 1][-1] == 0
+    assert 0 in [one.micro for one in place.sent[place.killed_at[0] :] if one.kind == "READ"]  # read anew
 
 
 def test_a_session_in_place_of_a_lost_one_goes_on_at_its_place():
@@ -87,8 +93,8 @@ def test_a_session_in_place_of_a_lost_one_goes_on_at_its_place():
     reader.step([5])
     place.sessions = place.make()
     found = reader.step([7])
-    asked = place.sent[-1]
-    assert (asked.micro, asked.n_tokens) == (0, len(PROMPTS[0]) + 2)
+    prompt, asked = place.sent[-2:]
+    assert (prompt.micro, prompt.n_tokens, asked.micro, asked.n_tokens) == (0, len(PROMPTS[0]), len(PROMPTS[0]), 2)
     whole = Place(made, Cut(1, 1)).reader(PROMPTS[:1])
     assert torch.allclose(found, whole.admit([[*PROMPTS[0], 5, 7]]), atol=1e-5)
     behind = replace(asked, step=asked.step + 1, micro=len(PROMPTS[0]))
@@ -178,6 +184,6 @@ def test_drawn_answers_and_stop_texts_go_the_same_way():
 
 
 def test_a_model_whose_attention_is_not_ours_is_refused():
-    made = model("gpt2", attention="sdpa")
+    made = model("gpt2", settings=(("attention", "sdpa"),))
     with pytest.raises(ModelError, match="sessions take models whose attention"):
         Reading(Ends.of(made, Cut(1, 1)).front, made.trainable, 4)

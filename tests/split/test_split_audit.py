@@ -70,6 +70,11 @@ def test_known_weights_give_the_text_back_at_every_depth_and_whatever_the_wire_r
     assert recovered(searched(one, inverter(one, 1)), one.tokens).tokens == 1.0
 
 
+def test_a_prefix_hides_nothing_from_who_knows_it():
+    one = target(rank=0, settings={"prefix": 4})
+    assert recovered(searched(one, inverter(one, 1)), one.tokens).tokens == 1.0
+
+
 def test_a_client_part_that_is_secret_and_far_away_costs_the_search_its_text():
     one = moved(target(), 1.0)
     assert recovered(searched(one, inverter(one, 1)), one.tokens).tokens < 0.8
@@ -121,6 +126,12 @@ def test_the_audit_of_a_run_tells_of_all_attacks_and_ends_with_the_sentence(run)
 def test_the_audit_of_another_protocol_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="protocol: found 'federated', allowed is 'split'"):
         audit_split(small_run(tmp_path), AuditSettings())
+
+
+def test_a_model_that_reads_prompts_in_both_directions_is_not_audited(run):
+    both = replace(run, model=replace(run.model, attends="prefix_lm"))
+    with pytest.raises(ConfigError, match=r"attends: found 'prefix_lm', allowed is 'causal': .* that is no protection"):
+        audit_split(both, AuditSettings())
 
 
 def test_texts_without_a_target_in_reach_are_refused(run):

@@ -9,6 +9,7 @@ from fedloom.runs.split_bench import BenchSettings, bench_split, bench_table
 from fedloom.runs.tuning import read_run
 from fedloom.split.course_costs import COURSES, Parts
 from fedloom.split.emulation import Pipe
+from support.models import model_folder
 from support.small_runs import small_table
 
 PARTS = Parts(
@@ -48,10 +49,13 @@ def test_published_seconds_fit_published_loops():
 
 def test_messages_take_their_turn_on_a_link():
     pipe = Pipe(1000.0)
-    assert [pipe.through_s(100, 5.0), pipe.through_s(100, 5.0), pipe.through_s(100, 9.0)] == [5.1, 5.2, 9.1]
+    assert [pipe.through_s(100, 5.0), pipe.through_s(100, 5.0), pipe.through_s(100, 9.0)] == pytest.approx(
+        [5.1, 5.2, 9.1]
+    )
 
 
 def test_every_course_is_taken_and_told_beside_its_prediction(tmp_path):
+    model_folder(tmp_path / "model", num_hidden_layers=4)
     run = read_run(small_table(tmp_path, protocol={"name": "split"}, engine="sequential"))
     found = bench_split(run, BenchSettings(clients=(2,), rtt_ms=1.0, steps=2))
     assert found["message_bytes"] == found["tokens"] * 2 * 16  # bfloat16, width 16

@@ -30,11 +30,10 @@ def folder(architecture="llama", **changes) -> Path:
     return model_folder(Path(mkdtemp()) / architecture, architecture, num_hidden_layers=BLOCKS, **changes)
 
 
-def model(architecture="llama", *, rank=2, dropout=0.0, attention="packed", **changes):
+def model(architecture="llama", *, rank=2, dropout=0.0, settings=(), **changes):
     """A model whose factors B are no longer zero, so that every adapter has a gradient."""
-    family = CausalLM(
-        path=str(folder(architecture, **changes)), lora_rank=rank, lora_dropout=dropout, attention=attention
-    )
+    path = str(folder(architecture, **changes))
+    family = CausalLM(path=path, lora_rank=rank, lora_dropout=dropout, **dict(settings))
     return moved(family.build(seed=3, device=CPU))
 
 

@@ -106,5 +106,5 @@ def _model_table(result: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         # A whole model is not trained further: an adapter of zeros is cheaper than a second copy of its parameters.
         return {"name": "causal_lm", "path": str(result), "lora_rank": 1}
     table = config.table_of(CausalLM.for_adapter(result))
-    kept = {key: stated[key] for key in ("path", "dtype", "attention", "quantise") if key in stated}
+    kept = {key: stated[key] for key in ("path", "dtype", "attention", "quantise", "attends") if key in stated}
     return table | kept

@@ -117,6 +117,11 @@ class PackedBatch(Batch):
     """How many neighbouring sequences each example is; empty where each is one."""
     in_order: bool = False
     """Whether the order of the groups is that of the sequences."""
+    prompt_E: Tensor | None = None  # int64: the tokens of each sequence before the first that is supervised
+
+    def by_group(self, values: Tensor) -> Tensor:
+        """Return values [E, ...] by sequence in the order of the groups."""
+        return values if self.in_order else values.index_select(0, self.back_E.argsort())
 
     @property
     def owner_X(self) -> Tensor:
@@ -185,6 +190,10 @@ class LanguageModel(Model):
     """How the names begin of all that lies below the head."""
     width: int = 128
     """Numbers of a hidden state."""
+    first: int = 0
+    """The position of a sequence's first token: behind the places of a prefix."""
+    both_ways: bool = False
+    """Whether the tokens of a prompt see one another, before and behind; else each sees those before it."""
     reads: ReaderOf | None = None
     """What reads prompts in answers, where the module here is not the whole of the model."""
 
@@ -240,7 +249,7 @@ class LanguageModel(Model):
             yield from self._one_by_one(params, batch)
             return
         inputs: dict[str, Any] = self.entering(batch, 0, batch.tokens_N.numel())
-        inputs |= {"position_ids": batch.positions_N[None], "use_cache": False}
+        inputs |= {"position_ids": batch.positions_N[None] + self.first, "use_cache": False}
         if self.passage == "packed":
             # transformers hands a mask of four axes on as it is; our attention needs none.
             inputs |= {"attention_mask": batch.tokens_N.new_zeros(1, 1, 1, 1), "packed": batch}

@@ -3,7 +3,10 @@
 The linear layers of a model see one row of tokens without padding between them. Here queries, keys and values are
 gathered into groups of examples of like length, an example a line; as padding lies behind, the causal kernel needs no
 mask, and whatever stands there reaches no real token. It goes to `transformers` under the name `packed`. Without a
-packed batch (generation) it is `transformers`' own `sdpa`, or whatever a pass brings with it as `attend`.
+packed batch (generation) it is `transformers`' own `sdpa`, or whatever a pass brings with it as `attend`. A layer's
+prefix stands before each sequence, seen by all of its tokens. Prompts may be read in both directions: prefix language
+models (Raffel et al., 2020, https://arxiv.org/abs/1910.10683, section 3.2.1), as GLM is one (Du et al., 2022,
+https://arxiv.org/abs/2103.10360).
 
 The result is that of a block-diagonal mask over the whole row, at the cost of an example's length, not the row's.
 """
@@ -17,8 +20,9 @@ from torch.nn import functional
 
 from fedloom.base.errors import ModelError
 from fedloom.contracts.language import PackedBatch
+from fedloom.models.prefix import prefix_of
 
-__all__ = ["NAME", "Attend", "packed_attention", "register"]
+__all__ = ["NAME", "Attend", "causal_attention", "packed_attention", "register"]
 
 NAME = "packed"
 
@@ -47,7 +51,11 @@ def register() -> None:
         attend: Attend | None = None,
         **options: Any,  # transformers hands every attention function all its options
     ) -> tuple[Tensor, None]:
+        prefix = prefix_of(module, query, packed) if attend is None else None
         if packed is None and attend is None:
+            if prefix is not None:
+                attention_mask = _before(attention_mask, query.shape[2], key, prefix[0].shape[2])
+                key, value = (_joined(*pair) for pair in zip(prefix, (key, value), strict=True))
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         if options.get("softcap") is not None or options.get("s_aux") is not None:
             raise ModelError(
@@ -56,8 +64,8 @@ def register() -> None:
             )
         if attend is not None:
             return attend(_number_of(module), _as_usual(query, **options), key, value), None
-        chosen = {name: options.get(name) for name in ("scaling", "sliding_window")}
-        return packed_attention(query, key, value, packed, **chosen), None  # pyright: ignore[reportArgumentType]
+        chosen: dict[str, Any] = {name: options.get(name) for name in ("scaling", "sliding_window")}
+        return packed_attention(query, key, value, packed, prefix=prefix, **chosen), None  # pyright: ignore[reportArgumentType]
 
     AttentionInterface.register(NAME, attended)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -80,22 +88,61 @@ def packed_attention(
     value: Tensor,
     packed: PackedBatch,
     *,
+    prefix: tuple[Tensor, Tensor] | None = None,
+    both_ways: bool = False,
     scaling: float | None = None,
     sliding_window: int | None = None,
 ) -> Tensor:
-    """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads."""
+    """Return [1, N, H, d] from queries [1, H, N, d], keys and values of as many or fewer heads.
+
+    `prefix` has keys and values [E, G, L, d] to stand before each sequence, in the order of the groups. With
+    `both_ways` the tokens of a sequence's prompt all see one another.
+    """
+    prompt_E = packed.by_group(packed.prompt_E) if packed.prompt_E is not None and both_ways else None
+    if both_ways and prompt_E is None:
+        raise ModelError("a batch that does not tell where prompts end cannot be read in both directions; pack it.")
     sizes = [n_examples * length for n_examples, length in packed.groups]
     wide = [_side_by_side(part, packed).split(sizes) for part in (query, key, value)]
-    outs: list[Tensor] = []
+    outs, start = list[Tensor](), 0
     for (n_examples, length), *parts in zip(packed.groups, *wide, strict=True):
         query, key, value = (part.view(n_examples, length, *part.shape[1:]).transpose(1, 2) for part in parts)
         mask = _window(length, sliding_window, query.device)
+        if prompt_E is not None:
+            mask = _over_prompts(prompt_E[start : start + n_examples], length)
+        if prefix is not None:
+            mask = _before(mask, length, key, prefix[0].shape[2])
+            own = (part[start : start + n_examples] for part in prefix)
+            key, value = (_joined(*pair) for pair in zip(own, (key, value), strict=True))
+        start += n_examples
         outs.append(_attended(query, key, value, mask, scaling).transpose(1, 2).flatten(0, 1))
     out_MHd = outs[0] if len(outs) == 1 else torch.cat(outs)
     n_heads, width = out_MHd.shape[1:]
     if not packed.even:
         out_MHd = _Move.apply(out_MHd.reshape(len(out_MHd), -1), packed.home_N, packed.place_M, packed.behind_B)
     return out_MHd.view(1, -1, n_heads, width)
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, prefix: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return [B, T, H, d] of rows each by itself, from queries [B, H, T, d], keys and values [B, G, T, d]."""
+    mask = None
+    if prefix is not None:
+        mask = _before(mask, query.shape[2], key, prefix[0].shape[2])
+        key, value = (_joined(*pair) for pair in zip(prefix, (key, value), strict=True))
+    return _attended(query, key, value, mask, None).transpose(1, 2)
+
+
+def _joined(prefix: Tensor, states: Tensor) -> Tensor:
+    """Return keys or values [E, G, L + T, d] with those of a prefix before them."""
+    return torch.cat((prefix.to(states.dtype), states), dim=2)
+
+
+def _before(mask: Tensor | None, length: int, key: Tensor, n_places: int) -> Tensor:
+    """Return the mask [..., T, L + S] of S keys behind a prefix; without one the last of T queries sees all keys."""
+    n_keys = key.shape[2]
+    if mask is None:
+        mask = torch.ones(length, n_keys, dtype=torch.bool, device=key.device).tril(n_keys - length)[None, None]
+    seen = torch.ones if mask.dtype == torch.bool else torch.zeros
+    return torch.cat((seen(*mask.shape[:-1], n_places, dtype=mask.dtype, device=mask.device), mask), dim=-1)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
@@ -176,6 +223,12 @@ def _window(length: int, sliding_window: int | None, device: torch.device) -> Te
     age_T = torch.arange(length, device=device)
     distance_TT = age_T[:, None] - age_T
     return (distance_TT >= 0) & (distance_TT < sliding_window)
+
+
+def _over_prompts(prompt_E: Tensor, length: int) -> Tensor:
+    """Return the mask [E, 1, T, T] with which a token sees those before it, and all of the prompt."""
+    age_T = torch.arange(length, device=prompt_E.device)
+    return (age_T <= age_T[:, None]) | (age_T < prompt_E[:, None, None, None])
 
 
 def _side_by_side(states: Tensor, packed: PackedBatch) -> Tensor:

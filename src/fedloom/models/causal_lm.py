@@ -6,7 +6,6 @@ is the adapters' dropout, which draws from `Model.context`. Code that comes with
 safetensors only.
 """
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -32,6 +31,9 @@ from fedloom.models.llama import TARGETS, Llama, LlamaShape
 from fedloom.models.lora import factor_names, install, lora_layers, pattern, place, targeted_layers, usual_layers
 from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, write_adapter
 from fedloom.models.precision import bfloat16_gain
+from fedloom.models.prefix import install_prefix, prefix_names
+from fedloom.models.quantised import QUANTISED, quantisation
+from fedloom.models.whole_files import merge, write_whole
 from fedloom.text.pretrained import quiet
 
 if TYPE_CHECKING:
@@ -41,22 +43,20 @@ __all__ = ["CausalLM"]
 
 _NO_NUMBERS = ("path", "adapter", "gradient_checkpointing")
 """Settings of which what is computed does not depend, or not by their text."""
-_QUANTISED = {"8bit": 1, "4bit": 0.5}
-"""Bytes of a quantised weight."""
 
 
 @plugin("causal_lm")
 class CausalLM(ModelFamily):
     """A causal language model by folder or hub name."""
 
-    stackable: ClassVar[str] = r"\.lora_[AB]$"
+    stackable: ClassVar[str] = r"\.(lora_[AB]|prefix\.(key|value))$"
 
     path: str = ""
     """Folder, GGUF file or hub name of the model; empty takes the model that ships in the package."""
     adapter: str = ""
     """Folder of an adapter in PEFT's format to start from."""
     lora_rank: Annotated[int, Range(0)] = 8
-    """Rank of the adapters; 0 has none and trains the model's own parameters."""
+    """Rank of the adapters; 0 has none and, unless there is a prefix, trains the model's own parameters."""
     lora_alpha: Positive = 16.0
     """An adapter's product counts lora_alpha / lora_rank times."""
     lora_dropout: Fraction = 0.0
@@ -64,6 +64,9 @@ class CausalLM(ModelFamily):
     lora_targets: tuple[str, ...] = ()
     """Names, or ends of names, of the linear layers with an adapter; empty takes all in the model's blocks that
     text passes, save layers of which an adapter is not what its layer computes, or not what `peft` reads."""
+    prefix: Annotated[int, Range(0)] = 0
+    """Places of trained keys and values before every sequence, in each layer: prefix tuning, beside adapters or, with
+    `lora_rank = 0`, alone. 0 has none. For Llama, Qwen2 and GPT-2 with attention = 'packed'."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the base weights; what is trained is float32. `auto` takes bfloat16 for weights above 200 MB where the
     device computes it faster, and float32 elsewhere."""
@@ -71,6 +74,9 @@ class CausalLM(ModelFamily):
     """How attention is computed: `packed` handles each example by itself with PyTorch's fused kernel; the others are
     transformers' own, over the whole row of a batch with a block-diagonal mask (flash attention needs none). What is
     not exact for an architecture gives way to what is, down to one example at a time, and a note says so."""
+    attends: Literal["causal", "prefix_lm"] = "causal"
+    """What a token sees: those before it, or with `prefix_lm` within a prompt those behind it as well, as in GLM; a
+    prompt ends where the first token is supervised. For plain Llamas with adapters or a prefix, packed."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Base weights of the blocks in 8 bits, or in 4 (NF4, double quantisation, bfloat16 computation)."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
@@ -82,12 +88,19 @@ class CausalLM(ModelFamily):
         """Refuse settings that contradict each other."""
         if self.lora_dropout == 1:
             raise ConfigError("lora_dropout: found 1, which drops every input; allowed is a number below 1.")
-        if self.lora_rank == 0 and self.adapter:
+        if self._whole and self.adapter:
             raise ConfigError("adapter: found with lora_rank = 0, which has none; set lora_rank to the adapter's rank.")
-        if self.lora_rank == 0 and (self.dtype not in ("auto", "float32") or self.quantise != "none"):
+        if self.prefix and self.attention != "packed":
+            raise ConfigError(f"attention: found '{self.attention}' with a prefix, allowed is 'packed'; set it.")
+        if self._whole and (self.dtype not in ("auto", "float32") or self.quantise != "none"):
             raise ConfigError("lora_rank: found 0, which trains all weights; allowed with dtype float32, unquantised.")
         if self.attention == "flash_attention_2" and self.dtype in ("auto", "float32"):
             raise ConfigError("attention: flash_attention_2 needs dtype bfloat16 or float16; set dtype, or use packed.")
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the model's own parameters are trained."""
+        return not (self.lora_rank or self.prefix)
 
     def identity(self) -> str:
         """Return hashes of the base weights, the files beside them and the adapter, and the settings as JSON."""
@@ -112,26 +125,32 @@ class CausalLM(ModelFamily):
         Raises ModelError or MissingFileError for a folder, adapter or tokenizer that does not fit, ConfigError for a
         pattern that selects nothing or a device that cannot do what is asked.
         """
-        quantisation = self._quantisation(device)
+        in_bits = quantisation(self.quantise, device)
         source = Checkpoint.find(self.path)
         dtype = self._dtype(source, device)
-        _refuse_little_memory(source, _QUANTISED.get(self.quantise, 4 if dtype == "float32" else 2), device)
+        _refuse_little_memory(source, QUANTISED.get(self.quantise, 4 if dtype == "float32" else 2), device)
         tokenizer = source.tokenizer()
         source.verify()
         plain = self._plain(source, dtype, device)
-        if plain is None and not source.whole:
+        if not source.whole and (self._whole or self.quantise != "none"):
             raise ModelError(
-                f"{source.folder.parent}: parts of a model, which are put together for plain Llamas with adapters on "
-                "their blocks, attention = 'packed' and quantise = 'none'; give the whole model."
+                f"{source.folder.parent}: parts of a model, which are put together for adapters or a prefix, with "
+                "quantise = 'none'; give the whole model."
             )
-        module, exact = plain or self._compared(source, dtype, device, quantisation)
+        if plain is None and self.attends != "causal":
+            raise ConfigError(
+                f"attends: found '{self.attends}', allowed for plain Llamas with adapters on their blocks or a prefix, "
+                "attention = 'packed' and quantise = 'none'; set attends = 'causal'."
+            )
+        module, exact = plain or self._compared(source, dtype, device, in_bits)
         _check_vocabulary(source, module, tokenizer)
         context = ForwardContext()
         self._allow_recomputing(module, context)
-        if self.lora_rank:
+        if not self._whole:
             self._add_adapter(module, source, context, seed, exact.targets)
             freeze(module)
         module.eval().requires_grad_(False)
+        size = exact.positions or _context_size(module)
         trainable = {name: module.get_parameter(name).detach().clone() for name in self._selected(module, train)}
         return LanguageModel(
             module=module,
@@ -141,13 +160,15 @@ class CausalLM(ModelFamily):
             base_id=source.base_id,
             stackable=all(re.search(self.stackable, name) for name in trainable),
             passage=exact.passage,
-            exact_up_to=exact.exact_up_to,
-            positions=exact.positions,
+            exact_up_to=exact.exact_up_to and exact.exact_up_to - self.prefix,
+            positions=exact.positions and exact.positions - self.prefix,
+            first=self.prefix,
+            both_ways=self.attends == "prefix_lm",
             notes=exact.notes,
             keeps=keeps_logits(module),
             head=plain_head(module, trainable) if exact.pieces else None,
             body_prefix=f"{module.base_model_prefix}.",
-            context_size=exact.positions or _context_size(module),
+            context_size=size and size - self.prefix,
             ends=source.ends,
             dropout=self.lora_dropout,
             whole=source.whole,
@@ -156,7 +177,7 @@ class CausalLM(ModelFamily):
 
     def _plain(self, source: Checkpoint, dtype: Dtype, device: torch.device) -> "tuple[Llama, Exact] | None":
         """Return a plain Llama with adapters in our own module, which is known to train exactly; None for any other."""
-        if not self.lora_rank or self.attention != "packed" or self.quantise != "none":
+        if self._whole or self.attention != "packed" or self.quantise != "none":
             return None
         shape = LlamaShape.read(source.folder)
         module = shape and Llama.load(shape, source.weights, dtype=DTYPES[dtype], device=device, whole=source.whole)
@@ -171,8 +192,10 @@ class CausalLM(ModelFamily):
         packed.register()
         config = source.config()
         name = (config.architectures or [type(config).__name__])[0]
-        wish = Wish(name, self.attention, self.lora_targets, whole=not self.lora_rank)
+        wish = Wish(name, self.attention, self.lora_targets, whole=self._whole)
         exact = examine(config, wish, weight_bytes=source.weight_bytes)
+        if self.prefix and exact.attention != "packed":
+            raise ConfigError(f"prefix: found {self.prefix} for {name}, which attention 'packed' does not fit; set 0.")
         return source.module(dtype=dtype, attention=exact.attention, quantisation=quantisation, device=device), exact
 
     def _dtype(self, source: Checkpoint, device: torch.device) -> Dtype:
@@ -184,31 +207,13 @@ class CausalLM(ModelFamily):
             )
         if self.dtype != "auto":
             return self.dtype
-        large = self.lora_rank > 0 and source.weight_bytes >= 200_000_000
+        large = not self._whole and source.weight_bytes >= 200_000_000
         return "bfloat16" if large and bfloat16_gain(device) > 1.5 else "float32"
-
-    def _quantisation(self, device: torch.device) -> Any:
-        if self.quantise == "none":
-            return None
-        if device.type != "cuda":
-            raise ConfigError(
-                f"quantise: '{self.quantise}' needs a CUDA device, found {device}; set quantise = 'none'."
-            )
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ConfigError(f"quantise: '{self.quantise}' needs bitsandbytes; pip install fedloom[bitsandbytes].")
-        from transformers import BitsAndBytesConfig
-
-        if self.quantise == "8bit":
-            return BitsAndBytesConfig(load_in_8bit=True)
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
 
     def _allow_recomputing(self, module: "PreTrainedModel | Llama", context: ForwardContext) -> None:
         """Let a plain Llama compute its blocks once more for their gradients; of other modules that is refused."""
+        if isinstance(module, Llama):
+            module.model.both_ways = self.attends == "prefix_lm"
         if isinstance(module, Llama) and self.gradient_checkpointing is not False:
             module.model.context, context.n_blocks = context, len(module.model.layers)
             context.recompute = self.gradient_checkpointing is True
@@ -219,26 +224,34 @@ class CausalLM(ModelFamily):
             )
 
     def _add_adapter(
-        self, module: nn.Module, source: Checkpoint, context: ForwardContext, seed: int, patterns: frozenset[str] | None
+        self,
+        module: "PreTrainedModel | Llama",
+        source: Checkpoint,
+        context: ForwardContext,
+        seed: int,
+        patterns: frozenset[str] | None,
     ) -> None:
         targets = self.lora_targets
         if patterns is not None and not targets:
             targets = [name for name in usual_layers(module) if pattern(name) in patterns]
-        install(
-            module,
-            targets=targets,
-            rank=self.lora_rank,
-            alpha=self.lora_alpha,
-            dropout=self.lora_dropout,
-            seed=seed,
-            context=context,
-        )
+        if self.lora_rank:
+            install(
+                module,
+                targets=targets,
+                rank=self.lora_rank,
+                alpha=self.lora_alpha,
+                dropout=self.lora_dropout,
+                seed=seed,
+                context=context,
+            )
+        if self.prefix:
+            install_prefix(module, places=self.prefix, heads=_heads(module), seed=seed, context=context)
         if self.adapter:
-            place(module, read_adapter(module, Path(self.adapter), base=self.path, base_id=source.base_id))
+            place(module, self._read(module, Path(self.adapter), source.base_id))
 
     def _selected(self, module: nn.Module, train: str | None) -> list[str]:
         names = [name for name, _ in module.named_parameters()]
-        factors = set(factor_names(module))
+        factors = {*factor_names(module), *prefix_names(module)}
         try:
             chosen = [n for n in names if (n in factors or not factors if train is None else re.search(train, n))]
         except re.error as error:
@@ -250,7 +263,7 @@ class CausalLM(ModelFamily):
         if frozen:
             raise ConfigError(
                 f"train: '{train}' selects '{frozen[0]}', a base weight; allowed are lora_A and lora_B, "
-                "or set model.lora_rank = 0 to train the model's own parameters."
+                "key and value of a prefix, or set model.lora_rank = 0 to train the model's own parameters."
             )
         return chosen
 
@@ -260,20 +273,26 @@ class CausalLM(ModelFamily):
         What `params` leaves out keeps the value it was built with. Each file is renamed into place. Raises RunError
         if the disk refuses, ModelError for a tensor that is not the model's.
         """
-        if self.lora_rank:
+        if not self._whole:
             base = self.path or EMBEDDED
-            write_adapter(model.module, params, Path(folder), base=base, base_id=model.base_id)
+            both_ways = self.attends == "prefix_lm"
+            write_adapter(model.module, params, Path(folder), base=base, base_id=model.base_id, both_ways=both_ways)
         else:
-            _write_whole(language_model(model), params, Path(folder))
+            write_whole(language_model(model), params, Path(folder))
 
     def load_adapter(self, model: Model, folder: str) -> Tree:
         """Return all factors of an adapter in PEFT's format, ours or not, by their names in the model.
 
         Raises ModelError for another base, rank, alpha, other layers or shapes, NaN, pickles and torn files.
         """
-        if not self.lora_rank:
+        if self._whole:
             raise ModelError(f"{folder}: an adapter, but the model was built with lora_rank = 0, which has none.")
-        return read_adapter(model.module, Path(folder), base=self.path, base_id=model.base_id)
+        return self._read(model.module, Path(folder), model.base_id)
+
+    def _read(self, module: nn.Module, folder: Path, base_id: str) -> Tree:
+        if (found := AdapterFile.of(folder).attends) != self.attends:
+            raise ModelError(f"{folder}: attends as '{found}', the run has '{self.attends}'; set model.attends.")
+        return read_adapter(module, folder, base=self.path, base_id=base_id)
 
     @classmethod
     def for_adapter(cls, folder: Path) -> "CausalLM":
@@ -285,6 +304,8 @@ class CausalLM(ModelFamily):
             path="" if found.base == EMBEDDED or found.base_id.startswith(f"{EMBEDDED} ") else found.base,
             adapter=str(folder),
             lora_rank=found.rank,
+            prefix=found.places,
+            attends=found.attends,
             lora_alpha=found.alpha,
             lora_dropout=found.dropout,
             lora_targets=found.layers,
@@ -300,8 +321,9 @@ class CausalLM(ModelFamily):
         """Write `adapter` anew, as PEFT reads it, and the tokenizer of its base; nothing is built for training.
 
         The adapter calls its base as `base` says, left out by the folder or hub name under which it is loaded here.
-        Raises ModelError if PEFT would take layers of it for something else.
+        Raises ModelError if PEFT would take layers of it for something else, or attend in another way.
         """
+        self._refuse_both_ways()
         source = Checkpoint.find(self.path)
         tokenizer, module = source.tokenizer(), source.module(dtype="auto")
         self._add_adapter(module, source, ForwardContext(), 0, None)
@@ -315,16 +337,24 @@ class CausalLM(ModelFamily):
         write_adapter(module, {}, folder, base=base or here, base_id=source.base_id)
         tokenizer.save_pretrained(folder)
 
+    def _refuse_both_ways(self) -> None:
+        if self.attends != "causal":
+            raise ModelError(f"{self.adapter}: attends as '{self.attends}', which others would load as a causal model.")
+
     def write_merged(self, folder: Path) -> None:
         """Write the base with `adapter` added into its weights, in the type in which they are stored, and a tokenizer.
 
-        The sum is taken in float32. Raises ModelError if an adapted weight is tied to another, which it would change.
+        The sum is taken in float32. Raises ModelError if an adapted weight is tied to another, which it would change,
+        and for a prefix, which no weight holds.
         """
+        self._refuse_both_ways()
+        if self.prefix:
+            raise ModelError(f"{self.adapter}: a prefix is no sum with weights; export the adapter without --merged.")
         source = Checkpoint.find(self.path)
         tokenizer = source.tokenizer()
         module = source.module(dtype="auto")
         self._add_adapter(module, source, ForwardContext(), 0, None)
-        _merge(module)
+        merge(module)
         with quiet(), atomic_folder(folder) as new:
             module.save_pretrained(new)
             mark_trained(new)
@@ -349,6 +379,15 @@ def _context_size(module: "PreTrainedModel | Llama") -> int | None:
     return next((int(options[name]) for name in ("max_position_embeddings", "n_positions") if options.get(name)), None)
 
 
+def _heads(module: "PreTrainedModel | Llama") -> tuple[int, int]:
+    """Return how many heads of keys and values a layer has, and the width of a head."""
+    if isinstance(module, Llama):
+        return module.shape.n_groups, module.shape.head_width
+    config: Any = module.config
+    n_heads, told = config.num_attention_heads, config.to_dict()
+    return told.get("num_key_value_heads") or n_heads, told.get("head_dim") or config.hidden_size // n_heads
+
+
 def _check_vocabulary(source: Checkpoint, module: "PreTrainedModel | Llama", tokenizer: Tokenizer) -> None:
     n_embedded = len(module.get_input_embeddings().get_parameter("weight"))
     if len(tokenizer) > n_embedded:
@@ -356,35 +395,3 @@ def _check_vocabulary(source: Checkpoint, module: "PreTrainedModel | Llama", tok
             f"{source.folder}: the tokenizer has {len(tokenizer)} tokens, the model embeds {n_embedded}; "
             "use the tokenizer that belongs to the model."
         )
-
-
-def _merge(module: nn.Module) -> None:
-    """Add every adapter into its base weight and put the base layers back, in place."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    for name, layer in lora_layers(module).items():
-        weight = layer.get_parameter("base.weight")
-        if len(names[id(weight)]) > 1:
-            raise ModelError(f"'{name}' is tied to another weight, which merging would change; export the adapter.")
-        place(layer, {"base.weight": weight.float() + layer.delta()})
-        module.set_submodule(name, layer.base)
-
-
-def _write_whole(model: LanguageModel, params: Tree, folder: Path) -> None:
-    if isinstance(model.module, Llama):
-        raise ModelError(f"{folder}: was built with adapters, and is not written whole; nothing was written.")
-    module: Any = model.module
-    own = {id(parameter): name for name, parameter in module.named_parameters()}
-    odd = sorted(params.keys() - set(own.values()))
-    if odd:
-        raise ModelError(f"'{odd[0]}' is no parameter of the model; nothing was written.")
-    state: Tree = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):  # both names of a tied weight get its value
-        value: Any = params.get(own[id(tensor)], tensor)
-        state[name] = value.detach()
-    state |= {name: tensor for name, tensor in module.state_dict().items() if name not in state}
-    with quiet(), atomic_folder(folder) as new:
-        module.save_pretrained(new, state_dict=state)
-        mark_trained(new)
-        model.tokenizer.save_pretrained(new)

@@ -39,6 +39,8 @@ DTYPES: dict[str, Any] = {
     "auto": "auto",
 }
 """Types of base weights by the names of the run file."""
+_IN_PARTS = {"Qwen2ForCausalLM": ("model.rotary_emb",), "GPT2LMHeadModel": ()}
+"""Architectures of transformers that are put together from parts, and what of them is computed and not stored."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 NEEDED = ["model*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
@@ -259,6 +261,41 @@ class PartsCheckpoint(Checkpoint):
         """Refuse tensors that differ from what their manifest tells."""
         for part in self.parts:
             read_part(part)
+
+    def module(
+        self,
+        *,
+        dtype: Dtype,
+        attention: str | None = None,
+        quantisation: Any = None,
+        device: torch.device | None = None,
+    ) -> "PreTrainedModel":
+        """Return the module with the weights of its parts, and none where they are not here.
+
+        Raises ModelError for an architecture of which no parts are known, and for tensors that are not its own.
+        """
+        from transformers import AutoModelForCausalLM
+
+        config = self.config()
+        with quiet(), torch.device("meta"):
+            made: Any = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation=attention)
+        if type(made).__name__ not in _IN_PARTS or quantisation is not None:
+            known = ", ".join((*sorted(_IN_PARTS), "plain Llamas"))
+            raise ModelError(
+                f"{self.folder.parent}: parts of a {type(made).__name__}, allowed are {known}; give the whole."
+            )
+        shapes = {name: one.shape for name, one in made.state_dict().items()}
+        found = {name: one for part in self.parts for name, one in read_part(part)[1].items()}
+        found = {name if name in shapes else f"{made.base_model_prefix}.{name}": one for name, one in found.items()}
+        odd = sorted(name for name, one in found.items() if shapes.get(name) != one.shape)
+        if odd:
+            raise ModelError(f"{self.folder.parent}: '{odd[0]}' is not as config.json says; partition the model anew.")
+        placed = {name: one.to(device, made.dtype) for name, one in found.items()}
+        made.load_state_dict(placed, assign=True, strict=False)
+        made.tie_weights()
+        for name in _IN_PARTS[type(made).__name__]:
+            made.set_submodule(name, type(made.get_submodule(name))(config).to(device))  # its buffers are no weights
+        return made.eval()
 
     @property
     def _manifests(self) -> list[Manifest]:

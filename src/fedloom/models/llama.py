@@ -20,9 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedloom.base.errors import ModelError
 from fedloom.contracts.language import PackedBatch
 from fedloom.contracts.model import ForwardContext
-from fedloom.models.attention import Attend, packed_attention
+from fedloom.models.attention import Attend, causal_attention, packed_attention
+from fedloom.models.prefix import prefix_of, prefixes
 from fedloom.models.recomputing import recomputed
 
 __all__ = ["TARGETS", "Llama", "LlamaShape", "Out"]
@@ -135,6 +137,7 @@ class _Attention(nn.Module):
         else:
             self.q_proj, self.k_proj, self.v_proj = (nn.Linear(shape.width, width, bias=False) for width in self.widths)
         self.o_proj = nn.Linear(heads, shape.width, bias=False)
+        self.register_module("prefix", None)
         self.fused = fused
 
     def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], layer: int, attend: Attend) -> Tensor:
@@ -190,6 +193,7 @@ class _Body(nn.Module):
         self.layers = nn.ModuleList(_Block(shape, fused=fused) for _ in range(shape.n_layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.eps)
         self.context: ForwardContext | None = None  # says whether blocks are computed once more for their gradients
+        self.both_ways = False  # whether the tokens of a prompt see one another
         self.register_buffer("frequencies", torch.empty(shape.head_width // 2), persistent=False)
 
     def forward(
@@ -208,7 +212,8 @@ class _Body(nn.Module):
         """
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
-            position_ids = torch.arange(x.shape[1], device=x.device)[None]
+            first = max((one.key.shape[-3] for one in prefixes(self).values()), default=0)
+            position_ids = torch.arange(first, first + x.shape[1], device=x.device)[None]
         turns = self._turns(position_ids, x.dtype)
         seen = attend or self._attend(packed)
         again = self.context if attend is None and torch.is_grad_enabled() else None
@@ -223,14 +228,14 @@ class _Body(nn.Module):
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
-    @staticmethod
-    def _attend(packed: PackedBatch | None) -> Attend:
-        def attended(_: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend(self, packed: PackedBatch | None) -> Attend:
+        def attended(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            prefix = prefix_of(self.layers[layer].get_submodule("self_attn"), query, packed)
             if packed is not None:
-                return packed_attention(query, key, value, packed)
-            grouped = key.shape[1] != query.shape[1]
-            out = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
-            return out.transpose(1, 2)
+                return packed_attention(query, key, value, packed, prefix=prefix, both_ways=self.both_ways)
+            if self.both_ways:
+                raise ModelError("a plain row does not tell where its prompt ends; pass a packed batch.")
+            return causal_attention(query, key, value, prefix)
 
         return attended
 

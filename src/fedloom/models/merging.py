@@ -2,7 +2,7 @@
 
 In float32 an adapter is added into its weight, W + (alpha / r) B A. In fewer bits a small one would be rounded away, so
 it stays beside the weight. Layers that read the same states become one, adapters included: the rows of their A one
-below another, their B on a diagonal.
+below another, their B on a diagonal. A prefix is left out: who reads has it among keys and values.
 """
 
 import torch
@@ -42,7 +42,7 @@ def for_reading(module: Llama, params: Tree, scaling_K: Tensor | None) -> Llama:
     """
     scale = 1.0 if scaling_K is None else float(scaling_K[0])
     weights = {name: params.get(name, tensor) for name, tensor in module.named_parameters()}
-    kept = {name: tensor for name, tensor in weights.items() if "_proj." not in name}
+    kept = {name: tensor for name, tensor in weights.items() if "_proj." not in name and ".prefix." not in name}
     beside: dict[str, tuple[Tensor, Tensor]] = {}
     for number in range(module.shape.n_layers):
         room = f"model.layers.{number}."

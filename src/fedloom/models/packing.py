@@ -51,7 +51,9 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, width: int
     positions_N[place_U] = column_U
     home_N[place_M[real_M]] = real_M.nonzero().squeeze(1)
     padding_N = torch.ones(length, dtype=torch.bool).index_fill_(0, place_U, 0)
-    supervised_U = torch.cat([item.supervised_T for item in items]) & (column_U > 0)
+    supervised_U = torch.cat([item.supervised_T for item in items])
+    first_U = torch.where(supervised_U, column_U, lengths_E[example_U])
+    supervised_U &= column_U > 0
     asked_S = place_U[supervised_U] - 1
     reference_E = torch.tensor([value for item in items for value in item.reference])
     there = partial(_there, device=device)
@@ -73,6 +75,7 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, width: int
         lines=tuple(zip(start_E.tolist(), lengths, strict=True)),
         items=tuple(sequences) if max(sequences) > 1 else (),
         in_order=order_E.tolist() == list(range(len(lengths))),
+        prompt_E=there(lengths_E.scatter_reduce(0, example_U, first_U, "amin")),
     )
 
 

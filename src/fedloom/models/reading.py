@@ -19,6 +19,7 @@ from fedloom.contracts.reading import Reader
 from fedloom.models.attention import Attend
 from fedloom.models.llama import Llama
 from fedloom.models.merging import for_reading
+from fedloom.models.prefix import prefix_names
 
 __all__ = ["reader"]
 
@@ -39,8 +40,8 @@ def reader(model: LanguageModel, params: Tree, prompts: Sequence[Sequence[int]],
 class _Slots(Reader):
     """A plain Llama: keys and values lie [L, C K, G, T, d] in memory that stays, the owners of a column together.
 
-    The beginning that all prompts share is read once for each owner and copied. One owner reads with a copy of the
-    module that is made for it.
+    The beginning that all prompts share is read once for each owner and copied. A prefix lies before it, and places
+    count from there, as positions do. One owner reads with a copy of the module that is made for it.
     """
 
     refills: ClassVar[bool] = True
@@ -57,23 +58,38 @@ class _Slots(Reader):
             table.new_zeros(shape.n_layers, 0, shape.n_groups, 0, shape.head_width) for _ in range(2)
         )
         self.lengths: list[int] = []
-        """Tokens that each row has read, the owners of a column together."""
-        self.beginning = (table.new_zeros(shape.n_layers, owners, shape.n_groups, 0, shape.head_width),) * 2
-        if shared := _shared(prompts):
+        """Places that each row has read, the owners of a column together."""
+        self.beginning = self._prefix(module, params)
+        self.first, self.both_ways = model.first, model.both_ways
+        # Of prompts that are read in both directions a beginning is not the same whatever follows.
+        if shared := 0 if self.both_ways else _shared(prompts):
             self.admit([prompts[0][:shared]] * owners)
-            self.beginning = self.keys[:, :, :, :shared].clone(), self.values[:, :, :, :shared].clone()
+            end = self.first + shared
+            self.beginning = self.keys[:, :, :, :end].clone(), self.values[:, :, :, :end].clone()
             self.keep([])
+
+    def _prefix(self, module: Llama, params: Tree) -> tuple[Tensor, Tensor]:
+        """Return keys and values [L, K, G, T, d] of the T places before each sequence, of which there may be none."""
+        own = [params.get(name, module.get_parameter(name)) for name in prefix_names(module)]
+        if not own:
+            none = self.keys.new_zeros(len(self.keys), self.owners, *self.keys.shape[2:])
+            return none, none
+        own = [one.expand(self.owners, *one.shape[-3:]).transpose(1, 2).to(self.keys) for one in own]
+        return torch.stack(own[::2]), torch.stack(own[1::2])
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read what follows the shared beginning, padded behind its end: what stands there is never looked at."""
         n_rows, start = len(prompts), self.beginning[0].shape[3]
-        sizes = [len(prompt) - start for prompt in prompts]
+        sizes = [self.first + len(prompt) - start for prompt in prompts]
         end = start + max(sizes)
         rows = slice(len(self.lengths), len(self.lengths) + n_rows)
         self._make_room(rows.stop, end)
         for kept, beginning in zip((self.keys, self.values), self.beginning, strict=True):
             kept[:, rows, :, :start] = beginning.repeat(1, n_rows // self.owners, 1, 1, 1)
-        seen_TT = torch.ones(end - start, end, dtype=torch.bool, device=self.device).tril(start) if start else None
+        seen = torch.ones(end - start, end, dtype=torch.bool, device=self.device).tril(start) if start else None
+        if self.both_ways:
+            ends_B = start + self._by_column(torch.tensor(sizes, device=self.device))
+            seen = (torch.arange(end, device=self.device) < ends_B[:, None])[:, None, None]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             for kept, new in zip((self.keys, self.values), (key, value), strict=True):
@@ -82,15 +98,17 @@ class _Slots(Reader):
                 self._by_column(query),
                 self.keys[layer, rows, :, :end],
                 self.values[layer, rows, :, :end],
-                attn_mask=seen_TT,
-                is_causal=seen_TT is None,
+                attn_mask=seen,
+                is_causal=seen is None,
                 enable_gqa=key.shape[1] != query.shape[1],
             )
             return self._by_owner(out).transpose(1, 2)
 
-        tokens = [[*prompt[start:], *[0] * (end - len(prompt))] for prompt in prompts]
+        tokens = [
+            [*prompt[start - self.first :], *[0] * (end - start - n)] for prompt, n in zip(prompts, sizes, strict=True)
+        ]
         last = torch.arange(n_rows, device=self.device), torch.tensor(sizes, device=self.device) - 1
-        self.lengths += self._by_column(torch.tensor(list(map(len, prompts)))).tolist()
+        self.lengths += self._by_column(start + torch.tensor(sizes)).tolist()
         return self._logits(tokens, torch.arange(start, end)[None], attend, last)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
@@ -186,11 +204,11 @@ class _Batch(Reader):
         tokens = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         attention = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         self.attention_BT, self.cache = torch.tensor(attention, device=self.model.device), None
-        return self._logits(tokens, (self.attention_BT.cumsum(1) - 1).clamp(min=0))
+        return self._logits(tokens, (self.attention_BT.cumsum(1) - 1).clamp(min=0) + self.model.first)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Read a token of each row."""
-        positions_B1 = self.attention_BT.sum(1, keepdim=True)
+        positions_B1 = self.attention_BT.sum(1, keepdim=True) + self.model.first
         self.attention_BT = torch.cat([self.attention_BT, torch.ones_like(positions_B1)], dim=1)
         return self._logits([[token] for token in tokens], positions_B1)
 

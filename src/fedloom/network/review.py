@@ -72,7 +72,9 @@ def _steps(manifest: Manifest, hands: Hands) -> Iterator[str]:
     """Yield what leaves in the steps of a split model."""
     if most := hands.step_bytes(manifest):
         steps = max(hands.extent(manifest)["steps"], 1)
-        yield f"  in each of {steps} steps of a round: states, gradients and lengths of texts, up to {most:,} bytes"
+        told = manifest.settings["model"].get("attends") == "prefix_lm"
+        of = "texts and of their prompts" if told else "texts"
+        yield f"  in each of {steps} steps of a round: states, gradients and lengths of {of}, up to {most:,} bytes"
         yield "  The server could still reconstruct text from activations when it knows the client weights; measured"
         yield "  recovery on your model: run `fedloom split audit`."
 

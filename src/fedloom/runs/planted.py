@@ -92,7 +92,7 @@ def trials(target: Target, *, n_canaries: int, seed: int) -> Trials:
     if not unit.private:
         raise ConfigError("audit: the run has no privacy, whose releases could be audited.")
     if not target.work.model.stackable:
-        raise ConfigError("audit: releases are audited of adapters; set model.lora_rank > 0.")
+        raise ConfigError("audit: releases are audited of adapters; set model.lora_rank or model.prefix > 0.")
     coins = [random.random() < 0.5 for _ in range(n_canaries)]
     shards, owners = _planted(target.work, coins, unit)
     budgets = target.budgets({client: len(shard.items) for client, shard in shards.items()})

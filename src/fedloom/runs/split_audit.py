@@ -61,6 +61,11 @@ def audit_split(run: TuningRun, settings: AuditSettings, result: Path | None = N
         )
     ready = prepare(run)
     model = language_model(ready.model)
+    if model.both_ways:
+        raise ConfigError(
+            "model.attends: found 'prefix_lm', allowed is 'causal': the search reads a text token by token, which the "
+            "states of prompts read in both directions do not admit; that is no protection, it is not measured."
+        )
     client, *others = ready.shards
     trained = trained_in(run, model, result, client) if result else {}
     params = model.trainable | trained

@@ -114,14 +114,22 @@ class _Through(Reader):
         found = dict(enumerate(answers))
         for _ in range(_TRIES):
             gone = [place for place, one in found.items() if one.kind == "GONE"]
+            if not gone:
+                break
             lost = [texts[place] for place in gone]
             self._open(lost)
-            sent = [torch.cat(text.sent) for text in lost]
-            again = [
-                self._said(text, "READ", (len(rows_TD),), rows_TD) for text, rows_TD in zip(lost, sent, strict=True)
-            ]
-            found |= dict(zip(gone, self._exchange(again) if gone else (), strict=True))
+            found |= dict(zip(gone, self._read_again(lost), strict=True))
         return [self._rows(one)[-own.n_tokens :] for one, own in zip(found.values(), asked, strict=True)]
+
+    def _read_again(self, texts: Sequence[_Text]) -> list[Message]:
+        """Return the answers to the last states of texts in new sessions: first the prompts, then what followed."""
+        first = self._exchange([self._said(text, "READ", (len(text.sent[0]),), text.sent[0]) for text in texts])
+        behind = {at: torch.cat(text.sent[1:]) for at, text in enumerate(texts) if len(text.sent) > 1}
+        asked = [
+            self._said(texts[at], "READ", (len(rows_TD),), rows_TD, len(texts[at].sent[0]))
+            for at, rows_TD in behind.items()
+        ]
+        return [*(dict(enumerate(first)) | dict(zip(behind, self._exchange(asked), strict=True))).values()]
 
     def _rows(self, answer: Message) -> Tensor:
         if answer.kind != "TOLD":

@@ -173,7 +173,8 @@ class Body:
         states = [rows.to(self.middle.model.device, self._dtype()) for _, rows in found.values()]
         clients, lengths = tuple(found), tuple(one.lengths for one in arrived)
         leaves = self._leaves(clients, lent or {})
-        whole, left = Passing(clients, lengths, states, leaves), dict[str, Tensor]()
+        whole = Passing(clients, lengths, tuple(one.prompts for one in arrived), states, leaves)
+        left = dict[str, Tensor]()
         for places in together([one.n_tokens for one in arrived], self._most):
             passing = whole.of([clients[k] for k in places]) if self._most else whole
             with torch.set_grad_enabled(not self.recomputes):
@@ -279,6 +280,8 @@ class Body:
                     raise DataError(
                         f"{one.where}: found sequences of {list(own)} tokens, allowed are some, of 1 or more."
                     )
+                if one.kind == "FWD":
+                    _check_prompts(one, both_ways=self.middle.model.both_ways)
                 if not 0 <= one.weight <= sum(own):
                     raise DataError(
                         f"{one.where}: found a weight of {one.weight:g}, allowed are 0 to {sum(own)} tokens."
@@ -293,7 +296,7 @@ class Body:
         """Return the answer to each client's message, and by client why there is none: numbers beyond the wire."""
         messages, refused = list[Message](), dict[str, str]()
         for client, (asked, rows_ND) in rows.items():
-            answer = replace(asked, kind=kind, weight=0.0)
+            answer = replace(asked, kind=kind, weight=0.0, prompts=())
             try:
                 messages.append(replace(answer, packet=self._wire.encode(rows_ND, answer.where)))
             except TrainingError as error:
@@ -327,7 +330,8 @@ class Body:
             active = [k for k, blocks in enumerate(inside) if part.blocks.start in blocks]
             if not active:
                 continue
-            batch = of_lengths([passing.lengths[k] for k in active], self.middle.model)
+            told = [(passing.lengths[k], passing.prompts[k] or passing.lengths[k]) for k in active]
+            batch = of_lengths(told, self.middle.model)
             params = self._meeting(passing.leaves, active)
             part.context.batch = batch
             part.context.seeds = tuple(seeds[passing.clients[k]] for k in active)
@@ -353,6 +357,16 @@ class Body:
             so_far.sum_P = so_far.sum_P + rows_KP[k]
             so_far.weight += weights.get(client, 0.0)
             so_far.complete &= client in weights and bool(torch.isfinite(rows_KP[k]).all())
+
+
+def _check_prompts(message: Message, *, both_ways: bool) -> None:
+    """Refuse a message that does not tell of each sequence how long its prompt is, or tells it where nobody asks."""
+    told, own = message.prompts, message.lengths
+    fits = len(told) == len(own) and all(0 <= n <= length for n, length in zip(told, own, strict=True))
+    if fits if both_ways else not told:
+        return
+    wanted = "as many as sequences, none longer than its own" if both_ways else "none, as the model is causal"
+    raise DataError(f"{message.where}: found lengths of prompts {list(told)}, allowed are {wanted}.")
 
 
 def _clipped(grad_P: Tensor, clip_norm: float) -> Tensor:

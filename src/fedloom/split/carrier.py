@@ -383,6 +383,6 @@ def splittable(model: Model) -> LanguageModel:
     if not model.stackable:
         raise ConfigError(
             "model.lora_rank: found 0, which trains all weights, with protocol 'split', whose server keeps the "
-            "gradients of several clients apart; allowed are adapters, lora_rank >= 1."
+            "gradients of several clients apart; allowed are adapters, lora_rank >= 1, or a prefix."
         )
     return model

@@ -77,7 +77,10 @@ class Turn:
         self._leaves = {name: leaves[name] for name in ends.names}
         self._batch = _packed(task.collate(parts, ends.model))
         self._seeds, self._scaling_K = tuple(seeds), scaling_K
-        self._lengths = _lengths(self._batch, len(parts))
+        self._lengths = _by_client(self._batch, [length for _, length in self._batch.lines], len(parts))
+        self._prompts = [()] * len(parts)
+        if ends.model.both_ways and self._batch.prompt_E is not None:
+            self._prompts = _by_client(self._batch, self._batch.prompt_E.tolist(), len(parts))
         self._ahead = torch.zeros(0)
         self._grads: Tree = {}
         self.loss_2K = torch.zeros(2, len(parts))
@@ -87,7 +90,8 @@ class Turn:
         """Return FWD of each client: the states behind the input part."""
         self._say(self._ends.front)
         self._ahead = self._ends.front.passed(self._params(), self._batch)
-        return self._messages("FWD", self._ahead)
+        sent = self._messages("FWD", self._ahead)
+        return [replace(one, prompts=prompts) for one, prompts in zip(sent, self._prompts, strict=True)]
 
     def loss(self, arrived: Sequence[Message]) -> list[Message]:
         """Return GRAD of each client from its BODY: the gradient of its summed loss by the states that came."""
@@ -151,9 +155,9 @@ def _packed(batch: Batch) -> PackedBatch:
     return batch
 
 
-def _lengths(batch: PackedBatch, n_clients: int) -> list[tuple[int, ...]]:
-    """Return the tokens of each sequence of each client."""
+def _by_client(batch: PackedBatch, values: Sequence[int], n_clients: int) -> list[tuple[int, ...]]:
+    """Return each client's own of a value for each sequence."""
     found: list[list[int]] = [[] for _ in range(n_clients)]
-    for client, (_, length) in zip(batch.client_E.tolist(), batch.lines, strict=True):
-        found[client].append(length)
-    return [tuple(lengths) for lengths in found]
+    for client, value in zip(batch.client_E.tolist(), values, strict=True):
+        found[client].append(value)
+    return [tuple(own) for own in found]

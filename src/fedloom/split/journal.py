@@ -89,22 +89,25 @@ def message_head(message: Message) -> dict[str, Any]:
         "micro": message.micro,
         "lengths": list(message.lengths),
         "weight": float(message.weight).hex(),
-    } | ({"session": message.session} if message.session else {})
+        **({"prompts": list(message.prompts)} if message.prompts else {}),
+        **({"session": message.session} if message.session else {}),
+    }
 
 
 def message_from(head: Mapping[str, Any], packet: Tensor) -> Message:
     """Return the message of a head and a packet; DataError for anything else."""
     try:
         kind, lengths, weight = head["phase"], head["lengths"], float.fromhex(head["weight"])
-        whole = [head["step"], head["micro"], *lengths]
+        prompts = head.get("prompts", [])
+        whole = [head["step"], head["micro"], *lengths, *prompts]
         named = isinstance(head["client"], str) and isinstance(head.get("session", ""), str)
-        fits = kind in get_args(Kind) and named and len(lengths) <= 1 << 16
+        fits = kind in get_args(Kind) and named and len(prompts) <= len(lengths) <= 1 << 16
         if not fits or not all(type(one) is int and 0 <= one < 1 << 31 for one in whole):
             raise ValueError("numbers or kinds that are none")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"split: found a message that is none ({error}).") from error
-    session = head.get("session", "")
-    return Message(kind, head["client"], head["step"], head["micro"], packet, tuple(lengths), weight, session)
+    place = kind, head["client"], head["step"], head["micro"]
+    return Message(*place, packet, tuple(lengths), weight, tuple(prompts), head.get("session", ""))
 
 
 def _encoded(message: Message) -> bytes:

@@ -14,8 +14,9 @@ and in a session, in which a client has an answer written (4.8):
     ROLLBACK  client -> server    to forget what was read behind a place; the server says the same
     CLOSE     client -> server    to forget all; the server says the same
 
-Of 4.4 of the specification; tokens, targets, logits and losses are in none of them. Masks and positions follow
-from the lengths.
+Of 4.4 of the specification; tokens, targets, logits and losses are in none of them. Masks and positions follow from the
+lengths. Of a model that reads prompts in both directions FWD says besides how long each prompt is: its mask needs that
+in every block. No other model's messages tell where an answer begins.
 
 Deviations: the gradients are of the summed loss and not of the step's objective, which divides by the tokens of all
 clients: that division takes place where gradients are used, over those that came. So no total has to be known before
@@ -57,6 +58,9 @@ class Message:
     """Tokens of each sequence; they travel with FWD alone, both sides remember them."""
     weight: float = 0.0
     """Supervised tokens of the micro-batch, with GRAD."""
+    prompts: tuple[int, ...] = ()
+    """Tokens of each sequence's prompt, with FWD, where a model reads prompts in both directions and the server has to
+    know their ends; empty for causal models."""
     session: str = ""
     """The name of the session to which it belongs."""
 
@@ -68,7 +72,7 @@ class Message:
     @property
     def n_bytes(self) -> int:
         """Bytes of the message without its header."""
-        beside = {"FWD": _LENGTH_BYTES * len(self.lengths), "GRAD": _COUNT_BYTES}
+        beside = {"FWD": _LENGTH_BYTES * (len(self.lengths) + len(self.prompts)), "GRAD": _COUNT_BYTES}
         return self.packet.numel() + beside.get(self.kind, 0)
 
     @property
@@ -83,17 +87,22 @@ class Tally:
 
     n_bytes: Counter[tuple[str, Kind]] = field(default_factory=Counter[tuple[str, Kind]])
     n_tokens: Counter[tuple[str, Kind]] = field(default_factory=Counter[tuple[str, Kind]])
+    with_prompts: set[Kind] = field(default_factory=set[Kind])
+    """The kinds that told how long prompts are."""
 
     def add(self, messages: Iterable[Message]) -> None:
         """Count messages."""
         for one in messages:
             self.n_bytes[one.client, one.kind] += one.n_bytes
             self.n_tokens[one.client, one.kind] += one.n_tokens
+            if one.prompts:
+                self.with_prompts.add(one.kind)
 
     def of(self, client: str) -> Mapping[str, Traffic]:
-        """Return a client's messages by kind."""
+        """Return a client's messages by kind, which says so where it told how long prompts are."""
+        said = {kind: f"{kind} (with the lengths of prompts)" for kind in self.with_prompts}
         return {
-            kind: Traffic(n_bytes, self.n_tokens[client, kind], upwards=kind in UPWARDS)
+            said.get(kind, kind): Traffic(n_bytes, self.n_tokens[client, kind], upwards=kind in UPWARDS)
             for (whose, kind), n_bytes in self.n_bytes.items()
             if whose == client
         }

@@ -26,6 +26,8 @@ class Passing:
 
     clients: tuple[str, ...]
     lengths: tuple[tuple[int, ...], ...]
+    prompts: tuple[tuple[int, ...], ...]
+    """Of each sequence the tokens of its prompt; of a causal model nobody says."""
     arrived: list[Tensor]
     """The states [N_k, D] that came, of each client."""
     leaves: Tree
@@ -40,6 +42,7 @@ class Passing:
             self,
             clients=tuple(self.clients[k] for k in at),
             lengths=tuple(self.lengths[k] for k in at),
+            prompts=tuple(self.prompts[k] for k in at),
             arrived=[self.arrived[k] for k in at],
             leaves={name: leaf[at].detach().requires_grad_() for name, leaf in self.leaves.items()},
         )
@@ -63,10 +66,11 @@ def together(n_tokens: Sequence[int], most: int) -> list[list[int]]:
     return found
 
 
-def of_lengths(lengths: Sequence[Sequence[int]], model: LanguageModel) -> PackedBatch:
-    """Return a batch of sequences of which nothing is known but how long they are."""
+def of_lengths(told: Sequence[tuple[Sequence[int], Sequence[int]]], model: LanguageModel) -> PackedBatch:
+    """Return a batch of sequences of which nothing is known but how long they and their prompts are."""
     parts = [
-        [Encoded(torch.zeros(n, dtype=torch.int32), torch.zeros(n, dtype=torch.bool)) for n in own] for own in lengths
+        [Encoded(torch.zeros(n, dtype=torch.int32), torch.arange(n) >= prompt) for n, prompt in zip(*own, strict=True)]
+        for own in told
     ]
     return pack(parts, model.device, width=model.width)
 

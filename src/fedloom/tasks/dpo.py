@@ -32,6 +32,7 @@ from fedloom.contracts.language import Encoded, LanguageModel, PackedBatch
 from fedloom.contracts.model import sums_by
 from fedloom.models.generation import template_tokens
 from fedloom.models.packing import alike, pack
+from fedloom.models.prefix import prefix_names
 from fedloom.tasks._answers import Answering, check_room
 from fedloom.tasks._losses import passes, token_counts
 
@@ -229,8 +230,13 @@ def _right(difference_X: Tensor) -> Tensor:
 
 
 def _adapters_off(model: LanguageModel) -> Tree:
-    """Return parameters with which the adapters add nothing; a model without adapters is as it was built."""
-    off = {name: torch.zeros_like(p) for name, p in model.module.named_parameters() if name.endswith(".lora_B")}
+    """Return parameters with which the adapters add nothing; a model without adapters is as it was built.
+
+    A prefix has no places then, and positions begin where they do behind it.
+    """
+    own = dict(model.module.named_parameters())
+    off = {name: torch.zeros_like(p) for name, p in own.items() if name.endswith(".lora_B")}
+    off |= {name: own[name][:0] for name in prefix_names(model.module)}
     return off or model.trainable
 
 
