@@ -26,6 +26,10 @@ def server(
     key: Annotated[Path | None, typer.Option(help="Its key, mode 0600.", show_default=False)] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority's certificate.", show_default=False)] = None,
     revoked: Annotated[Path | None, typer.Option(help="List of revoked certificates.", show_default=False)] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, in its certificate, of what may end TLS before the server.", show_default=False),
+    ] = None,
     flower: Flower = "",
     secret: Secret = None,
     flower_ca: FlowerCa = None,
@@ -51,6 +55,7 @@ def server(
         read_enrolment(enrolled),
         listen=listen,
         keys=keys,
+        relays=relay or [],
         flower=flower_place(flower, secret, flower_ca) if flower else None,
         source=source,
         on_report=display.report,

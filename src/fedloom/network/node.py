@@ -22,7 +22,6 @@ from fedloom.base.files import held
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
-from fedloom.network.channel import Link
 from fedloom.network.frames import PROTOCOL, Frame, text_in, whole_in
 from fedloom.network.hands import Hands, machine_of, refuse_other_rate
 from fedloom.network.jobs import JobFrame, local_of, report_to
@@ -73,7 +72,7 @@ class Node:
 
     def __init__(self, folder: NodeFolder, link: Callable[[], NodeLink] | None = None) -> None:
         self._folder, self._file = folder, folder.file
-        self._link = link or self._dialled
+        self._link = link or folder.link
         self.hands = Hands(folder)
         self._process = os.urandom(8).hex()
         self._failed: dict[str, str] = {}
@@ -98,9 +97,6 @@ class Node:
                 jitter = int.from_bytes(os.urandom(2), "big") / 2**16
                 stop.wait(wait_s * (0.5 + jitter))
                 wait_s = min(_LONGEST_S, 2 * wait_s)
-
-    def _dialled(self) -> Link:
-        return Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
 
     def _connected(self, stop: threading.Event) -> bool:
         """Carry out jobs for as long as a connection stands; return whether the run is over."""

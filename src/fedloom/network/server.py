@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Report
-from fedloom.network.channel import Keys, Welcome, serving
+from fedloom.network.door import Welcome, serving
 from fedloom.network.enrolment import Enrolment
 from fedloom.network.flower import FlowerPlace, serverapp_task
 from fedloom.network.frames import PROTOCOL, Frame, text_in
 from fedloom.network.hub import Hub
-from fedloom.network.keys import check, read_private, revoked, sign_bytes
+from fedloom.network.keys import Keys, check, read_private, revoked, sign_bytes
 from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.relay_server import RelayServer
 from fedloom.network.remote import Remote, RemoteSplit
@@ -68,6 +68,7 @@ def serve(
     *,
     listen: str,
     keys: ServerKeys | None,
+    relays: Sequence[str] = (),
     flower: FlowerPlace | None = None,
     source: str = "",
     on_report: Callable[[Report], None] = lambda _: None,
@@ -75,8 +76,9 @@ def serve(
 ) -> Iterator[Event]:
     """Carry out a run with the enrolled nodes, or go on with the one in `out`, and yield its events.
 
-    `on_listening` is told the port, or 0 where `flower` names a SuperLink that carries the run. Nodes may come and go;
-    the run waits for them as its `deployment` says.
+    `relays` are names of what may end TLS before the server and carry sealed calls; `on_listening` is told the port, or
+    0 where `flower` names a SuperLink that carries the run. Nodes may come and go; the run waits for them as its
+    `deployment` says.
     """
     going_on, identity = run is None, keys.read() if keys else None
     run = run_of(RunDirectory.open(out)) if run is None else run
@@ -87,14 +89,13 @@ def serve(
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
-    with _door(
-        hub, listen, keys, identity, flower, _welcome(hub, manifest, keys, strict=run.deployment.strict)
-    ) as port:
+    welcome = _welcome(hub, manifest, keys, strict=run.deployment.strict)
+    with _door(hub, listen, keys, identity, relays, flower, welcome) as port:
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
         remote = _remote(hub, run, out)
         ask = partial(remote.ask, score_names(run)) if run.deployment.evaluate else None
-        files = _files(hub.run, manifest, address, enrolment, keys, flower)
+        files = _files(hub.run, manifest, address, enrolment, keys, relays, flower)
         elsewhere = Elsewhere(enrolment.clients, remote, ask, files)
         if going_on:
             _, events = api.resume(out, on_report=on_report, elsewhere=elsewhere)
@@ -133,6 +134,7 @@ def _door(
     listen: str,
     keys: ServerKeys | None,
     identity: Keys | None,
+    relays: Sequence[str],
     flower: FlowerPlace | None,
     welcome: Welcome,
 ) -> Generator[int]:
@@ -142,9 +144,13 @@ def _door(
         return revoked(keys.revoked) if keys else frozenset()
 
     if flower is None:
-        with serving(hub, listen, identity, welcome, revoked=listed) as port:
+        with serving(hub, listen, identity, welcome, revoked=listed, relays=relays) as port:
             yield port
         return
+    if hub.settings.sealed or relays:
+        raise ConfigError(
+            "deployment.sealed: found over Flower, whose envelopes are signed and not sealed; let nodes dial in."
+        )
     if keys is None or identity is None:
         raise ConfigError(
             "certificate: missing; over Flower node and server know each other by certificates alone: give "
@@ -174,10 +180,12 @@ def _files(
     address: str,
     enrolment: Enrolment,
     keys: ServerKeys | None,
+    relays: Sequence[str],
     flower: FlowerPlace | None,
 ) -> dict[str, str]:
     """Return what going on with the run needs: its name, the nodes, and where keys lie, never a key or a secret."""
     told: dict[str, Any] = {"run": run, "manifest": manifest.digest, "listen": address, "keys": _places(keys)}
+    told["relays"] = list(relays)
     if flower:
         told["flower"] = {"address": flower.address} | (_places(flower) or {})
     return {
@@ -206,6 +214,7 @@ def serve_again(
         keys = ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None
         flower = _flower_from(told["flower"]) if told.get("flower") else None
         enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
+        relays = [str(name) for name in told.get("relays", [])]
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{out / DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy.") from error
     yield from serve(
@@ -214,6 +223,7 @@ def serve_again(
         enrolment,
         listen=listen or address,
         keys=keys,
+        relays=relays,
         flower=flower,
         on_report=on_report,
         on_listening=on_listening,
