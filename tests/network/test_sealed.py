@@ -14,6 +14,7 @@ from fedloom.network.frames import Frame
 from fedloom.network.handshake import Greeting, Session, Sessions
 from fedloom.network.keys import Keys, make_authority, make_key, make_request, sign_request
 from fedloom.network.sealed import EXTRA_BYTES, Limits, NotSealed, Opener, Sealer
+from support.tls_relay import chi_squared
 
 KEY, PLACE = bytes(range(32)), b"run|connection|call|up"
 STEP = {"kind": "step", "client": "north", "step": 3, "micro": 1, "phase": "FWD", "lengths": [5, 9], "weight": "0x1p+0"}
@@ -145,10 +146,29 @@ def test_what_is_sealed_looks_like_noise():
     assert clear[:64] not in record
 
 
-def chi_squared(data):
-    counts = torch.bincount(torch.frombuffer(bytearray(data), dtype=torch.uint8).long(), minlength=256).double()
-    expected = len(data) / 256
-    return float(((counts - expected) ** 2 / expected).sum())
+def test_an_inverter_reads_clear_states_and_is_at_chance_on_sealed_ones():
+    """T8: ridge regression from the bits of a state to its token, on as many labelled states as it wants."""
+    n_words, width, n_states = 16, 32, 3000
+    draw = torch.Generator().manual_seed(3)
+    words = torch.randn(n_words, width, generator=draw)
+    tokens = torch.randint(n_words, (n_states,), generator=draw)
+    states = (words[tokens] + 0.1 * torch.randn(n_states, width, generator=draw)).to(torch.bfloat16)
+    clear = states.view(torch.uint8).view(n_states, -1)
+    record = Sealer(KEY, PLACE).seal(clear.numpy().tobytes())[17:-16]
+    hidden = torch.frombuffer(bytearray(record), dtype=torch.uint8).view(n_states, -1)
+    assert read_by_ridge(clear, tokens) > 0.95
+    chance, n_tested = 1 / n_words, n_states // 2
+    assert read_by_ridge(hidden, tokens) < chance + 4 * math.sqrt(chance * (1 - chance) / n_tested)
+
+
+def read_by_ridge(bytes_MD, tokens_M):
+    """The share of tokens that are read in one half, after learning from the other half."""
+    bits = ((bytes_MD[:, :, None] >> torch.arange(8)) & 1).flatten(1).double() - 0.5
+    half = len(bits) // 2
+    wanted = torch.nn.functional.one_hot(tokens_M[:half]).double()
+    gram = bits[:half].T @ bits[:half] + 10.0 * torch.eye(bits.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(gram, bits[:half].T @ wanted)
+    return float(((bits[half:] @ weights).argmax(1) == tokens_M[half:]).double().mean())
 
 
 # ---------------------------------------------------------------------------------------------------------- handshake

@@ -5,6 +5,8 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
 from fedloom.network import keys as k
 from fedloom.network.channel import OPTIONS, grpc_library
 
@@ -77,3 +79,10 @@ def Passing(relay):
             )
 
     return Every()
+
+
+def chi_squared(data):
+    """Of the histogram of bytes against equal counts, 255 degrees of freedom."""
+    counts = torch.bincount(torch.frombuffer(bytearray(data), dtype=torch.uint8).long(), minlength=256).double()
+    expected = len(data) / 256
+    return float(((counts - expected) ** 2 / expected).sum())

@@ -161,7 +161,7 @@ class Link:
     def _said(self, error: Any) -> str:
         """Return in one line why the server cannot be reached; who breaks TLS on the way is named."""
         told = str(error.details() or "")
-        if any(word in told.lower() for word in ("certificate", "ssl", "tls", "handshake")):
+        if any(word in told.lower() for word in ("certificate", "ssl", "tls", "handshake", "hostname")):
             return (
                 f"{self.where}: the connection is not that of the server this node knows ({told[:200]}): its "
                 "certificate is of another authority or name, yours is not accepted, or something between ends TLS."
