@@ -10,6 +10,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -152,9 +153,9 @@ def main(words: Sequence[str] | None = None) -> int:
         tokens = sum(len(text.tokens_T) for text in texts)
         print(f"{name}, a step of {tokens} tokens: uncut {uncut:.1f} ms, split {split:.1f} ms, {split / uncut:.2f} x")
         said = frames_of(halves.said)
-        seal, n_bytes = least_ms(lambda e=agreed(), s=said: sealed(e, s), times), sum(map(len, sum(said, [])))
+        seal, n_bytes = least_ms(lambda s=said: sealed(agreed(), s), times), sum(map(len, chain(*said)))
         print(f"{name}, sealing that step's {n_bytes:,} bytes at both ends: {seal:.2f} ms, {seal / split:.1%} of it")
-    large = least_ms(lambda e=agreed(), s=[[bytes(1 << 20)] * 4] * 4: sealed(e, s), times)
+    large = least_ms(lambda: sealed(agreed(), [[bytes(1 << 20)] * 4] * 4), times)
     print(f"16 MiB of messages, sealed and opened: {large:.1f} ms")
     return 0
 

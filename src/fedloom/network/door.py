@@ -162,12 +162,22 @@ class _Server:
         return server.add_secure_port(self._address, asked)
 
     def _handlers(self, grpc: Any) -> Any:
-        kinds: dict[str, Any] = {name: _clear(handler) for name, handler in self._calls.items()}
+        kinds: dict[str, Any] = {name: self._clear(name) for name in self._calls}
         if self._sessions:
             kinds |= {"Greet": self._greet, "Sealed": self._sealed}
         # On the wire a call of one message is a stream of one.
         streams = {name: grpc.stream_stream_rpc_method_handler(kind) for name, kind in kinds.items()}
         return grpc.method_handlers_generic_handler(SERVICE, streams)
+
+    def _clear(self, name: str) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+        """Return what gRPC calls for a call that is not sealed."""
+
+        async def answers(frames: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            said = dict(context.invocation_metadata()).get("fedloom-node", "")
+            async for answer in self._carried(name, frames, _Caller(_certificate_of(context), said)):
+                yield answer
+
+        return answers
 
     def _who(self, caller: _Caller) -> str:
         """Return the node that a certificate names; without certificates, the one that it says it is."""
@@ -220,17 +230,25 @@ class _Server:
         if not session.certificate:
             answers = _of(_answered(lambda: self._shown(session, first, context)))
         else:
-            answers = self._named(text_in(Frame.decoded(first).header, "name"))(
-                frames, _Caller(session.certificate, sealed=True)
-            )
+            name = text_in(Frame.decoded(first).header, "name", longest=40)
+            answers = self._carried(name, frames, _Caller(session.certificate, sealed=True))
         async for answer in answers:
             yield call.sealer.seal(answer)
         yield call.sealer.seal(b"", last=True)
 
-    def _named(self, name: str) -> "_Handler":
+    async def _carried(self, name: str, frames: AsyncIterator[bytes], caller: _Caller) -> AsyncIterator[bytes]:
+        """Carry out a call, and count what passes."""
         if name not in self._calls:
-            raise NotSealed(f"sealed: found call '{name[:40]}', which is none of a node.")
-        return self._calls[name]
+            raise DataError(f"found call '{name}', which is none of a node.")
+
+        async def counted() -> AsyncIterator[bytes]:
+            async for data in frames:
+                self._hub.meters.add("bytes_received", len(data), call=name)
+                yield data
+
+        async for answer in self._calls[name](counted(), caller):
+            self._hub.meters.add("bytes_sent", len(answer), call=name)
+            yield answer
 
     def _shown(self, session: Session, data: bytes, context: Any) -> Verdict:
         """Take note which node is behind a session; whoever is no relay stands behind its own alone."""
@@ -327,17 +345,6 @@ class _Server:
 
 
 _Handler = Callable[[AsyncIterator[bytes], _Caller], AsyncIterator[bytes]]
-
-
-def _clear(handler: _Handler) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
-    """Return what gRPC calls for a call that is not sealed."""
-
-    async def answers(frames: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        said = dict(context.invocation_metadata()).get("fedloom-node", "")
-        async for answer in handler(frames, _Caller(_certificate_of(context), said)):
-            yield answer
-
-    return answers
 
 
 async def _first(frames: AsyncIterator[bytes]) -> bytes:

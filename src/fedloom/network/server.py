@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.relay_server import RelayServer
 from fedloom.network.remote import Remote, RemoteSplit
 from fedloom.network.scoring import score_names
+from fedloom.network.scraped import scraped
 from fedloom.runs.arrangements.split import Split
 from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 from fedloom.runs.execute import Elsewhere, Event
@@ -70,6 +72,9 @@ def serve(
     keys: ServerKeys | None,
     relays: Sequence[str] = (),
     flower: FlowerPlace | None = None,
+    metrics: str = "",
+    stopping: threading.Event | None = None,
+    drain_s: float = 60.0,
     source: str = "",
     on_report: Callable[[Report], None] = lambda _: None,
     on_listening: Callable[[int], None] = lambda _: None,
@@ -78,7 +83,8 @@ def serve(
 
     `relays` are names of what may end TLS before the server and carry sealed calls; `on_listening` is told the port, or
     0 where `flower` names a SuperLink that carries the run. Nodes may come and go; the run waits for them as its
-    `deployment` says.
+    `deployment` says. At `metrics`, a loopback address, it tells how it does. Once `stopping` is set no round is opened
+    any more, and the open one has `drain_s` to end: Drained.
     """
     going_on, identity = run is None, keys.read() if keys else None
     run = run_of(RunDirectory.open(out)) if run is None else run
@@ -89,20 +95,28 @@ def serve(
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
+    hub.stopping, hub.drain_s = stopping or hub.stopping, drain_s
     welcome = _welcome(hub, manifest, keys, strict=run.deployment.strict)
-    with _door(hub, listen, keys, identity, relays, flower, welcome) as port:
+    with (
+        scraped(metrics, lambda: hub.meters.text(hub.gauges()), lambda: hub.state),
+        _door(hub, listen, keys, identity, relays, flower, welcome) as port,
+    ):
+        hub.listening = True
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
         remote = _remote(hub, run, out)
         ask = partial(remote.ask, score_names(run)) if run.deployment.evaluate else None
-        files = _files(hub.run, manifest, address, enrolment, keys, relays, flower)
+        files = _files(hub.run, manifest, address, enrolment, keys, relays, flower, metrics=metrics, drain_s=drain_s)
         elsewhere = Elsewhere(enrolment.clients, remote, ask, files)
         if going_on:
             _, events = api.resume(out, on_report=on_report, elsewhere=elsewhere)
         else:
             events = api.start(run, out, source=source, on_report=on_report, elsewhere=elsewhere)
         hub.watch = lambda status: write_atomic(out / _STATUS, json.dumps(status, indent=1))
-        yield from events
+        with contextlib.closing(events):
+            for event in events:
+                yield event
+                hub.refuse_drained()  # between events everything is on the disk
         hub.end()
         hub.drained(timeout_s=_RELAYED_S if flower else _LAST_WORD_S)
 
@@ -182,10 +196,11 @@ def _files(
     keys: ServerKeys | None,
     relays: Sequence[str],
     flower: FlowerPlace | None,
+    **told_too: str | float,
 ) -> dict[str, str]:
     """Return what going on with the run needs: its name, the nodes, and where keys lie, never a key or a secret."""
     told: dict[str, Any] = {"run": run, "manifest": manifest.digest, "listen": address, "keys": _places(keys)}
-    told["relays"] = list(relays)
+    told |= {"relays": list(relays), **told_too}
     if flower:
         told["flower"] = {"address": flower.address} | (_places(flower) or {})
     return {
@@ -205,6 +220,7 @@ def serve_again(
     out: Path,
     *,
     listen: str = "",
+    stopping: threading.Event | None = None,
     on_report: Callable[[Report], None] = lambda _: None,
     on_listening: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Event]:
@@ -215,6 +231,7 @@ def serve_again(
         flower = _flower_from(told["flower"]) if told.get("flower") else None
         enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
         relays = [str(name) for name in told.get("relays", [])]
+        metrics, drain_s = str(told.get("metrics", "")), float(told.get("drain_s", 60.0))
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{out / DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy.") from error
     yield from serve(
@@ -225,6 +242,9 @@ def serve_again(
         keys=keys,
         relays=relays,
         flower=flower,
+        metrics=metrics,
+        stopping=stopping,
+        drain_s=drain_s,
         on_report=on_report,
         on_listening=on_listening,
     )

@@ -90,6 +90,10 @@ class Lockstep:
     """Told who is out of the round, and why."""
     broken: Callable[[str], None] = lambda reason: None
     """Told why no more steps can be made."""
+    noted: Callable[[Sequence[Message], float, float], None] = lambda messages, waited_s, computed_s: None
+    """Told of each batch, its seconds from the first message to the last, and those that it took."""
+    repeated: Callable[[], None] = lambda: None
+    """Told of each message that had been answered before."""
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
@@ -120,6 +124,7 @@ class Lockstep:
             stored = self._answer_file(place, message.client)
             if stored.is_file():
                 future.set_result(_stored(stored, message))
+                self.repeated()
                 return future
             if message.client not in self._in or place < self._place:
                 raise DataError(f"{message.where}: the step was made without this client; it joins in the next round.")
@@ -165,12 +170,14 @@ class Lockstep:
                 late = [client for client in self._in if client not in came]
                 for client in late:
                     del self._in[client]
-                place = self._place
+                place, waited_s = self._place, time.monotonic() - self._first_s
             for client in late:
                 self.lost(client, f"sent nothing for step {place.step} within {self.deadline_s:g} s")
             messages = [came[client][0] for client in self.clients if client in came]
+            start_s = time.monotonic()
             try:
                 self._answer(place, messages, {client: future for client, (_, future) in came.items()})
+                self.noted(messages, waited_s, time.monotonic() - start_s)
             finally:
                 unkept = [future for _, future in came.values() if not future.done()]
                 if unkept:  # whoever waits has to hear of it, and asks again
