@@ -283,3 +283,25 @@ def state(port):
 
 def is_ready(port):
     return state(port) == "ready"
+
+
+def test_a_node_says_that_it_has_joined_and_what_has_left(tmp_path):
+    """The command's own standard error: a line when it joins, one for each report, none of a record's text."""
+    made = federation(tmp_path, {"north": ("client0", "client1")}, rounds=2)
+    ready, said = threading.Event(), []
+
+    def run():
+        ready.wait()
+        words = [sys.executable, "-m", "fedloom", "node", "run", "north"]
+        said.append(subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stderr)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    list(made.serve(tmp_path / "apart", ready=ready))
+    thread.join(timeout=60)
+    told = [line for line in said[0].splitlines() if line.startswith("info: ")]
+    assert told[0].startswith("info: joined run ") and told[0].endswith(" of 2 clients")
+    reported = [f"info: client '{client}', round {round}: reported, " for round in (0, 1) for client in made.clients]
+    assert (
+        [line.rpartition(", ")[0] + ", " for line in told[1:5]] == reported and "is over" in told[5] and len(told) == 6
+    )

@@ -373,6 +373,8 @@ class Node:
     def _deliver(self, link: NodeLink, job: JobFrame, answer: Answer) -> None:
         """Send an answer until the server has it, or wants it no more: the ledger then says why."""
         verdict = delivered(link, answer.header, {"kind": "piece", "job": job.id}, answer.packet)
+        if verdict.kind == "taken":
+            _log.info("client '%s', round %d: reported, %d bytes", job.client, job.round, len(answer.packet))
         if verdict.kind in ("closed", "refused"):
             why = shown(verdict.reason) or "the round was over"
             _log.warning("client '%s', round %d: report %s: %s", job.client, job.round, verdict.kind, why)
