@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.base.extras import library, require
 from fedloom.base.shown import shown
 from fedloom.network.frames import Frame
@@ -87,11 +87,12 @@ class Link:
             named = (*OPTIONS, ("grpc.ssl_target_name_override", host_of(relay or server)))
             self._channel = grpc.secure_channel(address, asked, options=named)
         self._metadata = (("fedloom-node", node),) if keys is None else ()
-        self._errors = grpc.RpcError
+        self._errors, self._closed = grpc.RpcError, False
         self._sealed = _Sealed(keys, server, self._passed) if keys and (sealed or relay) else None
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up; whoever asks after that is told so: RunError."""
+        self._closed = True
         self._channel.close()
 
     def _passed(self, name: str, frames: Iterable[bytes]) -> Iterator[bytes]:
@@ -99,6 +100,8 @@ class Link:
 
     def _asked(self, name: str, frames: Iterable[bytes]) -> Iterator[bytes]:
         """Yield what the server says to frames; Unreachable where either does not get through."""
+        if self._closed:
+            raise RunError(f"{self.where}: this node has hung up.")
         try:
             yield from (self._sealed or self._passed)(name, frames)
         except self._errors as error:

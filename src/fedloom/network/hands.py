@@ -1,6 +1,7 @@
 """What a node loads to carry out jobs: its own model, once for all its clients, and each client's data."""
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -51,8 +52,10 @@ class Hands:
     def __init__(self, folder: NodeFolder) -> None:
         self._folder, self._file = folder, folder.file
         self._at: tuple[str, _Loads] | None = None
-        self.over: Callable[[Message], Message] | None = None
-        """The way to the server for the steps of the job under way."""
+        self.over: dict[str, Callable[[Message], Message]] = {}
+        """The way to the server for the steps of the job under way, by client."""
+        self.turn = threading.Lock()
+        """Held by whoever carries out a job, but while it waits for a step's answer."""
 
     def extent(self, manifest: Manifest) -> dict[str, int]:
         """Return the steps and the bytes that leave of a round and client."""
@@ -68,6 +71,11 @@ class Hands:
             return 0
         tokens = run.local.batch * run.local.accumulation * work.task.longest()
         return 2 * run.protocol.settings.message_bytes(language_model(work.model).width, tokens)
+
+    def at_once(self, manifest: Manifest) -> int:
+        """Return how many clients of this node train at once: all in a split run, whose steps all make together."""
+        splits = manifest.settings["protocol"]["name"] == Split.name
+        return sum(client in manifest.clients for client in self._file.data) if splits else 1
 
     def shape(self, manifest: Manifest) -> tuple[Layout, int]:
         """Return the layout of what a client sends in a round and the bytes of its packet, worked out once."""
@@ -125,10 +133,15 @@ class Hands:
         return run.engine.resolved(work, n_clients=1)
 
     def exchange(self, message: Message) -> Message:
-        """Send a message of a split step on the way that `over` has given."""
-        if self.over is None:
+        """Send a message of a split step on the way that `over` has given; others have the turn meanwhile."""
+        over = self.over.get(message.client)
+        if over is None:
             raise ConfigError("protocol: found 'split' without a server, which has the middle of the model.")
-        return self.over(message)
+        self.turn.release()
+        try:
+            return over(message)
+        finally:
+            self.turn.acquire()
 
     def dry_round(self, manifest: Manifest) -> int:
         """Train a round of each client from the run's start, forget it, and return the steps that were taken."""

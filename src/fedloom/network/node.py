@@ -5,6 +5,7 @@ answer memory, row and entry lie on the disk before a byte of it leaves (`journa
 is written down before it begins.
 """
 
+import contextlib
 import datetime as dt
 import logging
 import os
@@ -22,6 +23,7 @@ from fedloom.base.files import held
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
+from fedloom.network.beside import Beside
 from fedloom.network.frames import PROTOCOL, Frame, text_in, whole_in
 from fedloom.network.hands import Hands, machine_of, refuse_other_rate
 from fedloom.network.jobs import JobFrame, local_of, report_to
@@ -60,6 +62,10 @@ class _Session:
     """Jobs that were answered, by id: secure sums are about them."""
     latest: dict[str, int] = field(default_factory=dict[str, int])
     """The last round that each client was asked for."""
+    postponed: dict[str, tuple[Mapping[str, Any], str]] = field(
+        default_factory=dict[str, tuple[Mapping[str, Any], str]]
+    )
+    """Headers of jobs that are not allowed now, by id, each with the reason."""
 
     def is_over(self, job: JobFrame) -> bool:
         """Return whether a later round was asked for, so that nobody waits for this job any more."""
@@ -101,11 +107,13 @@ class Node:
     def _connected(self, stop: threading.Event) -> bool:
         """Carry out jobs for as long as a connection stands; return whether the run is over."""
         link = self._link()
-        try:
+        with contextlib.ExitStack() as ending:
+            ending.callback(link.close)
             session = self._greeted(link)
-            return self._serve(link, session, stop)
-        finally:
-            link.close()
+            jobs = Beside(partial(self._attempt, link, session), self.hands.turn, self.hands.at_once(session.manifest))
+            ending.callback(jobs.drop)
+            ending.callback(link.close)  # who still waits for the server waits no longer
+            return self._serve(link, session, jobs, stop)
 
     def _greeted(self, link: NodeLink) -> _Session:
         """Say hello, hear who the server is and what it wants, and start to read its jobs."""
@@ -136,38 +144,34 @@ class Node:
         _log.info("joined run %s of %d clients", run[:8], len(manifest.clients))
         return _Session(run, manifest, jobs)
 
-    def _serve(self, link: NodeLink, session: _Session, stop: threading.Event) -> bool:
+    def _serve(self, link: NodeLink, session: _Session, jobs: Beside, stop: threading.Event) -> bool:
         """Take one job after another; those that are not allowed now are looked at again."""
-        postponed: dict[str, tuple[Mapping[str, Any], str]] = {}
         while not stop.is_set():
+            jobs.check()
             try:
                 frame = session.jobs.get(timeout=_LOOK_S)
             except queue.Empty:
-                for header, _ in [*postponed.values()]:
-                    self._attempt(link, session, header, postponed)
+                for header, _ in [*session.postponed.values()]:
+                    jobs.begin(header)
                 continue
             header = {"kind": "lost"} if frame is None else frame.header
             if header.get("kind") in ("lost", "replaced"):
+                jobs.finish()
                 return False
             if header.get("kind") == "end":
+                jobs.finish()
                 _log.info("run %s is over", session.run[:8])
                 return True
             if header.get("kind") == "job":
-                self._attempt(link, session, header, postponed)
+                jobs.begin(header)
             if header.get("kind") == "sum" and frame is not None:
                 self._partake(link, session, frame)
         return True
 
-    def _attempt(
-        self,
-        link: NodeLink,
-        session: _Session,
-        header: Mapping[str, Any],
-        postponed: dict[str, tuple[Mapping[str, Any], str]],
-    ) -> None:
+    def _attempt(self, link: NodeLink, session: _Session, header: Mapping[str, Any]) -> None:
         """Carry out a job, or tell the server and the ledger why not."""
         job = JobFrame.from_header(header)
-        before = postponed.pop(job.id, None)
+        before = session.postponed.pop(job.id, None)
         if session.is_over(job):
             return
         try:
@@ -181,7 +185,7 @@ class Node:
         except FedloomError as error:
             reason = str(error)
         if reason:
-            postponed[job.id] = header, reason
+            session.postponed[job.id] = header, reason
             if before is None or before[1] != reason:
                 self._folder.ledger.append(
                     "refused", run=job.run, round=job.round, client=job.client, reason=shown(reason)[:2000]
@@ -333,7 +337,7 @@ class Node:
         spent, told = accounts.before(session.run, job.client, work, journal)
         memory = memory or work.plan.rule.init_memory(local.anchor)
         asked = Job(job.client, job.round, job.lr, replace(local, memory=memory), spent)
-        self.hands.over = partial(link.exchange, job.id)
+        self.hands.over[job.client] = partial(link.exchange, job.id)
         (report,) = self.hands.loads().carriers[job.client]([asked])
         answer = Answer(report_to(report, job.id), report.packet.numpy().tobytes())
         journal.keep_anchor(local.anchor[""])

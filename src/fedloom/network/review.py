@@ -72,7 +72,8 @@ def _steps(manifest: Manifest, hands: Hands) -> Iterator[str]:
     """Yield what leaves in the steps of a split model."""
     if most := hands.step_bytes(manifest):
         steps = max(hands.extent(manifest)["steps"], 1)
-        yield f"  in each of {steps} steps of a round: states, gradients and lengths of texts, up to {most:,} bytes"
+        said = f"up to {most:,} bytes{' of each client' * (len(hands.work(manifest)) > 1)}"
+        yield f"  in each of {steps} steps of a round: states, gradients and lengths of texts, {said}"
         yield "  The server could still reconstruct text from activations when it knows the client weights; measured"
         yield "  recovery on your model: run `fedloom split audit`."
 

@@ -91,7 +91,7 @@ def serve(
     if run.aggregator.sum_only and identity is None:
         raise ConfigError("certificate: missing; in a secure sum clients know each other by certificates alone.")
     if run.protocol.splits:
-        _refuse_split(enrolment, flower)
+        _refuse_split(flower)
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(_run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
@@ -128,14 +128,8 @@ def _remote(hub: Hub, run: TuningRun, out: Path) -> Remote:
     return Remote(hub)
 
 
-def _refuse_split(enrolment: Enrolment, flower: FlowerPlace | None) -> None:
-    """Refuse nodes and ways on which the steps of a split model cannot be made: ConfigError."""
-    crowded = [name for name, node in enrolment.nodes.items() if len(node.clients) > 1]
-    if crowded:
-        raise ConfigError(
-            f"nodes: '{crowded[0]}' has several clients, with protocol 'split' allowed is one each, as all clients "
-            "make a step together; enrol a node for each."
-        )
+def _refuse_split(flower: FlowerPlace | None) -> None:
+    """Refuse a way on which the steps of a split model cannot be made: ConfigError."""
     if flower is not None:
         raise ConfigError(
             "protocol: found 'split' over Flower, which hands messages on every few seconds; let nodes dial in."

@@ -118,6 +118,7 @@ class Lockstep:
     def submit(self, message: Message) -> "Future[Message]":
         """Take a client's message, and promise its answer; DataError for one that is not of this round's course."""
         place, future = Place.of(message), Future[Message]()
+        future.set_running_or_notify_cancel()  # who hangs up while it waits takes the answer from nobody
         with self._turn:
             if message.client not in self.clients or message.micro >= self.n_micro:
                 raise DataError(f"{message.where}: is of no client or micro-batch of this round.")
