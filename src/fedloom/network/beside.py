@@ -14,17 +14,21 @@ __all__ = ["Beside"]
 
 
 class Beside:
-    """Jobs that are under way at a node; one at a time where `at_once` is 1."""
+    """Jobs that are under way at a node; one at a time where `at_once` says 1."""
 
-    def __init__(self, attempt: Callable[[Mapping[str, Any]], None], turn: threading.Lock, at_once: int) -> None:
-        """Take what carries out the job of a header, and the turn that it has meanwhile."""
-        self._attempt, self._turn = attempt, turn
-        self._pool = ThreadPoolExecutor(at_once) if at_once > 1 else None
+    def __init__(
+        self, attempt: Callable[[Mapping[str, Any]], None], turn: threading.Lock, at_once: Callable[[], int]
+    ) -> None:
+        """Take what carries out the job of a header, the turn that it has meanwhile, and how many may be under way."""
+        self._attempt, self._turn, self._at_once = attempt, turn, at_once
+        self._pool: ThreadPoolExecutor | None = None
         self._under_way: dict[str, Future[None]] = {}
 
     def begin(self, header: Mapping[str, Any]) -> None:
         """Carry out a job, or begin to, unless it is under way."""
         name = str(header.get("id"))
+        if self._pool is None and (at_once := self._at_once()) > 1:
+            self._pool = ThreadPoolExecutor(at_once)
         if self._pool is None:
             self._in_turn(header)
         elif name not in self._under_way:

@@ -9,8 +9,10 @@ from importlib import metadata
 import torch
 
 from fedloom.base.errors import ConfigError, DataError, RunError
+from fedloom.base.plugin import lookup
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout, Tree
+from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.federated import Carrier, Engine, Job, Local, Plan, Work
 from fedloom.contracts.language import language_model
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
@@ -74,7 +76,9 @@ class Hands:
 
     def at_once(self, manifest: Manifest) -> int:
         """Return how many clients of this node train at once: all in a split run, whose steps all make together."""
-        splits = manifest.settings["protocol"]["name"] == Split.name
+        if not self._folder.is_approved(manifest.digest):  # nobody has looked at what it says
+            return 1
+        splits = lookup(Arrangement, manifest.settings["protocol"]["name"]).splits
         return sum(client in manifest.clients for client in self._file.data) if splits else 1
 
     def shape(self, manifest: Manifest) -> tuple[Layout, int]:

@@ -110,7 +110,8 @@ class Node:
         with contextlib.ExitStack() as ending:
             ending.callback(link.close)
             session = self._greeted(link)
-            jobs = Beside(partial(self._attempt, link, session), self.hands.turn, self.hands.at_once(session.manifest))
+            at_once = partial(self.hands.at_once, session.manifest)
+            jobs = Beside(partial(self._attempt, link, session), self.hands.turn, at_once)
             ending.callback(jobs.drop)
             ending.callback(link.close)  # who still waits for the server waits no longer
             return self._serve(link, session, jobs, stop)
