@@ -25,8 +25,10 @@ from fedloom.base.mean import Mean
 from fedloom.base.tree import Layout
 from fedloom.contracts.federated import Report
 from fedloom.federated.rounds import step
-from fedloom.network.channel import Keys, Link, Unreachable
+from fedloom.network.channel import Link
 from fedloom.network.jobs import JobFrame, report_to
+from fedloom.network.keys import Keys
+from fedloom.network.link import Unreachable
 from fedloom.network.pieces import Inbox
 
 __all__ = ["Relay", "main"]

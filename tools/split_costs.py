@@ -1,4 +1,4 @@
-"""What split training costs in one process: what the wire loses and takes, and a step beside the uncut model's.
+"""What split training costs in one process: what the wire loses and takes, a step, also sealed, beside the uncut one.
 
     python tools/split_costs.py              the figures of docs/split.md; a minute
     python tools/split_costs.py --quick      fewer repetitions
@@ -10,6 +10,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -19,11 +20,15 @@ from fedloom.contracts.language import Encoded, LanguageModel
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.causal_lm import CausalLM
+from fedloom.network.frames import Frame
+from fedloom.network.handshake import Session
+from fedloom.network.steps import in_frames
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
 from fedloom.split.body import Adapters, Body, Middle
 from fedloom.split.cut import Cut
 from fedloom.split.ends import Ends, Said, Turn
+from fedloom.split.messages import Message
 from fedloom.split.wire import WIRES, WireName
 from fedloom.tasks.sft import Sft
 from fedloom.text.pretrained import quiet
@@ -72,10 +77,13 @@ class Halves:
         self.body = Body(self.middle, {CLIENT: CUT}, self.wire, LocalSettings(), Adapters({CLIENT: ""}))
 
     def step(self, texts: Sequence[Encoded], leaves: Tree) -> tuple[Tree, Tensor]:
-        """Return all gradients and the loss of one step."""
+        """Return all gradients and the loss of one step, whose messages are kept as `said`."""
         turn = Turn(self.ends, TASK, leaves, [texts], Said((CLIENT,), 0, 0, self.wire), ())
-        body, _ = self.body.forward(turn.ahead(), {CLIENT: (0,)})
-        back, _, _ = self.body.backward(turn.loss(body), {CLIENT: (0,)})
+        ahead = turn.ahead()
+        body, _ = self.body.forward(ahead, {CLIENT: (0,)})
+        gradients = turn.loss(body)
+        back, _, _ = self.body.backward(gradients, {CLIENT: (0,)})
+        self.said: list[Message] = [*ahead, *body, *gradients, *back]
         at_server = Layout.of_tree(self.middle.initial).tree(self.body.gathered.pop(CLIENT).sum_P[None])
         return turn.back(back) | at_server, turn.loss_2K[:, 0]
 
@@ -88,6 +96,28 @@ def lost(model: LanguageModel, texts: Sequence[Encoded], wire: WireName) -> tupl
     row_P = torch.cat([found[name].flatten() for name in leaves])
     wanted_P, wanted = whole.sum_KP[0], float(whole.total_K[0] / whole.weight_K[0])
     return float((row_P - wanted_P).norm() / wanted_P.norm()), abs(float(loss[0] / loss[1]) - wanted)
+
+
+def frames_of(said: Sequence[Message]) -> list[list[bytes]]:
+    """Return messages as they travel."""
+    return [[frame.encoded() for frame in in_frames(message)] for message in said]
+
+
+def sealed(ends: tuple[Session, Session], said: Sequence[Sequence[bytes]]) -> None:
+    """Seal and open a step's messages, at both ends: two calls, each a message up and one down."""
+    for up, down in zip(said[::2], said[1::2], strict=True):
+        node = ends[0].next_call()
+        server = ends[1].taken(int.from_bytes(node.opening[16:], "big"))
+        here = [Frame({"kind": "call", "name": "Step"}).encoded(), *up]
+        if list(server.opener.all(node.sealer.all(here))) != here:
+            raise SystemExit("what was sealed does not come back")
+        if list(node.opener.all(server.sealer.all(down))) != list(down):
+            raise SystemExit("what was sealed does not come back")
+
+
+def agreed() -> tuple[Session, Session]:
+    """Return both ends of a connection."""
+    return Session("run", bytes(32), bytes(32)), Session("run", bytes(32), bytes(32))
 
 
 def least_ms(action: Callable[[], object], times: int) -> float:
@@ -122,6 +152,11 @@ def main(words: Sequence[str] | None = None) -> int:
         split = least_ms(lambda h=halves, t=texts, p=leaves: h.step(t, p), times)
         tokens = sum(len(text.tokens_T) for text in texts)
         print(f"{name}, a step of {tokens} tokens: uncut {uncut:.1f} ms, split {split:.1f} ms, {split / uncut:.2f} x")
+        said = frames_of(halves.said)
+        seal, n_bytes = least_ms(lambda s=said: sealed(agreed(), s), times), sum(map(len, chain(*said)))
+        print(f"{name}, sealing that step's {n_bytes:,} bytes at both ends: {seal:.2f} ms, {seal / split:.1%} of it")
+    large = least_ms(lambda: sealed(agreed(), [[bytes(1 << 20)] * 4] * 4), times)
+    print(f"16 MiB of messages, sealed and opened: {large:.1f} ms")
     return 0
 
 

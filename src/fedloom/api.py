@@ -1,7 +1,7 @@
 """Running from Python: load a run file, start it, go on with it."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def start(
     source: str = "",
     on_report: Observer = lambda _: None,
     elsewhere: Elsewhere | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Make the run directory `out` and run to the end, yielding an event for each round and evaluation.
 
     `source` is kept as `source.toml`: the text of the run file and its overrides. `elsewhere` are clients on machines
@@ -51,7 +51,7 @@ def resume(
     expected: TuningRun | None = None,
     on_report: Observer = lambda _: None,
     elsewhere: Elsewhere | None = None,
-) -> tuple[TuningRun, Iterator[Event]]:
+) -> tuple[TuningRun, Generator[Event]]:
     """Return the run of a directory and the events of its remainder (none if it is complete).
 
     `expected`: the run as it is meant to be; a difference to the directory's own is refused, naming the keys.
@@ -64,7 +64,7 @@ def resume(
     return run, _to_the_end(run, directory, on_report, elsewhere)
 
 
-def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Event]:
+def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Generator[Event]:
     """Yield the events of a new run; one that is refused before its first round leaves no directory behind.
 
     The command as it is meant to be then finds its place free. What stages asked of models may have cost hours: kept.
@@ -86,7 +86,7 @@ def _or_nothing(directory: RunDirectory, events: Iterator[Event]) -> Iterator[Ev
 
 def _to_the_end(
     run: TuningRun, directory: RunDirectory, on_report: Observer, elsewhere: Elsewhere | None
-) -> Iterator[Event]:
+) -> Generator[Event]:
     with directory.held():
         if directory.complete and directory.mended():  # a complete run that lost lines goes on where it has them
             return

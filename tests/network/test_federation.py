@@ -13,8 +13,10 @@ import pytest
 
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.network import channel, hub, journal, node, pieces
-from fedloom.network.channel import Link, Unreachable, serving
-from fedloom.network.keys import make_authority, make_key, make_request, revoke, revoked, sign_request
+from fedloom.network.channel import Link
+from fedloom.network.door import serving
+from fedloom.network.keys import Keys, make_authority, make_key, make_request, revoke, revoked, sign_request
+from fedloom.network.link import Unreachable
 from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.node import Node
 from fedloom.network.server import _welcome, read_status, serve_again
@@ -320,7 +322,7 @@ def test_something_that_ends_tls_on_the_way_is_named(open_door, tmp_path):
     make_authority(home, "box")
     make_key(home / "server.key")
     text, _ = sign_request(home, make_request(home / "server.key", "server", "study"), "server")
-    box = channel.Keys(text, (home / "server.key").read_bytes(), (home / "ca.pem").read_text())
+    box = Keys(text, (home / "server.key").read_bytes(), (home / "ca.pem").read_text())
     listening = hub.Hub("ab", made.enrolment, tmp_path / "in", made.run().deployment)
     with serving(listening, "127.0.0.1:0", box, lambda node, hello: None) as port:
         link = Link(f"127.0.0.1:{port}", "study", keys_of(made), "north")
@@ -385,7 +387,7 @@ def test_nodes_that_differ_are_refused_where_a_run_is_strict(open_door, tmp_path
 def test_junk_is_answered_by_one_line(open_door, data):
     link = link_of(open_door, keys_of(open_door))
     for name in ("Offer", "Say"):
-        answer = link._method("unary_unary", name)(data)
+        (answer,) = link._asked(name, [data])
         assert b"refused" in answer and b"frame" in answer
     link.close()
 

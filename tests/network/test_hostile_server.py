@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from fedloom.base.errors import FedloomError
 from fedloom.contracts.messages import Local
-from fedloom.network import node as node_module
+from fedloom.network import node_file
 from fedloom.network.frames import PROTOCOL, Frame, number_to
 from fedloom.network.jobs import JobFrame, body_of
 from fedloom.network.keys import sign_bytes
@@ -84,7 +84,7 @@ def link_to(hostile, frames):
     class Link:
         where = "127.0.0.1:0"
 
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             pass
 
         def join(self, hello):
@@ -284,7 +284,7 @@ HONEST_REPORTS = {"a sum over this client and two invented ones", "a sum over to
 def attacked(tmp_path, monkeypatch, settings, policy, frames):
     made = approved_federation(tmp_path, policy=policy, **settings)
     hostile = Hostile(made)
-    monkeypatch.setattr(node_module, "Link", link_to(hostile, lambda hello: frames(hostile, hello)))
+    monkeypatch.setattr(node_file, "Link", link_to(hostile, lambda hello: frames(hostile, hello)))
     error = ""
     try:
         Node(made.node("north")).run()

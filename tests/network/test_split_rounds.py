@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedloom.base.errors import ConfigError, DataError
+from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.network import channel, steps
 from fedloom.network.frames import Frame
 from fedloom.network.review import review
@@ -260,12 +260,51 @@ def test_the_review_says_what_leaves_in_every_step_and_a_policy_decides(tmp_path
     assert "refuses: split: found protocol 'split'" in "\n".join(review(made.node("north"), manifest))
 
 
-def test_several_clients_of_a_node_are_refused(tmp_path):
-    model_folder(tmp_path / "model", num_hidden_layers=4)
-    write_records(tmp_path / "data.jsonl")
-    made = federation(tmp_path, policy={"split": True}, **SPLIT)
-    with pytest.raises(ConfigError, match="nodes: 'north' has several clients, with protocol 'split' allowed is one"):
-        list(made.serve(tmp_path / "apart"))
+def crowded_federation(folder, owners, **changes):
+    """The same clients at other nodes."""
+    model_folder(folder / "model", num_hidden_layers=4)
+    write_records(folder / "data.jsonl", clients=3)
+    return federation(folder, owners, policy={"split": True}, **(SPLIT | changes))
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [{"north": ("client0", "client1"), "south": ("client2",)}, {"north": ("client0", "client1", "client2")}],
+    ids=["two and one", "three"],
+)
+def test_clients_of_one_node_end_with_the_bytes_of_a_node_each(tmp_path, owners):
+    made = crowded_federation(tmp_path / "crowded", owners)
+    made.to_the_end(tmp_path / "together")
+    split_federation(tmp_path / "each").to_the_end(tmp_path / "apart")
+    assert adapters(tmp_path / "together") == adapters(tmp_path / "apart") != {}
+    reports = [line["client"] for line in made.node("north").ledger.records() if line["kind"] == "report"]
+    assert sorted(reports) == sorted(2 * owners["north"])
+
+
+def test_a_client_that_cannot_train_ends_its_node_and_not_the_wait_of_its_neighbour(tmp_path, monkeypatch):
+    """A full disk in one thread: the node ends at once with that reason, started anew it meets its own answers."""
+    owners = {"north": ("client0", "client1"), "south": ("client2",)}
+    made = crowded_federation(tmp_path / "crowded", owners)
+    exchange, full = channel.Link.exchange, []
+
+    def failing(self, job, message):
+        if message.client == "client1" and message.step == 1 and not full:
+            full.append(message)
+            raise RunError("the disk is full")
+        return exchange(self, job, message)
+
+    monkeypatch.setattr(channel.Link, "exchange", failing)
+    assert made.to_the_end_with_deaths(tmp_path / "together", RunError) == ["north"]
+    split_federation(tmp_path / "each").to_the_end(tmp_path / "apart")
+    assert adapters(tmp_path / "together") == adapters(tmp_path / "apart")
+
+
+def test_over_flower_a_split_run_is_refused(tmp_path):
+    from fedloom.network.flower import FlowerPlace
+
+    made = split_federation(tmp_path)
+    with pytest.raises(ConfigError, match="protocol: found 'split' over Flower, which hands messages on every few"):
+        list(made.serve(tmp_path / "apart", flower=FlowerPlace("127.0.0.1:1", made.node("north").key)))
 
 
 def test_several_cuts_are_refused(tmp_path):

@@ -1,7 +1,9 @@
 """Frames, pieces, jobs and reports: what is not theirs is refused before anything is made of it."""
 
 import json
+import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -201,3 +203,45 @@ def test_other_bytes_than_were_promised_are_thrown_away(tmp_path):
 def test_texts_have_a_longest_length():
     with pytest.raises(DataError, match="a text of up to 4"):
         text_in({"it": "12345"}, "it", longest=4)
+
+
+class Bomb:
+    """What leaves a mark once it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_in_any_place_is_refused_and_never_runs(tmp_path):
+    """T13 of the specification: as a frame, as its header, as a step's bytes at either end, as a body, as a record."""
+    from fedloom.network.handshake import Sessions
+    from fedloom.network.sealed import NotSealed, Opener
+    from fedloom.network.steps import answer_in, in_frames
+    from fedloom.split.messages import Message
+    from fedloom.split.wire import WIRES
+
+    mark = tmp_path / "it ran"
+    bomb = pickle.dumps(Bomb(mark))
+    head = b"FLM1" + len(bomb).to_bytes(4, "big") + bomb
+    message = Message("FWD", "north", 0, 0, torch.frombuffer(bytearray(bomb), dtype=torch.uint8), (2,))
+    answer = next(iter(in_frames(Message("BODY", "north", 0, 0, message.packet, (2,)))))
+    for data in (bomb, head):
+        with pytest.raises(DataError, match="frame: "):
+            Frame.decoded(data)
+    for wire in WIRES.values():  # bytes of a step are numbers, as many as tokens take
+        with pytest.raises(DataError, match="2 tokens of 32 numbers take"):
+            wire.decode(answer_in([answer], message, "").packet, 2, 32, "")
+    with pytest.raises(DataError, match="job: its body is no safetensors"):
+        local_of(bomb, 5, {})
+    with pytest.raises(DataError, match="found a message that is none"):
+        answer_in([Frame({**answer.header, "weight": repr(bomb)}, answer.body)], message, "")
+    with pytest.raises(NotSealed, match="are no record"):
+        Opener(bytes(32), b"").open(bomb)
+    with pytest.raises(NotSealed):
+        Sessions(None, "ab").call(bomb)
+    assert not mark.exists()
+    pickle.loads(bomb)  # it is a bomb
+    assert mark.exists()

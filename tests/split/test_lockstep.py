@@ -77,6 +77,17 @@ def test_batches_are_of_all_clients_in_their_order_and_steps_follow_the_last_one
     assert not (tmp_path / "round").exists()
 
 
+def test_who_hangs_up_while_it_waits_takes_the_answer_from_nobody(tmp_path):
+    """A connection that ends cancels what it waits for; the batch is computed, and the client meets it later."""
+    lockstep = begun(tmp_path)
+    early = lockstep.submit(message("a"))
+    assert not early.cancel()
+    assert len(sent(lockstep, message("b"), message("c"))) == 2
+    assert early.result(timeout=20).kind == sent(lockstep, message("a"))[0].kind == "BODY"
+    assert len(walked(lockstep, course(1)[1:])) == 3
+    lockstep.close()
+
+
 def test_a_batch_waits_for_the_last_client(tmp_path):
     lockstep = begun(tmp_path)
     early = [lockstep.submit(message(client)) for client in ("a", "b")]

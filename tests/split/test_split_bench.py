@@ -10,7 +10,7 @@ from fedloom.runs.tuning import read_run
 from fedloom.split.course_costs import COURSES, Parts
 from fedloom.split.emulation import Pipe
 from support.models import model_folder
-from support.small_runs import small_table
+from support.small_runs import small_table, write_records
 
 PARTS = Parts(
     client_s=0.010,
@@ -56,6 +56,7 @@ def test_messages_take_their_turn_on_a_link():
 
 def test_every_course_is_taken_and_told_beside_its_prediction(tmp_path):
     model_folder(tmp_path / "model", num_hidden_layers=4)
+    write_records(tmp_path / "data.jsonl", clients=2)
     run = read_run(small_table(tmp_path, protocol={"name": "split"}, engine="sequential"))
     found = bench_split(run, BenchSettings(clients=(2,), rtt_ms=1.0, steps=2))
     assert found["message_bytes"] == found["tokens"] * 2 * 16  # bfloat16, width 16

@@ -1,5 +1,6 @@
 """The command `fedloom`. Heavy modules are imported inside the commands, so that `--help` answers at once."""
 
+import contextlib
 import json
 import sys
 from importlib import metadata
@@ -21,7 +22,7 @@ from fedloom.cli.leakage import leakage
 from fedloom.cli.node import node
 from fedloom.cli.options import options
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, log_to_stderr, overriding, tell, today
-from fedloom.cli.server import server, status, verify
+from fedloom.cli.server import drained_by_sigterm, server, status, verify
 from fedloom.cli.split import split
 from fedloom.cli.sweep import sweep
 from fedloom.cli.synthesise import synthesise
@@ -112,18 +113,19 @@ def _follow(wanted: "TuningRun", folder: Path, *, quiet: bool, source: str | Non
     from fedloom.cli.console import Display
     from fedloom.runs.directory import DEPLOYMENT
 
-    display = Display(wanted, quiet=quiet)
+    display, stopping = Display(wanted, quiet=quiet), contextlib.ExitStack()
     events: Iterator[Event]
     if source is None and (folder / DEPLOYMENT).is_file():
         from fedloom.network.server import serve_again
 
         listening = lambda port: lines([] if quiet else [f"listening on port {port}"])  # noqa: E731
-        events = serve_again(folder, on_report=display.report, on_listening=listening)
+        asked = stopping.enter_context(drained_by_sigterm())
+        events = serve_again(folder, stopping=asked, on_report=display.report, on_listening=listening)
     elif source is None:
         _, events = api.resume(folder, on_report=display.report)
     else:
         events = api.start(wanted, folder, source=source, on_report=display.report)
-    with display:
+    with stopping, display:
         for event in events:
             display.event(event)
     if not quiet:

@@ -1,6 +1,7 @@
 """`fedloom node`: an owner's side of a federation."""
 
 import json
+import logging
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedloom.cli.carried import Flower, FlowerCa, Secret, flower_place
-from fedloom.cli.output import AsJson, lines
+from fedloom.cli.output import AsJson, lines, log_to_stderr
 
 if TYPE_CHECKING:
     from fedloom.network.manifest import Manifest
@@ -110,6 +111,7 @@ def node_run(folder: Folder, flower: Flower = "", secret: Secret = None, flower_
     """
     from fedloom.network.node import Node
 
+    log_to_stderr(logging.INFO)  # whoever runs it sees that it has joined, and each report that has left
     home = _home(folder)
     if not flower:
         Node(home).run()

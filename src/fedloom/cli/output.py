@@ -41,14 +41,15 @@ class _OnOneLine(logging.Formatter):
         return f"{record.levelname.lower()}: {shown(record.getMessage())}"
 
 
-def log_to_stderr() -> None:
-    """Have warnings of the package written to standard error, a line each."""
+def log_to_stderr(level: int = logging.WARNING) -> None:
+    """Have what the package says at a level or above, warnings for instance, written to standard error, a line each."""
     logger = logging.getLogger("fedloom")
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
     handler = logging.StreamHandler()
     handler.setFormatter(_OnOneLine())
-    handler.setLevel(logging.WARNING)
+    handler.setLevel(level)
+    logger.setLevel(level)
     logger.addHandler(handler)
 
 

@@ -1,5 +1,9 @@
 """`fedloom server` and `fedloom status`: a run whose clients are on machines of their own."""
 
+import contextlib
+import signal
+import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +16,12 @@ from fedloom.cli.output import AsJson, Quiet, RunFile, lines, overriding, tell, 
 if TYPE_CHECKING:
     from fedloom.network.server import ServerKeys
 
-__all__ = ["server", "status", "verify"]
+__all__ = ["drained_by_sigterm", "server", "status", "verify"]
+
+Metrics = Annotated[str, typer.Option(help="Loopback address of /metrics and /ready.", show_default=False)]
+Drain = Annotated[float, typer.Option(min=0, help="Seconds that the open round has after SIGTERM.")]
+_DRAINED = 75
+"""Exit code of a server that SIGTERM has ended: EX_TEMPFAIL of sysexits.h, as going on is all that is to be done."""
 
 Overrides = Annotated[list[str] | None, overriding("rounds=10")]
 
@@ -26,6 +35,12 @@ def server(
     key: Annotated[Path | None, typer.Option(help="Its key, mode 0600.", show_default=False)] = None,
     ca: Annotated[Path | None, typer.Option(help="The authority's certificate.", show_default=False)] = None,
     revoked: Annotated[Path | None, typer.Option(help="List of revoked certificates.", show_default=False)] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, in its certificate, of what may end TLS before the server.", show_default=False),
+    ] = None,
+    metrics: Metrics = "",
+    drain: Drain = 60.0,
     flower: Flower = "",
     secret: Secret = None,
     flower_ca: FlowerCa = None,
@@ -33,6 +48,8 @@ def server(
     quiet: Quiet = False,
 ) -> None:
     """Carry out a run with nodes that hold the data; `fedloom resume` goes on with it.
+
+    SIGTERM lets the open round end and opens no other; the exit code is 75 then. A second one ends at once.
 
     With --flower a Flower federation carries it, once `flwr run` has been called (docs/flower.md).
     """
@@ -45,21 +62,45 @@ def server(
     folder = out or Path("runs") / f"{today()}_{file.stem}_s{wanted.seed}"
     source = file.read_text(encoding="utf-8") + "".join(f"# override: {override}\n" for override in overrides or [])
     display, keys = Display(wanted, quiet=quiet), _keys(certificate, key, ca, revoked)
-    events = serve(
-        wanted,
-        folder,
-        read_enrolment(enrolled),
-        listen=listen,
-        keys=keys,
-        flower=flower_place(flower, secret, flower_ca) if flower else None,
-        source=source,
-        on_report=display.report,
-        on_listening=lambda port: lines([] if quiet else [_heard_at(listen, port)]),
-    )
-    with display:
-        for event in events:
+    with drained_by_sigterm() as stopping, display:
+        for event in serve(
+            wanted,
+            folder,
+            read_enrolment(enrolled),
+            listen=listen,
+            keys=keys,
+            relays=relay or [],
+            flower=flower_place(flower, secret, flower_ca) if flower else None,
+            metrics=metrics,
+            stopping=stopping,
+            drain_s=drain,
+            source=source,
+            on_report=display.report,
+            on_listening=lambda port: lines([] if quiet else [_heard_at(listen, port)]),
+        ):
             display.event(event)
     lines([] if quiet else [str(folder)])
+
+
+@contextlib.contextmanager
+def drained_by_sigterm() -> Generator[threading.Event]:
+    """Give what SIGTERM sets; a server that has ended for it exits with 75, and a second SIGTERM ends it at once."""
+    from fedloom.network.desk import Drained
+
+    stopping = threading.Event()
+
+    def asked(*_: object) -> None:
+        signal.signal(signal.SIGTERM, before)
+        stopping.set()
+
+    before = signal.signal(signal.SIGTERM, asked)
+    try:
+        yield stopping
+    except Drained as error:
+        lines([str(error)])
+        raise typer.Exit(_DRAINED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _heard_at(listen: str, port: int) -> str:

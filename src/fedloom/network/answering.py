@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fedloom.base.errors import ConfigError
-from fedloom.network.channel import Link, serving
+from fedloom.network.door import serving
 from fedloom.network.hub import Hub
 from fedloom.network.keys import revoked
 from fedloom.network.manifest import Manifest, run_at_node
@@ -39,15 +39,16 @@ def serve_answers(
 
     Nodes, keys and address are those with which the run was served; sessions have room for `most_tokens` together.
     """
-    keys, _, enrolment, address = served_before(out)
-    run = run_of(RunDirectory.open(out))
-    hub = Hub(run_id(out, going_on=True), enrolment, out / "incoming", run.deployment)
+    before, run = served_before(out), run_of(RunDirectory.open(out))
+    keys = before.keys
+    hub = Hub(run_id(out, going_on=True), before.enrolment, out / "incoming", run.deployment)
     hub.sessions = sessions_of(run, out, most_tokens=most_tokens, idle_s=idle_s)
     hub.end()  # there are no rounds; a node that asks for jobs hears so
     manifest = Manifest.parsed((out / "manifest.json").read_text(encoding="utf-8"))
     welcome = welcoming(hub, manifest, keys, strict=False)
     listed = partial(revoked, keys.revoked) if keys else frozenset[str]
-    with serving(hub, listen or address, keys.read() if keys else None, welcome, revoked=listed) as port:
+    identity = keys.read() if keys else None
+    with serving(hub, listen or before.listen, identity, welcome, revoked=listed, relays=before.relays) as port:
         on_listening(port)
         (stop or threading.Event()).wait()
 
@@ -69,7 +70,7 @@ def ask_server(
     client = client or own[0]
     run, tally = run_at_node(manifest, file.own(client)), Tally()
     with (
-        closing(Link(file.address, file.server, home.keys(), file.name)) as link,
+        closing(home.link()) as link,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fedloom.base.errors import FedloomError, RunError
-from fedloom.network.channel import Link
 from fedloom.network.hands import Hands
 from fedloom.network.keys import identity_of
 from fedloom.network.manifest import Manifest
@@ -90,9 +89,8 @@ def _dry_round(folder: NodeFolder) -> str:
 
 
 def _server(folder: NodeFolder) -> str:
-    file = folder.file
-    link = Link(file.address, file.server, folder.keys(), file.name)
+    link = folder.link()
     try:
-        return f"{file.address} answers: {link.ping()}"
+        return f"{link.where} answers: {link.ping()}"
     finally:
         link.close()

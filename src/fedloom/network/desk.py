@@ -12,17 +12,22 @@ from fedloom.base.files import disk_errors, file_name
 from fedloom.network.enrolment import Enrolment
 from fedloom.network.frames import Frame
 from fedloom.network.jobs import JobFrame
+from fedloom.network.meters import Meters
 from fedloom.network.open_round import OpenRound
 from fedloom.network.pieces import Inbox, Piece
 from fedloom.runs.tuning import Deployment
 
-__all__ = ["PACKETS", "Desk", "NodeHere", "Send", "kept_in"]
+__all__ = ["PACKETS", "Desk", "Drained", "NodeHere", "Send", "kept_in"]
 
 PACKETS = "packets"
 """Folder of what a server received, beside what is arriving."""
 
 Send = Callable[[Frame], None]
 """Puts a frame on a node's stream."""
+
+
+class Drained(RunError):
+    """A server was asked to end and has; `fedloom resume` goes on where it was."""
 
 
 @dataclass
@@ -69,6 +74,9 @@ class Desk:
         """The certificate of the federation's authority, by which clients know each other in secure sums."""
         self.watch: Callable[[dict[str, Any]], None] = lambda _: None
         """Told now and then whom the run waits for."""
+        self.meters, self.listening = Meters(), False
+        self.stopping, self.drain_s, self._stopped_s = threading.Event(), 60.0, 0.0
+        """Set by whoever wants the server to end; seconds that the open round then has; when that was noticed."""
 
     def heard(self, node: str) -> None:
         """Take note of a sign of life."""
@@ -87,9 +95,42 @@ class Desk:
         """Tell whom the run waits for, once a second; RunError where it waits in vain."""
         if self.broken:
             raise RunError(self.broken)
+        if self.stopping.is_set():
+            self._stopped_s = self._stopped_s or time.monotonic()
+            if time.monotonic() - self._stopped_s >= self.drain_s:
+                self.refuse_drained()
         if time.monotonic() - self._looked_s >= 1:
             self._looked_s = time.monotonic()
             self.watch(self.status())
+
+    def refuse_drained(self) -> None:
+        """Raise Drained where the server was asked to end."""
+        if self.stopping.is_set():
+            now = self._now
+            left = "" if now is None or now.closed else f", round {now.round} is open: what came is kept"
+            raise Drained(f"drained{left}; `fedloom resume` goes on.")
+
+    @property
+    def state(self) -> str:
+        """What the server is at, in a word: "ready" where nodes are served and rounds are opened."""
+        if self.over or self.broken:
+            return "over"
+        return "draining" if self.stopping.is_set() else "ready" if self.listening else "starting"
+
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """Return what is so at this moment, in numbers (`Meters.text`)."""
+        status, phases = self.status(), dict[str, float]()
+        phases |= dict.fromkeys(("working", "sending", "reported", "refused", "declined"), 0.0)
+        for client in status["clients"].values():
+            phases[client["phase"]] += 1
+        here = sum(node["here"] for node in status["nodes"].values())
+        return {
+            "nodes_enrolled": {"": len(status["nodes"])},
+            "nodes_present": {"": here},
+            "round": {"": -1 if status["round"] is None else status["round"]},
+            "clients": phases,
+            "ready": {"": self.state == "ready"},
+        }
 
     def status(self) -> dict[str, Any]:
         """Return whom the run waits for: which nodes are there, when each was last heard, what each client does."""

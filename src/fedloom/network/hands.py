@@ -1,15 +1,20 @@
 """What a node loads to carry out jobs: its own model, once for all its clients, and each client's data."""
 
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 
 import torch
 
 from fedloom.base.errors import ConfigError, DataError, RunError
+from fedloom.base.plugin import lookup
 from fedloom.base.shown import shown
 from fedloom.base.tree import Layout, Tree
+from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.federated import Carrier, Engine, Job, Local, Plan, Work
 from fedloom.contracts.language import language_model
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
@@ -51,8 +56,10 @@ class Hands:
     def __init__(self, folder: NodeFolder) -> None:
         self._folder, self._file = folder, folder.file
         self._at: tuple[str, _Loads] | None = None
-        self.over: Callable[[Message], Message] | None = None
-        """The way to the server for the steps of the job under way."""
+        self.over: dict[str, Callable[[Message], Message]] = {}
+        """The way to the server for the steps of the job under way, by client."""
+        self.turn = threading.Lock()
+        """Held by whoever carries out a job, but while it waits for a step's answer."""
 
     def extent(self, manifest: Manifest) -> dict[str, int]:
         """Return the steps and the bytes that leave of a round and client."""
@@ -68,6 +75,13 @@ class Hands:
             return 0
         tokens = run.local.batch * run.local.accumulation * work.task.longest()
         return 2 * run.protocol.settings.message_bytes(language_model(work.model).width, tokens)
+
+    def at_once(self, manifest: Manifest) -> int:
+        """Return how many clients of this node train at once: all in a split run, whose steps all make together."""
+        if not self._folder.is_approved(manifest.digest):  # nobody has looked at what it says
+            return 1
+        splits = lookup(Arrangement, manifest.settings["protocol"]["name"]).splits
+        return sum(client in manifest.clients for client in self._file.data) if splits else 1
 
     def shape(self, manifest: Manifest) -> tuple[Layout, int]:
         """Return the layout of what a client sends in a round and the bytes of its packet, worked out once."""
@@ -121,14 +135,27 @@ class Hands:
     def _engine(self, run: TuningRun, work: Work) -> Engine:
         """Return what trains a client: the node's engine, or one whose steps the server takes part in."""
         if isinstance(run.protocol, Split):
-            return AtClient(run.protocol.settings, lambda message: patiently(self.exchange, message))
+            return AtClient(run.protocol.settings, partial(patiently, self.exchange), self.waiting)
         return run.engine.resolved(work, n_clients=1)
 
     def exchange(self, message: Message) -> Message:
         """Send a message of a split step on the way that `over` has given."""
-        if self.over is None:
+        over = self.over.get(message.client)
+        if over is None:
             raise ConfigError("protocol: found 'split' without a server, which has the middle of the model.")
-        return self.over(message)
+        return over(message)
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Let others have the turn, where this is a job's, while the block waits."""
+        has_turn = self.turn.locked()
+        if has_turn:
+            self.turn.release()
+        try:
+            yield
+        finally:
+            if has_turn:
+                self.turn.acquire()
 
     def dry_round(self, manifest: Manifest) -> int:
         """Train a round of each client from the run's start, forget it, and return the steps that were taken."""

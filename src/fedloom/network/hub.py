@@ -52,6 +52,7 @@ class Hub(SplitDesk):
             here.certificate, here.gone_s = certificate, 0.0
             here.came_anew = here.process != told.get("process", "")
             here.process = str(told.get("process", ""))
+            self.meters.add("joins")
             self._warn_of_differences(node)
             # What a secure sum is about a node that was started anew has to know, although it has reported it.
             for job in self._open_jobs(node, came_too=self._now is not None and self._now.hidden):
@@ -158,6 +159,7 @@ class Hub(SplitDesk):
         with self._lock:
             if now.closed:
                 return Verdict("closed")
+            self.meters.add("reports", said="taken")
             now.came.add(job.client)
             now.declined.pop(job.client, None)
             if now.lockstep:
@@ -183,7 +185,8 @@ class Hub(SplitDesk):
     # ------------------------------------------------------------------------------------------ what the run does
 
     def open(self, round: OpenRound) -> None:
-        """Open a round and send its jobs to the nodes that are there."""
+        """Open a round and send its jobs to the nodes that are there; Drained where the server is to end."""
+        self.refuse_drained()
         with self._lock:
             if self._now is not None and self._now.round != round.round:
                 self._inbox.clear()
@@ -205,6 +208,7 @@ class Hub(SplitDesk):
             with self._checking:  # until the round has taken it in, no other row is read
                 report = self._report(now, client, job)
                 if report is not None:
+                    self.meters.add("examples", report.samples_seen)
                     self._keep(now, report)
                     yield report
                 del report
@@ -213,6 +217,7 @@ class Hub(SplitDesk):
             yield Report("", as_packet(total), now.layout, 1.0, 1, 0, Mean(), {}, 0, sum_of=len(now.came))
         with self._lock:
             now.closed = True
+        self.meters.add("rounds")
         self._inbox.clear()
 
     def scores(self) -> dict[str, OwnScores]:
@@ -272,6 +277,7 @@ class Hub(SplitDesk):
                     if not deadline.again():
                         raise TrainingError(self._too_few(now))
                     _log.warning("round %d: %s; it is asked for again", now.round, self._waiting(now))
+                    self.meters.add("asked_again")
                     self._ask()
                 self._look()
                 self._lock.wait(timeout=min(1.0, deadline.left_s))
@@ -325,10 +331,14 @@ class Hub(SplitDesk):
             return Verdict("refused", reason=f"client '{job.client}' is not of this node")
         if job.client in now.refused:
             return Verdict("refused", reason=now.refused[job.client])
-        return Verdict("taken") if job.client in now.came else job
+        if job.client in now.came:
+            self.meters.add("repeats", kind="report")
+            return Verdict("taken")
+        return job
 
     def _refuse(self, now: OpenRound, client: str, reason: str) -> Verdict:
         _log.warning("client '%s', round %d: report refused: %s", client, now.round, reason)
+        self.meters.add("reports", said="refused")
         now.refused[client] = reason
         if now.lockstep:
             now.lockstep.leave(client)

@@ -9,7 +9,7 @@ import datetime as dt
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from fedloom.base.files import write_atomic
 __all__ = [
     "DAYS",
     "Identity",
+    "Keys",
     "check",
     "host_of",
     "identity_of",
@@ -31,6 +32,7 @@ __all__ = [
     "revoked",
     "sign_bytes",
     "sign_request",
+    "sign_with",
     "verify_bytes",
 ]
 
@@ -52,6 +54,15 @@ class Identity:
     fingerprint: str
     """SHA-256 of the certificate, in hexadecimal."""
     not_after: dt.datetime
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A certificate, its key, and the authority that both sides trust: PEM."""
+
+    certificate: str
+    key: bytes = field(repr=False)
+    authority: str
 
 
 def _x509() -> Any:
@@ -87,10 +98,14 @@ def read_private(path: Path) -> bytes:
 
 
 def _private(path: Path) -> Any:
+    return _loaded(read_private(path), str(path))
+
+
+def _loaded(key: bytes, where: str) -> Any:
     try:
-        return _primitives("serialization").load_pem_private_key(read_private(path), None)
+        return _primitives("serialization").load_pem_private_key(key, None)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: is no private key in PEM ({error}).") from error
+        raise ConfigError(f"{where}: is no private key in PEM ({error}).") from error
 
 
 def make_authority(folder: Path, name: str, *, now: dt.datetime | None = None) -> Path:
@@ -179,9 +194,14 @@ def check(certificate: str, authority: str, kind: Kind, *, now: dt.datetime | No
 
 
 def sign_bytes(key: Path, message: bytes) -> bytes:
-    """Return a signature of a message."""
+    """Return a signature of a message by the key in a file."""
+    return sign_with(read_private(key), message, str(key))
+
+
+def sign_with(key: bytes, message: bytes, where: str = "key") -> bytes:
+    """Return a signature of a message by a key in PEM."""
     ec, hashes = _primitives("asymmetric.ec"), _primitives("hashes")
-    return _private(key).sign(message, ec.ECDSA(hashes.SHA256()))
+    return _loaded(key, where).sign(message, ec.ECDSA(hashes.SHA256()))
 
 
 def verify_bytes(certificate: str, message: bytes, signature: bytes) -> bool:

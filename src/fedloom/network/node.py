@@ -5,6 +5,7 @@ answer memory, row and entry lie on the disk before a byte of it leaves (`journa
 is written down before it begins.
 """
 
+import contextlib
 import datetime as dt
 import logging
 import os
@@ -22,7 +23,7 @@ from fedloom.base.files import held
 from fedloom.base.shown import shown
 from fedloom.contracts.federated import Job
 from fedloom.network.accounting import NodeAccounts
-from fedloom.network.channel import Link
+from fedloom.network.beside import Beside
 from fedloom.network.frames import PROTOCOL, Frame, text_in, whole_in
 from fedloom.network.hands import Hands, machine_of, refuse_other_rate
 from fedloom.network.jobs import JobFrame, local_of, report_to
@@ -61,6 +62,10 @@ class _Session:
     """Jobs that were answered, by id: secure sums are about them."""
     latest: dict[str, int] = field(default_factory=dict[str, int])
     """The last round that each client was asked for."""
+    postponed: dict[str, tuple[Mapping[str, Any], str]] = field(
+        default_factory=dict[str, tuple[Mapping[str, Any], str]]
+    )
+    """Headers of jobs that are not allowed now, by id, each with the reason."""
 
     def is_over(self, job: JobFrame) -> bool:
         """Return whether a later round was asked for, so that nobody waits for this job any more."""
@@ -73,7 +78,7 @@ class Node:
 
     def __init__(self, folder: NodeFolder, link: Callable[[], NodeLink] | None = None) -> None:
         self._folder, self._file = folder, folder.file
-        self._link = link or self._dialled
+        self._link = link or folder.link
         self.hands = Hands(folder)
         self._process = os.urandom(8).hex()
         self._failed: dict[str, str] = {}
@@ -99,17 +104,17 @@ class Node:
                 stop.wait(wait_s * (0.5 + jitter))
                 wait_s = min(_LONGEST_S, 2 * wait_s)
 
-    def _dialled(self) -> Link:
-        return Link(self._file.address, self._file.server, self._folder.keys(), self._file.name)
-
     def _connected(self, stop: threading.Event) -> bool:
         """Carry out jobs for as long as a connection stands; return whether the run is over."""
         link = self._link()
-        try:
+        with contextlib.ExitStack() as ending:
+            ending.callback(link.close)
             session = self._greeted(link)
-            return self._serve(link, session, stop)
-        finally:
-            link.close()
+            at_once = partial(self.hands.at_once, session.manifest)
+            jobs = Beside(partial(self._attempt, link, session), self.hands.turn, at_once)
+            ending.callback(jobs.drop)
+            ending.callback(link.close)  # who still waits for the server waits no longer
+            return self._serve(link, session, jobs, stop)
 
     def _greeted(self, link: NodeLink) -> _Session:
         """Say hello, hear who the server is and what it wants, and start to read its jobs."""
@@ -140,38 +145,34 @@ class Node:
         _log.info("joined run %s of %d clients", run[:8], len(manifest.clients))
         return _Session(run, manifest, jobs)
 
-    def _serve(self, link: NodeLink, session: _Session, stop: threading.Event) -> bool:
+    def _serve(self, link: NodeLink, session: _Session, jobs: Beside, stop: threading.Event) -> bool:
         """Take one job after another; those that are not allowed now are looked at again."""
-        postponed: dict[str, tuple[Mapping[str, Any], str]] = {}
         while not stop.is_set():
+            jobs.check()
             try:
                 frame = session.jobs.get(timeout=_LOOK_S)
             except queue.Empty:
-                for header, _ in [*postponed.values()]:
-                    self._attempt(link, session, header, postponed)
+                for header, _ in [*session.postponed.values()]:
+                    jobs.begin(header)
                 continue
             header = {"kind": "lost"} if frame is None else frame.header
             if header.get("kind") in ("lost", "replaced"):
+                jobs.finish()
                 return False
             if header.get("kind") == "end":
+                jobs.finish()
                 _log.info("run %s is over", session.run[:8])
                 return True
             if header.get("kind") == "job":
-                self._attempt(link, session, header, postponed)
+                jobs.begin(header)
             if header.get("kind") == "sum" and frame is not None:
                 self._partake(link, session, frame)
         return True
 
-    def _attempt(
-        self,
-        link: NodeLink,
-        session: _Session,
-        header: Mapping[str, Any],
-        postponed: dict[str, tuple[Mapping[str, Any], str]],
-    ) -> None:
+    def _attempt(self, link: NodeLink, session: _Session, header: Mapping[str, Any]) -> None:
         """Carry out a job, or tell the server and the ledger why not."""
         job = JobFrame.from_header(header)
-        before = postponed.pop(job.id, None)
+        before = session.postponed.pop(job.id, None)
         if session.is_over(job):
             return
         try:
@@ -185,7 +186,7 @@ class Node:
         except FedloomError as error:
             reason = str(error)
         if reason:
-            postponed[job.id] = header, reason
+            session.postponed[job.id] = header, reason
             if before is None or before[1] != reason:
                 self._folder.ledger.append(
                     "refused", run=job.run, round=job.round, client=job.client, reason=shown(reason)[:2000]
@@ -337,7 +338,7 @@ class Node:
         spent, told = accounts.before(session.run, job.client, work, journal)
         memory = memory or work.plan.rule.init_memory(local.anchor)
         asked = Job(job.client, job.round, job.lr, replace(local, memory=memory), spent)
-        self.hands.over = partial(link.exchange, job.id)
+        self.hands.over[job.client] = partial(link.exchange, job.id)
         (report,) = self.hands.loads().carriers[job.client]([asked])
         answer = Answer(report_to(report, job.id), report.packet.numpy().tobytes())
         journal.keep_anchor(local.anchor[""])
@@ -377,6 +378,8 @@ class Node:
     def _deliver(self, link: NodeLink, job: JobFrame, answer: Answer) -> None:
         """Send an answer until the server has it, or wants it no more: the ledger then says why."""
         verdict = delivered(link, answer.header, {"kind": "piece", "job": job.id}, answer.packet)
+        if verdict.kind == "taken":
+            _log.info("client '%s', round %d: reported, %d bytes", job.client, job.round, len(answer.packet))
         if verdict.kind in ("closed", "refused"):
             why = shown(verdict.reason) or "the round was over"
             _log.warning("client '%s', round %d: report %s: %s", job.client, job.round, verdict.kind, why)

@@ -3,6 +3,7 @@
 name = "north"
 server = "study"                      # the server's name in its certificate
 address = "study.example:7443"        # where it listens: the one outgoing port
+relay = "gate"                        # where something ends TLS on the way: its name in its certificate
 
 [model]
 path = "/models/llama"
@@ -25,8 +26,8 @@ from fedloom.base.machine import Device
 from fedloom.base.plugin import AtLeast, check_ranges, default
 from fedloom.contracts.data import Source
 from fedloom.contracts.federated import Engine
-from fedloom.network.channel import Keys, is_loopback
-from fedloom.network.keys import check, identity_of, read_private, sign_bytes, verify_bytes
+from fedloom.network.channel import Link, is_loopback
+from fedloom.network.keys import Keys, check, identity_of, read_private, sign_bytes, verify_bytes
 from fedloom.network.manifest import Manifest, OwnSettings
 from fedloom.network.node_ledger import NodeLedger
 from fedloom.network.policy import Policy, read_policy
@@ -55,7 +56,11 @@ class NodeFile:
     server: str
     """The server's name in its certificate."""
     address: str
-    """Host and port at which the server listens."""
+    """Host and port at which the server, or the relay before it, listens."""
+    sealed: bool = False
+    """Whether only the two ends read what is said, whatever ends TLS on the way."""
+    relay: str = ""
+    """Name, in its certificate of this federation, of what ends TLS on the way; all is sealed then."""
     device: Device = "auto"
     """What trains."""
     threads: AtLeast = 1
@@ -109,6 +114,11 @@ class NodeFolder:
     def key(self) -> Path:
         """The node's private key."""
         return self.path / "node.key"
+
+    def link(self) -> Link:
+        """Return a connection to the server, as the node's settings have it."""
+        file = self.file
+        return Link(file.address, file.server, self.keys(), file.name, sealed=file.sealed, relay=file.relay)
 
     def keys(self) -> Keys | None:
         """Return the node's certificate with its key; None on loopback without one. Refused where it is not valid."""

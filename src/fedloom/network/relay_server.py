@@ -16,12 +16,12 @@ from typing import Protocol
 from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError
 from fedloom.base.shown import shown
 from fedloom.network.answers import Answers, refusing
-from fedloom.network.channel import Keys, Welcome
 from fedloom.network.desk import Send
+from fedloom.network.door import Welcome
 from fedloom.network.envelope import Envelope, digest_of, sealed
 from fedloom.network.frames import Frame, text_in
 from fedloom.network.hub import Hub
-from fedloom.network.keys import check, verify_bytes
+from fedloom.network.keys import Keys, check, verify_bytes
 from fedloom.network.link import Unreachable
 from fedloom.network.open_round import Verdict
 

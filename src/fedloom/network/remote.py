@@ -94,6 +94,8 @@ class RemoteSplit(Remote):
             lost=partial(self._hub.out_of_step, now),
             joined=partial(self._hub.back_in_step, now),
             broken=self._hub.fail,
+            noted=self._hub.note_batch,
+            repeated=partial(self._hub.meters.add, "repeats", kind="step"),
         )
         told: list[Report] = []
         for report in super()._reports(work, first, now):

@@ -74,7 +74,8 @@ def _steps(manifest: Manifest, hands: Hands) -> Iterator[str]:
         steps = max(hands.extent(manifest)["steps"], 1)
         told = manifest.settings["model"].get("attends") == "prefix_lm"
         of = "texts and of their prompts" if told else "texts"
-        yield f"  in each of {steps} steps of a round: states, gradients and lengths of {of}, up to {most:,} bytes"
+        said = f"up to {most:,} bytes{' of each client' * (len(hands.work(manifest)) > 1)}"
+        yield f"  in each of {steps} steps of a round: states, gradients and lengths of {of}, {said}"
         yield "  The server could still reconstruct text from activations when it knows the client weights; measured"
         yield "  recovery on your model: run `fedloom split audit`."
 

@@ -10,7 +10,8 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,23 +22,24 @@ from fedloom.base import config
 from fedloom.base.errors import ConfigError, RunError
 from fedloom.base.files import write_atomic
 from fedloom.contracts.federated import Report
-from fedloom.network.channel import Keys, Welcome, serving
+from fedloom.network.door import Welcome, serving
 from fedloom.network.enrolment import Enrolment
 from fedloom.network.flower import FlowerPlace, serverapp_task
 from fedloom.network.frames import PROTOCOL, Frame, text_in
 from fedloom.network.hub import Hub
-from fedloom.network.keys import check, read_private, revoked, sign_bytes
+from fedloom.network.keys import Keys, check, read_private, revoked, sign_bytes
 from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.relay_server import RelayServer
 from fedloom.network.remote import Remote, RemoteSplit
 from fedloom.network.scoring import score_names
+from fedloom.network.scraped import scraped
 from fedloom.runs.arrangements.split import Split
 from fedloom.runs.directory import DEPLOYMENT, RunDirectory
 from fedloom.runs.execute import Elsewhere, Event
 from fedloom.runs.prepared import load_model
 from fedloom.runs.tuning import TuningRun, run_of
 
-__all__ = ["ServerKeys", "read_status", "run_id", "serve", "serve_again", "served_before", "welcoming"]
+__all__ = ["Served", "ServerKeys", "read_status", "run_id", "serve", "serve_again", "served_before", "welcoming"]
 
 _log = logging.getLogger(__name__)
 _MANIFEST, _STATUS = "manifest.json", "status.json"
@@ -68,40 +70,53 @@ def serve(
     *,
     listen: str,
     keys: ServerKeys | None,
+    relays: Sequence[str] = (),
     flower: FlowerPlace | None = None,
+    metrics: str = "",
+    stopping: threading.Event | None = None,
+    drain_s: float = 60.0,
     source: str = "",
     on_report: Callable[[Report], None] = lambda _: None,
     on_listening: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Event]:
     """Carry out a run with the enrolled nodes, or go on with the one in `out`, and yield its events.
 
-    `on_listening` is told the port, or 0 where `flower` names a SuperLink that carries the run. Nodes may come and go;
-    the run waits for them as its `deployment` says.
+    `relays` are names of what may end TLS before the server and carry sealed calls; `on_listening` is told the port, or
+    0 where `flower` names a SuperLink that carries the run. Nodes may come and go; the run waits for them as its
+    `deployment` says. At `metrics`, a loopback address, it tells how it does. Once `stopping` is set no round is opened
+    any more, and the open one has `drain_s` to end: Drained.
     """
     going_on, identity = run is None, keys.read() if keys else None
     run = run_of(RunDirectory.open(out)) if run is None else run
     if run.aggregator.sum_only and identity is None:
         raise ConfigError("certificate: missing; in a secure sum clients know each other by certificates alone.")
     if run.protocol.splits:
-        _refuse_split(enrolment, flower)
+        _refuse_split(flower)
     manifest = manifest_of(run, load_model(run), enrolment.nodes_by_client)
     hub = Hub(run_id(out, going_on), enrolment, out / "incoming", run.deployment)
     hub.authority = identity.authority if identity else ""
-    with _door(
-        hub, listen, keys, identity, flower, welcoming(hub, manifest, keys, strict=run.deployment.strict)
-    ) as port:
+    hub.stopping, hub.drain_s = stopping or hub.stopping, drain_s
+    welcome = welcoming(hub, manifest, keys, strict=run.deployment.strict)
+    with (
+        scraped(metrics, lambda: hub.meters.text(hub.gauges()), lambda: hub.state),
+        _door(hub, listen, keys, identity, relays, flower, welcome) as port,
+    ):
+        hub.listening = True
         on_listening(port)
         address = f"{listen.rpartition(':')[0]}:{port}"
         remote = _remote(hub, run, out)
         ask = partial(remote.ask, score_names(run)) if run.deployment.evaluate else None
-        files = _files(hub.run, manifest, address, enrolment, keys, flower)
+        files = _files(hub.run, manifest, address, enrolment, keys, relays, flower, metrics=metrics, drain_s=drain_s)
         elsewhere = Elsewhere(enrolment.clients, remote, ask, files)
         if going_on:
             _, events = api.resume(out, on_report=on_report, elsewhere=elsewhere)
         else:
             events = api.start(run, out, source=source, on_report=on_report, elsewhere=elsewhere)
         hub.watch = lambda status: write_atomic(out / _STATUS, json.dumps(status, indent=1))
-        yield from events
+        with contextlib.closing(events):
+            for event in events:
+                yield event
+                hub.refuse_drained()  # between events everything is on the disk
         hub.end()
         hub.drained(timeout_s=_RELAYED_S if flower else _LAST_WORD_S)
 
@@ -113,14 +128,8 @@ def _remote(hub: Hub, run: TuningRun, out: Path) -> Remote:
     return Remote(hub)
 
 
-def _refuse_split(enrolment: Enrolment, flower: FlowerPlace | None) -> None:
-    """Refuse nodes and ways on which the steps of a split model cannot be made: ConfigError."""
-    crowded = [name for name, node in enrolment.nodes.items() if len(node.clients) > 1]
-    if crowded:
-        raise ConfigError(
-            f"nodes: '{crowded[0]}' has several clients, with protocol 'split' allowed is one each, as all clients "
-            "make a step together; enrol a node for each."
-        )
+def _refuse_split(flower: FlowerPlace | None) -> None:
+    """Refuse a way on which the steps of a split model cannot be made: ConfigError."""
     if flower is not None:
         raise ConfigError(
             "protocol: found 'split' over Flower, which hands messages on every few seconds; let nodes dial in."
@@ -133,6 +142,7 @@ def _door(
     listen: str,
     keys: ServerKeys | None,
     identity: Keys | None,
+    relays: Sequence[str],
     flower: FlowerPlace | None,
     welcome: Welcome,
 ) -> Generator[int]:
@@ -142,9 +152,13 @@ def _door(
         return revoked(keys.revoked) if keys else frozenset()
 
     if flower is None:
-        with serving(hub, listen, identity, welcome, revoked=listed) as port:
+        with serving(hub, listen, identity, welcome, revoked=listed, relays=relays) as port:
             yield port
         return
+    if hub.settings.sealed or relays:
+        raise ConfigError(
+            "deployment.sealed: found over Flower, whose envelopes are signed and not sealed; let nodes dial in."
+        )
     if keys is None or identity is None:
         raise ConfigError(
             "certificate: missing; over Flower node and server know each other by certificates alone: give "
@@ -174,10 +188,13 @@ def _files(
     address: str,
     enrolment: Enrolment,
     keys: ServerKeys | None,
+    relays: Sequence[str],
     flower: FlowerPlace | None,
+    **told_too: str | float,
 ) -> dict[str, str]:
     """Return what going on with the run needs: its name, the nodes, and where keys lie, never a key or a secret."""
     told: dict[str, Any] = {"run": run, "manifest": manifest.digest, "listen": address, "keys": _places(keys)}
+    told |= {"relays": list(relays), **told_too}
     if flower:
         told["flower"] = {"address": flower.address} | (_places(flower) or {})
     return {
@@ -197,33 +214,56 @@ def serve_again(
     out: Path,
     *,
     listen: str = "",
+    stopping: threading.Event | None = None,
     on_report: Callable[[Report], None] = lambda _: None,
     on_listening: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Event]:
     """Go on with a run whose clients are elsewhere, as it was served before, or at another address."""
-    keys, flower, enrolment, address = served_before(out)
+    before = served_before(out)
     yield from serve(
         None,
         out,
-        enrolment,
-        listen=listen or address,
-        keys=keys,
-        flower=flower,
+        before.enrolment,
+        listen=listen or before.listen,
+        keys=before.keys,
+        relays=before.relays,
+        flower=before.flower,
+        metrics=before.metrics,
+        stopping=stopping,
+        drain_s=before.drain_s,
         on_report=on_report,
         on_listening=on_listening,
     )
 
 
-def served_before(out: Path) -> "tuple[ServerKeys | None, FlowerPlace | None, Enrolment, str]":
-    """Return keys, relay, nodes and address with which a run was served."""
+@dataclass(frozen=True)
+class Served:
+    """With what a run was served."""
+
+    enrolment: Enrolment
+    listen: str
+    keys: ServerKeys | None
+    relays: tuple[str, ...]
+    flower: FlowerPlace | None
+    metrics: str
+    drain_s: float
+
+
+def served_before(out: Path) -> Served:
+    """Return with what a run was served; RunError where its directory does not say."""
     told = RunDirectory.open(out).table(DEPLOYMENT)
     try:
-        keys = ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None
-        flower = _flower_from(told["flower"]) if told.get("flower") else None
-        enrolment, address = config.build(Enrolment, told["enrolment"]), str(told["listen"])
+        return Served(
+            enrolment=config.build(Enrolment, told["enrolment"]),
+            listen=str(told["listen"]),
+            keys=ServerKeys(**{name: Path(path) for name, path in told["keys"].items()}) if told["keys"] else None,
+            relays=tuple(map(str, told.get("relays", []))),
+            flower=_flower_from(told["flower"]) if told.get("flower") else None,
+            metrics=str(told.get("metrics", "")),
+            drain_s=float(told.get("drain_s", 60.0)),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{out / DEPLOYMENT}: is not what fedloom wrote ({error!r}); restore it from a copy.") from error
-    return keys, flower, enrolment, address
 
 
 def _flower_from(told: Mapping[str, str]) -> FlowerPlace:

@@ -1,6 +1,6 @@
 """Split models at the server: a node's message goes to the lockstep or to a session, whose answer the node gets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -76,6 +76,16 @@ class SplitDesk(SumDesk):
         with self._lock:
             now.refused.pop(client, None)
             self._lock.notify_all()
+
+    def note_batch(self, messages: Sequence[Message], waited_s: float, computed_s: float) -> None:
+        """Count a batch of split steps, by how many clients were in it."""
+        clients = str(len(messages))
+        self.meters.add("split_batches", clients=clients)
+        self.meters.add("split_compute_seconds", computed_s, clients=clients)
+        self.meters.add("split_wait_seconds", waited_s, clients=clients)
+        for message in messages:
+            self.meters.add("split_bytes", message.packet.numel(), kind=message.kind)
+            self.meters.add("split_tokens", message.n_tokens if message.kind == "FWD" else 0)
 
     def out_of_step(self, now: OpenRound, client: str, reason: str) -> None:
         """Take note that a client is out of a round's steps, and so of the round."""

@@ -60,7 +60,7 @@ def answer_to(message: Message, head: Mapping[str, Any], data: bytes | bytearray
     if sha256(data) != text_in(head, "digest", longest=64):
         raise DataError(f"{message.where}: the answer's bytes are not those that were promised.")
     allowed = _ANSWERS.get(message.kind, (message.kind, "GONE"))
-    heads = [message_head(one) | {"phase": "", "weight": ""} for one in (found, message)]
+    heads = [message_head(one) | {"phase": "", "weight": "", "prompts": []} for one in (found, message)]
     if found.kind not in allowed or heads[0] != heads[1]:
         raise DataError(f"{message.where}: found {found.where} for an answer.")
     return found

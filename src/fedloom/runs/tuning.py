@@ -181,6 +181,9 @@ class Deployment:
     evaluate: bool = False
     """Whether clients elsewhere are asked how the model does on what they hold out, at each evaluation: sums over their
     examples leave, where their owners' policies allow it. In one place that is measured anyway."""
+    sealed: bool = False
+    """Whether nodes alone are served whose calls are sealed: where something between ends TLS, as a proxy does, it sees
+    sizes and times, and neither states nor rows. Each node says sealed = true, or relay, in its node.toml."""
     strict: bool = False
     """Whether nodes are refused that differ in versions, engine or arithmetic, and so in the last digits."""
 

@@ -16,6 +16,7 @@ that is not finite ends the run, as everywhere; between machines it would cost i
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -294,6 +295,9 @@ class InOnePlace(Engine):
 Exchange = Callable[[Message], Message]
 """Sends one message of a client to the server, and returns the answer."""
 
+Waiting = Callable[[], AbstractContextManager[object]]
+"""Lets others compute while a client waits for answers."""
+
 
 @dataclass(frozen=True)
 class Here:
@@ -331,6 +335,7 @@ class _Elsewhere:
     exchange: Exchange
     threads: ThreadPoolExecutor
     """In which messages are under way: as many as there may be."""
+    waiting: Waiting
 
     def forward(self, arrived: Sequence[Message], seeds: Seeds, lent: Tree, micro: int) -> Answers:
         """Send FWD."""
@@ -346,14 +351,19 @@ class _Elsewhere:
 
     def _under_way(self, arrived: Sequence[Message]) -> Answers:
         futures = [self.threads.submit(self.exchange, one) for one in arrived]
-        return lambda: ([future.result() for future in futures], {})
+
+        def answers() -> tuple[Sequence[Message], Tree]:
+            with self.waiting():
+                return [future.result() for future in futures], {}
+
+        return answers
 
 
 class AtClient(Engine):
     """Carries jobs to clients of this machine whose server is elsewhere, one after another."""
 
-    def __init__(self, settings: SplitSettings, exchange: Exchange) -> None:
-        self._settings, self._exchange = settings, exchange
+    def __init__(self, settings: SplitSettings, exchange: Exchange, waiting: Waiting = nullcontext) -> None:
+        self._settings, self._exchange, self._waiting = settings, exchange, waiting
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains each job with the server's help; ConfigError for clients of several cuts."""
@@ -364,7 +374,7 @@ class AtClient(Engine):
         def carry(jobs: Iterable[Job]) -> Iterator[Report]:
             for job in jobs:
                 with ThreadPoolExecutor(settings.in_flight) as threads:
-                    server, cuts = _Elsewhere(self._exchange, threads), {job.client: cut}
+                    server, cuts = _Elsewhere(self._exchange, threads, self._waiting), {job.client: cut}
                     session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,))
                     (report,) = train_clients(work, [job], space, session.slope)
                 yield replace(report, traffic=session.tally.of(job.client))

@@ -152,9 +152,12 @@ class Lockstep:
         if before is not None and not same_message(before[0], message):
             raise DataError(f"{message.where}: another message than the one that came before.")
         self._first_s.setdefault(place, time.monotonic())
-        found = came[message.client] = message, before[1] if before else Future[Message]()
+        future = before[1] if before else Future[Message]()
+        if before is None:
+            future.set_running_or_notify_cancel()  # who hangs up while it waits takes the answer from nobody
+        came[message.client] = message, future
         self._turn.notify_all()
-        return found[1]
+        return future
 
     def _is_past(self, place: Place, client: str) -> bool:
         late = client not in self._in and place.step < self._joining.get(client, place.step + 1)
