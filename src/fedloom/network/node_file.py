@@ -12,6 +12,7 @@ name = "file"
 path = "/data/records.jsonl"
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from fedloom.base.plugin import AtLeast, check_ranges, default
 from fedloom.contracts.data import Source
 from fedloom.contracts.federated import Engine
 from fedloom.network.channel import Keys, is_loopback
-from fedloom.network.keys import check, identity_of, read_private, sign_bytes, verify_bytes
+from fedloom.network.keys import check, identity_of, read_private, sign_bytes, verify_bytes, write_private
 from fedloom.network.manifest import Manifest, OwnSettings
 from fedloom.network.node_ledger import NodeLedger
 from fedloom.network.policy import Policy, read_policy
@@ -109,6 +110,13 @@ class NodeFolder:
     def key(self) -> Path:
         """The node's private key."""
         return self.path / "node.key"
+
+    def secret(self) -> str:
+        """Return what this node alone knows, for draws that nobody may draw again; made when it is first asked for."""
+        path = self.path / "secret"
+        if not path.is_file():
+            write_private(path, os.urandom(32).hex().encode())
+        return read_private(path).decode()
 
     def keys(self) -> Keys | None:
         """Return the node's certificate with its key; None on loopback without one. Refused where it is not valid."""

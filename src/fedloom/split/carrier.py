@@ -30,7 +30,9 @@ from fedloom.federated.client import train_clients
 from fedloom.federated.slopes import Step
 from fedloom.federated.workspace import Workspace
 from fedloom.split.body import Adapters, Body, Middle, Seeds
+from fedloom.split.buckets import rounded
 from fedloom.split.cut import Cut
+from fedloom.split.defences import Defences, Shield
 from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.messages import Message, Tally
 from fedloom.split.wire import WIRES, WireName
@@ -55,6 +57,8 @@ class SplitSettings:
     """Whether the server keeps only what came of a forward pass, and makes it again."""
     lr: float = 0.0
     """The server's rate in the first round; 0: the clients'. It falls as theirs does."""
+    defences: Defences = field(default_factory=Defences)
+    """What clients do to what leaves them."""
 
     def one_cut(self) -> Cut:
         """Return the cut of all clients; ConfigError where they have several, which takes a server that sees all."""
@@ -69,9 +73,9 @@ class SplitSettings:
         """Return the server of a round."""
         return Body(middle, cuts, WIRES[self.wire], local, self.adapters(clients), recompute=self.recompute)
 
-    def message_bytes(self, width: int, tokens: int) -> int:
-        """Return the bytes of a message of so many tokens."""
-        return tokens * WIRES[self.wire].bytes_of(width)
+    def message_bytes(self, width: int, texts: int, longest: int) -> int:
+        """Return the most bytes of a message of so many texts, the longest of so many tokens."""
+        return texts * rounded(longest, self.defences.bucket) * WIRES[self.wire].bytes_of(width)
 
     def rate(self, lr: float) -> float:
         """Return the server's rate over the clients', whose first one is given."""
@@ -121,6 +125,7 @@ class Session:
     """What names the draws of the run."""
     rate: float = 1.0
     """The server's rate over the clients'."""
+    shield: Shield = field(default_factory=Shield)
     tally: Tally = field(default_factory=Tally)
 
     def slope(self, step: Step) -> tuple[Tensor, Tensor]:
@@ -160,7 +165,7 @@ class Session:
         said = Said(clients, step.number, micro, WIRES[self.settings.wire])
         scaling_K = step.scaling_K if step.scaling_K is None else step.scaling_K[list(places)]
         ends = self.ends[self.cuts[clients[0]]]
-        return Turn(ends, self.task, leaves, parts, said, [seeds[client] for client in clients], scaling_K)
+        return Turn(ends, self.task, leaves, parts, said, [seeds[client] for client in clients], scaling_K, self.shield)
 
     @property
     def _lent(self) -> frozenset[str]:
@@ -231,7 +236,8 @@ class InOnePlace(Engine):
                 return
             body = settings.body(middle, cuts, work.plan.local, clients)
             body.load(asked[0].middle)
-            session = Session(model, work.task, body, ends, cuts, settings, (work.plan.seed,), rate)
+            shield = Shield(settings.defences, (work.plan.seed, asked[0].round))
+            session = Session(model, work.task, body, ends, cuts, settings, (work.plan.seed,), rate, shield)
             space = spaces.setdefault(len(asked), Workspace.of(work, len(asked)))
             reports = train_clients(work, asked, space, session.slope)
             told = [replace(one, traffic=session.tally.of(one.client)) for one in reports]
@@ -271,8 +277,9 @@ class _Elsewhere:
 class AtClient(Engine):
     """Carries jobs to clients of this machine whose server is elsewhere, one after another."""
 
-    def __init__(self, settings: SplitSettings, exchange: Exchange) -> None:
-        self._settings, self._exchange = settings, exchange
+    def __init__(self, settings: SplitSettings, exchange: Exchange, secret: str = "") -> None:
+        """Take the way to the server, and what it does not know: the noise that leaves here is drawn by it."""
+        self._settings, self._exchange, self._secret = settings, exchange, secret
 
     def start(self, work: Work) -> Carrier:
         """Return a carrier that trains each job with the server's help; ConfigError for clients of several cuts."""
@@ -283,7 +290,8 @@ class AtClient(Engine):
         def carry(jobs: Iterable[Job]) -> Iterator[Report]:
             for job in jobs:
                 server, cuts = _Elsewhere(self._exchange), {job.client: cut}
-                session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,))
+                shield = Shield(settings.defences, (self._secret or work.plan.seed, job.round))
+                session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,), shield=shield)
                 (report,) = train_clients(work, [job], space, session.slope)
                 yield replace(report, traffic=session.tally.of(job.client))
 

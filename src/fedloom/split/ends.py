@@ -20,7 +20,9 @@ from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Batch, Item, Task
 from fedloom.contracts.language import LanguageModel, PackedBatch
 from fedloom.contracts.model import sums_by
+from fedloom.split.buckets import bucketed
 from fedloom.split.cut import Cut, anatomy_of
+from fedloom.split.defences import Shield
 from fedloom.split.messages import Kind, Message
 from fedloom.split.parts import Part, part_of
 from fedloom.split.wire import Wire
@@ -71,11 +73,13 @@ class Turn:
         said: Said,
         seeds: Sequence[tuple[str | int, ...]],
         scaling_K: Tensor | None = None,
+        shield: Shield | None = None,
     ) -> None:
-        """Take parameters [K, ...] by name and the items of each client."""
-        self._ends, self._task, self._said = ends, task, said
+        """Take parameters [K, ...] by name, the items of each client, and what defends them; left out: nothing."""
+        self._ends, self._task, self._said, self._shield = ends, task, said, shield or Shield()
+        bucket, most = self._shield.defences.bucket, ends.model.positions
         self._leaves = {name: leaves[name] for name in ends.names}
-        self._batch = _packed(task.collate(parts, ends.model))
+        self._batch = _packed(task.collate([bucketed(part, bucket, most) for part in parts], ends.model))
         for part in (ends.front, ends.rear):
             part.context.batch, part.context.seeds, part.context.scaling_K = self._batch, tuple(seeds), scaling_K
         self._lengths = _lengths(self._batch, len(parts))
@@ -125,7 +129,8 @@ class Turn:
         said, found = self._said, list[Message]()
         for client, lengths, (start, size) in zip(said.clients, self._lengths, self._batch.spans, strict=True):
             where = f"client '{client}', step {said.step}, {kind}"
-            packet = said.wire.encode(rows_ND[start : start + size], where)
+            rows = self._shield.noise.on(rows_ND[start : start + size], kind, client, said.step, said.micro)
+            packet = said.wire.encode(rows, where)
             found.append(Message(kind, client, said.step, said.micro, packet, lengths))
         return found
 

@@ -21,6 +21,7 @@ from fedloom.contracts.federated import Engine
 from fedloom.contracts.model import Model, Shard
 from fedloom.split.carrier import InOnePlace, SplitSettings, splittable
 from fedloom.split.cut import Cut, anatomy_of
+from fedloom.split.defences import Defences
 from fedloom.split.wire import WireName
 
 __all__ = ["Split"]
@@ -49,6 +50,11 @@ class Split(Arrangement):
     server_lr: NonNegative = 0.0
     """Learning rate of the server's adapters in the first round, which then goes as the clients'; 0: the clients'."""
 
+    noise: NonNegative = 0.0
+    """Gaussian noise on states and gradients that leave, over their root mean square: empirical, no guarantee."""
+    bucket: Count = 0
+    """Tokens of which the lengths that leave are multiples, filled up behind each text; 0: lengths as they are."""
+
     def check(self) -> None:
         """Refuse cuts that are none."""
         if not self.cuts:
@@ -72,8 +78,11 @@ class Split(Arrangement):
             [f"{self.replicas} replicas"] * (self.replicas > 1)
             + ["own ends"] * (self.ends == "own")
             + ["private adapters"] * (self.adapters == "private")
+            + [self.wire] * (self.wire != "bfloat16")
+            + [f"noise {self.noise:g}"] * bool(self.noise)
+            + [f"bucket {self.bucket}"] * bool(self.bucket)
         )
-        return ", ".join([f"split {' '.join(self.cuts)}", *odd, *([self.wire] * (self.wire != "bfloat16"))])
+        return ", ".join([f"split {' '.join(self.cuts)}", *odd])
 
     def shared(self, pattern: str) -> str:
         """Return the pattern of the clients' own parts that are merged: of none where each keeps its own."""
@@ -99,6 +108,7 @@ class Split(Arrangement):
             wire=self.wire,
             recompute=self.recompute,
             lr=self.server_lr,
+            defences=Defences(noise=self.noise, bucket=self.bucket),
         )
 
     def groups(
