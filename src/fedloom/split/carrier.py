@@ -237,10 +237,12 @@ class InOnePlace(Engine):
             body = settings.body(middle, cuts, work.plan.local, clients)
             body.load(asked[0].middle)
             shield = Shield(settings.defences, (work.plan.seed, asked[0].round))
+            for job in asked:
+                shield.remember(job.client, job.local.memory)
             session = Session(model, work.task, body, ends, cuts, settings, (work.plan.seed,), rate, shield)
             space = spaces.setdefault(len(asked), Workspace.of(work, len(asked)))
             reports = train_clients(work, asked, space, session.slope)
-            told = [replace(one, traffic=session.tally.of(one.client)) for one in reports]
+            told = [_with_kept(one, session) for one in reports]
             yield from told[:-1]
             yield replace(told[-1], middle=with_middle(asked[0].middle, body.kept()))
 
@@ -291,11 +293,18 @@ class AtClient(Engine):
             for job in jobs:
                 server, cuts = _Elsewhere(self._exchange), {job.client: cut}
                 shield = Shield(settings.defences, (self._secret or work.plan.seed, job.round))
+                shield.remember(job.client, job.local.memory)
                 session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,), shield=shield)
                 (report,) = train_clients(work, [job], space, session.slope)
-                yield replace(report, traffic=session.tally.of(job.client))
+                yield _with_kept(report, session)
 
         return carry
+
+
+def _with_kept(report: Report, session: Session) -> Report:
+    """Return a report with what passed, and with what its client remembers of it."""
+    client = report.client
+    return replace(report, traffic=session.tally.of(client), memory={**report.memory, **session.shield.kept(client)})
 
 
 def with_middle(before: Slots, now: Slots) -> Slots:

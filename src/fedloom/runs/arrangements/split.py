@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from fedloom.base.errors import ConfigError
-from fedloom.base.plugin import AtLeast, Count, NonNegative, plugin
+from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, plugin
 from fedloom.contracts.arrangement import Arrangement, Group
 from fedloom.contracts.federated import Engine
 from fedloom.contracts.model import Model, Shard
@@ -52,8 +52,13 @@ class Split(Arrangement):
 
     noise: NonNegative = 0.0
     """Gaussian noise on states and gradients that leave, over their root mean square: empirical, no guarantee."""
+    nopeek: NonNegative = 0.0
+    """Weight, beside the loss, of the distance correlation between embeddings and the states that leave."""
     bucket: Count = 0
     """Tokens of which the lengths that leave are multiples, filled up behind each text; 0: lengths as they are."""
+
+    guard: Fraction = 0.0
+    """Probability with which a client asks for the gradient of random targets, to find out what the server trains."""
 
     def check(self) -> None:
         """Refuse cuts that are none."""
@@ -72,6 +77,12 @@ class Split(Arrangement):
                 "is merged from both: set ends = 'averaged', or one cut for all."
             )
 
+        if self.guard and len(set(self.cuts)) > 1:
+            raise ConfigError(
+                f"guard: found {self.guard:g} with several cuts, where a block that the server lends a client would "
+                "learn random targets; set guard = 0, or one cut for all."
+            )
+
     def label(self) -> str:
         """Return the cuts, and what is not as usual."""
         odd = (
@@ -80,7 +91,9 @@ class Split(Arrangement):
             + ["private adapters"] * (self.adapters == "private")
             + [self.wire] * (self.wire != "bfloat16")
             + [f"noise {self.noise:g}"] * bool(self.noise)
+            + [f"nopeek {self.nopeek:g}"] * bool(self.nopeek)
             + [f"bucket {self.bucket}"] * bool(self.bucket)
+            + [f"guard {self.guard:g}"] * bool(self.guard)
         )
         return ", ".join([f"split {' '.join(self.cuts)}", *odd])
 
@@ -108,7 +121,7 @@ class Split(Arrangement):
             wire=self.wire,
             recompute=self.recompute,
             lr=self.server_lr,
-            defences=Defences(noise=self.noise, bucket=self.bucket),
+            defences=Defences(noise=self.noise, nopeek=self.nopeek, bucket=self.bucket, guard=self.guard),
         )
 
     def groups(
