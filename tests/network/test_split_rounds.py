@@ -77,6 +77,17 @@ def test_both_ledgers_list_every_kind_of_message_with_its_bytes(tmp_path):
     assert report["bytes_FWD"] > 0 and report["bytes_BACK"] > 0
 
 
+def test_client_parts_may_be_merged_under_masks(tmp_path):
+    """T7 of the specification between machines: the rows at a round's end, of which the server sees the sum alone."""
+    masked = {"aggregator": {"name": "secure_sum", "clip": 0.25}, "weighting": "uniform", "rounds": 1}
+    made = split_federation(tmp_path, **masked)
+    made.to_the_end(tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+    near(tmp_path / "apart", tmp_path / "one place")
+    page = "\n".join(review(made.node("north"), approved(made)))
+    assert "numbers under masks" in page and "states, gradients and lengths of texts" in page
+
+
 class Killed(BaseException):
     """A process that is gone."""
 

@@ -144,7 +144,7 @@ class Session:
     def _micro(self, step: Step, micro: int) -> tuple[Tensor, Tensor]:
         """Return the summed gradients [K, P] of one micro-batch of all clients, and their losses [2, K]."""
         seeds = {client: (*self.seed, step.round, client, step.number, micro, "dropout") for client in step.clients}
-        lent = {name: leaf for name, leaf in step.leaves.items() if name in self._lent}
+        lent = _scaled({name: leaf for name, leaf in step.leaves.items() if name in self._lent}, step.scaling_K)
         turns = [(places, self._turn(step, micro, places, seeds)) for places in self._by_cut(step.clients)]
         ahead = self._sent(_in_order([(places, turn.ahead()) for places, turn in turns]))
         body, refused = self.body.forward(ahead, seeds, lent, micro)
@@ -155,7 +155,7 @@ class Session:
         _refuse(refused)
         self._sent(back)
         found = [(places, turn.back([back[k] for k in places]), turn.loss_2K) for places, turn in turns]
-        return _together(step.leaves, found, at_server)
+        return _together(step.leaves, found, _scaled(at_server, step.scaling_K))
 
     def _turn(self, step: Step, micro: int, places: Sequence[int], seeds: Mapping[str, tuple[str | int, ...]]) -> Turn:
         clients = tuple(step.clients[k] for k in places)
@@ -184,6 +184,16 @@ class Session:
     def _sent(self, messages: list[Message]) -> list[Message]:
         self.tally.add(messages)
         return messages
+
+
+def _scaled(tree: Tree, scaling_K: Tensor | None) -> Tree:
+    """Return adapters [K, ...], or their gradients, of clients with ranks of their own in the server's scale."""
+    if scaling_K is None:
+        return tree
+    return {
+        name: value * scaling_K.view(-1, *[1] * (value.dim() - 1)) if name.endswith("lora_B") else value
+        for name, value in tree.items()
+    }
 
 
 def _refuse(refused: Mapping[str, str]) -> None:
