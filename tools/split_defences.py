@@ -1,6 +1,6 @@
 """What defences of split training cost and what they help: one training with each, and the attacks on it.
 
-    python tools/split_defences.py                    the table of docs/split.md, of experiments/split.toml; ten minutes
+    python tools/split_defences.py                    the table of docs/split.md, of experiments/split.toml; a minute a row
     python tools/split_defences.py --only "noise 1"   one row
     python tools/split_defences.py --quick            two rounds and weaker attacks: whether it runs
 
@@ -37,7 +37,7 @@ ROWS: Mapping[str, Sequence[str]] = {
     "own input part": ("share=layers.3.",),
     "own ends, noise 1": ("protocol.ends=own", "protocol.noise=1"),
 }
-HEAD = "| defence | held-out loss | own facts | MB | T3 tokens, ROUGE-L | T4 like texts | T4 random | T5 |"
+HEAD = "| defence | held-out loss | exact match on facts | MB | T3 tokens, ROUGE-L | T4 like texts | T4 random | T5 |"
 
 
 def measured(
