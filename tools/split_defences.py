@@ -1,6 +1,6 @@
 """What defences of split training cost and what they help: one training with each, and the attacks on it.
 
-    python tools/split_defences.py                    the table of docs/split.md, of experiments/split.toml; a minute a row
+    python tools/split_defences.py                    the table of docs/split.md; a minute a row
     python tools/split_defences.py --only "noise 1"   one row
     python tools/split_defences.py --quick            two rounds and weaker attacks: whether it runs
 
