@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.network import channel, steps
 from fedloom.network.frames import Frame
+from fedloom.network.hands import Hands
+from fedloom.network.manifest import Manifest
 from fedloom.network.review import review
 from fedloom.network.split_desk import SplitDesk
 from fedloom.split import lockstep as lockstep_module
@@ -96,6 +98,17 @@ def test_both_ledgers_list_every_kind_of_message_with_its_bytes(tmp_path):
     assert report["bytes_FWD"] > 0 and report["bytes_BACK"] > 0
 
 
+def test_client_parts_may_be_merged_under_masks(tmp_path):
+    """T7 of the specification between machines: the rows at a round's end, of which the server sees the sum alone."""
+    masked = {"aggregator": {"name": "secure_sum", "clip": 0.25}, "weighting": "uniform", "rounds": 1}
+    made = split_federation(tmp_path, **masked)
+    made.to_the_end(tmp_path / "apart")
+    run_to_the_end(made.run(), tmp_path / "one place")
+    near(tmp_path / "apart", tmp_path / "one place")
+    page = "\n".join(review(made.node("north"), approved(made)))
+    assert "numbers under masks" in page and "states, gradients and lengths of texts" in page
+
+
 class Killed(BaseException):
     """A process that is gone."""
 
@@ -128,6 +141,63 @@ def test_a_node_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monk
     monkeypatch.setattr(channel.Link, "exchange", dying)
     (tmp_path / "again").mkdir()
     anew = split_federation(tmp_path / "again")
+    assert anew.to_the_end_with_deaths(tmp_path / "broken", Killed) == ["south"]
+    assert adapters(tmp_path / "broken") == adapters(tmp_path / "unbroken")
+
+
+NOISY = {"name": "split", "wire": "float32", "noise": 0.5, "bucket": 16}
+
+
+def first_states(made):
+    """What a node would send first, and how its secret lies in its folder."""
+    hands, sent = Hands(made.node("north")), []
+
+    def over(message):
+        sent.append(message)
+        raise Killed
+
+    hands.over = over
+    with pytest.raises(Killed):
+        hands.dry_round(approved(made))
+    return sent[0], made.folder / "north" / "secret"
+
+
+def approved(made):
+    return Manifest.parsed(next((made.folder / "north" / "approved").glob("*.json")).read_text())
+
+
+def test_the_noise_of_a_node_is_drawn_by_a_secret_that_stays_there_and_is_in_its_review(tmp_path):
+    """Else the server, which knows the run's seed, could take it off again."""
+    made = split_federation(tmp_path, protocol=NOISY)
+    first, secret = first_states(made)
+    again, _ = first_states(made)
+    assert torch.equal(first.packet, again.packet)  # a round that is made again sends the same bytes
+    assert all(length % 16 == 0 for length in first.lengths)
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert secret.read_text() not in str(approved(made))
+    secret.unlink()
+    other, _ = first_states(made)
+    assert not torch.equal(first.packet, other.packet)
+    page = "\n".join(review(made.node("north"), approved(made)))
+    assert "Gaussian noise of 0.5 times their root mean square, by a secret of this node:\n  empirical, no" in page
+
+
+def test_a_node_that_is_killed_sends_the_same_noise_again(tmp_path, monkeypatch):
+    made = split_federation(tmp_path, protocol=NOISY, rounds=1)
+    made.to_the_end(tmp_path / "unbroken")
+    (tmp_path / "again").mkdir()
+    anew, deaths, exchange = split_federation(tmp_path / "again", protocol=NOISY, rounds=1), [], channel.Link.exchange
+    for name in OWNERS:
+        shutil.copy(made.folder / name / "secret", anew.folder / name / "secret")
+
+    def dying(self, job, message):
+        answer = exchange(self, job, message)
+        if message.client == "client1" and message.kind == "GRAD" and message.step == 1 and not deaths:
+            deaths.append(message)
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(channel.Link, "exchange", dying)
     assert anew.to_the_end_with_deaths(tmp_path / "broken", Killed) == ["south"]
     assert adapters(tmp_path / "broken") == adapters(tmp_path / "unbroken")
 
@@ -246,10 +316,8 @@ def test_nothing_that_travels_holds_tokens_targets_or_losses(tmp_path, monkeypat
 
 
 def test_the_review_says_what_leaves_in_every_step_and_a_policy_decides(tmp_path):
-    from fedloom.network.manifest import Manifest
-
     made = split_federation(tmp_path)
-    manifest = Manifest.parsed(next((made.folder / "north" / "approved").glob("*.json")).read_text())
+    manifest = approved(made)
     page = "\n".join(review(made.node("north"), manifest))
     assert "in each of 3 steps of a round: states, gradients and lengths of texts, up to" in page
     settings = manifest.settings | {"model": manifest.settings["model"] | {"attends": "prefix_lm"}}

@@ -276,6 +276,53 @@ def test_states_with_lengths_that_are_none_are_refused_and_the_others_pass(lengt
     assert "found sequences of" in refused["c1"]
 
 
+def states(one, value):
+    """What comes of a client that sends a number of its own choice for its first token."""
+    if one.client != "c1":
+        return one
+    numbers = one.packet.view(torch.float32).clone()
+    numbers[:32] = value
+    return replace(one, packet=numbers.view(torch.uint8))
+
+
+def stepped(both, value=None):
+    """A step of which c1 may send odd states: what went back, where adapters are, who was refused, who took part."""
+    seeds = {client: (0, client) for client in both.clients}
+    turn = both.turn(PARTS, seeds)
+    ahead = turn.ahead()
+    body, refused = both.body.forward([states(one, value) for one in ahead] if value else ahead, seeds)
+    blank = [replace(one, kind="BODY") for one in ahead]  # for whom got no answer: it sends no gradient
+    slopes = turn.loss([next((one for one in body if one.client == other.client), other) for other in blank])
+    back, _, _ = both.body.backward([one for one in slopes if one.client not in refused], seeds)
+    took_part = both.body.step(lr=0.1)
+    return {one.client: one.packet for one in back}, rows(both), refused, took_part
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_are_refused_and_the_step_is_that_of_the_others(value, private):
+    """T10 of the specification."""
+    made = model()
+    packets, moved, refused, took_part = stepped(halves(made, private=private), value)
+    assert took_part == ["c0", "c2"] == list(packets)
+    assert re.search("client 'c1', step 0, FWD: holds NaN or infinity", refused["c1"])
+    missing = halves(made, private=private)
+    passed(missing, PARTS, drop=("c1",))
+    missing.body.step(lr=0.1)
+    wanted = rows(missing)
+    assert all(float((moved[client] - wanted[client]).abs().max()) <= 1e-5 for client in wanted)
+
+
+@pytest.mark.parametrize("value", [1e6, 3e38])
+def test_huge_states_leave_private_peers_bit_unchanged(value):
+    made = model()
+    (packets, moved, _, _), (wanted, there, _, _) = stepped(halves(made), value), stepped(halves(made))
+    for client in ("c0", "c2"):
+        assert torch.equal(packets[client], wanted[client])
+        assert torch.equal(moved[client], there[client])
+    assert not torch.equal(packets["c1"], wanted["c1"])
+
+
 def test_a_gradient_of_one_who_sent_no_states_is_refused():
     both = halves()
     seeds = {client: (0, client) for client in both.clients}

@@ -168,6 +168,7 @@ SAVED = [
     {},
     {"adapters": "private", "ends": "own", "wire": "int8", "recompute": True},
     {"replicas": 2, "replicas_every": 1},
+    {"noise": 0.5, "bucket": 16},
 ]
 
 

@@ -14,10 +14,12 @@ from fedloom.split.audit.labels import read_labels
 from fedloom.split.audit.search import searched
 from fedloom.split.audit.target import Capture, Target, recovered
 from fedloom.split.cut import Cut
+from fedloom.split.defences import Defences
 from fedloom.split.messages import Message
 from support.models import VOCABULARY, model_folder
 from support.small_runs import small_run, write_records
 from support.split_models import TASK, examples, model
+from support.tools import tool
 
 OTHERS = [one for seed in range(1, 13) for one in examples(14, 9, 17, 12, seed=seed)]
 
@@ -95,6 +97,54 @@ def test_targets_are_read_from_the_gradient_at_the_output_part():
 
 def test_without_steps_the_attack_on_targets_reads_nothing():
     assert read_labels(target(), steps=0).tokens < 0.2
+
+
+def test_noise_that_passes_is_what_is_attacked_and_costs_attacks_their_text():
+    """5.3 of the specification: small noise takes nothing from the search, twice the states' size most of it."""
+    one = target()
+    read = {}
+    for times in (0.1, 20.0):
+        noisy = replace(one, defences=Defences(noise=times))
+        assert not torch.equal(noisy.capture.ahead[0], one.capture.ahead[0])
+        assert not torch.equal(noisy.capture.slopes[0], one.capture.slopes[0])
+        read[times] = recovered(searched(noisy, inverter(noisy, 1)), one.tokens).tokens
+    assert read[0.1] == 1.0 > 0.3 > read[20.0]
+
+
+def test_an_inverter_that_knows_of_noise_trains_on_noisy_states():
+    one = replace(target(), defences=Defences(noise=0.5))
+    aware, unaware = inverter(one), inverter(replace(one, defences=Defences()))
+    found = [recovered(which.read(one.capture.ahead), one.tokens).tokens for which in (aware, unaware)]
+    assert not torch.equal(aware.first_HD, unaware.first_HD)
+    assert found[0] >= found[1]
+
+
+def test_a_bucket_hides_no_text_from_a_server():
+    plain, filled = target(), replace(target(), defences=Defences(bucket=16))
+    assert [len(one) for one in filled.capture.ahead] == [12, 9]
+    assert {one.lengths for one in filled.capture.messages} == {(16, 16)}
+    assert all(
+        float((a - b).abs().max()) < 1e-5 for a, b in zip(plain.capture.ahead, filled.capture.ahead, strict=True)
+    )
+    assert recovered(searched(filled, inverter(filled, 1)), filled.tokens).tokens == 1.0
+
+
+def test_the_audit_of_a_run_attacks_what_its_defences_let_pass(tmp_path):
+    model_folder(tmp_path / "model", num_hidden_layers=4)
+    write_records(tmp_path / "data.jsonl")
+    settings = AuditSettings(texts=1, most_tokens=14, inverter_steps=3, label_steps=3)
+    run = small_run(tmp_path, protocol={"name": "split", "noise": 20.0, "bucket": 32, "guard": 1.0})
+    found = audit_split(run, settings)
+    assert "on the wire, noise 20, bucket 32, guard 1;" in next(told(found))
+    assert found["the client's weights known"]["T3"]["tokens"] < 0.5
+
+
+@pytest.mark.slow
+def test_the_table_of_defences_has_a_row_for_each(capsys):
+    assert tool("split_defences").main(["--quick", "--only", "noise 0.5"]) == 0
+    head, line, row = capsys.readouterr().out.splitlines()
+    assert head.count("|") == line.count("|") == row.count("|")
+    assert row.startswith("| noise 0.5 | ")
 
 
 def test_recovery_counts_places_and_common_subsequences():

@@ -101,9 +101,20 @@ class Halves:
     """A server and the clients of one cut, driven message by message."""
 
     def __init__(
-        self, made, cut, n_clients, *, wire="float32", cuts=(), settings=None, recompute=False, tokens=0, **kinds
+        self,
+        made,
+        cut,
+        n_clients,
+        *,
+        wire="float32",
+        cuts=(),
+        settings=None,
+        recompute=False,
+        tokens=0,
+        shield=None,
+        **kinds,
     ):
-        self.made, self.wire = made, WIRES[wire]
+        self.shield, self.made, self.wire = shield, made, WIRES[wire]
         self.clients = tuple(f"c{k}" for k in range(n_clients))
         of = dict(zip(self.clients, cuts or (cut,) * n_clients, strict=True))
         self.ends = Ends.of(made, cut)
@@ -130,7 +141,7 @@ class Halves:
     def turn(self, parts, seeds, micro=0, leaves=None, *, dropout=False):
         said = Said(self.clients, 0, micro, self.wire)
         own = list(seeds.values()) if dropout else ()
-        return Turn(self.ends, TASK, leaves or stacked(self.made, len(parts)), parts, said, own)
+        return Turn(self.ends, TASK, leaves or stacked(self.made, len(parts)), parts, said, own, shield=self.shield)
 
     def at_server(self):
         """The gradients that the server has gathered, by name."""

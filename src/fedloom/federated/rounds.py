@@ -193,13 +193,13 @@ def step(
             refused[report.client] = report.refused
             continue
         intake.add(report)
+        middle = report.middle or middle
         if report.sum_of:
             continue
         n_bytes = plan.aggregator.upload_bytes(report.layout.size) or report.packet.numel()
         records.append(_record(report, n_bytes, intake.slots))
         if report.memory:
             memory[report.client] = report.memory
-        middle = report.middle or middle
         del report  # a large row is not held while the next one comes
     absent = _absent(plan, state.round, sampled, [record.client for record in records])
     closed([record.client for record in records])

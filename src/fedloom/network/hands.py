@@ -30,7 +30,7 @@ from fedloom.runs.measure import OwnScores
 from fedloom.runs.prepared import load_model
 from fedloom.runs.stage import Loaded
 from fedloom.runs.tuning import TuningRun
-from fedloom.split.carrier import AtClient
+from fedloom.split.at_client import AtClient
 from fedloom.split.messages import Message
 
 __all__ = ["Hands", "machine_of", "refuse_other_rate"]
@@ -73,8 +73,8 @@ class Hands:
         work, run = self.work_of(manifest, client), self.run_of(manifest, client)
         if not isinstance(run.protocol, Split):
             return 0
-        tokens = run.local.batch * run.local.accumulation * work.task.longest()
-        return 2 * run.protocol.settings.message_bytes(language_model(work.model).width, tokens)
+        texts, width = run.local.batch * run.local.accumulation, language_model(work.model).width
+        return 2 * run.protocol.settings.message_bytes(width, texts, work.task.longest())
 
     def at_once(self, manifest: Manifest) -> int:
         """Return how many clients of this node train at once: all in a split run, whose steps all make together."""
@@ -119,7 +119,7 @@ class Hands:
             if n_items < least:
                 raise ConfigError(f"min_examples: client '{client}' has {n_items}, allowed are {least} or more.")
             hands.works[client] = work
-            hands.carriers[client] = self._engine(run, work).start(work)
+            hands.carriers[client] = self._engine(run, work, manifest.digest).start(work)
         return hands.works[client]
 
     def run_of(self, manifest: Manifest, client: str) -> TuningRun:
@@ -132,10 +132,12 @@ class Hands:
             runs[client] = run_at_node(manifest, self._file.own(client))
         return runs[client]
 
-    def _engine(self, run: TuningRun, work: Work) -> Engine:
+    def _engine(self, run: TuningRun, work: Work, digest: str) -> Engine:
         """Return what trains a client: the node's engine, or one whose steps the server takes part in."""
         if isinstance(run.protocol, Split):
-            return AtClient(run.protocol.settings, partial(patiently, self.exchange), self.waiting)
+            # With the run's digest: the same noise on the rows of two runs would leave in their difference.
+            secret = f"{self._folder.secret()} {digest}" if run.protocol.settings.defences.drawn else ""
+            return AtClient(run.protocol.settings, partial(patiently, self.exchange), secret, self.waiting)
         return run.engine.resolved(work, n_clients=1)
 
     def exchange(self, message: Message) -> Message:

@@ -34,6 +34,7 @@ __all__ = [
     "sign_request",
     "sign_with",
     "verify_bytes",
+    "write_private",
 ]
 
 Kind = Literal["node", "server"]
@@ -80,9 +81,14 @@ def make_key(path: Path) -> None:
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    write_private(path, text)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner reads; one that is there is not replaced: ConfigError."""
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(text)
+            file.write(data)
     except FileExistsError as error:
         raise ConfigError(f"{path}: a key is there already; it is not replaced: choose another folder.") from error
 

@@ -13,6 +13,7 @@ name = "file"
 path = "/data/records.jsonl"
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from fedloom.base.plugin import AtLeast, check_ranges, default
 from fedloom.contracts.data import Source
 from fedloom.contracts.federated import Engine
 from fedloom.network.channel import Link, is_loopback
-from fedloom.network.keys import Keys, check, identity_of, read_private, sign_bytes, verify_bytes
+from fedloom.network.keys import Keys, check, identity_of, read_private, sign_bytes, verify_bytes, write_private
 from fedloom.network.manifest import Manifest, OwnSettings
 from fedloom.network.node_ledger import NodeLedger
 from fedloom.network.policy import Policy, read_policy
@@ -119,6 +120,13 @@ class NodeFolder:
         """Return a connection to the server, as the node's settings have it."""
         file = self.file
         return Link(file.address, file.server, self.keys(), file.name, sealed=file.sealed, relay=file.relay)
+
+    def secret(self) -> str:
+        """Return what this node alone knows, for draws that nobody may draw again; made when it is first asked for."""
+        path = self.path / "secret"
+        if not path.is_file():
+            write_private(path, os.urandom(32).hex().encode())
+        return read_private(path).decode()
 
     def keys(self) -> Keys | None:
         """Return the node's certificate with its key; None on loopback without one. Refused where it is not valid."""

@@ -87,7 +87,7 @@ class RemoteSplit(Remote):
             n_micro=plan.local.accumulation,
             lr=first.lr * settings.rate(plan.local.lr),
             folder=self._folder / f"round_{first.round:05d}",
-            most_bytes=settings.message_bytes(self._model.width, plan.local.batch * work.task.longest()) or _MOST_BYTES,
+            most_bytes=settings.message_bytes(self._model.width, plan.local.batch, work.task.longest()) or _MOST_BYTES,
             in_flight=settings.in_flight,
             window_s=settings.window_s,
             deadline_s=self._hub.settings.deadline_s,

@@ -76,6 +76,9 @@ def _steps(manifest: Manifest, hands: Hands) -> Iterator[str]:
         of = "texts and of their prompts" if told else "texts"
         said = f"up to {most:,} bytes{' of each client' * (len(hands.work(manifest)) > 1)}"
         yield f"  in each of {steps} steps of a round: states, gradients and lengths of {of}, {said}"
+        if noise := manifest.settings["protocol"]["noise"]:
+            yield f"  on both lies Gaussian noise of {noise:g} times their root mean square, by a secret of this node:"
+            yield "  empirical, no guarantee"
         yield "  The server could still reconstruct text from activations when it knows the client weights; measured"
         yield "  recovery on your model: run `fedloom split audit`."
 

@@ -24,7 +24,6 @@ from fedloom.split.audit.inverter import Inverter, random_texts
 from fedloom.split.audit.labels import read_labels
 from fedloom.split.audit.search import searched
 from fedloom.split.audit.target import Target, recovered
-from fedloom.split.cut import Cut
 
 __all__ = ["SENTENCE", "AuditSettings", "audit_split", "told"]
 
@@ -71,7 +70,8 @@ def audit_split(run: TuningRun, settings: AuditSettings, result: Path | None = N
     params = model.trainable | trained
     texts = _some(ready.shards[client].items, settings)
     theirs = [text for other in others for text in ready.shards[other].items] or list(ready.shards[client].items)
-    target = Target(model, run.task, Cut.read(run.protocol.cuts[0]), run.protocol.wire, params, params, texts)
+    split = run.protocol.settings
+    target = Target(model, run.task, split.cuts[0], split.wire, params, params, texts, split.defences)
     knowing = {"the client's weights known": target}
     if trained:
         knowing["the base alone known"] = replace(target, known=dict(model.trainable))
@@ -79,6 +79,7 @@ def audit_split(run: TuningRun, settings: AuditSettings, result: Path | None = N
         "client": client,
         "cut": run.protocol.cuts[0],
         "wire": run.protocol.wire,
+        "defences": asdict(split.defences),
         "texts": len(texts),
         "tokens": sum(len(text.tokens_T) for text in texts),
         "loss": _loss(run, model, params, texts).value,
@@ -121,9 +122,10 @@ def _loss(run: TuningRun, model: LanguageModel, params: Tree, texts: Sequence[En
 
 def told(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield what an audit found, a line each."""
+    defended = "".join(f", {name} {value:g}" for name, value in found["defences"].items() if value)
     yield (
         f"{found['texts']} texts, {found['tokens']} tokens of client '{found['client']}', cut {found['cut']}, "
-        f"{found['wire']} on the wire; loss of the model on them {found['loss']:.3f}"
+        f"{found['wire']} on the wire{defended}; loss of the model on them {found['loss']:.3f}"
     )
     one, two = found["T1"], found["T2"]
     yield (

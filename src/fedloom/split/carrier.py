@@ -15,8 +15,6 @@ that is not finite ends the run, as everywhere; between machines it would cost i
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -32,21 +30,23 @@ from fedloom.federated.client import train_clients
 from fedloom.federated.slopes import Step
 from fedloom.federated.workspace import Workspace
 from fedloom.split.body import Adapters, Body, Middle, Seeds
+from fedloom.split.buckets import rounded
 from fedloom.split.cut import Cut
+from fedloom.split.defences import Defences, Shield
 from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.lockstep import Missed
 from fedloom.split.messages import Message, Tally
 from fedloom.split.wire import WIRES, WireName
 
 __all__ = [
-    "AtClient",
-    "Exchange",
+    "Answers",
     "Here",
     "InOnePlace",
     "Server",
     "Session",
     "SplitSettings",
     "splittable",
+    "with_kept",
     "with_middle",
 ]
 
@@ -74,6 +74,8 @@ class SplitSettings:
     """Seconds after which the server computes a batch of what has come; 0: it waits for all."""
     lr: float = 0.0
     """The server's rate in the first round; 0: the clients'. It falls as theirs does."""
+    defences: Defences = field(default_factory=Defences)
+    """What clients do to what leaves them."""
 
     def one_cut(self) -> Cut:
         """Return the cut of all clients; ConfigError where they have several, which takes a server that sees all."""
@@ -89,9 +91,9 @@ class SplitSettings:
         adapters, wire = self.adapters(clients), WIRES[self.wire]
         return Body(middle, cuts, wire, local, adapters, recompute=self.recompute, tokens=self.tokens)
 
-    def message_bytes(self, width: int, tokens: int) -> int:
-        """Return the bytes of a message of so many tokens."""
-        return tokens * WIRES[self.wire].bytes_of(width)
+    def message_bytes(self, width: int, texts: int, longest: int) -> int:
+        """Return the most bytes of a message of so many texts, the longest of so many tokens."""
+        return texts * rounded(longest, self.defences.bucket) * WIRES[self.wire].bytes_of(width)
 
     def rate(self, lr: float) -> float:
         """Return the server's rate over the clients', whose first one is given."""
@@ -141,6 +143,7 @@ class Session:
     """What names the draws of the run."""
     rate: float = 1.0
     """The server's rate over the clients'."""
+    shield: Shield = field(default_factory=Shield)
     tally: Tally = field(default_factory=Tally)
     joins_at: int = 0
     """The step before which none is taken: they were made without this client."""
@@ -184,7 +187,7 @@ class Session:
         said = Said(clients, step.number, micro, WIRES[self.settings.wire])
         scaling_K = step.scaling_K if step.scaling_K is None else step.scaling_K[list(places)]
         ends = self.ends[self.cuts[clients[0]]]
-        return Turn(ends, self.task, leaves, parts, said, [seeds[client] for client in clients], scaling_K)
+        return Turn(ends, self.task, leaves, parts, said, [seeds[client] for client in clients], scaling_K, self.shield)
 
     @property
     def lent(self) -> frozenset[str]:
@@ -217,6 +220,7 @@ class _UnderWay:
     def ahead(self) -> None:
         """Send FWD of each client."""
         lent = {name: leaf for name, leaf in self._step.leaves.items() if name in self._session.lent}
+        lent = _scaled(lent, self._step.scaling_K)
         sent = _in_order([(places, turn.ahead()) for places, turn in self._turns])
         self._told = self._session.server.forward(self._sent(sent), self._seeds, lent, self._micro)
 
@@ -231,11 +235,21 @@ class _UnderWay:
         back, at_server = self._told()
         self._sent(back)
         found = [(places, turn.back([back[k] for k in places]), turn.loss_2K) for places, turn in self._turns]
-        return _together(self._step.leaves, found, at_server)
+        return _together(self._step.leaves, found, _scaled(at_server, self._step.scaling_K))
 
     def _sent(self, messages: Sequence[Message]) -> Sequence[Message]:
         self._session.tally.add(messages)
         return messages
+
+
+def _scaled(tree: Tree, scaling_K: Tensor | None) -> Tree:
+    """Return adapters [K, ...], or their gradients, of clients with ranks of their own in the server's scale."""
+    if scaling_K is None:
+        return tree
+    return {
+        name: value * scaling_K.view(-1, *[1] * (value.dim() - 1)) if name.endswith("lora_B") else value
+        for name, value in tree.items()
+    }
 
 
 def _in_order(found: Sequence[tuple[list[int], list[Message]]]) -> list[Message]:
@@ -282,21 +296,17 @@ class InOnePlace(Engine):
                 return
             body = settings.body(middle, cuts, work.plan.local, clients)
             body.load(asked[0].middle)
-            session = Session(model, work.task, Here(body), ends, cuts, settings, (work.plan.seed,), rate)
+            shield = Shield(settings.defences, (work.plan.seed, asked[0].round))
+            for job in asked:
+                shield.remember(job.client, job.local.memory)
+            session = Session(model, work.task, Here(body), ends, cuts, settings, (work.plan.seed,), rate, shield)
             space = spaces.setdefault(len(asked), Workspace.of(work, len(asked)))
             reports = train_clients(work, asked, space, session.slope)
-            told = [replace(one, traffic=session.tally.of(one.client)) for one in reports]
+            told = [with_kept(one, session) for one in reports]
             yield from told[:-1]
             yield replace(told[-1], middle=with_middle(asked[0].middle, body.kept()))
 
         return carry
-
-
-Exchange = Callable[[Message], Message]
-"""Sends one message of a client to the server, and returns the answer."""
-
-Waiting = Callable[[], AbstractContextManager[object]]
-"""Lets others compute while a client waits for answers."""
 
 
 @dataclass(frozen=True)
@@ -328,58 +338,10 @@ def _refuse(refused: Mapping[str, str]) -> None:
         raise TrainingError(next(iter(refused.values())))
 
 
-@dataclass(frozen=True)
-class _Elsewhere:
-    """A server on another machine, for one client; it steps by itself."""
-
-    exchange: Exchange
-    threads: ThreadPoolExecutor
-    """In which messages are under way: as many as there may be."""
-    waiting: Waiting
-
-    def forward(self, arrived: Sequence[Message], seeds: Seeds, lent: Tree, micro: int) -> Answers:
-        """Send FWD."""
-        return self._under_way(arrived)
-
-    def backward(self, arrived: Sequence[Message], seeds: Seeds, micro: int) -> Answers:
-        """Send GRAD."""
-        return self._under_way(arrived)
-
-    def step(self, lr: float) -> object:
-        """Leave it to the server."""
-        return None
-
-    def _under_way(self, arrived: Sequence[Message]) -> Answers:
-        futures = [self.threads.submit(self.exchange, one) for one in arrived]
-
-        def answers() -> tuple[Sequence[Message], Tree]:
-            with self.waiting():
-                return [future.result() for future in futures], {}
-
-        return answers
-
-
-class AtClient(Engine):
-    """Carries jobs to clients of this machine whose server is elsewhere, one after another."""
-
-    def __init__(self, settings: SplitSettings, exchange: Exchange, waiting: Waiting = nullcontext) -> None:
-        self._settings, self._exchange, self._waiting = settings, exchange, waiting
-
-    def start(self, work: Work) -> Carrier:
-        """Return a carrier that trains each job with the server's help; ConfigError for clients of several cuts."""
-        model, settings = splittable(work.model), self._settings
-        cut = settings.one_cut()
-        ends, space = {cut: Ends.of(model, cut)}, Workspace.of(work, 1)
-
-        def carry(jobs: Iterable[Job]) -> Iterator[Report]:
-            for job in jobs:
-                with ThreadPoolExecutor(settings.in_flight) as threads:
-                    server, cuts = _Elsewhere(self._exchange, threads, self._waiting), {job.client: cut}
-                    session = Session(model, work.task, server, ends, cuts, settings, (work.plan.seed,))
-                    (report,) = train_clients(work, [job], space, session.slope)
-                yield replace(report, traffic=session.tally.of(job.client))
-
-        return carry
+def with_kept(report: Report, session: Session) -> Report:
+    """Return a report with what passed, and with what its client remembers of it."""
+    client = report.client
+    return replace(report, traffic=session.tally.of(client), memory={**report.memory, **session.shield.kept(client)})
 
 
 def with_middle(before: Slots, now: Slots) -> Slots:

@@ -14,14 +14,18 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fedloom.base.errors import ModelError
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Batch, Item, Task
 from fedloom.contracts.language import LanguageModel, PackedBatch
 from fedloom.contracts.model import sums_by
+from fedloom.split.buckets import bucketed
 from fedloom.split.cut import Cut, anatomy_of
+from fedloom.split.defences import Shield
 from fedloom.split.messages import Kind, Message
+from fedloom.split.nopeek import distance_correlation
 from fedloom.split.parts import Part, part_of
 from fedloom.split.wire import Wire
 
@@ -48,6 +52,17 @@ class Ends:
         """The trained parameters that lie here, by their names in the whole model; a tied one once."""
         return list(dict.fromkeys((*self.front.names.values(), *self.rear.names.values())))
 
+    @property
+    def n_words(self) -> int:
+        """Tokens that the head tells apart."""
+        return self.rear.module.get_submodule(anatomy_of(self.model.module).head).get_parameter("weight").shape[0]
+
+    def embedded(self, tokens_N: Tensor) -> Tensor:
+        """Return the embeddings [N, D] of tokens, of which nothing is trained."""
+        anatomy = anatomy_of(self.model.module)
+        table_VD = self.front.module.get_parameter(f"{anatomy.body}.{anatomy.tables[0]}.weight")
+        return functional.embedding(tokens_N, table_VD.detach())
+
 
 @dataclass(frozen=True)
 class Said:
@@ -71,16 +86,19 @@ class Turn:
         said: Said,
         seeds: Sequence[tuple[str | int, ...]],
         scaling_K: Tensor | None = None,
+        shield: Shield | None = None,
     ) -> None:
-        """Take parameters [K, ...] by name and the items of each client."""
-        self._ends, self._task, self._said = ends, task, said
+        """Take parameters [K, ...] by name, the items of each client, and what defends them; left out: nothing."""
+        self._ends, self._task, self._said, self._shield = ends, task, said, shield or Shield()
+        bucket, most = self._shield.defences.bucket, ends.model.positions
         self._leaves = {name: leaves[name] for name in ends.names}
-        self._batch = _packed(task.collate(parts, ends.model))
+        self._batch = _packed(task.collate([bucketed(part, bucket, most) for part in parts], ends.model))
         self._seeds, self._scaling_K = tuple(seeds), scaling_K
         self._lengths = _by_client(self._batch, [length for _, length in self._batch.lines], len(parts))
         self._prompts = [()] * len(parts)
         if ends.model.both_ways and self._batch.prompt_E is not None:
             self._prompts = _by_client(self._batch, self._batch.prompt_E.tolist(), len(parts))
+        self._fakes = [k for k, one in enumerate(said.clients) if self._shield.fake(one, said.step, said.micro)]
         self._ahead = torch.zeros(0)
         self._grads: Tree = {}
         self.loss_2K = torch.zeros(2, len(parts))
@@ -101,16 +119,45 @@ class Turn:
         losses = self._task.loss(rear, rear.of(params), self._batch)
         sums = torch.stack((losses.total_B, losses.weight_B)).detach()
         self.loss_2K = sums_by(sums, self._batch.owner_X, len(self._said.clients))
-        (slope_ND,) = self._slopes(losses.total_B.sum(), [given], rear)
+        if self._fakes:
+            losses = self._task.loss(rear, rear.of(params), self._faked())
+        (slope_ND,) = self._slopes([losses.total_B.sum()], [given], rear)
         weights = self.loss_2K[1].tolist()
         return [replace(one, weight=w) for one, w in zip(self._messages("GRAD", slope_ND), weights, strict=True)]
 
     def back(self, arrived: Sequence[Message]) -> Tree:
         """Return the gradients [K, ...] of what lies at the ends, by name, from each client's BACK."""
         self._say(self._ends.front)
+        slope_ND = self._joined(arrived)
+        for one, (start, size), weight in zip(arrived, self._batch.spans, self.loss_2K[1].tolist(), strict=True):
+            self._shield.look(one, slope_ND[start : start + size], weight)
         if self._ahead.requires_grad:
-            self._slopes(self._ahead, [], self._ends.front, self._joined(arrived))
-        return {name: self._grads.get(name, torch.zeros_like(leaf)) for name, leaf in self._leaves.items()}
+            penalty = self._penalties()
+            slopes = [slope_ND, *(one.new_tensor(1.0) for one in penalty)]
+            self._slopes([self._ahead, *penalty], [], self._ends.front, slopes)
+        grads = {name: self._grads.get(name, torch.zeros_like(leaf)) for name, leaf in self._leaves.items()}
+        fakes = torch.tensor(self._fakes, dtype=torch.int64, device=slope_ND.device)
+        return {name: grad.index_fill(0, fakes, 0.0) for name, grad in grads.items()} if self._fakes else grads
+
+    def _penalties(self) -> list[Tensor]:
+        """Return what each client's states have in common with its embeddings, in the units of its summed loss."""
+        if not (weight := self._shield.defences.nopeek):
+            return []
+        embedded_ND, found = self._ends.embedded(self._batch.tokens_N), list[Tensor]()
+        for (start, size), tokens in zip(self._batch.spans, self.loss_2K[1].tolist(), strict=True):
+            own = slice(start, start + size)
+            found.append(weight * tokens * distance_correlation(embedded_ND[own], self._ahead[own]))
+        return found
+
+    def _faked(self) -> PackedBatch:
+        """Return the batch with random targets where a client's step is a fake."""
+        batch, said = self._batch, self._said
+        n_words = self._ends.n_words
+        targets_S, owner_S = batch.targets_S.clone(), batch.owner_X[batch.example_S]
+        for k in self._fakes:
+            drawn_S = self._shield.targets(said.clients[k], said.step, said.micro, int((owner_S == k).sum()), n_words)
+            targets_S[owner_S == k] = drawn_S.to(targets_S)
+        return replace(batch, targets_S=targets_S)
 
     def _say(self, part: Part) -> None:
         """Let a part's layers know of this micro-batch; another one may have passed since."""
@@ -120,11 +167,13 @@ class Turn:
         stackable = self._ends.model.stackable
         return self._leaves if stackable else {name: leaf[0] for name, leaf in self._leaves.items()}
 
-    def _slopes(self, value: Tensor, states: list[Tensor], part: Part, slope: Tensor | None = None) -> list[Tensor]:
+    def _slopes(
+        self, values: list[Tensor], states: list[Tensor], part: Part, slopes: list[Tensor] | None = None
+    ) -> list[Tensor]:
         """Add the gradients of a part's parameters to those so far; return those by the states."""
         names = list(dict.fromkeys(part.names.values()))
         leaves = [*states, *(self._leaves[name] for name in names)]
-        grads = torch.autograd.grad(value, leaves, slope, allow_unused=True, materialize_grads=True)
+        grads = torch.autograd.grad(values, leaves, slopes, allow_unused=True, materialize_grads=True)
         for name, grad in zip(names, grads[len(states) :], strict=True):
             # A tied parameter has a part of its gradient from either end.
             self._grads[name] = self._grads[name] + grad if name in self._grads else grad
@@ -135,7 +184,8 @@ class Turn:
         said, found = self._said, list[Message]()
         for client, lengths, (start, size) in zip(said.clients, self._lengths, self._batch.spans, strict=True):
             where = f"client '{client}', step {said.step}, {kind}"
-            packet = said.wire.encode(rows_ND[start : start + size], where)
+            rows = self._shield.noise.on(rows_ND[start : start + size], kind, client, said.step, said.micro)
+            packet = said.wire.encode(rows, where)
             found.append(Message(kind, client, said.step, said.micro, packet, lengths))
         return found
 

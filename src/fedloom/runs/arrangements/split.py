@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from fedloom.base.errors import ConfigError
-from fedloom.base.plugin import AtLeast, Count, NonNegative, plugin
+from fedloom.base.plugin import AtLeast, Count, Fraction, NonNegative, plugin
 from fedloom.contracts.arrangement import Arrangement, Group
 from fedloom.contracts.federated import Engine
 from fedloom.contracts.model import Model, Shard
 from fedloom.split.carrier import InOnePlace, SplitSettings, splittable
 from fedloom.split.cut import Cut, anatomy_of
+from fedloom.split.defences import Defences
 from fedloom.split.wire import WireName
 
 __all__ = ["Split"]
@@ -56,6 +57,16 @@ class Split(Arrangement):
     server_lr: NonNegative = 0.0
     """Learning rate of the server's adapters in the first round, which then goes as the clients'; 0: the clients'."""
 
+    noise: NonNegative = 0.0
+    """Gaussian noise on states and gradients that leave, over their root mean square: empirical, no guarantee."""
+    nopeek: NonNegative = 0.0
+    """Weight, beside the loss, of the distance correlation between embeddings and the states that leave."""
+    bucket: Count = 0
+    """Tokens of which the lengths that leave are multiples, filled up behind each text; 0: lengths as they are."""
+
+    guard: Fraction = 0.0
+    """Probability with which a client asks for the gradient of random targets, to find out what the server trains."""
+
     def check(self) -> None:
         """Refuse cuts that are none."""
         if not self.cuts:
@@ -73,14 +84,25 @@ class Split(Arrangement):
                 "is merged from both: set ends = 'averaged', or one cut for all."
             )
 
+        if self.guard and len(set(self.cuts)) > 1:
+            raise ConfigError(
+                f"guard: found {self.guard:g} with several cuts, where a block that the server lends a client would "
+                "learn random targets; set guard = 0, or one cut for all."
+            )
+
     def label(self) -> str:
         """Return the cuts, and what is not as usual."""
         odd = (
             [f"{self.replicas} replicas"] * (self.replicas > 1)
             + ["own ends"] * (self.ends == "own")
             + ["private adapters"] * (self.adapters == "private")
+            + [self.wire] * (self.wire != "bfloat16")
+            + [f"noise {self.noise:g}"] * bool(self.noise)
+            + [f"nopeek {self.nopeek:g}"] * bool(self.nopeek)
+            + [f"bucket {self.bucket}"] * bool(self.bucket)
+            + [f"guard {self.guard:g}"] * bool(self.guard)
         )
-        return ", ".join([f"split {' '.join(self.cuts)}", *odd, *([self.wire] * (self.wire != "bfloat16"))])
+        return ", ".join([f"split {' '.join(self.cuts)}", *odd])
 
     def shared(self, pattern: str) -> str:
         """Return the pattern of the clients' own parts that are merged: of none where each keeps its own."""
@@ -109,6 +131,7 @@ class Split(Arrangement):
             in_flight=self.in_flight,
             window_s=self.window_ms / 1000,
             lr=self.server_lr,
+            defences=Defences(noise=self.noise, nopeek=self.nopeek, bucket=self.bucket, guard=self.guard),
         )
 
     def groups(

@@ -1,8 +1,9 @@
 """T4: a learned inverter: from a state to the token at its place, trained on other texts through the known weights.
 
 Two layers of width H from a state over its root mean square, trained with AdamW on pairs of token and state that the
-attacker makes itself: with texts like the client's, or with tokens drawn at random where it has none. What the client's
-weights have moved since counts against it, how deep the cut lies hardly does (5.3 of the specification).
+attacker makes itself: with texts like the client's, or with tokens drawn at random where it has none. Where clients
+add noise to their states it adds as much, drawn anew in every step. What the client's weights have moved since counts
+against it, how deep the cut lies hardly does (5.3 of the specification).
 
 Shapes: M pairs, D width of a state, H hidden, V vocabulary, T tokens of a text.
 
@@ -42,6 +43,7 @@ class Inverter:
         n_words = (
             target.model.module.get_submodule(anatomy_of(target.model.module).head).get_parameter("weight").shape[0]
         )
+        noise = target.defences.noise * float(states_MD.square().mean().sqrt())
         width, draw = states_MD.shape[1], rng.generator(seed, "inverter")
         first = torch.randn(_HIDDEN, width, generator=draw) / width**0.5
         second = torch.randn(n_words, _HIDDEN, generator=draw) / _HIDDEN**0.5
@@ -49,7 +51,10 @@ class Inverter:
         optimiser = torch.optim.AdamW(weights, lr=_LR)
         for _ in range(steps):
             at = torch.randint(0, len(tokens_M), (_BATCH,), generator=draw).to(states_MD.device)
-            loss = functional.cross_entropy(_scores(weights[0], weights[1], states_MD[at]), tokens_M[at])
+            seen_ND = states_MD[at]
+            if noise:
+                seen_ND = seen_ND + noise * torch.randn(seen_ND.shape, generator=draw).to(seen_ND)
+            loss = functional.cross_entropy(_scores(weights[0], weights[1], seen_ND), tokens_M[at])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -1,15 +1,18 @@
 """T3: the text from the states behind the input part, by whoever knows its weights: token after token.
 
 States of a causal model are those of a prefix, and a prefix has one state (SipIt, arXiv:2510.15511): with the text so
-far, the next token is the one that gives the state seen. An inverter (T4) says which tokens to try first; where none of
-these gives that state up to what the wire loses, the whole vocabulary is tried.
+far, the next token is the one that gives the state seen. An inverter (T4) says which tokens to try first; where none
+of these gives that state up to what the wire loses, the whole vocabulary is tried.
 
-Where the client's part has moved from what is known of it no token gives the state, and the nearest is taken: then each
-place costs the whole vocabulary, and larger ones than `_MOST` are not gone through.
+Where the client's part has moved from what is known of it no token gives the state, and the nearest is taken: then
+each place costs the whole vocabulary, and larger ones than `_MOST` are not gone through. So it is where a client
+defends its states: noise moves all of them, and a penalty may have brought them so near each other that several seem
+right.
 
 Shapes: T tokens of a text, D width, C tokens tried.
 
-Deviations: SipIt goes by gradients where a vocabulary is too large to try; here the inverter's ranking stands for that.
+Deviations: SipIt goes by gradients where a vocabulary is too large to try; here the inverter's ranking stands for
+that.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from torch import Tensor
 from fedloom.contracts.language import Encoded
 from fedloom.split.audit.inverter import Inverter
 from fedloom.split.audit.target import Target, states_of
+from fedloom.split.defences import Defences
 
 __all__ = ["searched"]
 
@@ -31,7 +35,7 @@ _NEAR = 0.02
 
 def searched(target: Target, inverter: Inverter) -> list[list[int]]:
     """Return what is read of each text."""
-    n_words = len(target.model.tokenizer)
+    n_words, thorough = len(target.model.tokenizer), target.defences != Defences()
     found: list[list[int]] = []
     for seen_TD in target.capture.ahead:
         ranked_TC = inverter.ranked(seen_TD, min(_FIRST, n_words))
@@ -39,7 +43,7 @@ def searched(target: Target, inverter: Inverter) -> list[list[int]]:
         for place, state_D in enumerate(seen_TD.float()):
             tried = ranked_TC[place].tolist()
             token, away = _nearest(target, read, tried, state_D)
-            if away > _NEAR and n_words <= _MOST:
+            if (away > _NEAR or thorough) and n_words <= _MOST:
                 token, _ = _nearest(target, read, range(n_words), state_D)
             read.append(token)
         found.append(read)

@@ -8,7 +8,7 @@ Shapes: T tokens of a text, D width of a state, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -21,6 +21,7 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.models.packing import pack
 from fedloom.split.body import Adapters, Body, Middle
 from fedloom.split.cut import Cut
+from fedloom.split.defences import Defences, Shield
 from fedloom.split.ends import Ends, Said, Turn
 from fedloom.split.messages import Message
 from fedloom.split.parts import Part
@@ -86,6 +87,8 @@ class Target:
     known: Tree
     """What the server takes those of the client for."""
     texts: tuple[Encoded, ...]
+    defences: Defences = field(default_factory=Defences)
+    """What the client does to what leaves it; the attacker knows that it does."""
 
     @cached_property
     def ends(self) -> Ends:
@@ -106,7 +109,8 @@ class Target:
         body = Body(middle, of, wire, LocalSettings(optimiser="sgd"), Adapters({client: ""}))
         body.load(_as_kept(self.params, middle.initial))
         leaves = {name: value[None].clone().requires_grad_() for name, value in self.params.items()}
-        turn = Turn(self.ends, self.task, leaves, [list(self.texts)], Said((client,), 0, 0, wire), ())
+        shield = Shield(replace(self.defences, guard=0.0), ("audit",))  # of a step that is no fake
+        turn = Turn(self.ends, self.task, leaves, [list(self.texts)], Said((client,), 0, 0, wire), (), shield=shield)
         seeds = {client: (0,)}
         ahead = turn.ahead()
         answer, _ = body.forward(ahead, seeds)
@@ -116,9 +120,11 @@ class Target:
         return Capture((*ahead, *answer, *slopes, *back), *read)
 
     def _rows(self, message: Message) -> tuple[Tensor, ...]:
-        """Return what the receiver reads, text by text."""
+        """Return what the receiver reads, text by text, without what fills texts up, which an attacker can tell."""
         rows = WIRES[self.wire].decode(message.packet, message.n_tokens, self.model.width, message.where)
-        return tuple(rows.split(message.lengths))
+        return tuple(
+            one[: len(text.tokens_T)] for one, text in zip(rows.split(message.lengths), self.texts, strict=True)
+        )
 
 
 def states_of(part: Part, params: Tree, texts: Sequence[Encoded]) -> list[Tensor]:
