@@ -18,7 +18,7 @@ from fedloom.contracts.federated import Task
 from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.aggregators.mean import HELD_ROWS
 from fedloom.federated.batching import batches
-from fedloom.federated.client import learning_rate
+from fedloom.federated.learning_rate import learning_rate
 from fedloom.federated.rounds import sample_clients
 from fedloom.runs.directory import RunDirectory
 from fedloom.runs.prepared import prepare

@@ -156,7 +156,7 @@ def first_states(made):
         sent.append(message)
         raise Killed
 
-    hands.over = over
+    hands.over = {"client0": over}
     with pytest.raises(Killed):
         hands.dry_round(approved(made))
     return sent[0], made.folder / "north" / "secret"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from fedloom import api
 from fedloom.base.errors import ConfigError
 from fedloom.contracts.local_settings import LocalSettings
-from fedloom.federated.client import learning_rate
+from fedloom.federated.learning_rate import learning_rate
 from support.small_runs import small_run, small_table, write_records
 
 WORDS = {"evaluation": {"max_new_tokens": 3, "resamples": 20, "every": 1, "choose_by": "loss", "metrics": []}}

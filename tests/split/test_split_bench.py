@@ -59,7 +59,7 @@ def test_every_course_is_taken_and_told_beside_its_prediction(tmp_path):
     write_records(tmp_path / "data.jsonl", clients=2)
     run = read_run(small_table(tmp_path, protocol={"name": "split"}, engine="sequential"))
     found = bench_split(run, BenchSettings(clients=(2,), rtt_ms=1.0, steps=2))
-    assert found["message_bytes"] == found["tokens"] * 2 * 16  # bfloat16, width 16
+    assert found["message_bytes"] == found["tokens"] * 2 * 32  # bfloat16, width 32
     (row,) = found["rows"]
     assert tuple(row["courses"]) == COURSES and row["clients"] == 2
     assert all(one["measured_s"] > 0 and one["ratio"] > 0 for one in row["courses"].values())

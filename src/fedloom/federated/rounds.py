@@ -23,7 +23,7 @@ from fedloom.base.tree import Layout, Slots, Tree
 from fedloom.contracts.aggregation import SumAccumulator
 from fedloom.contracts.federated import Accumulator, Aggregate, Carrier, Frame, Job, Local, Plan, Report, Server
 from fedloom.contracts.messages import Traffic
-from fedloom.federated.client import learning_rate
+from fedloom.federated.learning_rate import learning_rate
 
 __all__ = [
     "ClientRecord",

@@ -18,7 +18,7 @@ from fedloom.contracts.arrangement import Arrangement
 from fedloom.contracts.federated import Carrier, Engine, Job, Local, Plan, Work
 from fedloom.contracts.language import language_model
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
-from fedloom.federated.client import learning_rate
+from fedloom.federated.learning_rate import learning_rate
 from fedloom.network.jobs import JobFrame, layout_to, row_shape
 from fedloom.network.manifest import Manifest, run_at_node
 from fedloom.network.node_file import NodeFolder
