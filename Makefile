@@ -11,6 +11,7 @@
 # make u2s          documents to instruction data: what retrieved examples are worth for pairs and for a model; 14 minutes beside other jobs
 # make knowledge    what private tuning and distillation give away, and what they are worth at equal epsilon; 80 minutes beside other jobs
 # make split        split training against pooling, federation and training alone, over five seeds; then what its server could read
+# make split-real   SmolLM2-135M-Instruct between a server and three clients with a part each, on medical questions; then the audit
 # make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; 15 minutes; resumable
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
@@ -28,7 +29,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge split fedgc safety safety_real real real-model real-test bench scale clean
+.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge split split-real fedgc safety safety_real real real-model real-test bench scale clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -129,7 +130,12 @@ knowledge:
 split: install-report
 	@[ -e runs/split/run/report.md ] || { rm -rf runs/split/run; $(FEDLOOM) run experiments/split.toml --quiet --out runs/split/run; }
 	$(FEDLOOM) split audit runs/split/run
+	$(FEDLOOM) split bench experiments/split.toml
 	$(FEDLOOM) bench experiments/suites/split.toml --out runs/split/suite
+
+split-real: real-model
+	@VENV=$(VENV) EXTRAS=gguf,deploy tools/install.sh
+	$(VENV)/bin/python tools/split_real.py models/smollm2 $(MEDQUAD) --out runs/split_real/$$(date +%Y%m%d_%H%M%S)
 
 # A table for each seed, a writer of instructions by topic, and the suites, of which one may end with 1 where a claim is not decided.
 # Suites in two lanes, each on one core: what ends a suite, its page among it, is nothing for two.

@@ -16,7 +16,7 @@ from fedloom.network.node_file import NodeFolder
 from fedloom.network.server import run_id, served_before, welcoming
 from fedloom.network.steps import patiently
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.split_answers import answered, sessions_of
+from fedloom.runs.split_answers import answered, sessions_of, split_settings
 from fedloom.runs.tuning import run_of
 from fedloom.split.messages import Message, Tally
 
@@ -69,6 +69,8 @@ def ask_server(
         raise ConfigError(f"--client: found '{client}', allowed is one of {', '.join(own)}.")
     client = client or own[0]
     run, tally = run_at_node(manifest, file.own(client)), Tally()
+    if split_settings(run).defences.noise:
+        raise ConfigError("protocol.noise: found in a run of whose answers states would leave without it; ask elsewhere.")
     with (
         closing(home.link()) as link,
         ThreadPoolExecutor(_AT_ONCE) as pool,
