@@ -9,12 +9,14 @@ from safetensors.torch import load_file, save_file
 
 from fedloom.base.errors import ConfigError, MissingFileError, ModelError, RunError
 from fedloom.models.causal_lm import CausalLM
+from fedloom.models.checkpoint import Checkpoint
 from fedloom.models.part_files import Manifest, read_part
 from fedloom.split.body import Middle
 from fedloom.split.cut import Cut
 from fedloom.split.ends import Ends
 from fedloom.split.partition import partition
 from fedloom.split.parts import part_of
+from support.models import model_folder
 from support.split_models import BLOCKS, CPU, Halves, differences, examples, folder, model, moved
 
 CASES = {"llama": {}, "llama, head of its own": {"tie_word_embeddings": False}, "qwen2": {}, "gpt2": {}}
@@ -97,6 +99,17 @@ def test_the_servers_folder_has_nothing_that_reads_or_writes_a_token(tmp_path):
     names = {path.name for path in (tmp_path / "parts" / "middle").iterdir()}
     assert names == {"part.safetensors", "manifest.json", "config.json"}
     assert {int(name.split(".")[2]) for name in tensors(tmp_path)["middle"]} == {2, 3, 4}
+
+
+def test_a_client_has_all_that_its_texts_and_answers_need(tmp_path):
+    """A chat template in a file of its own was once left behind."""
+    whole = model_folder(tmp_path / "whole", num_hidden_layers=4)
+    (whole / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    partition(str(whole), Cut(1, 1), tmp_path / "parts")
+    theirs = {path.name for path in (tmp_path / "parts" / "input").iterdir()}
+    assert {path.name for path in whole.iterdir() if not path.name.startswith("model")} <= theirs
+    client = Checkpoint.find(str(tmp_path / "parts")).tokenizer()
+    assert client.get_chat_template() == Checkpoint.find(str(whole)).tokenizer().get_chat_template()
 
 
 def test_manifests_agree_in_all_but_the_part(tmp_path):

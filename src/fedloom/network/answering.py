@@ -70,7 +70,7 @@ def ask_server(
     client = client or own[0]
     run, tally = run_at_node(manifest, file.own(client)), Tally()
     if split_settings(run).defences.noise:
-        raise ConfigError("protocol.noise: found in a run of whose answers states would leave without it; ask elsewhere.")
+        raise ConfigError("protocol.noise: found in a run; states of answers would leave without it, so none is asked.")
     with (
         closing(home.link()) as link,
         ThreadPoolExecutor(_AT_ONCE) as pool,

@@ -31,6 +31,12 @@ from fedloom.split.cut import Cut
 
 __all__ = ["partition"]
 
+_BESIDE = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    *("special_tokens_map.json", "vocab.json", "merges.txt"),
+)
+"""What a client needs besides weights, as far as the model has it: how texts become tokens and answers end."""
+
 _BLOCK = re.compile(r"^(?:model\.layers|transformer\.h|h)\.(\d+)\.")
 _TABLES = re.compile(r"^(?:model\.embed_tokens|(?:transformer\.)?(?:wte|wpe))\.")
 _REAR = re.compile(r"^(?:model\.norm|(?:transformer\.)?ln_f|lm_head)\.")
@@ -88,7 +94,7 @@ def _write(folder: Path, part: PartName, tensors: Tree, source: Checkpoint, cut:
     hashes = {name: tensor_sha256(name, one) for name, one in sorted(tensors.items())}
     manifest = Manifest(VERSION, part, source.base_id, str(cut), n_blocks, " ".join(kinds), hashes)
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
-    beside = ("config.json",) if part == "middle" else ("config.json", "tokenizer.json", "tokenizer_config.json")
+    beside = ("config.json",) if part == "middle" else _BESIDE
     for name in beside:
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
