@@ -89,6 +89,7 @@ def make_parties(out: Path, port: int) -> None:
             "tasks": ["sft"],
             "codecs": ["float32"],
             "split": True,
+            "secure_sum": "allowed",
             "max_rounds": 4,
             "max_steps": 8,
             "max_batch": 4,
@@ -159,15 +160,14 @@ def show(out: Path, wall_s: float) -> None:
     kinds: dict[str, int] = defaultdict(int)
     for line in (out / "apart" / "ledger.jsonl").read_text().splitlines():
         record = json.loads(line)
-        kind = str(record["what"]).split()[0]
-        if kind in ("FWD", "BODY", "GRAD", "BACK"):
-            kinds[kind] += record["bytes"]
+        if "messages" in record["what"]:
+            kinds[record["what"].split()[-2]] += record["bytes"] + record.get("download_bytes", 0)
     for line in (out / "apart" / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
-        if "wire_bytes_per_token" in record:
+        if record["name"] == "wire_bytes_per_token":
             wanted = 4 * WIDTH * WIRE_BYTES
-            per_token = record["wire_bytes_per_token"]
-            print(f"round {record['round']}: {per_token:.0f} bytes a token, 4 D q = {wanted}, {per_token / wanted:.3f}")
+            share = record["total"] / wanted
+            print(f"round {record['round']}: {record['total']:.1f} bytes a token, 4 D q = {wanted}, {share:.4f}")
     total = sum(kinds.values())
     print(f"between machines: {wall_s:.0f} s, {total / 1e6:.1f} MB in {dict(kinds)}")
     print(f"{total / (4 * WIDTH * WIRE_BYTES) / wall_s:.0f} tokens a second, four processes on this machine")

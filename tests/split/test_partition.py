@@ -53,7 +53,14 @@ def test_parts_are_those_that_the_cut_computes_with(tmp_path):
         assert set(found[part]) == own
 
 
-@pytest.mark.parametrize("kind", [{"lora_rank": 2}, {"lora_rank": 0, "prefix": 3}], ids=["factors", "prefix"])
+KINDS = {
+    "factors": {"lora_rank": 2},
+    "prefix": {"lora_rank": 0, "prefix": 3},
+    "bfloat16": {"lora_rank": 2, "dtype": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("case", CASES)
 def test_sides_that_have_their_parts_alone_compute_what_the_whole_model_does(tmp_path, case, kind):
     source, _ = parted(tmp_path, case)

@@ -25,6 +25,7 @@ NEW = 12
 FAMILIES = ["llama", "qwen2", "gpt2"]
 KINDS = {
     **{name: {"architecture": name} for name in FAMILIES},
+    "llama, bfloat16": {"settings": (("dtype", "bfloat16"),)},
     "llama, a prefix": {"settings": (("prefix", 3),)},
     "gpt2, a prefix alone": {"architecture": "gpt2", "settings": (("prefix", 3),), "rank": 0},
     "llama, prompts both ways": {"settings": (("attends", "prefix_lm"),)},

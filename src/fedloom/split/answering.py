@@ -137,7 +137,7 @@ class _Through(Reader):
                 f"session: found {answer.kind} for an answer, {_TRIES} times; the server does not keep sessions."
             )
         rows_TD = self._wire.decode(answer.packet, answer.n_tokens, self._ends.model.width, "session")
-        return rows_TD.to(self._ends.rear.device, next(self._ends.rear.module.parameters()).dtype)
+        return rows_TD.to(self._ends.rear.device, self._ends.rear.dtype)
 
     def _said(
         self, text: _Text, kind: Kind, lengths: tuple[int, ...], rows_TD: Tensor | None = None, start: int = 0

@@ -170,7 +170,7 @@ class Body:
         if not found:
             return [], refused
         arrived = [one for one, _ in found.values()]
-        states = [rows.to(self.middle.model.device, self._dtype()) for _, rows in found.values()]
+        states = [rows.to(self.middle.model.device, self.middle.parts[0].dtype) for _, rows in found.values()]
         clients, lengths = tuple(found), tuple(one.lengths for one in arrived)
         leaves = self._leaves(clients, lent or {})
         whole = Passing(clients, lengths, tuple(one.prompts for one in arrived), states, leaves)
@@ -304,9 +304,6 @@ class Body:
         return messages, refused
 
     # ---------------------------------------------------------------------------------------------------- a batch
-
-    def _dtype(self) -> torch.dtype:
-        return next(self.middle.model.module.parameters()).dtype
 
     def _leaves(self, clients: Sequence[str], lent: Tree) -> Tree:
         """Return the parameters [K, ...] that these clients' states meet, as leaves of a graph."""

@@ -61,6 +61,13 @@ class Part(LanguageModel):
     given: Tensor | None = None
     """The states [N, D] that enter; None where tokens do."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of states: that of frozen weights, as adapters are float32 whatever these are."""
+        weights = self.module.named_parameters()
+        frozen = (one for name, one in weights if name not in self.names and not one.is_meta)
+        return next(frozen, next(self.module.parameters())).dtype
+
     def entering(self, batch: PackedBatch, start: int, length: int) -> dict[str, Tensor]:
         """Return the given states in place of tokens."""
         if self.given is None:

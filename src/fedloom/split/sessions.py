@@ -111,8 +111,7 @@ class Sessions:
         if asked.micro != reading.length:
             raise DataError(f"{where}: the session has read {reading.length} tokens, what is sent must follow them.")
         rows_TD = self._wire.decode(asked.packet, asked.n_tokens, self._part.width, where)
-        dtype = next(self._part.module.parameters()).dtype
-        out_TD = reading.states(rows_TD.to(self._part.device, dtype))
+        out_TD = reading.states(rows_TD.to(self._part.device, self._part.dtype))
         return replace(asked, kind="TOLD", packet=self._wire.encode(out_TD, where))
 
     def _opened(self, asked: Message) -> Message:
