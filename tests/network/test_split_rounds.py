@@ -145,6 +145,14 @@ def test_a_node_that_is_killed_in_a_step_ends_with_the_same_bytes(tmp_path, monk
     assert adapters(tmp_path / "broken") == adapters(tmp_path / "unbroken")
 
 
+def test_a_node_whose_states_are_of_another_type_is_refused(tmp_path):
+    """`auto` may find another type on another machine, or on another part of the weights."""
+    made = split_federation(tmp_path)
+    made.write_node("north", model={"path": str(tmp_path / "model"), "dtype": "bfloat16"})
+    with pytest.raises(ConfigError, match=r"model \(states\): found bfloat16, the run has float32"):
+        Hands(made.node("north")).work(approved(made))
+
+
 NOISY = {"name": "split", "wire": "float32", "noise": 0.5, "bucket": 16}
 
 

@@ -88,6 +88,29 @@ def test_who_hangs_up_while_it_waits_takes_the_answer_from_nobody(tmp_path):
     lockstep.close()
 
 
+def test_a_message_that_comes_again_while_its_batch_is_computed_gets_the_same_answer(tmp_path):
+    """Whoever has lost its connection sends it once more; it must not wait for a batch that was made."""
+    begun_it, go_on = threading.Event(), threading.Event()
+
+    class Slow(Body):
+        def forward(self, arrived, seeds, lent, micro):
+            begun_it.set()
+            go_on.wait(20)
+            return super().forward(arrived, seeds, lent, micro)
+
+    body = Slow()
+    lockstep = begun(tmp_path, body)
+    first = [lockstep.submit(message(client)) for client in CLIENTS]
+    begun_it.wait(20)
+    again = lockstep.submit(message("b"))
+    with pytest.raises(DataError, match="another message than the one that came before"):
+        lockstep.submit(message("c", value=9))
+    go_on.set()
+    assert again.result(timeout=20) is first[1].result(timeout=20)
+    walked(lockstep, course(1)[1:])
+    assert len(body.batches) == 4
+
+
 def test_a_batch_waits_for_the_last_client(tmp_path):
     lockstep = begun(tmp_path)
     early = [lockstep.submit(message(client)) for client in ("a", "b")]

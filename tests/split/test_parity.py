@@ -22,6 +22,10 @@ CASES = {
     "llama, dropout": {"dropout": 0.3},
     "llama, all weights, tied": {"rank": 0},
     "llama, all weights, head of its own": {"rank": 0, "tie_word_embeddings": False},
+    "smollm2's sizes": {
+        **{"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3},
+        **{"rope_theta": 100_000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 8192},
+    },
     "qwen2": {"architecture": "qwen2"},
     "qwen2, dropout": {"architecture": "qwen2", "dropout": 0.3},
     "gpt2": {"architecture": "gpt2"},

@@ -20,7 +20,7 @@ from fedloom.contracts.language import language_model
 from fedloom.evaluation.held_out import Examinee, HeldOut, evaluate, group_means
 from fedloom.federated.learning_rate import learning_rate
 from fedloom.network.jobs import JobFrame, layout_to, row_shape
-from fedloom.network.manifest import Manifest, run_at_node
+from fedloom.network.manifest import Manifest, run_at_node, states_of
 from fedloom.network.node_file import NodeFolder
 from fedloom.network.scoring import may_tell, score_names
 from fedloom.network.steps import patiently
@@ -126,7 +126,7 @@ class Hands:
         """Return the run that a client of this node carries out, with the model loaded when one is first asked for."""
         if self._at is None or self._at[0] != manifest.digest:
             run = run_at_node(manifest, self._file.own(client))
-            self._at = manifest.digest, _Loads(_fitting(load_model(run), manifest))
+            self._at = manifest.digest, _Loads(_fitting(run, load_model(run), manifest))
         runs = self._at[1].runs
         if client not in runs:
             runs[client] = run_at_node(manifest, self._file.own(client))
@@ -228,17 +228,18 @@ def _params(loaded: Loaded, local: Local) -> Tree:
     return shared | own
 
 
-def _fitting(loaded: Loaded, manifest: Manifest) -> Loaded:
+def _fitting(run: TuningRun, loaded: Loaded, manifest: Manifest) -> Loaded:
     """Return the model of this node, which has to be the one that the manifest means: ConfigError."""
     told = manifest.table
     mine = {
         "base_id": loaded.model.base_id,
         "start": loaded.start,
+        "states": states_of(run, loaded),
         "trained": list(loaded.model.trainable),
         "layout": layout_to(loaded.layout),
     }
     for key, found in mine.items():
         if found != told[key]:
             shown_at = f"found {shown(str(found))[:120]}, the run has {shown(str(told[key]))[:120]}"
-            raise ConfigError(f"model ({key}): {shown_at}; give the folder of the run's own base and adapter.")
+            raise ConfigError(f"model ({key}): {shown_at}; give the run's own base and adapter, in its dtype.")
     return loaded

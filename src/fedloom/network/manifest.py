@@ -24,8 +24,9 @@ from fedloom.network.frames import PROTOCOL
 from fedloom.network.jobs import layout_from, layout_to
 from fedloom.runs.stage import Loaded
 from fedloom.runs.tuning import TuningRun
+from fedloom.split.parts import states_dtype
 
-__all__ = ["Manifest", "OwnSettings", "manifest_of", "run_at_node"]
+__all__ = ["Manifest", "OwnSettings", "manifest_of", "run_at_node", "states_of"]
 
 _PARTS = ("protocol", "model", "task", "local", "rule", "server_opt", "aggregator", "codec", "privacy")
 """Tables of a run file that travel."""
@@ -44,7 +45,7 @@ _AT_SERVER = {"aggregator.root", "aggregator.prompts", "aggregator.file"}
 _WORDS = {"protocol.cuts", "model.lora_targets", "task.labels", "evaluation.holdout_group"}
 """Names that are compared and never opened, matched or filled in: short, and of plain letters."""
 _WORD = re.compile(r"[\w .,:'()+-]{0,80}")
-_KEYS = {"protocol", "fedloom", "clients", "nodes", "base_id", "start", "trained", "layout", "settings"}
+_KEYS = {"protocol", "fedloom", "clients", "nodes", "base_id", "start", "states", "trained", "layout", "settings"}
 _MOST_NAMES = 100_000
 
 
@@ -113,7 +114,7 @@ class Manifest:
             raise DataError("manifest: is no table.")
         found = cast("dict[str, Any]", table)
         _refuse_other_keys(found, _KEYS, "manifest")
-        for key in ("fedloom", "base_id", "start"):
+        for key in ("fedloom", "base_id", "start", "states"):
             _refuse_unless(isinstance(found[key], str) and len(found[key]) <= 200, f"manifest.{key}", "a short text")
         for key in ("clients", "trained"):
             _refuse_unless(_is_names(found[key]), f"manifest.{key}", "a list of names, each once")
@@ -142,11 +143,19 @@ def manifest_of(run: TuningRun, loaded: Loaded, nodes: Mapping[str, str]) -> Man
             "nodes": list(nodes.values()),
             "base_id": loaded.model.base_id,
             "start": loaded.start,
+            "states": states_of(run, loaded),
             "trained": list(loaded.model.trainable),
             "layout": layout_to(loaded.layout),
             "settings": _settings(run),
         }
     )
+
+
+def states_of(run: TuningRun, loaded: Loaded) -> str:
+    """Return the type of states that pass between two sides of a model; "" where none pass."""
+    if not run.protocol.splits:
+        return ""
+    return str(states_dtype(loaded.model.module, loaded.model.trainable)).removeprefix("torch.")
 
 
 def run_at_node(manifest: Manifest, own: OwnSettings) -> TuningRun:

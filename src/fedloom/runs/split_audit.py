@@ -15,6 +15,7 @@ from fedloom.base.mean import Mean
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.base.tree import Tree
 from fedloom.contracts.language import Encoded, LanguageModel, language_model
+from fedloom.models.causal_lm import CausalLM
 from fedloom.runs.arrangements.split import Split
 from fedloom.runs.prepared import prepare
 from fedloom.runs.split_answers import trained_in
@@ -58,6 +59,8 @@ def audit_split(run: TuningRun, settings: AuditSettings, result: Path | None = N
         raise ConfigError(
             f"protocol: found '{run.protocol.name}', allowed is 'split': the audit is about what its server sees."
         )
+    if isinstance(run.model, CausalLM):  # an attacker computes as exactly as it likes
+        run = replace(run, model=replace(run.model, dtype="float32"))
     ready = prepare(run)
     model = language_model(ready.model)
     if model.both_ways:

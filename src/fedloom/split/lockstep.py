@@ -88,6 +88,8 @@ class Lockstep:
         self._done = set[str]()
         """Whose message of the place under way was computed."""
         self._came: dict[Place, dict[str, tuple[Message, Future[Message]]]] = {}
+        self._computed: dict[str, tuple[Message, Future[Message]]] = {}
+        """The batch under way, of which an answer is asked for again by whoever has lost its connection."""
         self._first_s = dict[Place, float]()
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -148,15 +150,15 @@ class Lockstep:
 
     def _promised(self, place: Place, message: Message) -> "Future[Message]":
         came = self._came.setdefault(place, {})
-        before = came.get(message.client)
+        before = came.get(message.client) or (self._computed.get(message.client) if place == self._place else None)
         if before is not None and not same_message(before[0], message):
             raise DataError(f"{message.where}: another message than the one that came before.")
         self._first_s.setdefault(place, time.monotonic())
         future = before[1] if before else Future[Message]()
         if before is None:
             future.set_running_or_notify_cancel()  # who hangs up while it waits takes the answer from nobody
-        came[message.client] = message, future
-        self._turn.notify_all()
+            came[message.client] = message, future
+            self._turn.notify_all()
         return future
 
     def _is_past(self, place: Place, client: str) -> bool:
@@ -201,6 +203,7 @@ class Lockstep:
                 self._in -= set(late)
                 odd = [came.pop(client)[1] for client in [*came] if client not in self._in]
                 _fail(odd, "the step is made without this client.")
+                self._computed = came
             for client in late:
                 self.lost(client, f"sent nothing for step {place.step} within {self.deadline_s:g} s")
             if came:
@@ -236,6 +239,7 @@ class Lockstep:
         joined: list[str] = []
         with self._turn:
             self._out(refused)
+            self._computed = {}
             self._done |= set(done)
             if self._done >= self._in:
                 joined = self._move_on()

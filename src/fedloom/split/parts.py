@@ -8,6 +8,7 @@ Shapes: N tokens of a packed row, D width of a hidden state.
 """
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from fedloom.contracts.language import LanguageModel, PackedBatch
 from fedloom.contracts.model import ForwardContext
 from fedloom.split.cut import anatomy_of
 
-__all__ = ["Part", "part_of"]
+__all__ = ["Part", "part_of", "states_dtype"]
 
 
 class _Through(nn.Module):
@@ -64,9 +65,7 @@ class Part(LanguageModel):
     @property
     def dtype(self) -> torch.dtype:
         """The type of states: that of frozen weights, as adapters are float32 whatever these are."""
-        weights = self.module.named_parameters()
-        frozen = (one for name, one in weights if name not in self.names and not one.is_meta)
-        return next(frozen, next(self.module.parameters())).dtype
+        return states_dtype(self.module, self.names)
 
     def entering(self, batch: PackedBatch, start: int, length: int) -> dict[str, Tensor]:
         """Return the given states in place of tokens."""
@@ -90,6 +89,12 @@ class Part(LanguageModel):
         states_UD = torch.cat(found)  # sequence by sequence
         place_U = torch.cat([torch.arange(start, start + n) for start, n in batch.lines]).to(states_UD.device)
         return states_UD.new_zeros(batch.tokens_N.numel(), states_UD.shape[1]).index_copy(0, place_U, states_UD)
+
+
+def states_dtype(module: nn.Module, trained: Collection[str]) -> torch.dtype:
+    """Return the type of a module's states, of which some parameters are trained, and some may not be here."""
+    frozen = (one for name, one in module.named_parameters() if name not in trained and not one.is_meta)
+    return next(frozen, next(module.parameters())).dtype
 
 
 def part_of(model: LanguageModel, blocks: range) -> Part:
