@@ -373,3 +373,18 @@ def test_who_sent_no_gradient_by_the_end_of_the_step_has_no_part_in_it():
     both.body.backward(slopes[:2], seeds, last=False)
     assert both.body.step(0.1) == ["c0", "c1"]
     assert torch.equal(before["c2"], rows(both)["c2"]) and not both.body._passing
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_clients_that_are_idle_take_no_room_at_the_server(private):
+    made = model()
+    both = halves(made)
+    names = (*both.clients, *(f"idle{k}" for k in range(10_000)))
+    settings = SplitSettings(private=private)
+    both.body = settings.body(both.body.middle, dict.fromkeys(names, CUT), SGD, names)
+    both.body._wire = both.wire
+    passed(both, PARTS)
+    assert both.body.step(0.1) == ["c0", "c1", "c2"]
+    kept = both.body.kept()
+    assert set(kept["rows"]) == ({"c0", "c1", "c2"} if private else {""})
+    assert not both.body.gathered and not both.body._passing
