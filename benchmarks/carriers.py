@@ -40,11 +40,13 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.plain import plain_plan
 from fedloom.federated.rounds import begin, step
 from fedloom.network import keys
-from fedloom.network.channel import Keys, Link, serving
+from fedloom.network.channel import Link
+from fedloom.network.door import serving
 from fedloom.network.enrolment import Enrolment, NodeEntry
 from fedloom.network.frames import Frame
 from fedloom.network.hub import Hub
 from fedloom.network.jobs import JobFrame, report_to
+from fedloom.network.keys import Keys
 from fedloom.network.partaking import verifier
 from fedloom.network.pieces import Inbox
 from fedloom.network.remote import Remote

@@ -19,7 +19,7 @@ from fedloom.network.keys import Keys, make_authority, make_key, make_request, r
 from fedloom.network.link import Unreachable
 from fedloom.network.manifest import Manifest, manifest_of
 from fedloom.network.node import Node
-from fedloom.network.server import _welcome, read_status, serve_again
+from fedloom.network.server import read_status, serve_again, welcoming
 from fedloom.runs.prepared import load_model
 from fedloom.runs.tuning import Deployment
 from support.federation import federation
@@ -217,7 +217,7 @@ def open_door(tmp_path_factory):
     made = federation(tmp_path_factory.mktemp("door"), **SMALL)
     waiting = hub.Hub("ab", made.enrolment, made.folder / "incoming", Deployment())
     manifest = manifest_of(made.run(), load_model(made.run()), made.enrolment.nodes_by_client)
-    welcome = _welcome(waiting, manifest, made.server_keys, strict=True)
+    welcome = welcoming(waiting, manifest, made.server_keys, strict=True)
     listing = made.server_keys.revoked
     with serving(waiting, "127.0.0.1:0", made.server_keys.read(), welcome, revoked=lambda: revoked(listing)) as port:
         made.port = port
@@ -374,7 +374,7 @@ def test_nodes_that_differ_are_refused_where_a_run_is_strict(open_door, tmp_path
     waiting = hub.Hub("ab", made.enrolment, tmp_path, made.run().deployment)
     manifest = Manifest.parsed(next((made.folder / "north" / "approved").glob("*.json")).read_text())
     hello = {"kind": "hello", "protocol": 1, "clients": ["client0", "client1"], "nonce": "ab"}
-    strict, lax = (_welcome(waiting, manifest, made.server_keys, strict=one) for one in (True, False))
+    strict, lax = (welcoming(waiting, manifest, made.server_keys, strict=one) for one in (True, False))
     for welcome in (strict, lax):
         assert welcome("north", hello | {"machine": {"capability": "AVX512"}}).header["kind"] == "welcome"
     other = hello | {"machine": {"capability": "DEFAULT"}}

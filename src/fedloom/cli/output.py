@@ -49,7 +49,8 @@ def log_to_stderr(level: int = logging.WARNING) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OnOneLine())
     handler.setLevel(level)
-    logger.setLevel(level)
+    if level < logging.WARNING:  # what is heard besides is the business of whoever runs this
+        logger.setLevel(level)
     logger.addHandler(handler)
 
 
