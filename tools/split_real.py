@@ -207,7 +207,7 @@ def main() -> None:
         (out / f"{name}.toml").write_text(tomli_w.dumps(run_table(str(model), "all.jsonl", protocol)))
         command("run", f"{name}.toml", "--quiet", "--out", name, cwd=out)
         print(f"\n{name}, in one process:\n{command('show', name, cwd=out)}")
-    print(command("split", "audit", "split", "--texts", "2", "--most-tokens", "32", "--steps", "200", cwd=out))
+    print(command("split", "audit", "split", "--texts", "2", "--most-tokens", "32", "--steps", "40", cwd=out))
 
 
 if __name__ == "__main__":
