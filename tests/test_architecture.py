@@ -190,7 +190,7 @@ BUDGET = {
     "results": 1_520,
     "runs": 8_860,
     "secure_sum": 1_650,
-    "split": 3_720,
+    "split": 3_780,
     "tasks": 1_010,
     "synthesis": 2_980,
     "text": 930,

@@ -228,6 +228,7 @@ def test_a_round_that_does_not_end_is_left_to_be_gone_on_with(tmp_path):
     assert adapters(tmp_path / "drained") == adapters(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_sigterm_drains_a_server_and_resume_goes_on(tmp_path):
     """The commands themselves: exit code 75, /ready says so on the way, and the run directory can be gone on with."""
     made = federation(tmp_path, rounds=1)

@@ -151,6 +151,7 @@ def information(pairs):
     return sum(c / n * math.log2(c * n / (first[x] * second[y])) for (x, y), c in both.items())
 
 
+@pytest.mark.slow
 def test_the_size_of_ciphertexts_tells_less_of_the_length_the_larger_the_bucket():
     """T12 of the specification, with lengths of 9 to 128 tokens alike: log2 120 bits without, H(56/120) with 64."""
     made = model()

@@ -144,6 +144,7 @@ def test_a_server_that_trains_the_clients_for_its_own_end_is_found_out(tmp_path,
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_an_honest_server_scores_high_and_the_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     scores, score = [], Guard.score
 

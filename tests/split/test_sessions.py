@@ -72,7 +72,7 @@ def test_answers_are_those_of_the_whole_model(kind, cut):
     assert set(lengths) - set(map(len, PROMPTS)) <= {1}  # never a prompt again
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in [*KINDS][1:])])
 def test_a_server_that_is_killed_between_any_two_messages_changes_no_token(kind):
     made = model(**KINDS[kind])
     wanted = answers(made, PROMPTS[:2])

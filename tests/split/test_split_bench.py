@@ -54,6 +54,7 @@ def test_messages_take_their_turn_on_a_link():
     )
 
 
+@pytest.mark.slow
 def test_every_course_is_taken_and_told_beside_its_prediction(tmp_path):
     model_folder(tmp_path / "model", num_hidden_layers=4)
     write_records(tmp_path / "data.jsonl", clients=2)
