@@ -21,7 +21,7 @@ from fedloom.contracts.local_settings import LocalSettings
 from fedloom.federated.kernels import client_gradients
 from fedloom.models.causal_lm import CausalLM
 from fedloom.network.frames import Frame
-from fedloom.network.handshake import Session
+from fedloom.network.handshake import Connection
 from fedloom.network.steps import in_frames
 from fedloom.runs.prepared import prepare
 from fedloom.runs.tuning import read_run
@@ -103,7 +103,7 @@ def frames_of(said: Sequence[Message]) -> list[list[bytes]]:
     return [[frame.encoded() for frame in in_frames(message)] for message in said]
 
 
-def sealed(ends: tuple[Session, Session], said: Sequence[Sequence[bytes]]) -> None:
+def sealed(ends: tuple[Connection, Connection], said: Sequence[Sequence[bytes]]) -> None:
     """Seal and open a step's messages, at both ends: two calls, each a message up and one down."""
     for up, down in zip(said[::2], said[1::2], strict=True):
         node = ends[0].next_call()
@@ -115,9 +115,9 @@ def sealed(ends: tuple[Session, Session], said: Sequence[Sequence[bytes]]) -> No
             raise SystemExit("what was sealed does not come back")
 
 
-def agreed() -> tuple[Session, Session]:
+def agreed() -> tuple[Connection, Connection]:
     """Return both ends of a connection."""
-    return Session("run", bytes(32), bytes(32)), Session("run", bytes(32), bytes(32))
+    return Connection("run", bytes(32), bytes(32)), Connection("run", bytes(32), bytes(32))
 
 
 def least_ms(action: Callable[[], object], times: int) -> float:

@@ -11,7 +11,7 @@ import torch
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.network import sealed as sealed_module
 from fedloom.network.frames import Frame
-from fedloom.network.handshake import Greeting, Session, Sessions
+from fedloom.network.handshake import Connection, Connections, Greeting
 from fedloom.network.keys import Keys, make_authority, make_key, make_request, sign_request
 from fedloom.network.sealed import EXTRA_BYTES, Limits, NotSealed, Opener, Sealer
 from support.tls_relay import chi_squared
@@ -193,61 +193,61 @@ def identities(tmp_path_factory):
 
 
 def agreed(identities, node="north", server="study", limits=None):
-    """A node's session and the server's, after the node has shown who it is."""
-    sessions = Sessions(identities["ca", server], "ab", *[limits] * bool(limits))
+    """A node's connection and the server's, after the node has shown who it is."""
+    connections = Connections(identities["ca", server], "ab", *[limits] * bool(limits))
     greeting = Greeting(identities["ca", node], "study", *[limits] * bool(limits))
-    session = greeting.answered(sessions.greeted(greeting.hello))
-    call = session.next_call()
-    there, other = sessions.call(call.opening)
-    sessions.show(there, other.opener.open(call.sealer.seal(greeting.shown(session))))
-    return session, there, sessions
+    connection = greeting.answered(connections.greeted(greeting.hello))
+    call = connection.next_call()
+    there, other = connections.call(call.opening)
+    connections.show(there, other.opener.open(call.sealer.seal(greeting.shown(connection))))
+    return connection, there, connections
 
 
 def test_both_ends_agree_and_know_each_other(identities):
-    session, there, sessions = agreed(identities)
-    assert session.secret == there.secret and there.certificate == identities["ca", "north"].certificate
-    call = session.next_call()
-    found, other = sessions.call(call.opening)
+    connection, there, connections = agreed(identities)
+    assert connection.secret == there.secret and there.certificate == identities["ca", "north"].certificate
+    call = connection.next_call()
+    found, other = connections.call(call.opening)
     assert found is there and other.opener.open(call.sealer.seal(b"up")) == b"up"
     assert call.opener.open(other.sealer.seal(b"down")) == b"down"
 
 
 def test_every_connection_and_call_and_direction_has_a_key_of_its_own(identities):
     keys = []
-    for session, _, _ in (agreed(identities), agreed(identities)):
-        calls = [session.next_call() for _ in range(3)]
+    for connection, _, _ in (agreed(identities), agreed(identities)):
+        calls = [connection.next_call() for _ in range(3)]
         keys += [end.key for call in calls for end in (call.sealer, call.opener)]
     assert len(set(keys)) == 12
 
 
 def test_a_record_of_another_connection_call_or_direction_is_refused(identities):
-    session, _, sessions = agreed(identities)
-    other_session, _, other_sessions = agreed(identities)
-    call, later = session.next_call(), session.next_call()
+    connection, _, connections = agreed(identities)
+    other_connection, _, other_connections = agreed(identities)
+    call, later = connection.next_call(), connection.next_call()
     record = call.sealer.seal(b"x")
     strangers = [
-        other_sessions.call(other_session.next_call().opening)[1].opener,
-        sessions.call(later.opening)[1].opener,
+        other_connections.call(other_connection.next_call().opening)[1].opener,
+        connections.call(later.opening)[1].opener,
         call.opener,
     ]
     for opener in strangers:
         with pytest.raises(NotSealed, match="of another connection"):
             opener.open(record)
     with pytest.raises(NotSealed, match="does not know"):
-        other_sessions.call(call.opening)
-    assert sessions.call(call.opening)[1].opener.open(record) == b"x"
+        other_connections.call(call.opening)
+    assert connections.call(call.opening)[1].opener.open(record) == b"x"
 
 
 def test_a_call_is_taken_once_and_may_be_overtaken_by_63(identities):
-    session, there, sessions = agreed(identities)
-    calls = [session.next_call() for _ in range(70)]
-    sessions.call(calls[65].opening)
+    connection, there, connections = agreed(identities)
+    calls = [connection.next_call() for _ in range(70)]
+    connections.call(calls[65].opening)
     for number in (65, 0, 1):
         with pytest.raises(NotSealed, match="made before"):
-            sessions.call(calls[number].opening)
-    sessions.call(calls[2].opening)
+            connections.call(calls[number].opening)
+    connections.call(calls[2].opening)
     with pytest.raises(NotSealed, match="made before"):
-        sessions.call(calls[2].opening)
+        connections.call(calls[2].opening)
     with pytest.raises(NotSealed, match="made before"):
         there.taken(0)  # the handshake's own
 
@@ -263,14 +263,14 @@ def test_a_call_is_taken_once_and_may_be_overtaken_by_63(identities):
 def test_who_is_not_the_server_cannot_answer_for_it(identities, authority, name, reason):
     greeting = Greeting(identities["ca", "north"], "study")
     with pytest.raises(ConfigError, match=reason):
-        greeting.answered(Sessions(identities[authority, name], "ab").greeted(greeting.hello))
+        greeting.answered(Connections(identities[authority, name], "ab").greeted(greeting.hello))
 
 
 def test_a_servers_answer_to_another_greeting_or_with_another_key_is_refused(identities):
     """What a box between could do: hand in a public key of its own, or an older answer."""
-    sessions = Sessions(identities["ca", "study"], "ab")
+    connections = Connections(identities["ca", "study"], "ab")
     first, second = (Greeting(identities["ca", "north"], "study") for _ in range(2))
-    answer = sessions.greeted(first.hello)
+    answer = connections.greeted(first.hello)
     with pytest.raises(ConfigError, match="has not signed this exchange"):
         second.answered(answer)
     told = Frame.decoded(answer).header
@@ -291,49 +291,52 @@ def test_a_servers_answer_to_another_greeting_or_with_another_key_is_refused(ide
     ],
 )
 def test_a_node_without_a_valid_certificate_is_not_taken(identities, who, reason):
-    sessions, greeting = Sessions(identities["ca", "study"], "ab"), Greeting(identities["ca", "north"], "study")
-    session = greeting.answered(sessions.greeted(greeting.hello))
-    there, _ = sessions.call(session.next_call().opening)
+    connections, greeting = Connections(identities["ca", "study"], "ab"), Greeting(identities["ca", "north"], "study")
+    connection = greeting.answered(connections.greeted(greeting.hello))
+    there, _ = connections.call(connection.next_call().opening)
     stranger = Greeting(identities[who], "study")
     with pytest.raises(ConfigError, match=reason):
-        sessions.show(there, stranger.shown(session))
+        connections.show(there, stranger.shown(connection))
     assert not there.certificate
 
 
 def test_a_certificate_whose_key_has_not_signed_is_not_taken(identities):
-    sessions, greeting = Sessions(identities["ca", "study"], "ab"), Greeting(identities["ca", "north"], "study")
-    session = greeting.answered(sessions.greeted(greeting.hello))
-    there, _ = sessions.call(session.next_call().opening)
+    connections, greeting = Connections(identities["ca", "study"], "ab"), Greeting(identities["ca", "north"], "study")
+    connection = greeting.answered(connections.greeted(greeting.hello))
+    there, _ = connections.call(connection.next_call().opening)
     south = identities["ca", "south"]
     thief = Greeting(Keys(identities["ca", "north"].certificate, south.key, south.authority), "study")
     with pytest.raises(ConfigError, match="node 'north': has not signed this exchange"):
-        sessions.show(there, thief.shown(session))
+        connections.show(there, thief.shown(connection))
 
 
 def test_another_version_is_refused_by_number(identities):
-    sessions, greeting = Sessions(identities["ca", "study"], "ab"), Greeting(identities["ca", "north"], "study")
+    connections, greeting = Connections(identities["ca", "study"], "ab"), Greeting(identities["ca", "north"], "study")
     hello = Frame({**Frame.decoded(greeting.hello).header, "version": 2}).encoded()
     with pytest.raises(ConfigError, match="the node's version is 2, the server's 1"):
-        sessions.greeted(hello)
+        connections.greeted(hello)
 
 
 def test_damaged_greetings_are_answered_or_refused(identities):
     draw = torch.Generator().manual_seed(4)
-    sessions, hello = Sessions(identities["ca", "study"], "ab"), Greeting(identities["ca", "north"], "study").hello
+    connections, hello = (
+        Connections(identities["ca", "study"], "ab"),
+        Greeting(identities["ca", "north"], "study").hello,
+    )
     for _ in range(300):
         data = bytearray(hello)
         data[int(torch.randint(len(data), (), generator=draw))] ^= int(torch.randint(1, 256, (), generator=draw))
         try:
-            assert Frame.decoded(sessions.greeted(bytes(data))).header["kind"] == "greeted"
+            assert Frame.decoded(connections.greeted(bytes(data))).header["kind"] == "greeted"
         except (DataError, ConfigError):
             continue
 
 
 def test_old_connections_are_greeted_anew_and_forgotten(identities):
-    session, _, sessions = agreed(identities, limits=Limits(age_s=0.0))
-    assert session.is_old
+    connection, _, connections = agreed(identities, limits=Limits(age_s=0.0))
+    assert connection.is_old
     greeting = Greeting(identities["ca", "north"], "study")
-    sessions.greeted(greeting.hello)
+    connections.greeted(greeting.hello)
     with pytest.raises(NotSealed, match="does not know"):
-        sessions.call(session.next_call().opening)
-    assert not Session("ab", bytes(32), bytes(32)).is_old
+        connections.call(connection.next_call().opening)
+    assert not Connection("ab", bytes(32), bytes(32)).is_old

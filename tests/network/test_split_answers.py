@@ -7,13 +7,18 @@ from typer.testing import CliRunner
 
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.cli.main import app
+from fedloom.contracts.examples import Chat, Turn
 from fedloom.network import answering
 from fedloom.network.channel import Link
 from fedloom.runs.directory import RunDirectory
-from fedloom.runs.split_answers import answered_here
+from fedloom.runs.prepared import load_model
+from fedloom.runs.split_answers import answered_here, trained_in
 from fedloom.runs.tuning import run_of
 from fedloom.split.sessions import Sessions
 from network.test_split_rounds import SPLIT, split_federation
+from support.models import model_folder
+from support.resuming import run_to_the_end
+from support.small_runs import small_run, write_records
 
 pytestmark = pytest.mark.timeout(180)
 QUESTIONS = ["What is north of the river?", "Tell a story: one day Lily went to the park and"]
@@ -65,16 +70,12 @@ class Serving:
         self.__enter__()
 
 
-def whole(out, client):
+def whole(out, client, questions=QUESTIONS):
     """What the run's own model answers, on one machine."""
-    from fedloom.contracts.examples import Chat, Turn
-    from fedloom.runs.prepared import load_model
-    from fedloom.runs.split_answers import trained_in
-
     run = run_of(RunDirectory.open(out))
     model = load_model(run).model
     params = model.trainable | trained_in(run, model, out, client)
-    asked = [Chat((Turn("user", text), Turn("assistant", ""))) for text in QUESTIONS]
+    asked = [Chat((Turn("user", text), Turn("assistant", ""))) for text in questions]
     return [one.text for one in run.task.examining().predict(model, params, [asked], max_new_tokens=NEW)[0]]
 
 
@@ -136,3 +137,16 @@ def test_the_command_answers_from_a_run_and_refuses_in_one_line(served):
     assert isinstance(wrong.exception, ConfigError) and "which has its own" in str(wrong.exception)
     long = CliRunner().invoke(app, ["split", "generate", str(out), "x " * 3000])
     assert isinstance(long.exception, DataError) and "longer than task.max_length" in str(long.exception)
+
+
+def test_a_client_with_an_adapter_of_its_own_is_named(tmp_path):
+    model_folder(tmp_path / "model", num_hidden_layers=4)
+    write_records(tmp_path / "data.jsonl", clients=2)
+    own = {"name": "split", "ends": "own", "adapters": "private"}
+    run_to_the_end(small_run(tmp_path, protocol=own, rounds=1), tmp_path / "run")
+    run = run_of(RunDirectory.open(tmp_path / "run"))
+    found = answered_here(run, tmp_path / "run", ["w5 w6"], client="client1", max_new_tokens=NEW)
+    assert found == whole(tmp_path / "run", "client1", ["w5 w6"])
+    for client in ("", "nobody"):
+        with pytest.raises(ConfigError, match=f"--client: found '{client}', allowed is one of client0, client1"):
+            answered_here(run, tmp_path / "run", ["w5 w6"], client=client, max_new_tokens=NEW)

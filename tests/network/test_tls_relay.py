@@ -190,7 +190,7 @@ def test_a_revoked_node_is_refused_behind_a_relay_and_so_is_a_revoked_relay(serv
     link = Link(f"127.0.0.1:{ports['gate']}", "study", made.node("south").keys(), "south", relay="gate")
     assert link.ping() == "it knows this node"
     revoke(listing, identity_of(made.node("south").keys().certificate).fingerprint)
-    assert "revoked" in link.ping()  # in the session it has
+    assert "revoked" in link.ping()  # in the connection it has
     link.close()
     with pytest.raises(ConfigError, match="refuses this node: certificate of 'south': revoked"):
         pinged(made, ports["gate"], "south", relay="gate")

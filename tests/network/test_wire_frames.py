@@ -217,7 +217,7 @@ class Bomb:
 
 def test_a_pickle_in_any_place_is_refused_and_never_runs(tmp_path):
     """T13 of the specification: as a frame, as its header, as a step's bytes at either end, as a body, as a record."""
-    from fedloom.network.handshake import Sessions
+    from fedloom.network.handshake import Connections
     from fedloom.network.sealed import NotSealed, Opener
     from fedloom.network.steps import answer_in, in_frames
     from fedloom.split.messages import Message
@@ -241,7 +241,7 @@ def test_a_pickle_in_any_place_is_refused_and_never_runs(tmp_path):
     with pytest.raises(NotSealed, match="are no record"):
         Opener(bytes(32), b"").open(bomb)
     with pytest.raises(NotSealed):
-        Sessions(None, "ab").call(bomb)
+        Connections(None, "ab").call(bomb)
     assert not mark.exists()
     pickle.loads(bomb)  # it is a bomb
     assert mark.exists()

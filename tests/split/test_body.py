@@ -388,3 +388,18 @@ def test_clients_that_are_idle_take_no_room_at_the_server(private):
     kept = both.body.kept()
     assert set(kept["rows"]) == ({"c0", "c1", "c2"} if private else {""})
     assert not both.body.gathered and not both.body._passing
+
+
+def test_a_gradient_missing_of_several_batches_leaves_the_others_theirs():
+    """With a window states pass in batches of their own; gradients of kept graphs come together."""
+    both, whole = (halves(settings=SGD) for _ in range(2))
+    seeds = {client: (0, client) for client in both.clients}
+    ahead = (turn := both.turn(PARTS, seeds)).ahead()
+    body = [*both.body.forward(ahead[:2], seeds)[0], *both.body.forward(ahead[2:], seeds)[0]]
+    slopes = turn.loss(body)
+    back, refused, _ = both.body.backward([slopes[0], slopes[2]], seeds)
+    assert [one.client for one in back] == ["c0", "c2"] and not refused
+    passed(whole, PARTS, drop=("c1",))
+    assert both.body.step(0.1) == whole.body.step(0.1) == ["c0", "c2"]
+    for client in both.clients:
+        assert torch.allclose(rows(both)[client], rows(whole)[client], atol=1e-6)

@@ -19,6 +19,8 @@ CLIENTS = ("a", "b", "c")
 class Body:
     """A server that answers with what came, one more, and remembers what it was asked."""
 
+    recomputes = False
+
     def __init__(self, refuses=()):
         self.batches, self.steps, self.refuses = [], [], set(refuses)
 
@@ -33,6 +35,7 @@ class Body:
         return self._answers("BODY", arrived, micro)
 
     def backward(self, arrived, seeds, micro, *, last):
+        self.last = last
         return (*self._answers("BACK", arrived, micro), {})
 
     def step(self, lr):
@@ -371,3 +374,16 @@ WRONG = {
 def test_heads_that_are_none_are_refused(case):
     with pytest.raises(DataError, match="found a message that is none"):
         message_from(message_head(message("a")) | WRONG[case], message("a").packet)
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_gradients_of_kept_graphs_come_as_one_also_with_a_window_and_without_who_is_late(tmp_path, recomputes):
+    """A graph has one backward pass; else what is missing of it would be waited for in vain."""
+    body, lost = Body(), []
+    body.recomputes = recomputes
+    lockstep = begun(tmp_path, body, window_s=0.05, deadline_s=0.4, n_micro=1, lost=lambda *told: lost.append(told))
+    sent(lockstep, *(message(client) for client in CLIENTS))
+    sent(lockstep, *(message(client, 0, 0, "GRAD") for client in ("a", "b")))
+    assert body.last is not recomputes
+    sent(lockstep, *(message(client, 1) for client in ("a", "b")))
+    assert lost == [("c", "sent nothing for step 0 within 0.4 s")] and body.steps == [0.5]

@@ -42,8 +42,12 @@ class Place:
         self.model = through_server(Ends.of(made, cut), "c0", self.exchange, WIRES[wire], NEW)
         self.killed_at = ()
 
-    def reader(self, prompts):
-        return self.model.reads(self.model.trainable, prompts, 1)
+    def reader(self, prompts, *, read=False):
+        """What reads prompts, which it may have read already."""
+        reader = self.model.reads(self.model.trainable, prompts, 1)
+        if read:
+            reader.admit(prompts)
+        return reader
 
     def exchange(self, messages):
         answers = []
@@ -89,8 +93,7 @@ def test_a_session_in_place_of_a_lost_one_goes_on_at_its_place():
     """Petals' issue 587: the new session would begin at 0 while the history is longer."""
     made = model()
     place = Place(made, Cut(1, 1))
-    reader = place.reader(PROMPTS[:1])
-    reader.admit(PROMPTS[:1])
+    reader = place.reader(PROMPTS[:1], read=True)
     reader.step([5])
     place.sessions = place.make()
     found = reader.step([7])
@@ -106,8 +109,7 @@ def test_a_session_in_place_of_a_lost_one_goes_on_at_its_place():
 def test_what_a_session_answered_last_is_answered_again_and_read_once():
     made = model()
     place = Place(made, Cut(1, 1))
-    reader = place.reader(PROMPTS[:1])
-    reader.admit(PROMPTS[:1])
+    reader = place.reader(PROMPTS[:1], read=True)
     last = place.sent[-1]
     again = place.sessions.answer(last)
     assert torch.equal(again.packet, place.sessions.answer(last).packet)
@@ -120,8 +122,7 @@ def test_what_a_session_answered_last_is_answered_again_and_read_once():
 def test_what_was_rolled_back_is_read_anew():
     made = model()
     place = Place(made, Cut(1, 1))
-    reader = place.reader(PROMPTS[:1])
-    reader.admit(PROMPTS[:1])
+    place.reader(PROMPTS[:1], read=True)
     prompt = place.sent[-1]
     back = Message("ROLLBACK", "c0", prompt.step + 1, 4, NOTHING, (0,), session=prompt.session)
     assert place.sessions.answer(back).kind == "ROLLBACK"

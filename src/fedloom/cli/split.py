@@ -99,7 +99,7 @@ _MaxNew = Annotated[int, typer.Option(min=1, help="Tokens of an answer at most."
 def split_generate(
     where: Annotated[Path, typer.Argument(help="The directory of a run, or a node's folder.", show_default=False)],
     questions: Annotated[list[str], typer.Argument(help="What is asked.", show_default=False)],
-    client: Annotated[str, typer.Option(help="Whose parts are used; left out: the first, or the node's one.")] = "",
+    client: Annotated[str, typer.Option(help="Whose parts, where each has its own or a node several.")] = "",
     adapter: Annotated[
         Path | None, typer.Option(help="At a node, the folder of the run's adapter.", show_default=False)
     ] = None,
@@ -150,7 +150,7 @@ def split_bench(
     rtt_ms: Annotated[float, typer.Option(min=0.0, help="There and back on the emulated link.")] = 20.0,
     mbit: Annotated[float, typer.Option(min=0.01, help="A client's link.")] = 100.0,
     server_mbit: Annotated[float, typer.Option(min=0.01, help="The server's, which all share.")] = 1000.0,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 6,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 12,
     as_json: AsJson = False,
 ) -> None:
     """Time steps course by course over an emulated link, beside what the formulas say; on a quiet machine."""

@@ -251,7 +251,7 @@ def _checked(cohort: Sequence[_Client], losses: Tensor, space: Workspace, *, cou
                 f"{client.where}, step {odd[0]}: the loss is {totals_S[odd[0]]}; allowed is a finite loss; lower "
                 "local.lr or look for broken records."
             )
-        if not client.taken:
+        if client.missed and not client.taken:
             raise TrainingError(f"{client.where}: every step of the round was made without this client.")
         if counted and not all(
             weight for at, weight in enumerate(weights_S[: client.steps]) if at not in client.missed

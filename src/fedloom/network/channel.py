@@ -16,7 +16,7 @@ from fedloom.base.errors import ConfigError, DataError, RunError
 from fedloom.base.extras import library, require
 from fedloom.base.shown import shown
 from fedloom.network.frames import Frame
-from fedloom.network.handshake import Greeting, Session
+from fedloom.network.handshake import Connection, Greeting
 from fedloom.network.keys import Keys, host_of
 from fedloom.network.link import Unreachable, verdict_from
 from fedloom.network.open_round import Verdict
@@ -177,34 +177,36 @@ class _Sealed:
 
     def __init__(self, keys: Keys, server: str, passed: Callable[[str, Iterable[bytes]], Iterator[bytes]]) -> None:
         self._keys, self._server, self._passed = keys, server, passed
-        self._session: Session | None = None
+        self._connection: Connection | None = None
         self._turn = threading.Lock()
 
     def __call__(self, name: str, frames: Iterable[bytes]) -> Iterator[bytes]:
         with self._turn:
-            session = self._session = self._fresh() if self._session is None or self._session.is_old else self._session
+            if self._connection is None or self._connection.is_old:
+                self._connection = self._fresh()
+            connection = self._connection
         whole = False
         try:
-            yield from self._call(session, chain([Frame({"kind": "call", "name": name}).encoded()], frames))
+            yield from self._call(connection, chain([Frame({"kind": "call", "name": name}).encoded()], frames))
             whole = True
         finally:
-            if not whole and self._session is session:
-                self._session = None
+            if not whole and self._connection is connection:
+                self._connection = None
 
-    def _call(self, session: Session, frames: Iterable[bytes]) -> Iterator[bytes]:
-        call = session.next_call()
+    def _call(self, connection: Connection, frames: Iterable[bytes]) -> Iterator[bytes]:
+        call = connection.next_call()
         return call.opener.all(self._passed("Sealed", chain([call.opening], call.sealer.all(frames))))
 
-    def _fresh(self) -> Session:
+    def _fresh(self) -> Connection:
         """Return what both ends have agreed on; ConfigError where the server does not take this node."""
         greeting = Greeting(self._keys, self._server)
         (told,) = [*self._passed("Greet", [greeting.hello])][:1] or [Frame().encoded()]
         header = Frame.decoded(told).header
         if header.get("kind") != "greeted":  # nobody has signed this
             raise NotSealed(f"sealed: refused ({shown(str(header.get('reason', 'no answer')))[:400]})")
-        session = greeting.answered(told)
-        (answer,) = self._call(session, [greeting.shown(session)])
+        connection = greeting.answered(told)
+        (answer,) = self._call(connection, [greeting.shown(connection)])
         verdict = verdict_from(Frame.decoded(answer).header)
         if verdict.kind != "taken":
             raise ConfigError(f"sealed: the server refuses this node: {shown(verdict.reason)[:400]}")
-        return session
+        return connection

@@ -30,7 +30,7 @@ from fedloom.base.errors import ConfigError, DataError, FedloomError, RunError
 from fedloom.network.answers import Answers, refusing
 from fedloom.network.channel import OPTIONS, SERVICE, grpc_library, is_loopback
 from fedloom.network.frames import Frame, text_in
-from fedloom.network.handshake import Session, Sessions
+from fedloom.network.handshake import Connection, Connections
 from fedloom.network.hub import Hub
 from fedloom.network.keys import Identity, Keys, identity_of
 from fedloom.network.open_round import Verdict
@@ -104,7 +104,7 @@ class _Server:
         self._hub, self._address, self._keys = hub, address, keys
         self._answers = Answers(hub)
         self._welcome, self._revoked, self._relays = welcome, revoked, relays
-        self._sessions = Sessions(keys, hub.run) if keys else None
+        self._connections = Connections(keys, hub.run) if keys else None
         self._calls: dict[str, _Handler] = {
             "Join": self._join,
             "Fetch": self._fetch,
@@ -162,7 +162,7 @@ class _Server:
 
     def _handlers(self, grpc: Any) -> Any:
         kinds: dict[str, Any] = {name: self._clear(name) for name in self._calls}
-        if self._sessions:
+        if self._connections:
             kinds |= {"Greet": self._greet, "Sealed": self._sealed}
         # On the wire a call of one message is a stream of one.
         streams = {name: grpc.stream_stream_rpc_method_handler(kind) for name, kind in kinds.items()}
@@ -207,7 +207,7 @@ class _Server:
             peer = self._valid(_certificate_of(context)).name
             if peer not in self._relays and peer not in self._hub.enrolment.nodes:
                 raise ConfigError(f"relay: found '{peer[:80]}', which may carry no calls; name it by --relay.")
-            yield self._sessions.greeted(data) if self._sessions else b""
+            yield self._connections.greeted(data) if self._connections else b""
         except FedloomError as error:
             yield Frame(Verdict("refused", reason=str(error)[:4000]).header()).encoded()
 
@@ -221,16 +221,16 @@ class _Server:
             await context.abort(grpc_library().StatusCode.UNAUTHENTICATED, str(error))
 
     async def _opened(self, records: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        if self._sessions is None:
+        if self._connections is None:
             return
-        session, call = self._sessions.call(await _first(records))
+        connection, call = self._connections.call(await _first(records))
         frames = _unsealed(call.opener, records)
         first = await _first(frames)
-        if not session.certificate:
-            answers = _of(_answered(lambda: self._shown(session, first, context)))
+        if not connection.certificate:
+            answers = _of(_answered(lambda: self._shown(connection, first, context)))
         else:
             name = text_in(Frame.decoded(first).header, "name", longest=40)
-            answers = self._carried(name, frames, _Caller(session.certificate, sealed=True))
+            answers = self._carried(name, frames, _Caller(connection.certificate, sealed=True))
         async for answer in answers:
             yield call.sealer.seal(answer)
         yield call.sealer.seal(b"", last=True)
@@ -249,13 +249,13 @@ class _Server:
             self._hub.meters.add("bytes_sent", len(answer), call=name)
             yield answer
 
-    def _shown(self, session: Session, data: bytes, context: Any) -> Verdict:
-        """Take note which node is behind a session; whoever is no relay stands behind its own alone."""
-        if self._sessions:
-            self._sessions.show(session, data)
-        peer, name = self._valid(_certificate_of(context)).name, self._who(_Caller(session.certificate, sealed=True))
+    def _shown(self, connection: Connection, data: bytes, context: Any) -> Verdict:
+        """Take note which node is behind a connection; whoever is no relay stands behind its own alone."""
+        if self._connections:
+            self._connections.show(connection, data)
+        peer, name = self._valid(_certificate_of(context)).name, self._who(_Caller(connection.certificate, sealed=True))
         if peer not in self._relays and peer != name:
-            session.certificate = ""
+            connection.certificate = ""
             raise ConfigError(f"relay: found '{peer[:80]}' for node '{name}'; name it by --relay.")
         return Verdict("taken")
 

@@ -29,7 +29,7 @@ from fedloom.network.frames import Frame, text_in, whole_in
 from fedloom.network.keys import Keys, check, sign_with, verify_bytes
 from fedloom.network.sealed import LIMITS, Limits, NotSealed, Opener, Sealer, derived
 
-__all__ = ["Call", "Greeting", "Session", "Sessions"]
+__all__ = ["Call", "Connection", "Connections", "Greeting"]
 
 _VERSION, _WINDOW, _MOST = 1, 64, 4096
 """Of this exchange; calls that may be overtaken; connections that a server keeps, without the oldest."""
@@ -46,7 +46,7 @@ class Call:
 
 
 @dataclass
-class Session:
+class Connection:
     """What both ends know after they have agreed."""
 
     run: str
@@ -95,35 +95,35 @@ class Session:
 
 
 class Greeting:
-    """A node's half: `hello` goes to the server, what it answers makes the session."""
+    """A node's half: `hello` goes to the server, what it answers makes the connection."""
 
     def __init__(self, keys: Keys, server: str, limits: Limits = LIMITS) -> None:
         self._keys, self._server, self._limits = keys, server, limits
         self._key = _x25519().X25519PrivateKey.generate()
         self.hello = Frame({"kind": "greeting", "version": _VERSION, "public": _public(self._key)}).encoded()
 
-    def answered(self, data: bytes) -> Session:
-        """Return the session of a server's answer; ConfigError where it is not of the server that this node knows."""
+    def answered(self, data: bytes) -> Connection:
+        """Return the connection of a server's answer; ConfigError where it is of another than this node knows."""
         header = Frame.decoded(data).header
         certificate, run = text_in(header, "certificate", longest=8000), text_in(header, "run", longest=64)
-        session = _agreed(self._key, header, (self.hello, data_of(header)), run, self._limits)
+        connection = _agreed(self._key, header, (self.hello, data_of(header)), run, self._limits)
         who = check(certificate, self._keys.authority, "server")
-        if who.name != self._server or not _signed(certificate, b"server", session, header):
+        if who.name != self._server or not _signed(certificate, b"server", connection, header):
             raise ConfigError(f"server '{who.name}': has not signed this exchange, or is not '{self._server}'.")
-        return session
+        return connection
 
-    def shown(self, session: Session) -> bytes:
+    def shown(self, connection: Connection) -> bytes:
         """Return what shows the server who this is."""
-        signature = sign_with(self._keys.key, b"node" + session.transcript).hex()
+        signature = sign_with(self._keys.key, b"node" + connection.transcript).hex()
         return Frame({"kind": "node", "certificate": self._keys.certificate, "signature": signature}).encoded()
 
 
-class Sessions:
+class Connections:
     """A server's half: the connections that nodes have, by name."""
 
     def __init__(self, keys: Keys, run: str, limits: Limits = LIMITS) -> None:
         self._keys, self._run, self._limits = keys, run, limits
-        self._known: dict[bytes, Session] = {}
+        self._known: dict[bytes, Connection] = {}
 
     def greeted(self, data: bytes) -> bytes:
         """Return the answer to a node's hello; a FedloomError refuses it."""
@@ -132,26 +132,26 @@ class Sessions:
             raise ConfigError(f"sealed: the node's version is {found}, the server's {_VERSION}; update one.")
         key = _x25519().X25519PrivateKey.generate()
         told = {"kind": "greeted", "public": _public(key), "certificate": self._keys.certificate, "run": self._run}
-        session = _agreed(key, hello, (data, data_of(told)), self._run, self._limits)
-        kept = [one for one in self._known.values() if one.since_s > session.since_s - 2 * self._limits.age_s]
-        self._known = {one.name: one for one in (*kept[1 - _MOST :], session)}
-        return Frame(told | {"signature": sign_with(self._keys.key, b"server" + session.transcript).hex()}).encoded()
+        connection = _agreed(key, hello, (data, data_of(told)), self._run, self._limits)
+        kept = [one for one in self._known.values() if one.since_s > connection.since_s - 2 * self._limits.age_s]
+        self._known = {one.name: one for one in (*kept[1 - _MOST :], connection)}
+        return Frame(told | {"signature": sign_with(self._keys.key, b"server" + connection.transcript).hex()}).encoded()
 
-    def call(self, opening: bytes) -> tuple[Session, Call]:
+    def call(self, opening: bytes) -> tuple[Connection, Call]:
         """Return whose call begins so, and its end here; NotSealed for a connection that is not known."""
-        session = self._known.get(opening[:16])
-        if session is None or len(opening) != _CALL_BYTES:
+        connection = self._known.get(opening[:16])
+        if connection is None or len(opening) != _CALL_BYTES:
             raise NotSealed("sealed: a connection that this server does not know; the node greets it again.")
-        return session, session.taken(int.from_bytes(opening[16:], "big"))
+        return connection, connection.taken(int.from_bytes(opening[16:], "big"))
 
-    def show(self, session: Session, data: bytes) -> None:
+    def show(self, connection: Connection, data: bytes) -> None:
         """Take note who a node is, by the certificate of this authority whose key has signed: ConfigError."""
         header = Frame.decoded(data).header
         certificate = text_in(header, "certificate", longest=8000)
         who = check(certificate, self._keys.authority, "node")
-        if not _signed(certificate, b"node", session, header):
+        if not _signed(certificate, b"node", connection, header):
             raise ConfigError(f"node '{who.name}': has not signed this exchange.")
-        session.certificate = certificate
+        connection.certificate = certificate
 
 
 def data_of(header: Mapping[str, Any]) -> bytes:
@@ -159,8 +159,8 @@ def data_of(header: Mapping[str, Any]) -> bytes:
     return Frame({key: header[key] for key in sorted(header) if key != "signature"}).encoded()
 
 
-def _agreed(key: Any, other: Mapping[str, Any], said: tuple[bytes, bytes], run: str, limits: Limits) -> Session:
-    """Return the session of a private key, the other end's public one, and what both have said."""
+def _agreed(key: Any, other: Mapping[str, Any], said: tuple[bytes, bytes], run: str, limits: Limits) -> Connection:
+    """Return the connection of a private key, the other end's public one, and what both have said."""
     transcript = hashlib.sha256(b"".join(len(one).to_bytes(4, "big") + one for one in said)).digest()
     kdf, hashes = (library(f"cryptography.hazmat.primitives.{name}", "sealed") for name in ("kdf.hkdf", "hashes"))
     try:
@@ -169,15 +169,15 @@ def _agreed(key: Any, other: Mapping[str, Any], said: tuple[bytes, bytes], run: 
     except ValueError as error:
         raise NotSealed(f"sealed: found no public key of X25519 ({error}).") from error
     secret = kdf.HKDF(hashes.SHA256(), 32, transcript, b"fedloom sealed 1").derive(shared)
-    return Session(run, transcript, secret, limits)
+    return Connection(run, transcript, secret, limits)
 
 
-def _signed(certificate: str, who: bytes, session: Session, header: Mapping[str, Any]) -> bool:
+def _signed(certificate: str, who: bytes, connection: Connection, header: Mapping[str, Any]) -> bool:
     try:
         signature = bytes.fromhex(text_in(header, "signature", longest=400))
     except ValueError:
         return False
-    return verify_bytes(certificate, who + session.transcript, signature)
+    return verify_bytes(certificate, who + connection.transcript, signature)
 
 
 def _x25519() -> Any:

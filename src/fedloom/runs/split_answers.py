@@ -40,9 +40,14 @@ def trained_in(run: TuningRun, model: LanguageModel, folder: Path, client: str) 
 
 
 def adapter_in(folder: Path, client: str) -> Path:
-    """Return where a run's directory has the adapter of a client: its own, or that of all."""
-    own = folder / "adapters" / file_name(client)
-    return own if own.is_dir() else folder / "adapter"
+    """Return where a run's directory has a client's adapter: that of all, or its own; ConfigError for a stranger."""
+    every = folder / "adapters"
+    if not every.is_dir():
+        return folder / "adapter"
+    known = sorted(place.name for place in every.iterdir())
+    if not client or file_name(client) not in known:
+        raise ConfigError(f"--client: found '{client}', allowed is one of {', '.join(known)}, each with its own.")
+    return every / file_name(client)
 
 
 def _adapter(run: TuningRun, model: LanguageModel, folder: Path) -> Tree:

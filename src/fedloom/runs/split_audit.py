@@ -16,9 +16,8 @@ from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.base.tree import Tree
 from fedloom.contracts.language import Encoded, LanguageModel, language_model
 from fedloom.models.causal_lm import CausalLM
-from fedloom.runs.arrangements.split import Split
 from fedloom.runs.prepared import prepare
-from fedloom.runs.split_answers import trained_in
+from fedloom.runs.split_answers import split_settings, trained_in
 from fedloom.runs.tuning import TuningRun
 from fedloom.split.audit.gradients import embedding_gradient, logit_gradient
 from fedloom.split.audit.inverter import Inverter, random_texts
@@ -55,10 +54,7 @@ def audit_split(run: TuningRun, settings: AuditSettings, result: Path | None = N
 
     Raises ConfigError for a run of another protocol.
     """
-    if not isinstance(run.protocol, Split):
-        raise ConfigError(
-            f"protocol: found '{run.protocol.name}', allowed is 'split': the audit is about what its server sees."
-        )
+    split = split_settings(run)
     if isinstance(run.model, CausalLM):  # an attacker computes as exactly as it likes
         run = replace(run, model=replace(run.model, dtype="float32"))
     ready = prepare(run)
@@ -73,15 +69,14 @@ def audit_split(run: TuningRun, settings: AuditSettings, result: Path | None = N
     params = model.trainable | trained
     texts = _some(ready.shards[client].items, settings)
     theirs = [text for other in others for text in ready.shards[other].items] or list(ready.shards[client].items)
-    split = run.protocol.settings
     target = Target(model, run.task, split.cuts[0], split.wire, params, params, texts, split.defences)
     knowing = {"the client's weights known": target}
     if trained:
         knowing["the base alone known"] = replace(target, known=dict(model.trainable))
     return {
         "client": client,
-        "cut": run.protocol.cuts[0],
-        "wire": run.protocol.wire,
+        "cut": str(split.cuts[0]),
+        "wire": split.wire,
         "defences": asdict(split.defences),
         "texts": len(texts),
         "tokens": sum(len(text.tokens_T) for text in texts),

@@ -6,7 +6,7 @@ computing for the rows of K clients together, and eta(K) = K t_srv(1) / t_srv(K)
     serial         K (t_cl + t_net + t_srv(1))
     loops          K (t_cl + t_net) + t_srv(K)           one batch at the server, client after client outside of it
     overlapped     t_cl + t_net + (K - 1) 4 n / W + t_srv(K)                n bytes of a message, W the server's link
-    hierarchical   ceil(K / G) (t_cl + t_net + t_srv(1)) + t_average / E    G sub-servers, averaged every E steps
+    hierarchical   ceil(K / G) (t_cl + t_net + t_srv(1)) + t_average        G sub-servers, averaged every step
     two in flight  K / min(K / (t_cl + t_net + t_srv(1)), K / t_srv(K), W / (4 n))       the asynchronous bound
 
 Times of a step of all K clients, in seconds.
@@ -59,7 +59,7 @@ class Parts:
         """Return phi, the server's share of a client's step alone."""
         return self.server_s[1] / (self.client_s + self.net_s + self.server_s[1])
 
-    def predicted_s(self, course: Course, clients: int, *, servers: int = 2, every: int = 1) -> float:
+    def predicted_s(self, course: Course, clients: int, *, servers: int = 2) -> float:
         """Return the seconds of a step of so many clients."""
         alone_s, together_s = self.client_s + self.net_s + self.server_s[1], self.server_s[clients]
         if course == "serial":
@@ -69,5 +69,5 @@ class Parts:
         if course == "overlapped":
             return self.client_s + self.net_s + (clients - 1) * self.queue_s + together_s
         if course == "hierarchical":
-            return math.ceil(clients / servers) * alone_s + self.average_s / every
+            return math.ceil(clients / servers) * alone_s + self.average_s
         return max(alone_s, together_s, clients * self.queue_s)

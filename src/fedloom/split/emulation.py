@@ -14,11 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from fedloom.contracts.language import LanguageModel
+from fedloom.contracts.local_settings import LocalSettings
+from fedloom.split.body import Body, Middle
+from fedloom.split.carrier import SplitSettings
 from fedloom.split.lockstep import Lockstep
 from fedloom.split.messages import Message
 
-__all__ = ["Client", "Pipe", "loops", "overlapped", "serial", "two_in_flight"]
+__all__ = ["Client", "Pipe", "Trial", "loops", "overlapped", "serial", "two_in_flight"]
 
 
 @dataclass
@@ -77,6 +82,61 @@ class Client:
         self.computes(2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What all courses share: the model and its server, and what is emulated around it."""
+
+    model: LanguageModel
+    split: SplitSettings
+    local: LocalSettings
+    seconds: tuple[float, float, float]
+    """What the parts of a client's step take, as `Client.seconds`."""
+    messages: tuple[Message, Message]
+    latency_s: float
+    client_bytes_s: float
+    server_bytes_s: float
+    steps: int
+    """Steps that are timed, behind one that is not."""
+
+    def clients(self, names: Sequence[str]) -> list[Client]:
+        """Return emulated clients that share a server's link."""
+        shared = Pipe(self.server_bytes_s)
+        own = (self.seconds, self.messages, self.latency_s)
+        return [Client(name, *own, Pipe(self.client_bytes_s), shared) for name in names]
+
+    def body(self, names: Sequence[str]) -> Body:
+        """Return the server's part of the model for clients."""
+        cut = self.split.one_cut()
+        return self.split.body(Middle.of(self.model, [cut]), dict.fromkeys(names, cut), self.local, tuple(names))
+
+    def server(
+        self,
+        body: Body,
+        names: Sequence[str],
+        folder: Path,
+        *,
+        n_micro: int = 1,
+        in_flight: int = 1,
+        took: list[float] | None = None,
+    ) -> Lockstep:
+        """Return what computes the clients' steps together, with a journal in a folder; `took` gets their seconds."""
+
+        def noted(_: Sequence[Message], __: float, computed_s: float) -> None:
+            if took is not None:
+                took.append(computed_s)
+
+        return Lockstep(
+            body=body,
+            clients=tuple(names),
+            seed=(0,),
+            lr=self.local.lr,
+            folder=folder,
+            n_micro=n_micro,
+            in_flight=in_flight,
+            noted=noted,
+        )
+
+
 def serial(clients: Sequence[Client], servers: Sequence[Lockstep], steps: range) -> None:
     """Take steps client after client, each with a server of its own."""
     for step in steps:
@@ -84,8 +144,9 @@ def serial(clients: Sequence[Client], servers: Sequence[Lockstep], steps: range)
             client.takes(server, step)
 
 
-def loops(clients: Sequence[Client], server: Lockstep, steps: range) -> None:
-    """Take steps whose rows pass the server together, and which the clients work off one after another."""
+def loops(clients: Sequence[Client], servers: Sequence[Lockstep], steps: range) -> None:
+    """Take steps whose rows pass the one server together, and which the clients work off one after another."""
+    (server,) = servers
     for step in steps:
         for part in (0, 1):
             promised = []
@@ -100,8 +161,9 @@ def loops(clients: Sequence[Client], server: Lockstep, steps: range) -> None:
             client.computes(2)
 
 
-def overlapped(clients: Sequence[Client], server: Lockstep, steps: range) -> None:
-    """Take steps of all clients at once."""
+def overlapped(clients: Sequence[Client], servers: Sequence[Lockstep], steps: range) -> None:
+    """Take steps of all clients at once, with one server."""
+    (server,) = servers
 
     def work(client: Client) -> None:
         for step in steps:
@@ -110,8 +172,9 @@ def overlapped(clients: Sequence[Client], server: Lockstep, steps: range) -> Non
     _all_at_once([lambda client=client: work(client) for client in clients])
 
 
-def two_in_flight(clients: Sequence[Client], server: Lockstep, steps: range) -> None:
-    """Take steps of all clients at once, of whose micro-batches two are under way."""
+def two_in_flight(clients: Sequence[Client], servers: Sequence[Lockstep], steps: range) -> None:
+    """Take steps of all clients at once with one server, of whose micro-batches two are under way."""
+    (server,) = servers
 
     def work(client: Client, half: int) -> None:
         for step in steps:

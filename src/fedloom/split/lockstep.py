@@ -293,7 +293,8 @@ class Lockstep:
         """Compute a batch and write down its answers; return why any client's message was refused."""
         seeds = {one.client: (*self.seed, one.client, place.step, place.micro, "dropout") for one in messages}
         if place.back:
-            answers, refused, _ = self.body.backward(messages, seeds, place.micro, last=not self.window_s)
+            more = bool(self.window_s) and self.body.recomputes  # else gradients of a place come in one batch
+            answers, refused, _ = self.body.backward(messages, seeds, place.micro, last=not more)
         else:
             answers, refused = self.body.forward(messages, seeds, {}, place.micro)
         self.tally.add([*messages, *answers])

@@ -11,74 +11,51 @@ would have, for what they take.
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import distributed, multiprocessing
 
-from fedloom.contracts.language import LanguageModel
-from fedloom.contracts.local_settings import LocalSettings
+from fedloom.base.errors import RunError
 from fedloom.federated.engines.processes import join
 from fedloom.models import attention as packed
-from fedloom.split.body import Body, Middle
-from fedloom.split.carrier import SplitSettings
-from fedloom.split.emulation import Client, Pipe
-from fedloom.split.lockstep import Lockstep
-from fedloom.split.messages import Message
+from fedloom.split.body import Body
+from fedloom.split.emulation import Trial
 
-__all__ = ["Share", "averaged_steps"]
+__all__ = ["averaged_steps"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """What a sub-server is started with."""
-
-    model: LanguageModel
-    split: SplitSettings
-    local: LocalSettings
-    seconds: tuple[float, float, float]
-    messages: tuple[Message, Message]
-    latency_s: float
-    client_bytes_s: float
-    server_bytes_s: float
-    steps: int
+_TOOK = "took.txt"
 
 
-def averaged_steps(share: Share, n_clients: int, n_servers: int) -> tuple[float, float]:
+def averaged_steps(trial: Trial, n_clients: int, n_servers: int) -> tuple[float, float]:
     """Return the wall seconds of a step of all clients, and those of an average, at so many sub-servers."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="fedloom-sub-") as folder:
         workers = [
-            context.Process(target=_work, args=(share, n_clients, rank, n_servers, folder), daemon=True)
+            context.Process(target=_work, args=(trial, n_clients, rank, n_servers, folder), daemon=True)
             for rank in range(n_servers)
         ]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        wall_s, average_s = map(float, (Path(folder) / "took.txt").read_text(encoding="utf-8").split())
+        if any(worker.exitcode for worker in workers):
+            raise RunError("a sub-server has failed; its own message stands above.")
+        wall_s, average_s = map(float, (Path(folder) / _TOOK).read_text(encoding="utf-8").split())
     return wall_s, average_s
 
 
-def _work(share: Share, n_clients: int, rank: int, n_servers: int, folder: str) -> None:
+def _work(trial: Trial, n_clients: int, rank: int, n_servers: int, folder: str) -> None:
     """Take the steps of this sub-server's clients; the first one tells how long all took."""
     torch.set_num_threads(1)
     packed.register()
     group = join(folder, rank, n_servers)
     names = [f"c{k}" for k in range(rank, n_clients, n_servers)]
-    cut, shared = share.split.one_cut(), Pipe(share.server_bytes_s)
-    body = share.split.body(Middle.of(share.model, [cut]), dict.fromkeys(names, cut), share.local, tuple(names))
-    taken = [
-        (
-            Client(name, share.seconds, share.messages, share.latency_s, Pipe(share.client_bytes_s), shared),
-            Lockstep(body=body, clients=(name,), seed=(0,), n_micro=1, lr=share.local.lr, folder=Path(folder) / name),
-        )
-        for name in names
-    ]
+    body = trial.body(names)
+    taken = [(one, trial.server(body, [one.name], Path(folder) / one.name)) for one in trial.clients(names)]
     averages: list[float] = []
     start_s = 0.0
-    for step in range(1 + share.steps):
+    for step in range(1 + trial.steps):
         for client, server in taken:
             client.takes(server, step)
         distributed.barrier(group)
@@ -86,11 +63,11 @@ def _work(share: Share, n_clients: int, rank: int, n_servers: int, folder: str) 
         _average(body, n_servers, group)
         averages.append(time.monotonic() - begun_s)
         start_s = start_s or time.monotonic()  # the first step warms up
-    wall_s = (time.monotonic() - start_s) / share.steps
+    wall_s = (time.monotonic() - start_s) / trial.steps
     for _, server in taken:
         server.close()
     if rank == 0:
-        (Path(folder) / "took.txt").write_text(f"{wall_s} {statistics.median(averages)}", encoding="utf-8")
+        (Path(folder) / _TOOK).write_text(f"{wall_s} {statistics.median(averages)}", encoding="utf-8")
     distributed.barrier(group)
     distributed.destroy_process_group(group)
 
