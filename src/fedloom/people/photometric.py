@@ -1,0 +1,124 @@
+"""What the field learns from: how a photograph differs from what the others and the field say of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedloom.base import rng
+from fedloom.base.plugin import NonNegative, check_ranges
+from fedloom.people.field import Encoded, Field
+from fedloom.people.rendering import Rays, rays_of, rendered, sampled, spans
+from fedloom.people.scene import Scene
+
+__all__ = ["Bundle", "Losses", "Weights", "bundle_of", "gradient_norms", "losses"]
+
+_EPSILON_M = 0.006
+_NEAR_PIXELS = 3.0
+_STEEP_POINTS = 192
+_LEAST_SOURCES, _MOST_SOURCES = 4, 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What the terms of the loss count."""
+
+    mask: NonNegative = 0.2
+    """The silhouette, by absolute difference: a cross-entropy rewarded a surface that shrinks everywhere."""
+    eikonal: NonNegative = 0.02
+    """That the distance grows by a metre a metre."""
+    residual: NonNegative = 2.0
+    """Each metre between the surface's distance and the hull's: pictures must pay for carving."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Some pixels of one photograph, and the photographs that they are told from."""
+
+    scene: Scene
+    target: int
+    sources: tuple[int, ...]
+    pixels_N2: Tensor
+    """Row and column of each, int64."""
+    names: tuple[str | int, ...]
+    """By what the places on its rays are drawn."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss and its parts, each a mean over rays or points."""
+
+    total: Tensor
+    colour: Tensor
+    mask: Tensor
+    eikonal: Tensor
+    residual: Tensor
+
+
+def bundle_of(scene: Scene, target: int, place: int, n_rays: int) -> Bundle:
+    """Return the bundle of that place of a photograph: what is drawn follows from the scene's name and the place.
+
+    All masks make the hull; only the target's colours are kept back. Four to six others are the sources.
+    """
+    names = ("bundle", scene.name, target, place)
+    drawn = rng.python_random(*names)
+    others = [view for view in range(scene.n_views) if view != target]
+    count = drawn.randint(min(_LEAST_SOURCES, len(others)), min(_MOST_SOURCES, len(others)))
+    near = (scene.distance_VHW[target] < _NEAR_PIXELS).nonzero()
+    chosen = torch.tensor([drawn.randrange(len(near)) for _ in range(n_rays)])
+    return Bundle(scene, target, tuple(sorted(drawn.sample(others, count))), near[chosen], names)
+
+
+def losses(field: Field, bundle: Bundle, weights: Weights) -> Losses:
+    """Return the loss of a bundle: |C' - C| + mask |A' - M| + eikonal (|grad s| - 1)^2 + residual |s - h|.
+
+    The background counts as white in both pictures, so that what stands behind a person is not learnt.
+    """
+    scene, encoded = bundle.scene, field.encoded(bundle.scene, bundle.sources)
+    row_N, column_N = bundle.pixels_N2.T
+    where = spans(scene, _rays(bundle))
+    wanted_N = scene.mask_VHW[bundle.target, row_N, column_N]
+    colour_N3 = scene.rgb_V3HW[bundle.target, :, row_N, column_N].T
+    target_N3 = colour_N3 * wanted_N[:, None] + (1 - wanted_N[:, None])
+    missed = torch.ones(len(wanted_N), dtype=torch.bool).index_fill(0, where.hits_R, False)
+    if not len(where.hits_R):
+        nothing = field.log_beta * 0.0
+        return Losses(nothing, nothing, nothing, nothing, nothing)
+    seen = rendered(field, encoded, where, sampled(field, encoded, where, rng.generator(*bundle.names)))
+    shown_N3 = field.as_taken(seen.colour_N3 / seen.alpha_N[:, None].clamp(min=1e-3), bundle.target)
+    mixed_N3 = shown_N3 * seen.alpha_N[:, None] + (1 - seen.alpha_N[:, None])
+    off = (mixed_N3 - target_N3[where.hits_R]).abs().mean(1).sum() + (1 - target_N3[missed]).abs().mean(1).sum()
+    alpha = (seen.alpha_N - wanted_N[where.hits_R]).abs().sum() + wanted_N[missed].sum()
+    steep = ((gradient_norms(field, encoded, _surface_points(seen.points_NS3, seen.weights_NS)) - 1) ** 2).mean()
+    carved = (seen.signed_NS - seen.hull_NS).abs().mean()
+    colour, mask = off / len(wanted_N), alpha / len(wanted_N)
+    total = colour + weights.mask * mask + weights.eikonal * steep + weights.residual * carved
+    return Losses(total, colour, mask, steep, carved)
+
+
+def _rays(bundle: Bundle) -> Rays:
+    return rays_of(bundle.scene, bundle.target, bundle.pixels_N2.flip(1) + 0.5)
+
+
+def _surface_points(points_NS3: Tensor, weights_NS: Tensor) -> Tensor:
+    """Return the points [N, 3] of most light of evenly chosen rays."""
+    rays = torch.linspace(0, len(points_NS3) - 1, min(_STEEP_POINTS, len(points_NS3))).long()
+    return points_NS3[rays, weights_NS[rays].argmax(1)].detach()
+
+
+def gradient_norms(field: Field, encoded: Encoded, points_N3: Tensor, epsilon_m: float = _EPSILON_M) -> Tensor:
+    """Return the length [N] of the signed distance's gradient, by central differences."""
+    step_63 = epsilon_m * torch.cat([torch.eye(3), -torch.eye(3)])
+    signed = field.pooled((points_N3[None] + step_63[:, None]).reshape(-1, 3), encoded).signed_N
+    plus, minus = signed.reshape(2, 3, -1)
+    return ((plus - minus) / (2 * epsilon_m)).norm(dim=0)
+
+
+def parts(many: Sequence[Losses]) -> Losses:
+    """Return the mean of several losses."""
+    stacked = {name: torch.stack([vars(one)[name] for one in many]).mean() for name in vars(many[0])}
+    return Losses(**stacked)
