@@ -92,6 +92,8 @@ class Family:
     """The root of all families: construction asks for libraries, checks the fields' ranges, then calls `check`."""
 
     folder: ClassVar[str]
+    also: ClassVar[tuple[str, ...]] = ()
+    """Folders of rooms that bring plug-ins of the family with them."""
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     """Libraries that the plug-in uses and fedloom does not install by itself; without them it is refused."""
@@ -131,8 +133,8 @@ def plugin(name: str) -> Callable[[type[FamilyType]], type[FamilyType]]:
     def register(cls: type[FamilyType]) -> type[FamilyType]:
         family = _family_of(cls)
         taken = _REGISTRY.setdefault(family, {})
-        own = _shipped(family.folder).get(name)
-        ships = own is not None and cls.__module__ != f"{family.folder}.{own}"
+        own = _shipped(family).get(name)
+        ships = own is not None and cls.__module__ != own
         # The same class again: its module was reloaded.
         if ships or (name in taken and _home(taken[name]) != _home(cls)):
             raise ConfigError(f"two plug-ins of family {family.__name__} are called '{name}': rename one.")
@@ -152,16 +154,17 @@ def forget(kept: Callable[[str], bool]) -> None:
 
 
 def names(family: type[Family]) -> list[str]:
-    """Return the names of all plug-ins of a family: those of its folder's modules and what was registered besides."""
-    return sorted({*_shipped(family.folder), *_REGISTRY.get(family, {})})
+    """Return the names of all plug-ins of a family: those of its folders' modules and what was registered besides."""
+    return sorted({*_shipped(family), *_REGISTRY.get(family, {})})
 
 
 @cache
-def _shipped(folder: str) -> dict[str, str]:
-    """Return the module that registers each plug-in of a folder, by the plug-in's name, without importing it."""
-    place = Path(importlib.import_module(folder).__path__[0])
-    texts = {file.stem: file.read_text(encoding="utf-8") for file in place.glob("*.py")}
+def _shipped(family: type[Family]) -> dict[str, str]:
+    """Return the module that registers each plug-in of a family's folders, by its name, without importing it."""
+    places = {folder: Path(importlib.import_module(folder).__path__[0]) for folder in (family.folder, *family.also)}
+    files = {f"{folder}.{file.stem}": file for folder, place in places.items() for file in place.glob("*.py")}
     registered = re.compile(r"^@plugin\([\"'](\w+)[\"']\)", re.MULTILINE)
+    texts = {module: file.read_text(encoding="utf-8") for module, file in files.items()}
     return {name: module for module, text in texts.items() for name in registered.findall(text)}
 
 
@@ -171,7 +174,7 @@ def lookup(family: type[FamilyType], name: str) -> type[FamilyType]:
         known = names(family)
         if name not in known:
             raise UnknownNameError(f"no {family.__name__} called '{name}'. {suggest(name, known)}")
-        importlib.import_module(f"{family.folder}.{_shipped(family.folder)[name]}")
+        importlib.import_module(_shipped(family)[name])
     return _REGISTRY[family][name]  # pyright: ignore[reportReturnType]
 
 

@@ -20,6 +20,7 @@ class Source(Family):
     """
 
     folder = "fedloom.data.sources"
+    also = ("fedloom.people.adapter.sources",)
     made_up: ClassVar[bool] = False
     """Whether all that it holds is invented, so that there are no terms of use."""
 

@@ -155,6 +155,7 @@ class ModelFamily(Family):
     """A way to build models."""
 
     folder = "fedloom.models"
+    also = ("fedloom.people.adapter.models",)
     stackable: ClassVar[str] = r"$^"
     """Pattern of the trainable names that may carry a leading client axis."""
 
@@ -186,6 +187,7 @@ class Task(Family):
     """
 
     folder = "fedloom.tasks"
+    also = ("fedloom.people.adapter.tasks",)
     learns: ClassVar[tuple[type[Any], ...]] = (Chat, Document)
     """The kinds of examples that it can be trained on."""
     trains: ClassVar[type[Model]] = LanguageModel

@@ -14,7 +14,6 @@ from safetensors.torch import save
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedloom.base import rng
 from fedloom.base.config import table_of
 from fedloom.base.errors import ConfigError, suggest
 from fedloom.base.files import atomic_folder
@@ -24,6 +23,7 @@ from fedloom.contracts.federated import Model, ModelFamily
 from fedloom.contracts.labelled import ClassifierModel
 from fedloom.contracts.model import ForwardContext
 from fedloom.models.side_by_side import runs_side_by_side
+from fedloom.models.starting import start_by_name
 
 __all__ = ["Classifier"]
 
@@ -48,7 +48,7 @@ class Classifier(ModelFamily):
         `train` is a pattern found in the names to train; left out: all. One that finds none raises ConfigError.
         """
         module = self.module()
-        _start(module, seed, self.name)
+        start_by_name(module, seed, self.name)
         module.eval().requires_grad_(False).to(device)
         names = [name for name, _ in module.named_parameters()]
         chosen = [name for name in names if train is None or re.search(train, name)]
@@ -75,18 +75,6 @@ class Classifier(ModelFamily):
         with atomic_folder(Path(folder)) as new:
             (new / "model.safetensors").write_bytes(save(tensors))
             (new / "classifier.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-
-
-def _start(module: nn.Module, seed: int, kind: str) -> None:
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            owner = module.get_submodule(name.rpartition(".")[0])
-            if isinstance(owner, nn.GroupNorm):
-                parameter.fill_(float(name.endswith("weight")))
-                continue
-            end = 1 / math.sqrt(owner.get_parameter("weight")[0].numel())
-            drawn = torch.rand(parameter.shape, generator=rng.generator(seed, kind, name))
-            parameter.copy_(end * (2 * drawn - 1))
 
 
 def _flops(module: nn.Module, inputs: tuple[int, ...]) -> int:

@@ -103,9 +103,13 @@ class Field(nn.Module):
         self.n_cameras = n_cameras
         if n_cameras:
             self.cameras = nn.Parameter(torch.eye(3, 4).repeat(n_cameras, 1, 1))
+
+    def start_at_hull(self) -> None:
+        """Make the surface that of the visual hull, but for a little: where training begins."""
+        last = self.surface.get_submodule("4")
         with torch.no_grad():
-            self.surface[-1].weight[0] *= 1e-2  # training starts at the hull
-            self.surface[-1].bias[0] = 0.0
+            last.get_parameter("weight")[0] *= 1e-2
+            last.get_parameter("bias")[0] = 0.0
 
     def forward(self, asked: Callable[["Field"], Told]) -> Told:
         """Return what is asked of the field."""

@@ -1,6 +1,5 @@
 """What the field learns from: how a photograph differs from what the others and the field say of it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from fedloom.base import rng
 from fedloom.base.plugin import NonNegative, check_ranges
 from fedloom.people.field import Encoded, Field
-from fedloom.people.rendering import Rays, rays_of, rendered, sampled, spans
+from fedloom.people.rendering import rays_of, rendered, sampled, spans
 from fedloom.people.scene import Scene
 
 __all__ = ["Bundle", "Losses", "Weights", "bundle_of", "gradient_norms", "losses"]
@@ -78,13 +77,14 @@ def losses(field: Field, bundle: Bundle, weights: Weights) -> Losses:
 
     The background counts as white in both pictures, so that what stands behind a person is not learnt.
     """
-    scene, encoded = bundle.scene, field.encoded(bundle.scene, bundle.sources)
-    row_N, column_N = bundle.pixels_N2.T
-    where = spans(scene, _rays(bundle))
+    scene = bundle.scene.on(field.log_beta.device)
+    encoded, pixels_N2 = field.encoded(scene, bundle.sources), bundle.pixels_N2.to(scene.mask_VHW.device)
+    row_N, column_N = pixels_N2.T
+    where = spans(scene, rays_of(scene, bundle.target, pixels_N2.flip(1) + 0.5))
     wanted_N = scene.mask_VHW[bundle.target, row_N, column_N]
     colour_N3 = scene.rgb_V3HW[bundle.target, :, row_N, column_N].T
     target_N3 = colour_N3 * wanted_N[:, None] + (1 - wanted_N[:, None])
-    missed = torch.ones(len(wanted_N), dtype=torch.bool).index_fill(0, where.hits_R, False)
+    missed = torch.ones_like(wanted_N, dtype=torch.bool).index_fill(0, where.hits_R, False)
     if not len(where.hits_R):
         nothing = field.log_beta * 0.0
         return Losses(nothing, nothing, nothing, nothing, nothing)
@@ -100,25 +100,17 @@ def losses(field: Field, bundle: Bundle, weights: Weights) -> Losses:
     return Losses(total, colour, mask, steep, carved)
 
 
-def _rays(bundle: Bundle) -> Rays:
-    return rays_of(bundle.scene, bundle.target, bundle.pixels_N2.flip(1) + 0.5)
-
-
 def _surface_points(points_NS3: Tensor, weights_NS: Tensor) -> Tensor:
     """Return the points [N, 3] of most light of evenly chosen rays."""
-    rays = torch.linspace(0, len(points_NS3) - 1, min(_STEEP_POINTS, len(points_NS3))).long()
+    count = min(_STEEP_POINTS, len(points_NS3))
+    rays = torch.linspace(0, len(points_NS3) - 1, count, device=points_NS3.device).long()
     return points_NS3[rays, weights_NS[rays].argmax(1)].detach()
 
 
 def gradient_norms(field: Field, encoded: Encoded, points_N3: Tensor, epsilon_m: float = _EPSILON_M) -> Tensor:
     """Return the length [N] of the signed distance's gradient, by central differences."""
-    step_63 = epsilon_m * torch.cat([torch.eye(3), -torch.eye(3)])
+    ways_33 = torch.eye(3, device=points_N3.device)
+    step_63 = epsilon_m * torch.cat([ways_33, -ways_33])
     signed = field.pooled((points_N3[None] + step_63[:, None]).reshape(-1, 3), encoded).signed_N
     plus, minus = signed.reshape(2, 3, -1)
     return ((plus - minus) / (2 * epsilon_m)).norm(dim=0)
-
-
-def parts(many: Sequence[Losses]) -> Losses:
-    """Return the mean of several losses."""
-    stacked = {name: torch.stack([vars(one)[name] for one in many]).mean() for name in vars(many[0])}
-    return Losses(**stacked)

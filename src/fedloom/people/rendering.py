@@ -53,7 +53,7 @@ class Rendered:
 def rays_of(scene: Scene, view: int, pixels_N2: Tensor) -> Rays:
     """Return the rays of one camera through pixels."""
     inverse_33 = torch.linalg.inv(scene.matrix_V33[view])
-    inside_N3 = torch.cat([pixels_N2, torch.ones(len(pixels_N2), 1)], dim=1) @ inverse_33.T
+    inside_N3 = torch.cat([pixels_N2, torch.ones_like(pixels_N2[:, :1])], dim=1) @ inverse_33.T
     direction_N3 = inside_N3 @ scene.rotation_V33[view]
     return Rays(scene.centre_V3[view].expand_as(direction_N3), direction_N3)
 
@@ -61,7 +61,7 @@ def rays_of(scene: Scene, view: int, pixels_N2: Tensor) -> Rays:
 def spans(scene: Scene, rays: Rays) -> Spans:
     """Return the rays that come within 4 cm of the hull, and there the first 0.6 m of it."""
     enter_N, leave_N = box_span(rays.origin_N3, rays.direction_N3)
-    part_S = torch.linspace(0, 1, _COARSE)
+    part_S = torch.linspace(0, 1, _COARSE, device=enter_N.device)
     t_NS = enter_N[:, None] + (leave_N - enter_N).clamp(min=0)[:, None] * part_S
     points = rays.origin_N3[:, None] + t_NS[:, :, None] * rays.direction_N3[:, None]
     near_NS = coarse_hull(points.reshape(-1, 3), scene.hull_XYZ).reshape(t_NS.shape) < _NEAR_M
@@ -95,27 +95,27 @@ def sampled(field: Field, encoded: Encoded, where: Spans, generator: torch.Gener
 
     With no generator they are the middles of equal parts: the same picture each time.
     """
-    n_rays = len(where.start_N)
     with torch.no_grad():
-        part_NS = (torch.arange(_SAMPLES) + _jitter(n_rays, generator)) / _SAMPLES
+        part_NS = _levels(where.start_N, generator)
         t_NS = where.start_N[:, None] + (where.end_N - where.start_N)[:, None] * part_NS
         pooled = field.pooled(_at(where.rays, t_NS).reshape(-1, 3), encoded)
         delta_NS = _deltas(t_NS, where.end_N, where.rays.direction_N3.norm(dim=1))
         weights_NS = weights_of(pooled.signed_N.reshape(t_NS.shape), delta_NS, field.beta) + 1e-6
         share_NS = (1 - _UNIFORM) * weights_NS / weights_NS.sum(1, keepdim=True) + _UNIFORM / _SAMPLES
         edges = torch.cat([where.start_N[:, None], (t_NS[:, 1:] + t_NS[:, :-1]) / 2, where.end_N[:, None]], dim=1)
-        return _drawn(edges, share_NS, (torch.arange(_SAMPLES) + _jitter(n_rays, generator)) / _SAMPLES)
+        return _drawn(edges, share_NS, _levels(where.start_N, generator))
 
 
-def _jitter(n_rays: int, generator: torch.Generator | None) -> Tensor:
-    if generator is None:
-        return torch.full((n_rays, _SAMPLES), 0.5)
-    return torch.rand(n_rays, _SAMPLES, generator=generator)
+def _levels(like_N: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return a number [N, S] in each of S equal parts of 0 to 1, for as many rays."""
+    shape = len(like_N), _SAMPLES
+    jitter_NS = torch.full(shape, 0.5) if generator is None else torch.rand(shape, generator=generator)
+    return ((torch.arange(_SAMPLES) + jitter_NS) / _SAMPLES).to(like_N.device)
 
 
 def _drawn(edges_NE: Tensor, share_NS: Tensor, level_NS: Tensor) -> Tensor:
     """Return the places [N, S] below which lie given shares of a distribution that is even between edges."""
-    below_NE = torch.cat([torch.zeros(len(share_NS), 1), share_NS.cumsum(1)], dim=1)
+    below_NE = torch.cat([torch.zeros_like(share_NS[:, :1]), share_NS.cumsum(1)], dim=1)
     at_NS = (torch.searchsorted(below_NE, level_NS, right=True) - 1).clamp(0, share_NS.shape[1] - 1)
     rest_NS = (level_NS - below_NE.gather(1, at_NS)) / share_NS.gather(1, at_NS)
     low_NS, high_NS = edges_NE.gather(1, at_NS), edges_NE.gather(1, at_NS + 1)

@@ -1,7 +1,7 @@
 """A capture as the field reads it: pictures filled, silhouettes as distances, and the visual hull that they make."""
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ class Scene:
     """What of a capture passes the field; there is no depth, no surface and no body in it."""
 
     name: str
-    studio: str
+    key: str
+    """A hash of all that was photographed."""
     rgb_V3HW: Tensor
     """0 to 1; the background has the colour of the nearest pixel of the person."""
     mask_VHW: Tensor
@@ -62,13 +63,12 @@ class Scene:
         """Focal lengths in pixels."""
         return (self.matrix_V33[:, 0, 0] + self.matrix_V33[:, 1, 1]) / 2
 
-    def key(self) -> str:
-        """Return a hash of all that was photographed."""
-        hasher = hashlib.sha256()
-        for one in fields(self):
-            value = vars(self)[one.name]
-            hasher.update(value.numpy().tobytes() if isinstance(value, Tensor) else value.encode())
-        return hasher.hexdigest()
+    def on(self, device: torch.device) -> "Scene":
+        """Return the scene on a device."""
+        if self.mask_VHW.device == device:
+            return self
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
 
 def scene_of(capture: Capture) -> Scene:
@@ -85,7 +85,7 @@ def scene_of(capture: Capture) -> Scene:
     cameras = [photo.camera for photo in photos]
     return Scene(
         name=capture.name,
-        studio=capture.studio,
+        key=_hash(capture),
         rgb_V3HW=torch.stack([_filled(photo.rgb, mask) for photo, mask in zip(photos, masks, strict=True)]),
         mask_VHW=_stacked(masks),
         distance_VHW=distance_VHW,
@@ -93,6 +93,15 @@ def scene_of(capture: Capture) -> Scene:
         hull_XYZ=hull_XYZ,
         hull_depth_VHW=torch.stack([_hull_depth(camera, hull_XYZ) for camera in cameras]),
     )
+
+
+def _hash(capture: Capture) -> str:
+    hasher = hashlib.sha256()
+    for photo in capture.photos:
+        camera = photo.camera
+        for array in (photo.rgb, photo.mask, camera.matrix, camera.rotation, camera.shift):
+            hasher.update(repr(array.shape).encode() + array.tobytes())
+    return hasher.hexdigest()
 
 
 def _stacked(arrays: list[NDArray[Any]]) -> Tensor:
@@ -146,8 +155,8 @@ def _coarse_hull(matrices: dict[str, Tensor], distance_VHW: Tensor) -> Tensor:
 def coarse_hull(points_N3: Tensor, hull_XYZ: Tensor) -> Tensor:
     """Return the hull's distance [N] at points by its coarse grid, metres."""
     nz, ny, nx = hull_XYZ.shape
-    low = torch.tensor(LOW)
-    span = torch.tensor([nx - 1, ny - 1, nz - 1]) * _CELL
+    low = points_N3.new_tensor(LOW)
+    span = points_N3.new_tensor([nx - 1, ny - 1, nz - 1]) * _CELL
     grid_N3 = 2 * (points_N3 - low) / span - 1
     return functional.grid_sample(
         hull_XYZ[None, None], grid_N3[None, :, None, None], padding_mode="border", align_corners=True
@@ -157,8 +166,8 @@ def coarse_hull(points_N3: Tensor, hull_XYZ: Tensor) -> Tensor:
 def box_span(origin_N3: Tensor, direction_N3: Tensor) -> tuple[Tensor, Tensor]:
     """Return where rays enter and leave the box [N], in lengths of their directions; leaving first where they miss."""
     safe_N3 = torch.where(direction_N3.abs() < 1e-9, 1e-9, direction_N3)
-    one_N3 = (torch.tensor(LOW) - origin_N3) / safe_N3
-    other_N3 = (torch.tensor(HIGH) - origin_N3) / safe_N3
+    one_N3 = (origin_N3.new_tensor(LOW) - origin_N3) / safe_N3
+    other_N3 = (origin_N3.new_tensor(HIGH) - origin_N3) / safe_N3
     enter_N = torch.minimum(one_N3, other_N3).amax(1).clamp(min=0.05)
     return enter_N, torch.maximum(one_N3, other_N3).amin(1)
 

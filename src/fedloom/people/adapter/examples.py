@@ -1,0 +1,66 @@
+"""Photographs as examples: what is trained on, and what is measured by."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedloom.contracts.examples import Turn
+from fedloom.people.meshes import Mesh
+from fedloom.people.scene import Scene
+
+__all__ = ["KnownPerson", "View"]
+
+
+class _Members:
+    """What an example has besides its content."""
+
+    __slots__ = ()
+    scene: Scene
+
+    @property
+    def key(self) -> str:
+        """A hash of all photographs of the person: who is held out is held out from every side."""
+        return self.scene.key
+
+    @property
+    def prompt(self) -> tuple[Turn, ...]:
+        """Nothing is asked."""
+        return ()
+
+    @property
+    def reference(self) -> str:
+        """Nothing."""
+        return ""
+
+    @property
+    def text(self) -> str:
+        """No text."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class View(_Members):
+    """Some pixels of one photograph of a person, to be told from the others; there is no shape in it."""
+
+    scene: Scene
+    target: int
+    place: int
+    """Which of the photograph's bundles of pixels."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __repr__(self) -> str:
+        """Return all of it, the photographs by their hash."""
+        return f"View({self.key}, {self.target}, {self.place}, {dict(self.tags)!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KnownPerson(_Members):
+    """A person whose surface is known, for tests alone: nothing learns from it."""
+
+    scene: Scene
+    surface: Mesh
+    """What cameras see of the person: faces that no camera sees are left out."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __repr__(self) -> str:
+        """Return all of it, the photographs by their hash."""
+        return f"KnownPerson({self.key}, {len(self.surface.faces)} faces, {dict(self.tags)!r})"

@@ -1,0 +1,3 @@
+"""The models that the room brings."""
+
+__all__: list[str] = []

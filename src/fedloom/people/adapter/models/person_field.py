@@ -1,0 +1,106 @@
+"""The field of people as a model of the frame: 48,275 shared numbers, and those of a studio's own cameras."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from fedloom.base.config import table_of
+from fedloom.base.errors import ConfigError, MissingFileError, ModelError, suggest
+from fedloom.base.files import atomic_folder, file_sha256
+from fedloom.base.plugin import Count, plugin
+from fedloom.base.tree import Tree
+from fedloom.contracts.federated import Model, ModelFamily
+from fedloom.contracts.lineage import Lineage, mark_trained, read_lineage
+from fedloom.contracts.model import ForwardContext
+from fedloom.models.starting import start_by_name
+from fedloom.people.field import Field
+
+__all__ = ["FieldModel", "PersonField"]
+
+_FILE = "field.safetensors"
+_SHIPPED = Path(__file__).parents[3] / "embedded" / "field"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldModel(Model):
+    """A model from photographs to distance and colour."""
+
+    @property
+    def field(self) -> Field:
+        """The module."""
+        if not isinstance(self.module, Field):
+            raise TypeError("the module of a FieldModel is a Field")
+        return self.module
+
+
+@plugin("person_field")
+class PersonField(ModelFamily):
+    """The generalised field of people, in the spirit of USR: trained whole, no number of it belongs to a person or a view."""
+
+    path: str = ""
+    """Folder of a trained field, as runs write it; "shipped" takes the one of the package; left out: from the hull."""
+    cameras: Count = 0
+    """Places for the colours of a studio's cameras, 3 x 4 numbers each, called `cameras`: photographs are numbered as a
+    capture has them, and take turns where there are fewer places. Keep them private: share = "^(?!cameras)"."""
+
+    def _file(self) -> Path:
+        folder = _SHIPPED if self.path == "shipped" else Path(self.path)
+        if not (folder / _FILE).is_file():
+            raise MissingFileError(f"model.path: found no {_FILE} in '{self.path}'; give a run's folder 'adapter', or \"shipped\".")
+        return folder / _FILE
+
+    def identity(self) -> str:
+        """Return the settings and a hash of the weights."""
+        weights = {"weights": file_sha256(self._file())} if self.path else {}
+        return json.dumps(weights | {"cameras": self.cameras}, sort_keys=True)
+
+    def lineage(self) -> Lineage:
+        """Return the lineage of the field that is gone on from."""
+        return (read_lineage(self._file().parent) or ()) if self.path else ()
+
+    def build(self, *, seed: int, device: torch.device, train: str | None = None) -> FieldModel:
+        """Return the field, drawn by name from the seed or read; `train` is a pattern of the names to train."""
+        module = Field(self.cameras)
+        start_by_name(module, seed, self.name)
+        module.start_at_hull()
+        if self.path:
+            _load(module, self._file())
+        module.eval().requires_grad_(False).to(device)
+        names = [name for name, _ in module.named_parameters()]
+        chosen = [name for name in names if train is None or re.search(train, name)]
+        if not chosen:
+            raise ConfigError(f"train: '{train}' selects no parameter. {suggest(train or '', names)}")
+        return FieldModel(
+            module=module,
+            trainable={name: module.get_parameter(name).detach().clone() for name in chosen},
+            context=ForwardContext(),
+            base_id=f"{self.name} {self.identity()}",
+            stackable=False,
+        )
+
+    def save(self, model: Model, params: Tree, folder: str) -> None:
+        """Write all shared parameters as safetensors, and the settings as JSON; those of cameras stay with their studio."""
+        own = dict(model.module.named_parameters())
+        tensors = {name: params.get(name, tensor).detach().cpu().contiguous() for name, tensor in own.items()}
+        tensors.pop("cameras", None)
+        settings: dict[str, Any] = table_of(self) | {"path": ""}
+        with atomic_folder(Path(folder)) as new:
+            (new / _FILE).write_bytes(save(tensors))
+            (new / "field.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            mark_trained(new)
+
+
+def _load(module: Field, file: Path) -> None:
+    tensors, own = load_file(file), {n: p for n, p in module.named_parameters() if n != "cameras"}
+    odd = [name for name in sorted(tensors.keys() ^ own.keys())]
+    odd += [name for name in sorted(tensors.keys() & own.keys()) if tensors[name].shape != own[name].shape]
+    if odd:
+        raise ModelError(f"{file}: tensor '{odd[0]}' does not fit the field's {len(own)}; give a field that fedloom wrote.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])

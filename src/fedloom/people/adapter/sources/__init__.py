@@ -1,0 +1,3 @@
+"""The sources that the room brings."""
+
+__all__: list[str] = []

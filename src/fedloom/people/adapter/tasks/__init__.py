@@ -1,0 +1,3 @@
+"""The tasks that the room brings."""
+
+__all__: list[str] = []
