@@ -9,8 +9,8 @@ from support.paths import ROOT
 
 
 def shipped(family):
-    """The names of a family's plug-ins in its own folder: a test before in this process may have registered others."""
-    return [name for name in names(family) if lookup(family, name).__module__.startswith(family.folder)]
+    """The names of a family's plug-ins in its own folders: a test before in this process may have registered others."""
+    return [name for name in names(family) if lookup(family, name).__module__.startswith((family.folder, *family.also))]
 
 
 def contract_tests_passed(folder, name, tests):

@@ -52,7 +52,12 @@ def client_gradients(model: Model, task: Task, leaves: Tree, parts: Parts, *, pe
     grads = _slopes(losses, per, leaves)
     sums = torch.stack((losses.total_B, losses.weight_B)).detach()  # else the losses of a round keep its graphs
     total_K, weight_K = sums_by(sums, batch.owner_X, len(parts))
-    return Gradients(torch.cat([part.flatten(1) for part in grads], dim=1), total_K, weight_K)
+    return Gradients(torch.cat([_rows(part) for part in grads], dim=1), total_K, weight_K)
+
+
+def _rows(part: Tensor) -> Tensor:
+    """Return a tensor with a leading axis as rows; a number has rows of one."""
+    return part.reshape(len(part), -1)
 
 
 def example_gradients(
@@ -111,7 +116,7 @@ def _slots(leaf: Tensor, batch: Batch) -> Tensor:
 def _scaled_sum(
     grads: Sequence[Tensor], client_E: Tensor, n_clients: int, scales: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    flat = [part.flatten(1) for part in grads]
+    flat = [_rows(part) for part in grads]
     norms_LE = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in flat])
     scales_LE = scales(norms_LE)
     owner_KE = functional.one_hot(client_E, n_clients).T.to(norms_LE.dtype)
@@ -127,7 +132,7 @@ def _whole_models(model: Model, task: Task, leaves: Tree, parts: Parts, per: Per
     if found is None:
         return None
     grads, (total_KE, weight_KE) = found
-    row_KP = torch.cat([grads[name].flatten(1) for name in leaves], dim=1)
+    row_KP = torch.cat([_rows(grads[name]) for name in leaves], dim=1)
     return Gradients(row_KP, total_KE.sum(1), weight_KE.sum(1))
 
 

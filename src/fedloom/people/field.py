@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedloom.people.scene import HIGH, LOW, Scene, projected
+from fedloom.people.scene import HIGH, LOW, Scene, outlines
 
 __all__ = ["BETA_CAP_M", "Encoded", "Field", "Pooled", "REACH_M", "density"]
 
@@ -143,11 +143,7 @@ class Field(nn.Module):
     def pooled(self, points_N3: Tensor, encoded: Encoded) -> Pooled:
         """Return what the field tells of points: pooled over the sources by how they see each."""
         scene, at = encoded.scene, list(encoded.sources)
-        uv_AN2, depth_AN = projected(points_N3, scene.matrix_V33, scene.rotation_V33, scene.shift_V3)
-        height, width = scene.size
-        grid_AN12 = (2 * uv_AN2 / points_N3.new_tensor([width, height]) - 1)[:, :, None]
-        pixels_AN = _sampled(scene.distance_VHW[:, None], grid_AN12)[:, :, 0]
-        distance_AN = pixels_AN * depth_AN / scene.focal_V[:, None]
+        distance_AN, grid_AN12, depth_AN = outlines(points_N3, scene)
         hull_N, own = distance_AN.amax(0), grid_AN12[at]
         features, colours = _sampled(encoded.features_V, own), _sampled(encoded.colours_V, own)
         first_VN = _sampled(scene.hull_depth_VHW[at][:, None], own)[:, :, 0]

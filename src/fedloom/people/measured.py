@@ -1,22 +1,47 @@
 """How far a reconstructed surface is off, always beside the visual hull's and the sampling's own floor."""
 
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
 from fedloom.people.field import Field
 from fedloom.people.meshes import Mesh
 from fedloom.people.scene import Scene
 from fedloom.people.surface import field_surface, hull_surface
-from fedloom.people.surface_metrics import surface_distances
+from fedloom.people.surface_metrics import SurfaceErrors, surface_errors
 
-__all__ = ["surface_scores"]
+__all__ = ["KnownSurface", "surface_scores"]
+
+_NAMES = ("chamfer_cm", "acc_cm", "comp_cm")
 
 
-def surface_scores(field: Field, scene: Scene, truth: Mesh, cell_m: float) -> dict[str, float]:
+class KnownSurface:
+    """The true surface of a person, and which of its faces [F] a camera sees: for measuring alone."""
+
+    def __init__(self, mesh: Mesh, visible_F: NDArray[np.bool_]) -> None:
+        self.mesh, self.visible_F = mesh, visible_F
+
+    def errors(self, rebuilt: Mesh) -> SurfaceErrors:
+        """Return how far a reconstruction is off."""
+        return surface_errors(rebuilt, self.mesh, visible_F=self.visible_F)
+
+
+@lru_cache(maxsize=256)
+def _of_hull(scene: Scene, truth: KnownSurface, cell_m: float) -> SurfaceErrors:
+    return truth.errors(hull_surface(scene, cell_m))
+
+
+def surface_scores(field: Field, scene: Scene, truth: KnownSurface, cell_m: float) -> dict[str, float]:
     """Return both named directions and their mean, centimetres, of the field and of the hull, and the floor."""
-    encoded = field.encoded(scene, range(scene.n_views))
-    learnt = surface_distances(field_surface(field, encoded, cell_m), truth)
-    hull = surface_distances(hull_surface(field, encoded, cell_m), truth)
-    names = ("chamfer_cm", "acc_cm", "comp_cm")
+    encoded = field.encoded(scene.on(field.log_beta.device), range(scene.n_views))
+    found, hull = truth.errors(field_surface(field, encoded, cell_m)), _of_hull(scene, truth, cell_m)
     return {
-        **{name: vars(learnt)[name] for name in names},
-        **{f"hull_{name}": vars(hull)[name] for name in names},
-        "floor_cm": learnt.floor_cm,
+        **{name: value for name, value in zip(_NAMES, _named(found), strict=True)},
+        **{f"hull_{name}": value for name, value in zip(_NAMES, _named(hull), strict=True)},
+        "floor_cm": found.floor_cm,
     }
+
+
+def _named(errors: SurfaceErrors) -> tuple[float, float, float]:
+    return errors.chamfer_cm, errors.acc_cm, errors.comp_cm

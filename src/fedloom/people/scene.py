@@ -14,7 +14,7 @@ from fedloom.base.extras import library
 from fedloom.people.cameras import Camera
 from fedloom.people.captures import Capture
 
-__all__ = ["HIGH", "LOW", "Scene", "box_span", "coarse_hull", "projected", "scene_of", "silhouette_distance"]
+__all__ = ["HIGH", "LOW", "Scene", "box_span", "coarse_hull", "outlines", "projected", "scene_of", "silhouette_distance"]
 
 LOW, HIGH = (-1.05, -0.15, -0.75), (1.05, 2.1, 0.75)
 """The box that people stand in, metres."""
@@ -75,24 +75,21 @@ def scene_of(capture: Capture) -> Scene:
     """Return a capture's scene; its hull is of all masks."""
     photos = capture.photos
     masks = [photo.mask.astype(np.float32) / 255 for photo in photos]
-    matrices = {
-        "matrix_V33": _stacked([photo.camera.matrix for photo in photos]),
-        "rotation_V33": _stacked([photo.camera.rotation for photo in photos]),
-        "shift_V3": _stacked([photo.camera.shift for photo in photos]),
-    }
-    distance_VHW = torch.stack([silhouette_distance(mask) for mask in masks])
-    hull_XYZ = _coarse_hull(matrices, distance_VHW)
-    cameras = [photo.camera for photo in photos]
-    return Scene(
+    bare = Scene(
         name=capture.name,
         key=_hash(capture),
         rgb_V3HW=torch.stack([_filled(photo.rgb, mask) for photo, mask in zip(photos, masks, strict=True)]),
         mask_VHW=_stacked(masks),
-        distance_VHW=distance_VHW,
-        **matrices,
-        hull_XYZ=hull_XYZ,
-        hull_depth_VHW=torch.stack([_hull_depth(camera, hull_XYZ) for camera in cameras]),
+        distance_VHW=torch.stack([silhouette_distance(mask) for mask in masks]),
+        matrix_V33=_stacked([photo.camera.matrix for photo in photos]),
+        rotation_V33=_stacked([photo.camera.rotation for photo in photos]),
+        shift_V3=_stacked([photo.camera.shift for photo in photos]),
+        hull_XYZ=torch.zeros(0),
+        hull_depth_VHW=torch.zeros(0),
     )
+    hull_XYZ = _coarse_hull(bare)
+    depths = [_hull_depth(photo.camera, hull_XYZ) for photo in photos]
+    return replace(bare, hull_XYZ=hull_XYZ, hull_depth_VHW=torch.stack(depths))
 
 
 def _hash(capture: Capture) -> str:
@@ -138,18 +135,23 @@ def projected(
     return (seen_V3N[:, :2] / depth_VN[:, None]).transpose(1, 2), depth_VN
 
 
-def _coarse_hull(matrices: dict[str, Tensor], distance_VHW: Tensor) -> Tensor:
+def outlines(points_N3: Tensor, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how points [N, 3] lie to each silhouette: distance [V, N] in metres, grid places [V, N, 1, 2], depths [V, N].
+
+    The greatest of the distances is the visual hull's.
+    """
+    uv_VN2, depth_VN = projected(points_N3, scene.matrix_V33, scene.rotation_V33, scene.shift_V3)
+    height, width = scene.size
+    grid_VN12 = (2 * uv_VN2 / points_N3.new_tensor([width, height]) - 1)[:, :, None]
+    found = functional.grid_sample(scene.distance_VHW[:, None], grid_VN12, padding_mode="border", align_corners=False)
+    return found[:, 0, :, 0] * depth_VN / scene.focal_V[:, None], grid_VN12, depth_VN
+
+
+def _coarse_hull(scene: Scene) -> Tensor:
     axes = [torch.arange(low, high + _CELL, _CELL) for low, high in zip(LOW, HIGH, strict=True)]
     z, y, x = torch.meshgrid(*axes[::-1], indexing="ij")
-    points_N3 = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
-    uv_VN2, depth_VN = projected(points_N3, **matrices)
-    size = torch.tensor([distance_VHW.shape[2], distance_VHW.shape[1]])
-    focal_V = (matrices["matrix_V33"][:, 0, 0] + matrices["matrix_V33"][:, 1, 1]) / 2
-    grid_VN12 = (2 * uv_VN2 / size - 1)[:, :, None]
-    pixels_VN = functional.grid_sample(
-        distance_VHW[:, None], grid_VN12, padding_mode="border", align_corners=False
-    )[:, 0, :, 0]
-    return (pixels_VN * depth_VN / focal_V[:, None]).max(0).values.reshape(z.shape)
+    distance_VN, _, _ = outlines(torch.stack([x, y, z], dim=-1).reshape(-1, 3), scene)
+    return distance_VN.amax(0).reshape(z.shape)
 
 
 def coarse_hull(points_N3: Tensor, hull_XYZ: Tensor) -> Tensor:

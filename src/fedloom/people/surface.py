@@ -11,7 +11,7 @@ from fedloom.base.errors import DataError
 from fedloom.base.extras import library
 from fedloom.people.field import REACH_M, Encoded, Field
 from fedloom.people.meshes import Mesh, areas, components, part
-from fedloom.people.scene import HIGH, LOW, Scene, coarse_hull
+from fedloom.people.scene import HIGH, LOW, Scene, coarse_hull, outlines
 
 __all__ = ["field_surface", "hull_surface", "vertex_colours"]
 
@@ -30,17 +30,18 @@ def field_surface(field: Field, encoded: Encoded, cell_m: float = 0.015) -> Mesh
     return _surface(encoded.scene, signed, cell_m)
 
 
-def hull_surface(field: Field, encoded: Encoded, cell_m: float = 0.015) -> Mesh:
+def hull_surface(scene: Scene, cell_m: float = 0.015) -> Mesh:
     """Return the largest part of the visual hull's surface: what is known before anything is learnt."""
 
     def signed(points_N3: Tensor) -> Tensor:
-        return field.pooled(points_N3, encoded).hull_N
+        return outlines(points_N3, scene)[0].amax(0)
 
-    return _surface(encoded.scene, signed, cell_m)
+    return _surface(scene, signed, cell_m)
 
 
 def _surface(scene: Scene, signed: Callable[[Tensor], Tensor], cell_m: float) -> Mesh:
-    axes = [torch.arange(low, high + cell_m, cell_m) for low, high in zip(LOW, HIGH, strict=True)]
+    device = scene.mask_VHW.device
+    axes = [torch.arange(low, high + cell_m, cell_m, device=device) for low, high in zip(LOW, HIGH, strict=True)]
     x, y, z = torch.meshgrid(*axes, indexing="ij")
     points_N3 = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
     value_N = coarse_hull(points_N3, scene.hull_XYZ)
@@ -48,7 +49,7 @@ def _surface(scene: Scene, signed: Callable[[Tensor], Tensor], cell_m: float) ->
     band = (value_N.abs() < REACH_M + 2 * cell_m).nonzero()[:, 0]
     with torch.no_grad():
         value_N[band] = torch.cat([signed(points_N3[at]) for at in band.split(_AT_ONCE)])
-    values_XYZ = value_N.reshape(x.shape).numpy()
+    values_XYZ = value_N.reshape(x.shape).cpu().numpy()
     if not (values_XYZ < 0).any():
         raise DataError(f"capture '{scene.name}': found no person where all masks agree; are masks and cameras of one capture?")
     cubes = library("skimage.measure", "people").marching_cubes
@@ -64,11 +65,12 @@ def _largest(mesh: Mesh) -> Mesh:
 
 def vertex_colours(field: Field, encoded: Encoded, mesh: Mesh, normals_M3: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the colour [M, 3] of each vertex, seen from straight before it."""
-    points = torch.from_numpy(mesh.vertices.astype(np.float32))
-    towards = -torch.from_numpy(normals_M3.astype(np.float32))
+    device = encoded.scene.mask_VHW.device
+    points = torch.from_numpy(mesh.vertices.astype(np.float32)).to(device)
+    towards = -torch.from_numpy(normals_M3.astype(np.float32)).to(device)
     with torch.no_grad():
         rows = [
             field.colour(field.pooled(here, encoded), here, there, encoded)
             for here, there in zip(points.split(_AT_ONCE), towards.split(_AT_ONCE), strict=True)
         ]
-    return torch.cat(rows).clamp(0, 1).numpy().astype(np.float64)
+    return torch.cat(rows).clamp(0, 1).cpu().numpy().astype(np.float64)

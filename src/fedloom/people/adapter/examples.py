@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedloom.contracts.examples import Turn
-from fedloom.people.meshes import Mesh
-from fedloom.people.scene import Scene
+from fedloom.people.captures import Capture
+from fedloom.people.measured import KnownSurface
+from fedloom.people.scene import Scene, scene_of
 
-__all__ = ["KnownPerson", "View"]
+__all__ = ["KnownPerson", "View", "views_of"]
 
 
 class _Members:
@@ -57,10 +58,15 @@ class KnownPerson(_Members):
     """A person whose surface is known, for tests alone: nothing learns from it."""
 
     scene: Scene
-    surface: Mesh
-    """What cameras see of the person: faces that no camera sees are left out."""
+    surface: KnownSurface
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __repr__(self) -> str:
         """Return all of it, the photographs by their hash."""
-        return f"KnownPerson({self.key}, {len(self.surface.faces)} faces, {dict(self.tags)!r})"
+        return f"KnownPerson({self.key}, {len(self.surface.mesh.faces)} faces, {dict(self.tags)!r})"
+
+
+def views_of(capture: Capture, bundles: int) -> list[View]:
+    """Return the examples of a capture; the tag `client` names its studio."""
+    scene, tags = scene_of(capture), {"client": capture.studio, "person": capture.name}
+    return [View(scene, target, place, tags) for target in range(scene.n_views) for place in range(bundles)]

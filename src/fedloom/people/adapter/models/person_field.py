@@ -15,7 +15,7 @@ from fedloom.base.files import atomic_folder, file_sha256
 from fedloom.base.plugin import Count, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Model, ModelFamily
-from fedloom.contracts.lineage import Lineage, mark_trained, read_lineage
+from fedloom.contracts.lineage import Lineage, read_lineage
 from fedloom.contracts.model import ForwardContext
 from fedloom.models.starting import start_by_name
 from fedloom.people.field import Field
@@ -92,7 +92,6 @@ class PersonField(ModelFamily):
         with atomic_folder(Path(folder)) as new:
             (new / _FILE).write_bytes(save(tensors))
             (new / "field.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            mark_trained(new)
 
 
 def _load(module: Field, file: Path) -> None:

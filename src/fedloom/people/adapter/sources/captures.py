@@ -6,13 +6,13 @@ from pathlib import Path
 from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
-from fedloom.people.adapter.examples import KnownPerson, View
+from fedloom.people.adapter.examples import KnownPerson, views_of
 from fedloom.people.capture_files import read_captures
 from fedloom.people.captures import Capture
 from fedloom.people.scene import scene_of
 from fedloom.people.truth_files import read_visible
 
-__all__ = ["Captures", "views_of"]
+__all__ = ["Captures"]
 
 
 @plugin("captures")
@@ -40,12 +40,6 @@ class Captures(Source):
     def brings_in(self) -> str:
         """Return "": a capture that leaves lets none in."""
         return ""
-
-
-def views_of(capture: Capture, bundles: int) -> list[View]:
-    """Return the examples of a capture; the tag `client` names its studio."""
-    scene, tags = scene_of(capture), {"client": capture.studio, "person": capture.name}
-    return [View(scene, target, place, tags) for target in range(scene.n_views) for place in range(bundles)]
 
 
 def _known(folder: Path, capture: Capture) -> KnownPerson:
