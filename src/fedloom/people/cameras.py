@@ -135,7 +135,9 @@ def _refuse_one(camera: Camera, where: str) -> None:
     if off > 1e-3 or np.linalg.det(camera.rotation) < 0:
         raise DataError(f"{where}: found a rotation that is none (R Rᵀ differs by {off:.2g}), allowed is 1e-3.")
     if camera.matrix[0, 0] <= 0 or camera.matrix[1, 1] <= 0 or np.abs(camera.matrix[2] - (0, 0, 1)).max() > 1e-6:
-        raise DataError(f"{where}: found K = {camera.matrix.tolist()}, allowed are focal lengths > 0 and a last row 0 0 1.")
+        raise DataError(
+            f"{where}: found K = {camera.matrix.tolist()}, allowed are focal lengths > 0 and a last row 0 0 1."
+        )
 
 
 def _common_point(cameras: Sequence[Camera]) -> Array:

@@ -7,7 +7,19 @@ from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError, suggest
 
-__all__ = ["BACKGROUND", "COLOURS", "GARMENTS", "HAIR", "LABELS", "LOWER", "PARSERS", "SHOES", "SKIN", "UPPER", "common"]
+__all__ = [
+    "BACKGROUND",
+    "COLOURS",
+    "GARMENTS",
+    "HAIR",
+    "LABELS",
+    "LOWER",
+    "PARSERS",
+    "SHOES",
+    "SKIN",
+    "UPPER",
+    "common",
+]
 
 LABELS = ("background", "skin", "hair", "shoes", "upper", "lower")
 BACKGROUND, SKIN, HAIR, SHOES, UPPER, LOWER = range(6)

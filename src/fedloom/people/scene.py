@@ -14,7 +14,17 @@ from fedloom.base.extras import library
 from fedloom.people.cameras import Camera
 from fedloom.people.captures import Capture
 
-__all__ = ["HIGH", "LOW", "Scene", "box_span", "coarse_hull", "outlines", "projected", "scene_of", "silhouette_distance"]
+__all__ = [
+    "HIGH",
+    "LOW",
+    "Scene",
+    "box_span",
+    "coarse_hull",
+    "outlines",
+    "projected",
+    "scene_of",
+    "silhouette_distance",
+]
 
 LOW, HIGH = (-1.05, -0.15, -0.75), (1.05, 2.1, 0.75)
 """The box that people stand in, metres."""
@@ -125,9 +135,7 @@ def _filled(rgb_HW3: NDArray[np.uint8], mask_HW: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy((rgb_HW3[rows, columns] / 255).astype(np.float32)).permute(2, 0, 1).contiguous()
 
 
-def projected(
-    points_N3: Tensor, matrix_V33: Tensor, rotation_V33: Tensor, shift_V3: Tensor
-) -> tuple[Tensor, Tensor]:
+def projected(points_N3: Tensor, matrix_V33: Tensor, rotation_V33: Tensor, shift_V3: Tensor) -> tuple[Tensor, Tensor]:
     """Return the pixels [V, N, 2] and depths [V, N] of points."""
     inside_V3N = rotation_V33 @ points_N3.T + shift_V3[:, :, None]
     seen_V3N = matrix_V33 @ inside_V3N

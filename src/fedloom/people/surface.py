@@ -51,7 +51,9 @@ def _surface(scene: Scene, signed: Callable[[Tensor], Tensor], cell_m: float) ->
         value_N[band] = torch.cat([signed(points_N3[at]) for at in band.split(_AT_ONCE)])
     values_XYZ = value_N.reshape(x.shape).cpu().numpy()
     if not (values_XYZ < 0).any():
-        raise DataError(f"capture '{scene.name}': found no person where all masks agree; are masks and cameras of one capture?")
+        raise DataError(
+            f"capture '{scene.name}': found no person where all masks agree; are masks and cameras of one capture?"
+        )
     cubes = library("skimage.measure", "people").marching_cubes
     vertices, faces, _, _ = cubes(values_XYZ, 0.0, spacing=(cell_m,) * 3, gradient_direction="ascent")
     return _largest(Mesh(vertices.astype(np.float64) + np.array(LOW), faces.astype(np.int64)))

@@ -51,7 +51,9 @@ class PersonField(ModelFamily):
     def _file(self) -> Path:
         folder = _SHIPPED if self.path == "shipped" else Path(self.path)
         if not (folder / _FILE).is_file():
-            raise MissingFileError(f"model.path: found no {_FILE} in '{self.path}'; give a run's folder 'adapter', or \"shipped\".")
+            raise MissingFileError(
+                f"model.path: found no {_FILE} in '{self.path}'; give a run's folder 'adapter', or \"shipped\"."
+            )
         return folder / _FILE
 
     def identity(self) -> str:
@@ -99,7 +101,9 @@ def _load(module: Field, file: Path) -> None:
     odd = [name for name in sorted(tensors.keys() ^ own.keys())]
     odd += [name for name in sorted(tensors.keys() & own.keys()) if tensors[name].shape != own[name].shape]
     if odd:
-        raise ModelError(f"{file}: tensor '{odd[0]}' does not fit the field's {len(own)}; give a field that fedloom wrote.")
+        raise ModelError(
+            f"{file}: tensor '{odd[0]}' does not fit the field's {len(own)}; give a field that fedloom wrote."
+        )
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])

@@ -31,7 +31,10 @@ class Captures(Source):
         train = [view for capture in read_captures(Path(self.path)) for view in views_of(capture, self.bundles)]
         if not self.test_path:
             return {"train": train}
-        return {"train": train, "test": [_known(Path(self.test_path), one) for one in read_captures(Path(self.test_path))]}
+        return {
+            "train": train,
+            "test": [_known(Path(self.test_path), one) for one in read_captures(Path(self.test_path))],
+        }
 
     def origins(self) -> tuple[str, ...]:
         """Return the folder."""

@@ -121,4 +121,6 @@ class Photometric(Task):
         self, model: FieldModel, params: Tree, parts: Sequence[Sequence[Any]], *, max_new_tokens: int
     ) -> list[list[Prediction]]:
         """Refuse: nothing is written."""
-        raise DataError("evaluation.metrics: a field writes no answers, allowed is []; its scores are those of the task.")
+        raise DataError(
+            "evaluation.metrics: a field writes no answers, allowed is []; its scores are those of the task."
+        )
