@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError
 
-__all__ = ["Camera", "looking_at", "refuse_odd_cameras", "ring"]
+__all__ = ["Camera", "looking_at", "nearest_point", "refuse_odd_cameras", "ring"]
 
 Array = NDArray[np.float64]
 _NEAR_M, _FAR_M = 0.3, 30.0
+_UPRIGHT = 0.2
+"""Of a camera's y axis, downwards: what is left of it where people are looked down at by 78 degrees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,28 +104,31 @@ def refuse_odd_cameras(cameras: Sequence[Camera], where: str) -> None:
         _refuse_one(camera, f"{where}, camera {view}")
     if len(cameras) < 2:
         return
-    middle = _common_point(cameras)
+    middle = nearest_point(np.stack([one.centre for one in cameras]), np.stack([one.rotation[2] for one in cameras]))
     depths = np.array([camera.project(middle[None])[1][0] for camera in cameras])
-    if (depths < 0).mean() > 0.5:
+    depth = float(np.median(depths))
+    if (depths < -_NEAR_M).mean() > 0.5:
         raise DataError(
             f"{where}: found cameras that look away from where their axes meet, as in OpenGL's convention (z "
-            "backwards); allowed is OpenCV's: x right, y down, z forwards; multiply rows 2 and 3 of rotation and shift by -1."
+            "backwards); allowed is OpenCV's: x right, y down, z forwards; multiply rows 2 and 3 of rotation and shift "
+            "by -1."
         )
-    downwards = np.array([camera.rotation[1] for camera in cameras]).mean(0)
-    if downwards[1] > 0.5:
+    if depth > _FAR_M:
+        unit = "millimetres" if depth > 1000 else "another unit, as centimetres"
         raise DataError(
-            f"{where}: found cameras whose y axis points up in a world with y up; allowed is OpenCV's convention, y down."
-        )
-    if np.median(depths) > _FAR_M:
-        unit = "millimetres" if np.median(depths) > 300 else "another unit, as centimetres"
-        raise DataError(
-            f"{where}: found cameras {np.median(depths):.0f} from where their axes meet, which looks like {unit}; "
+            f"{where}: found cameras {depth:.0f} from where their axes meet, which looks like {unit}; "
             f"allowed are metres, {_NEAR_M} to {_FAR_M:.0f}; divide shift."
         )
-    if np.median(depths) < _NEAR_M:
+    if depth < _NEAR_M:
         raise DataError(
-            f"{where}: found cameras {np.median(depths):.3g} m from where their axes meet, allowed are {_NEAR_M} to "
-            f"{_FAR_M:.0f} m; is shift in another unit?"
+            f"{where}: found cameras {depth:.3g} m from where their axes meet, allowed are {_NEAR_M} to {_FAR_M:.0f} "
+            "m; is shift in another unit, or do rotation and shift lead from the camera to the world?"
+        )
+    downwards = np.array([camera.rotation[1] for camera in cameras]).mean(0)
+    if downwards[1] > -_UPRIGHT:
+        raise DataError(
+            f"{where}: found cameras whose y axes point to {(downwards.round(2) + 0.0).tolist()} on the "
+            "mean, allowed is downwards in a world with y up, as OpenCV has them; turn the world, or the pictures."
         )
 
 
@@ -132,7 +137,11 @@ def _refuse_one(camera: Camera, where: str) -> None:
     if not np.isfinite(numbers).all():
         raise DataError(f"{where}: found a number that is not finite; give K, rotation and shift of a calibration.")
     off = np.abs(camera.rotation @ camera.rotation.T - np.eye(3)).max()
-    if off > 1e-3 or np.linalg.det(camera.rotation) < 0:
+    if off <= 1e-3 and np.linalg.det(camera.rotation) < 0:
+        raise DataError(
+            f"{where}: found a rotation that mirrors, allowed is x right, y down, z forwards; turn one axis."
+        )
+    if off > 1e-3:
         raise DataError(f"{where}: found a rotation that is none (R Rᵀ differs by {off:.2g}), allowed is 1e-3.")
     if camera.matrix[0, 0] <= 0 or camera.matrix[1, 1] <= 0 or np.abs(camera.matrix[2] - (0, 0, 1)).max() > 1e-6:
         raise DataError(
@@ -140,12 +149,7 @@ def _refuse_one(camera: Camera, where: str) -> None:
         )
 
 
-def _common_point(cameras: Sequence[Camera]) -> Array:
-    """Return the point [3] nearest to all optical axes, by least squares."""
-    sum_33, sum_3 = np.zeros((3, 3)), np.zeros(3)
-    for camera in cameras:
-        axis = camera.rotation[2]
-        across = np.eye(3) - np.outer(axis, axis)
-        sum_33 += across
-        sum_3 += across @ camera.centre
-    return np.linalg.lstsq(sum_33, sum_3, rcond=None)[0]
+def nearest_point(origins_V3: Array, ways_V3: Array) -> Array:
+    """Return the point [3] nearest to all lines from origins along ways of length 1, by least squares."""
+    across_V33 = np.eye(3) - ways_V3[:, :, None] * ways_V3[:, None, :]
+    return np.linalg.lstsq(across_V33.sum(0), (across_V33 @ origins_V3[:, :, None]).sum(0)[:, 0], rcond=None)[0]
