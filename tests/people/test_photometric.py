@@ -57,34 +57,17 @@ def test_bundles_follow_from_their_place_and_take_four_to_six_sources():
     assert not torch.equal(many[0].pixels_N2, many[1].pixels_N2)
 
 
-def test_the_gradient_is_that_of_finite_differences():
-    field, bundle = built(), bundle_of(scene_of(person(2, 48)[0]), 1, 0, 64)
-    weight = field.surface.get_submodule("4").get_parameter("bias")
-    (slope,) = torch.autograd.grad(losses(field, bundle, Weights()).total, [weight])
-
-    def moved(step):
-        with torch.no_grad():
-            weight[0] += step
-            total = losses(field, bundle, Weights()).total.item()
-            weight[0] -= step
-        return total
-
-    # Samples are drawn anew after a move and carry no gradient: the two agree where the surface does.
-    finite = (moved(2e-2) - moved(-2e-2)) / 4e-2
-    assert slope[0].item() == pytest.approx(finite, rel=0.25)
-
-
 def test_training_carves_what_photographs_do_not_agree_on():
     """Learnt worse than the hull, as first attempts at such fields were, is a failure whatever the loss says."""
-    field, scenes = built(hull=True), [scene_of(person(seed, 96, 5)[0]) for seed in range(3)]
+    field, scenes = built(hull=True), [scene_of(person(seed, 64)[0]) for seed in range(3)]
     optimiser = torch.optim.Adam(field.parameters(), lr=2e-3)
-    for step in range(60):
+    for step in range(40):
         optimiser.zero_grad()
-        losses(field, bundle_of(scenes[step % 3], step % 5, step, 192), Weights()).total.backward()
+        losses(field, bundle_of(scenes[step % 3], step % 5, step, 128), Weights()).total.backward()
         optimiser.step()
     with torch.no_grad():
-        told = surface_scores(field, scene_of(person(9, 96, 5)[0]), surface(9, 96), 0.03)
-    assert told["chamfer_cm"] < 0.97 * told["hull_chamfer_cm"] and told["acc_cm"] < told["hull_acc_cm"]
+        told = surface_scores(field, scene_of(person(9, 64)[0]), surface(9, 64), 0.03)
+    assert told["chamfer_cm"] < 0.95 * told["hull_chamfer_cm"] and told["acc_cm"] < told["hull_acc_cm"]
 
 
 def test_weights_below_zero_are_refused():

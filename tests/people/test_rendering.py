@@ -44,9 +44,32 @@ def test_a_picture_of_the_hull_has_the_persons_silhouette_and_depth():
     assert (t.diff(dim=1) >= 0).all() and (t >= where.start_N[:, None] - 1e-5).all()
     alpha = torch.zeros(len(pixels)).index_copy(0, where.hits_R, seen.alpha_N)
     mask = scene.mask_VHW[0, rows.flatten(), columns.flatten()]
-    assert (alpha - mask).abs().mean() < 0.02
+    assert (alpha - mask).abs().mean() < 0.04
+    assert (alpha - mask).sum() > 0  # the mist before a surface widens it
     surely = seen.alpha_N > 0.95
     points = (where.rays.origin_N3 + seen.depth_N[:, None] * where.rays.direction_N3)[surely]
     hull = field.pooled(points, encoded).hull_N
     assert hull.abs().median() < 0.02
     assert torch.equal(t, sampled(field, encoded, where, None))
+
+
+def test_the_gradient_of_a_picture_is_that_of_finite_differences():
+    scene, field = scene_of(person(2, 64)[0]), built()
+    weight = field.surface.get_submodule("4").get_parameter("bias")
+    pixels = torch.tensor([[32.5, 30.5], [31.5, 20.5], [30.5, 44.5]])
+    where = spans(scene, rays_of(scene, 0, pixels))
+    t = sampled(field, field.encoded(scene, [1, 2, 3, 4]), where, None)
+
+    def depth():
+        return rendered(field, field.encoded(scene, [1, 2, 3, 4]), where, t).depth_N.sum()
+
+    (slope,) = torch.autograd.grad(depth(), [weight])
+    ends = []
+    for step in (1e-2, -1e-2):
+        with torch.no_grad():
+            weight[0] += step
+            ends.append(depth().item())
+            weight[0] -= step
+    assert abs(slope[0].item()) > 1e-3 and abs((ends[0] - ends[1]) / 2e-2 - slope[0].item()) < 0.03 * abs(
+        slope[0].item()
+    )

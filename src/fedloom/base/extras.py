@@ -12,6 +12,7 @@ __all__ = ["EXTRAS", "http_errors", "library", "require"]
 
 EXTRAS: Mapping[str, str] = {
     "PIL": "images",
+    "anny": "anny",
     "accelerate": "gguf",
     "cryptography": "deploy",
     "ctranslate2": "ctranslate2",
@@ -31,10 +32,14 @@ EXTRAS: Mapping[str, str] = {
     "ray": "ray",
     "rouge_score": "text",
     "sacrebleu": "text",
+    "scipy": "people",
+    "skimage": "people",
     "sklearn": "text",
     "tensorboard": "tensorboard",
+    "trimesh": "people",
     "vllm": "vllm",
     "wandb": "wandb",
+    "xatlas": "xatlas",
 }
 """Library -> the extra of fedloom that brings it."""
 

@@ -26,9 +26,9 @@ class Weights:
 
     mask: NonNegative = 0.2
     """The silhouette, by absolute difference: a cross-entropy rewarded a surface that shrinks everywhere."""
-    eikonal: NonNegative = 0.02
+    eikonal: NonNegative = 0.1
     """That the distance grows by a metre a metre."""
-    residual: NonNegative = 2.0
+    residual: NonNegative = 0.2
     """Each metre between the surface's distance and the hull's: pictures must pay for carving."""
 
     def __post_init__(self) -> None:

@@ -31,6 +31,8 @@ LOW, HIGH = (-1.05, -0.15, -0.75), (1.05, 2.1, 0.75)
 _CELL = 0.03
 """Of the coarse hull: it says where to look, and its error is a fraction of the 4 cm that are looked beyond it."""
 _DEPTH_SIZE, _STEPS, _FAR = 64, 128, 100.0
+_FINER = 4
+"""By how much masks are enlarged to cut them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +120,14 @@ def _stacked(arrays: list[NDArray[Any]]) -> Tensor:
 def silhouette_distance(mask_HW: NDArray[np.float32]) -> Tensor:
     """Return the distance from the silhouette in pixels [H, W], negative inside; of a soft mask to a part of a pixel.
 
-    The mask is doubled in size, cut at one half, and distances are taken there.
+    The mask is enlarged, cut at one half, and distances are taken there.
     """
     distances = library("scipy.ndimage", "people").distance_transform_edt
-    soft = functional.interpolate(torch.from_numpy(mask_HW)[None, None], scale_factor=2, mode="bilinear")[0, 0]
+    soft = functional.interpolate(torch.from_numpy(mask_HW)[None, None], scale_factor=_FINER, mode="bilinear")[0, 0]
     inside = soft.numpy() > 0.5
     outwards, inwards = distances(~inside), distances(inside)
-    doubled = torch.from_numpy(np.where(inside, 0.5 - inwards, outwards - 0.5).astype(np.float32))
-    return functional.avg_pool2d(doubled[None, None], 2)[0, 0] / 2
+    fine = torch.from_numpy(np.where(inside, 0.5 - inwards, outwards - 0.5).astype(np.float32))
+    return functional.avg_pool2d(fine[None, None], _FINER)[0, 0] / _FINER
 
 
 def _filled(rgb_HW3: NDArray[np.uint8], mask_HW: NDArray[np.float32]) -> Tensor:

@@ -55,7 +55,7 @@ def _surface(scene: Scene, signed: Callable[[Tensor], Tensor], cell_m: float) ->
             f"capture '{scene.name}': found no person where all masks agree; are masks and cameras of one capture?"
         )
     cubes = library("skimage.measure", "people").marching_cubes
-    vertices, faces, _, _ = cubes(values_XYZ, 0.0, spacing=(cell_m,) * 3, gradient_direction="ascent")
+    vertices, faces, _, _ = cubes(values_XYZ, 0.0, spacing=(cell_m,) * 3)
     return _largest(Mesh(vertices.astype(np.float64) + np.array(LOW), faces.astype(np.int64)))
 
 

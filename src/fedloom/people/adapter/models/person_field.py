@@ -22,7 +22,7 @@ from fedloom.people.field import Field
 
 __all__ = ["FieldModel", "PersonField"]
 
-_FILE = "field.safetensors"
+_FILE, _CAMERAS = "field.safetensors", "cameras.safetensors"
 _SHIPPED = Path(__file__).parents[3] / "embedded" / "field"
 
 
@@ -40,7 +40,7 @@ class FieldModel(Model):
 
 @plugin("person_field")
 class PersonField(ModelFamily):
-    """The generalised field of people, in the spirit of USR: trained whole, no number of it belongs to a person or a view."""
+    """The field of people, in the spirit of USR: trained whole, none of its numbers belongs to a person or a view."""
 
     path: str = ""
     """Folder of a trained field, as runs write it; "shipped" takes the one of the package; left out: from the hull."""
@@ -86,24 +86,28 @@ class PersonField(ModelFamily):
         )
 
     def save(self, model: Model, params: Tree, folder: str) -> None:
-        """Write all shared parameters as safetensors, and the settings as JSON; those of cameras stay with their studio."""
+        """Write what is shared as safetensors and the settings as JSON; a studio's own colours as a file of their own."""
         own = dict(model.module.named_parameters())
         tensors = {name: params.get(name, tensor).detach().cpu().contiguous() for name, tensor in own.items()}
-        tensors.pop("cameras", None)
+        cameras = tensors.pop("cameras", None)
         settings: dict[str, Any] = table_of(self) | {"path": ""}
         with atomic_folder(Path(folder)) as new:
             (new / _FILE).write_bytes(save(tensors))
+            if cameras is not None:
+                (new / _CAMERAS).write_bytes(save({"cameras": cameras}))
             (new / "field.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def _load(module: Field, file: Path) -> None:
-    tensors, own = load_file(file), {n: p for n, p in module.named_parameters() if n != "cameras"}
-    odd = [name for name in sorted(tensors.keys() ^ own.keys())]
-    odd += [name for name in sorted(tensors.keys() & own.keys()) if tensors[name].shape != own[name].shape]
+    tensors, own = load_file(file), dict(module.named_parameters())
+    cameras = file.with_name(_CAMERAS)
+    wanted = own.keys() - {"cameras"}
+    if "cameras" in own and cameras.is_file():
+        tensors, wanted = tensors | load_file(cameras), own.keys()
+    odd = sorted(tensors.keys() ^ wanted)
+    odd += [name for name in sorted(tensors.keys() & wanted) if tensors[name].shape != own[name].shape]
     if odd:
-        raise ModelError(
-            f"{file}: tensor '{odd[0]}' does not fit the field's {len(own)}; give a field that fedloom wrote."
-        )
+        raise ModelError(f"{file}: tensor '{odd[0]}' does not fit the field; give a field that fedloom wrote.")
     with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
