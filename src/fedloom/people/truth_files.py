@@ -58,7 +58,7 @@ def write_truth(truth: Truth, folder: Path) -> None:
     arrays |= {name: array for name, array in numbers.items() if array is not None}
     arrays |= {f"offsets.{name}": array for name, array in truth.offsets.items()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     with atomic_folder(folder) as new:
         (new / _FILE).write_bytes(buffer.getvalue())
 
