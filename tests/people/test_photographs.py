@@ -5,21 +5,12 @@ import pytest
 
 from fedloom.base.errors import ConfigError
 from fedloom.people.cameras import ring
-from fedloom.people.meshes import Mesh, joined
+from fedloom.people.meshes import joined
 from fedloom.people.photographs import Light, photographed
-from fedloom.people.raster import visible_faces
+from fedloom.people.seen import seen_by_any
+from support.balls import ball
 from support.capsules import photographed as traced
 from support.people_runs import person, surface
-
-
-def ball(radius=0.5, middle=(0, 0.9, 0), n=60):
-    """A ball of n rows and 2 n columns of vertices, faces counter-clockwise from outside."""
-    up, around = np.meshgrid(np.linspace(0, np.pi, n), np.linspace(0, 2 * np.pi, 2 * n), indexing="ij")
-    points = np.stack([np.sin(up) * np.sin(around), np.cos(up), np.sin(up) * np.cos(around)], axis=-1)
-    at = np.arange(2 * n * n).reshape(n, 2 * n)
-    a, b, c, d = at[:-1, :-1], at[1:, :-1], at[1:, 1:], at[:-1, 1:]
-    faces = np.concatenate([np.stack(one, -1).reshape(-1, 3) for one in ((a, b, c), (a, c, d))])
-    return Mesh(radius * points.reshape(-1, 3) + np.array(middle), faces)
 
 
 def plain(face_N, barycentric_N3):
@@ -64,7 +55,7 @@ def test_a_nearer_layer_hides_what_lies_behind_and_labels_follow():
     assert not made.seen_F[: len(inner.faces)].any() and made.seen_F[len(inner.faces) :].mean() > 0.75
     below_F = scene.vertices[scene.faces].max(1)[:, 1] < 0.42  # 2 cm of its end, where no camera looks up
     assert below_F.sum() > 20 and not made.seen_F[below_F].any()
-    assert (made.seen_F == visible_faces(scene, ring(4, 48, 48))).all()
+    assert (made.seen_F == seen_by_any(scene, ring(4, 48, 48))).all()
 
 
 def test_a_mesh_of_capsules_looks_as_its_sphere_tracing():

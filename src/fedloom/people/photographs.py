@@ -13,6 +13,7 @@ from fedloom.people.cameras import Camera
 from fedloom.people.labels import BACKGROUND, LABELS
 from fedloom.people.meshes import Floats, Ints, Mesh, vertex_normals
 from fedloom.people.raster import Raster, Shade, averaged, rasterise, shaded
+from fedloom.people.seen import faces_seen
 
 __all__ = ["Light", "Photographs", "photographed"]
 
@@ -58,7 +59,7 @@ class Photographs:
     labels_VHW: NDArray[np.uint8]
     """The class that most of each pixel shows."""
     seen_F: NDArray[np.bool_]
-    """Which faces at least one camera sees a part of."""
+    """Which faces at least one camera sees."""
 
 
 def photographed(
@@ -71,12 +72,10 @@ def photographed(
     normals_M3 = vertex_normals(scene)
     classes_F = np.ones(len(scene.faces), np.uint8) if labels_F is None else labels_F
     rasters = [rasterise(scene, camera, supersample=_PARTS) for camera in cameras]
-    seen_F = np.zeros(len(scene.faces) + 1, bool)  # the last stands for no face
-    for raster in rasters:
-        seen_F[raster.face_HW] = True
+    seen_F = np.any([faces_seen(scene, camera, one) for camera, one in zip(cameras, rasters, strict=True)], axis=0)
     views = [_view(raster, scene, shade, normals_M3, classes_F, light) for raster in rasters]
     rgb, mask, labels = (np.stack(kind) for kind in zip(*views, strict=True))
-    return Photographs(rgb, mask, labels, seen_F[:-1])
+    return Photographs(rgb, mask, labels, seen_F)
 
 
 def _view(
