@@ -141,7 +141,9 @@ def test_colours_of_cameras_stay_with_their_studio(plain, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
     assert {line["bytes"] for line in lines if "bytes" in line} == {4 * 48_275}
     own = sorted((tmp_path / "run" / "adapters").iterdir())
-    assert len(own) == STUDIOS and all(load_file(one / "field.safetensors").keys() == field_of(plain).keys() for one in own)
+    assert len(own) == STUDIOS and all(
+        load_file(one / "field.safetensors").keys() == field_of(plain).keys() for one in own
+    )
     colours = [load_file(one / "cameras.safetensors")["cameras"] for one in own]
     assert not torch.equal(colours[0], colours[1]) and not torch.equal(colours[0], torch.eye(3, 4).repeat(5, 1, 1))
     family = lookup(ModelFamily, "person_field")(path=str(own[0]), cameras=5)

@@ -78,7 +78,9 @@ def refuse_odd(body: Body, where: str) -> Body:
         if off > (1e-4 if name == "weights" else 1e-2):
             raise DataError(f"{where}: a row of {name} sums to 1 +- {off:.2g}, allowed is 1; get the file again.")
     if body.parents[0] != -1 or any(not 0 <= parent < at for at, parent in enumerate(body.parents) if at):
-        raise DataError(f"{where}: kintree_table names parents {list(body.parents)}, allowed is a parent before its child.")
+        raise DataError(
+            f"{where}: kintree_table names parents {list(body.parents)}, allowed is a parent before its child."
+        )
     return body
 
 

@@ -144,7 +144,9 @@ def _tube(body: Body, kind: str, label: int, rng: np.random.Generator, *, hem_y:
     wave_RA = np.sin(folds * angles_A + rng.uniform(0, 6))[None] * 0.012 * down_R1
     radius_RA = np.maximum.accumulate(reach_RA, axis=0) + ease + flare * down_R1**1.5 + wave_RA
     ring = np.stack([np.sin(angles_A), np.zeros(_AROUND), np.cos(angles_A)], axis=1)
-    points = radius_RA[:, :, None] * ring + np.stack([np.zeros_like(heights_R), heights_R, 0 * heights_R], axis=1)[:, None]
+    points = (
+        radius_RA[:, :, None] * ring + np.stack([np.zeros_like(heights_R), heights_R, 0 * heights_R], axis=1)[:, None]
+    )
     points_N3 = points.reshape(-1, 3)
     faces = _strip(len(heights_R), _AROUND)
     return Garment(
@@ -201,5 +203,3 @@ def _both(upper: Garment, lower: Garment) -> Garment:
         offsets_N3=np.concatenate([upper.offsets_N3, lower.offsets_N3]),
         loops=(*upper.loops, *(loop + shift for loop in lower.loops)),
     )
-
-

@@ -37,21 +37,27 @@ class Skin:
     weights_MJ: Tensor
     parents: tuple[int, ...]
 
-    def posed(
-        self, betas_S: Tensor, pose_J3: Tensor, translation_3: Tensor, offsets_M3: Tensor | None = None
-    ) -> Posed:
+    def posed(self, betas_S: Tensor, pose_J3: Tensor, translation_3: Tensor, offsets_M3: Tensor | None = None) -> Posed:
         """Return the skin of a shape in a pose: an axis with an angle in radians for each joint."""
-        shaped_M3 = self.template_M3 + self.shape_directions_M3S[:, :, : len(betas_S)] @ betas_S
-        joints_J3, turns_J33 = self.regressor_JM @ shaped_M3, rotations(pose_J3)
+        shaped_M3 = self.shaped(betas_S)
+        carried_J44, joints_J3 = self.carried(betas_S, pose_J3)
         if self.pose_directions_M3P is not None:
-            bent_P = (turns_J33[1:] - torch.eye(3, dtype=turns_J33.dtype)).flatten()
-            shaped_M3 = shaped_M3 + self.pose_directions_M3P @ bent_P
+            bent_J33 = rotations(pose_J3[1:]) - torch.eye(3, dtype=pose_J3.dtype)
+            shaped_M3 = shaped_M3 + self.pose_directions_M3P @ bent_J33.flatten()
         if offsets_M3 is not None:
             shaped_M3 = shaped_M3 + offsets_M3
-        carried_J44, joints_J3 = _chained(turns_J33, joints_J3, self.parents)
         transforms_M44 = torch.einsum("mj,jab->mab", self.weights_MJ, carried_J44)
         moved_M3 = (transforms_M44[:, :3, :3] @ shaped_M3[:, :, None])[:, :, 0] + transforms_M44[:, :3, 3]
         return Posed(moved_M3 + translation_3, joints_J3 + translation_3, transforms_M44, shaped_M3)
+
+    def shaped(self, betas_S: Tensor) -> Tensor:
+        """Return the rest pose of a shape [M, 3]."""
+        return self.template_M3 + self.shape_directions_M3S[:, :, : len(betas_S)] @ betas_S
+
+    def carried(self, betas_S: Tensor, pose_J3: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what carries each joint's rest surroundings [J, 4, 4], and where the joints of a shape come to lie."""
+        joints_J3 = self.regressor_JM @ self.shaped(betas_S)
+        return _chained(rotations(pose_J3), joints_J3, self.parents)
 
 
 def skin_of(body: Body, dtype: torch.dtype = torch.float32) -> Skin:
@@ -80,7 +86,6 @@ def rotations(pose_J3: Tensor) -> Tensor:
 
 
 def _chained(turns_J33: Tensor, joints_J3: Tensor, parents: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return what carries each joint's rest surroundings [J, 4, 4], and where the joints come to lie."""
     turned, placed = [turns_J33[0]], [joints_J3[0]]
     for joint, parent in enumerate(parents[1:], start=1):
         turned.append(turned[parent] @ turns_J33[joint])

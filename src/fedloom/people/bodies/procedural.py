@@ -13,7 +13,13 @@ __all__ = ["Capsules", "Procedural"]
 
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 _HALF = {  # left is +x; those of the middle have x = 0
-    **{0: (0.0, 0.95, 0.0), 1: (0.09, 0.89, 0.0), 3: (0.0, 1.06, -0.01), 4: (0.105, 0.49, 0.005), 6: (0.0, 1.18, -0.01)},
+    **{
+        0: (0.0, 0.95, 0.0),
+        1: (0.09, 0.89, 0.0),
+        3: (0.0, 1.06, -0.01),
+        4: (0.105, 0.49, 0.005),
+        6: (0.0, 1.18, -0.01),
+    },
     **{7: (0.11, 0.085, -0.02), 9: (0.0, 1.28, -0.01), 10: (0.12, 0.035, 0.1), 12: (0.0, 1.47, -0.01)},
     **{13: (0.07, 1.40, -0.01), 15: (0.0, 1.57, 0.01), 16: (0.18, 1.415, -0.015), 18: (0.44, 1.41, -0.02)},
     **{20: (0.69, 1.41, -0.01), 22: (0.78, 1.41, 0.0)},
@@ -162,7 +168,7 @@ def _shapes(parts: Capsules, vertices_M3: Floats, weights_MJ: Floats) -> Floats:
     out_M3 /= np.linalg.norm(out_M3, axis=1, keepdims=True) + 1e-6
     torso_M1, arms_M1, legs_M1 = (weights_MJ[:, list(own)].sum(1, keepdims=True) for own in (TORSO, ARMS, LEGS))
     head_M1 = weights_MJ[:, [15]]
-    belly_M1 = np.exp(-(((x / 0.11) ** 2 + ((y - 1.06) / 0.1) ** 2))[:, None]) * (z > 0)[:, None]
+    belly_M1 = np.exp(-((x / 0.11) ** 2 + ((y - 1.06) / 0.1) ** 2)[:, None]) * (z > 0)[:, None]
     hips_M1 = np.exp(-(((y - 0.9) / 0.09) ** 2))[:, None]
     upwards_M = np.clip(y / 0.9, 0, 1)
     beside_M = np.clip(np.abs(x) / 0.18, 0, 1) * np.clip((y - 1.0) / 0.3, 0, 1)
