@@ -15,7 +15,7 @@ __all__ = ["Bundle", "Losses", "Weights", "bundle_of", "gradient_norms", "losses
 
 _EPSILON_M = 0.006
 _BEYOND_M, _EDGE_M = 0.05, 0.012
-"""Pixels are drawn to 5 cm beyond the silhouette, but not from its edge, a pixel or 12 mm to either side."""
+"""Pixels are drawn to 5 cm beyond the silhouette; colours are compared from 12 mm within it."""
 _STEEP_POINTS = 192
 _LEAST_SOURCES, _MOST_SOURCES = 4, 6
 
@@ -68,48 +68,44 @@ def bundle_of(scene: Scene, target: int, place: int, n_rays: int) -> Bundle:
     drawn = rng.python_random(*names)
     others = [view for view in range(scene.n_views) if view != target]
     count = drawn.randint(min(_LEAST_SOURCES, len(others)), min(_MOST_SOURCES, len(others)))
-    near = _telling(scene, target).nonzero()
+    near = (_metres(scene, target) < _BEYOND_M).nonzero()
     chosen = torch.tensor([drawn.randrange(len(near)) for _ in range(n_rays)])
     return Bundle(scene, target, tuple(sorted(drawn.sample(others, count))), near[chosen], names)
 
 
-def _telling(scene: Scene, target: int) -> Tensor:
-    """Return which pixels [H, W] are drawn from.
-
-    A ray that grazes a surface passes through the thin mist before it for centimetres, and so a silhouette is shown
-    wider than it is by one to two of the density's widths: learnt from, edges would wear the surface down by a centimetre.
-    The hull knows them already.
-    """
+def _metres(scene: Scene, target: int) -> Tensor:
+    """Return how far pixels [H, W] lie from the silhouette where the person stands, metres, negative inside."""
     depth = scene.hull_depth_VHW[target]
-    metres = float(depth[depth < depth.max()].median() / scene.focal_V[target])
-    off_HW = scene.distance_VHW[target] * metres
-    return (off_HW < _BEYOND_M) & (off_HW.abs() > max(_EDGE_M, metres))
+    return scene.distance_VHW[target] * (depth[depth < depth.max()].median() / scene.focal_V[target])
 
 
 def losses(field: Field, bundle: Bundle, weights: Weights) -> Losses:
-    """Return the loss of a bundle: |C' - C| + mask |A' - M| + eikonal (|grad s| - 1)^2 + residual |s - h|.
+    """Return the loss of a bundle: |C' - C| + mask [A_h - A']+ + eikonal (|grad s| - 1)^2 + residual |s - h|.
 
-    The background counts as white in both pictures, so that what stands behind a person is not learnt.
+    A ray that grazes a surface passes through the thin mist before it for centimetres, and so a silhouette is shown
+    wider than it is by one to two of the density's widths: held against the mask, edges would wear the surface down by a
+    centimetre. So the mask is taken as this renderer shows it, A_h of the visual hull, which agrees with all masks:
+    within a silhouette less than that counts, without it more. Colours are compared off the edges.
     """
     scene = bundle.scene.on(field.log_beta.device)
     encoded, pixels_N2 = field.encoded(scene, bundle.sources), bundle.pixels_N2.to(scene.mask_VHW.device)
-    row_N, column_N = pixels_N2.T
     where = spans(scene, rays_of(scene, bundle.target, pixels_N2.flip(1) + 0.5))
-    wanted_N = scene.mask_VHW[bundle.target, row_N, column_N]
-    colour_N3 = scene.rgb_V3HW[bundle.target, :, row_N, column_N].T
-    target_N3 = colour_N3 * wanted_N[:, None] + (1 - wanted_N[:, None])
-    missed = torch.ones_like(wanted_N, dtype=torch.bool).index_fill(0, where.hits_R, False)
     if not len(where.hits_R):
         nothing = field.log_beta * 0.0
         return Losses(nothing, nothing, nothing, nothing, nothing)
-    seen = rendered(field, encoded, where, sampled(field, encoded, where, rng.generator(*bundle.names)))
+    row_N, column_N = pixels_N2[where.hits_R].T
+    t_NS = sampled(field, encoded, where, rng.generator(*bundle.names))
+    seen = rendered(field, encoded, where, t_NS)
+    off_N = _metres(scene, bundle.target)[row_N, column_N]
+    inner_N = (off_N < -_EDGE_M) & (scene.mask_VHW[bundle.target, row_N, column_N] > 0.99)
     shown_N3 = field.as_taken(seen.colour_N3 / seen.alpha_N[:, None].clamp(min=1e-3), bundle.target)
     mixed_N3 = shown_N3 * seen.alpha_N[:, None] + (1 - seen.alpha_N[:, None])
-    off = (mixed_N3 - target_N3[where.hits_R]).abs().mean(1).sum() + (1 - target_N3[missed]).abs().mean(1).sum()
-    alpha = (seen.alpha_N - wanted_N[where.hits_R]).abs().sum() + wanted_N[missed].sum()
-    steep = ((gradient_norms(field, encoded, _surface_points(seen.points_NS3, seen.weights_NS)) - 1) ** 2).mean()
+    wrong_N = (mixed_N3 - scene.rgb_V3HW[bundle.target, :, row_N, column_N].T).abs().mean(1)
+    lacking_N = (seen.hull_alpha_N - seen.alpha_N) * torch.where(off_N < 0, 1.0, -1.0)
+    norms_N = gradient_norms(field, encoded, _surface_points(seen.points_NS3, seen.weights_NS))
+    colour = (wrong_N * inner_N).sum() / inner_N.sum().clamp(min=1)
+    mask, steep = lacking_N.clamp(min=0).mean(), ((norms_N - 1) ** 2).mean()
     carved = (seen.signed_NS - seen.hull_NS).abs().mean()
-    colour, mask = off / len(wanted_N), alpha / len(wanted_N)
     total = colour + weights.mask * mask + weights.eikonal * steep + weights.residual * carved
     return Losses(total, colour, mask, steep, carved)
 

@@ -42,6 +42,8 @@ class Rendered:
     colour_N3: Tensor
     """Light of the surface; what shines through the rest is not in it."""
     alpha_N: Tensor
+    hull_alpha_N: Tensor
+    """What would be opaque of the visual hull, of the same density and at the same places."""
     depth_N: Tensor
     """Mean depth of the light, as far as the ray is opaque."""
     signed_NS: Tensor
@@ -128,15 +130,19 @@ def rendered(field: Field, encoded: Encoded, where: Spans, t_NS: Tensor) -> Rend
     points, towards = points_NS3.reshape(-1, 3), where.rays.direction_N3[:, None].expand_as(points_NS3).reshape(-1, 3)
     pooled = field.pooled(points, encoded)
     signed_NS = pooled.signed_N.reshape(t_NS.shape)
-    length_N = where.rays.direction_N3.norm(dim=1)
-    weights_NS = weights_of(signed_NS, _deltas(t_NS, where.end_N, length_N), field.beta)
+    delta_NS, hull_NS = (
+        _deltas(t_NS, where.end_N, where.rays.direction_N3.norm(dim=1)),
+        pooled.hull_N.reshape(t_NS.shape),
+    )
+    weights_NS = weights_of(signed_NS, delta_NS, field.beta)
     colour_NS3 = field.colour(pooled, points, towards, encoded).reshape(*t_NS.shape, 3)
     return Rendered(
         colour_N3=(weights_NS[:, :, None] * colour_NS3).sum(1),
         alpha_N=weights_NS.sum(1),
+        hull_alpha_N=weights_of(hull_NS, delta_NS, field.beta).detach().sum(1),
         depth_N=(weights_NS * t_NS).sum(1),
         signed_NS=signed_NS,
-        hull_NS=pooled.hull_N.reshape(t_NS.shape),
+        hull_NS=hull_NS,
         weights_NS=weights_NS,
         points_NS3=points_NS3,
     )
