@@ -6,7 +6,11 @@ import pytest
 
 from fedloom.base.errors import ConfigError
 from fedloom.people.cameras import refuse_odd_cameras
-from fedloom.people.studios import BOTTOMS, TEXTURES, TOPS, Studio, make_studios
+from fedloom.people.dressed import N_TONES
+from fedloom.people.studios import Studio, make_studios
+from fedloom.people.textures import KINDS
+
+TOPS, BOTTOMS = Studio().tops, Studio().bottoms
 
 
 def numbers(studio):
@@ -30,7 +34,7 @@ def test_with_skew_every_number_differs_between_all_studios_and_kinds_are_dealt_
     rows = np.stack([numbers(one) for one in studios])
     assert all(len(np.unique(column.round(9))) == count for column in rows.T)
     np.testing.assert_allclose(rows.mean(0), numbers(make_studios(1, 0, 0.0)[0]), atol=1e-9)
-    for kinds, name in ((TOPS, "tops"), (BOTTOMS, "bottoms"), (TEXTURES, "textures")):
+    for kinds, name in ((TOPS, "tops"), (BOTTOMS, "bottoms"), (KINDS, "textures"), (range(N_TONES), "tones")):
         dealt = Counter(kind for one in studios for kind in vars(one)[name])
         assert dealt.total() == count and max(dealt.values()) - min(dealt[kind] for kind in kinds) <= 1
 

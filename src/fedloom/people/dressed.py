@@ -15,7 +15,7 @@ from fedloom.people.meshes import Mesh, joined
 from fedloom.people.skinning import skin_of
 from fedloom.people.textures import KINDS, Texture, drawn_texture
 
-__all__ = ["Dressed", "a_pose", "dressed"]
+__all__ = ["N_TONES", "Dressed", "a_pose", "dressed"]
 
 _SHOULDERS, _ELBOWS, _HIPS, _KNEES = (16, 17), (18, 19), (1, 2), (4, 5)
 _A_POSE = 0.95
@@ -23,6 +23,7 @@ _A_POSE = 0.95
 _SKIN_TONES = np.array(
     [(0.96, 0.80, 0.69), (0.88, 0.67, 0.53), (0.71, 0.49, 0.35), (0.50, 0.33, 0.23), (0.33, 0.22, 0.16)]
 )
+N_TONES = len(_SKIN_TONES)
 
 
 def a_pose(n_joints: int) -> Floats:
@@ -127,8 +128,11 @@ def dressed(
     tops: Sequence[str] = TOPS[:2],
     bottoms: Sequence[str] = BOTTOMS[:2],
     textures: Sequence[str] = KINDS,
+    tones: Sequence[int] = range(N_TONES),
 ) -> Dressed:
-    """Return a person drawn by the names: shape, pose about the A-pose, one top and, but under a dress, one bottom."""
+    """Return a person drawn by the names: shape, pose about the A-pose, one top and, but under a dress, one bottom,
+    and one of the tones of skin, 0 the lightest.
+    """
     drawn = rng.numpy_random("person", *names)
     pose_J3 = a_pose(body.n_joints)
     for joints, spread in ((_SHOULDERS, (0.1, 0.1, 0.12)), (_ELBOWS, (0.03, 0.12, 0.03)), (_HIPS, (0.08, 0.05, 0.05))):
@@ -139,7 +143,7 @@ def dressed(
     top = tops[int(drawn.integers(len(tops)))]
     kinds = [top] if top == "dress" else [bottoms[int(drawn.integers(len(bottoms)))], top]
     worn = {kind: garment(body, kind, drawn) for kind in kinds}
-    tone_3 = _SKIN_TONES[int(drawn.integers(len(_SKIN_TONES)))] * drawn.uniform(0.93, 1.05)
+    tone_3 = _SKIN_TONES[tones[int(drawn.integers(len(tones)))]] * drawn.uniform(0.93, 1.05)
     hair_3, shoes_3 = drawn.uniform(0.05, 0.35) * np.array((1.0, 0.8, 0.65)), drawn.uniform(0.05, 0.6, 3)
     colours = {
         name: Texture("plain", colour, colour)

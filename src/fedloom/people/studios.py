@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 
@@ -10,13 +10,17 @@ from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, Range, check_ranges
 from fedloom.base.rng import numpy_random
 from fedloom.people.cameras import Camera, ring
+from fedloom.people.dressed import N_TONES
+from fedloom.people.garments import BOTTOMS, TOPS
 from fedloom.people.noise import ParserNoise
 from fedloom.people.photographs import Light
+from fedloom.people.textures import KINDS
 
-__all__ = ["BOTTOMS", "TEXTURES", "TOPS", "Studio", "make_studios"]
+__all__ = ["Studio", "make_studios"]
 
-TOPS, BOTTOMS = ("tee", "long_sleeve"), ("trousers", "shorts")
-TEXTURES = ("plain", "stripes", "checks")
+_TOPS, _BOTTOMS, _TONES = TOPS[:2], BOTTOMS[:2], tuple(range(N_TONES))
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +28,11 @@ class Studio:
     """Whom a studio photographs and how."""
 
     name: str = "studio"
-    tops: tuple[str, ...] = TOPS
-    bottoms: tuple[str, ...] = BOTTOMS
-    textures: tuple[str, ...] = TEXTURES
+    tops: tuple[str, ...] = _TOPS
+    bottoms: tuple[str, ...] = _BOTTOMS
+    textures: tuple[str, ...] = KINDS
+    tones: tuple[Annotated[int, Range(0, N_TONES - 1)], ...] = _TONES
+    """Which tones of skin, from the lightest."""
     views: Annotated[int, Range(3, 64)] = 6
     height: AtLeast = 128
     """Rows of a picture."""
@@ -40,11 +46,9 @@ class Studio:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        for name, chosen in (("tops", self.tops), ("bottoms", self.bottoms), ("textures", self.textures)):
-            if not chosen:
-                raise ConfigError(f"{name}: found none, allowed is at least one; name a kind.")
-        if not self.elevations_deg:
-            raise ConfigError("elevations_deg: found none, allowed is at least one; cameras take turns in them.")
+        for name in ("tops", "bottoms", "textures", "tones", "elevations_deg"):
+            if not vars(self)[name]:
+                raise ConfigError(f"{name}: found none, allowed is at least one.")
 
     def cameras(self) -> tuple[Camera, ...]:
         """Return the ring of cameras."""
@@ -76,16 +80,19 @@ def make_studios(count: int, seed: int, skew: float, *, size: int = 128, views: 
         raise ConfigError(f"studios: found count {count} and skew {skew}, allowed are 1 or more and 0 to 1.")
     steps = skew * ((2 * np.arange(count) + 1) / count - 1)
     orders = {name: numpy_random("studios", seed, name).permutation(steps) for name in _SPREADS}
-    firsts = {kind: numpy_random("studios", seed, kind).permutation(count) for kind in ("top", "bottom", "texture")}
+    firsts = {
+        kind: numpy_random("studios", seed, kind).permutation(count) for kind in ("top", "bottom", "texture", "tone")
+    }
     studios: list[Studio] = []
     for at in range(count):
         off = {name: float(spread * orders[name][at]) for name, spread in _SPREADS.items()}
         studios.append(
             Studio(
                 name=f"studio{at}",
-                tops=_dealt(TOPS, int(firsts["top"][at]), skew),
-                bottoms=_dealt(BOTTOMS, int(firsts["bottom"][at]), skew),
-                textures=_dealt(TEXTURES, int(firsts["texture"][at]), skew),
+                tops=_dealt(_TOPS, int(firsts["top"][at]), skew),
+                bottoms=_dealt(_BOTTOMS, int(firsts["bottom"][at]), skew),
+                textures=_dealt(KINDS, int(firsts["texture"][at]), skew),
+                tones=_dealt(_TONES, int(firsts["tone"][at]), skew),
                 views=views,
                 height=size,
                 width=size,
@@ -99,7 +106,7 @@ def make_studios(count: int, seed: int, skew: float, *, size: int = 128, views: 
     return tuple(studios)
 
 
-def _dealt(kinds: Sequence[str], first: int, skew: float) -> tuple[str, ...]:
+def _dealt(kinds: Sequence[Kind], first: int, skew: float) -> tuple[Kind, ...]:
     """Return all kinds at a skew of 0, one at 1, from the first on, in their order."""
     n_kinds = round(len(kinds) - skew * (len(kinds) - 1))
     dealt = {(first + one) % len(kinds) for one in range(n_kinds)}
