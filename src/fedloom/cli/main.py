@@ -22,6 +22,7 @@ from fedloom.cli.leakage import leakage
 from fedloom.cli.node import node
 from fedloom.cli.options import options
 from fedloom.cli.output import AsJson, Quiet, RunFile, lines, log_to_stderr, overriding, tell, today
+from fedloom.cli.people import people
 from fedloom.cli.server import drained_by_sigterm, server, status, verify
 from fedloom.cli.split import split
 from fedloom.cli.sweep import sweep
@@ -48,6 +49,7 @@ app.add_typer(demo, name="demo")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(keys, name="keys")
 app.add_typer(node, name="node")
+app.add_typer(people, name="people")
 app.add_typer(split, name="split")
 
 Overrides = Annotated[list[str] | None, overriding("local.lr=1e-3")]

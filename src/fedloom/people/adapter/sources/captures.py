@@ -7,8 +7,7 @@ from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
 from fedloom.people.adapter.examples import KnownPerson, views_of
-from fedloom.people.capture_files import read_captures
-from fedloom.people.captures import Capture
+from fedloom.people.capture_files import capture_folders, read_capture, read_captures
 from fedloom.people.scene import scene_of
 from fedloom.people.truth_files import read_visible
 
@@ -31,10 +30,7 @@ class Captures(Source):
         train = [view for capture in read_captures(Path(self.path)) for view in views_of(capture, self.bundles)]
         if not self.test_path:
             return {"train": train}
-        return {
-            "train": train,
-            "test": [_known(Path(self.test_path), one) for one in read_captures(Path(self.test_path))],
-        }
+        return {"train": train, "test": [_known(folder) for folder in capture_folders(Path(self.test_path))]}
 
     def origins(self) -> tuple[str, ...]:
         """Return the folder."""
@@ -45,5 +41,6 @@ class Captures(Source):
         return ""
 
 
-def _known(folder: Path, capture: Capture) -> KnownPerson:
-    return KnownPerson(scene_of(capture), read_visible(folder / capture.name / "truth"), {"person": capture.name})
+def _known(folder: Path) -> KnownPerson:
+    capture = read_capture(folder)
+    return KnownPerson(scene_of(capture), read_visible(folder / "truth"), {"person": capture.name})

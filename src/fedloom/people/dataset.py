@@ -1,0 +1,72 @@
+"""A data set of people who never were: studios to train with, others to choose by and to report."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fedloom.base.errors import DataError
+from fedloom.base.files import write_atomic
+from fedloom.base.plugin import AtLeast, Count, Fraction, check_ranges
+from fedloom.people.bodies.procedural import Procedural
+from fedloom.people.capture_files import write_capture
+from fedloom.people.studios import Studio, make_studios
+from fedloom.people.synthetic import make_people
+from fedloom.people.truth_files import write_truth
+
+__all__ = ["DataSet", "make_data"]
+
+_FILE = "data.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Who is photographed, by whom and how."""
+
+    studios: AtLeast = 4
+    """Studios that train; each is a client."""
+    people: AtLeast = 6
+    """Of each studio."""
+    validation: Count = 4
+    """People of other studios, by whom settings are chosen."""
+    test: Count = 6
+    """People of yet other studios, by whom is reported."""
+    size: AtLeast = 128
+    """Rows and columns of a picture."""
+    views: AtLeast = 6
+    skew: Fraction = 0.7
+    """How far studios differ: 0 alike, at 1 each has one kind of everything."""
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def splits(self) -> Iterator[tuple[str, Studio, int]]:
+        """Yield the studios of each split, and how many people they photograph: no studio has part in two splits."""
+        counts = {"train": (self.studios, self.people), "validation": (self.validation, 1), "test": (self.test, 1)}
+        for number, (split, (count, people)) in enumerate(counts.items()):
+            if not count:
+                continue
+            for studio in make_studios(count, 3 * self.seed + number, self.skew, size=self.size, views=self.views):
+                yield split, studio, people
+
+
+def make_data(wanted: DataSet, out: Path) -> Iterator[str]:
+    """Write captures into `out`/train, validation and test, the latter two with their truth; yield each one's folder.
+
+    Those that are there are not made again, so that a stopped call is gone on with; a folder of other settings is refused.
+    """
+    table = json.dumps(asdict(wanted), sort_keys=True)
+    if (out / _FILE).is_file() and (out / _FILE).read_text(encoding="utf-8") != table:
+        raise DataError(f"{out}: holds people of other settings; choose another --out, or the settings in {_FILE}.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / _FILE, table)
+    body = Procedural().load()
+    for split, studio, people in wanted.splits():
+        for capture, truth in make_people(body, studio, people, split, wanted.seed):
+            folder = out / split / capture.name
+            if not folder.is_dir():
+                write_capture(capture, folder)
+            if split != "train" and not (folder / "truth").is_dir():
+                write_truth(truth, folder / "truth")
+            yield str(folder)
