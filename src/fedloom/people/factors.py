@@ -41,7 +41,9 @@ def sights(where: SurfacePoints, photos: Sequence[Photo], depth_VHW: Floats) -> 
     Raises DataError for a photograph without parse, sizes that differ, and for no photograph at all.
     """
     _refuse_odd(photos, depth_VHW)
-    each = [_sight(where, photo, photo.parse, depth) for photo, depth in zip(photos, depth_VHW, strict=True) if photo.parse]
+    each = [
+        _sight(where, photo, photo.parse, depth) for photo, depth in zip(photos, depth_VHW, strict=True) if photo.parse
+    ]
     return Sights(*(np.stack(values) for values in zip(*each, strict=True)))
 
 
@@ -126,7 +128,9 @@ def _refuse_odd(photos: Sequence[Photo], depth_VHW: Floats) -> None:
         raise DataError("separation: found no photograph, allowed is one or more.")
     if depth_VHW.shape != (len(photos), *photos[0].mask.shape):
         allowed = (len(photos), *photos[0].mask.shape)
-        raise DataError(f"separation: found depth maps {depth_VHW.shape}, allowed are {allowed}, one for each photograph.")
+        raise DataError(
+            f"separation: found depth maps {depth_VHW.shape}, allowed are {allowed}, one for each photograph."
+        )
     kinds = {photo.parse.probabilities.shape[0] for photo in photos if photo.parse is not None}
     for view, photo in enumerate(photos):
         if photo.parse is None:

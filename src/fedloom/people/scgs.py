@@ -281,7 +281,9 @@ def _ghosts(odds_NK: Floats, evidence_NK: Floats, areas_N: Floats, settings: Sep
     for kind in range(odds_NK.shape[1]):
         own_N = labels_N == kind
         area_K[kind] = (shares_NK[own_N, kind] * areas_N[own_N]).sum()
-        sure = own_N.any() and float(np.average(margin_N[own_N], weights=areas_N[own_N] + 1e-12)) > settings.least_margin
+        sure = (
+            own_N.any() and float(np.average(margin_N[own_N], weights=areas_N[own_N] + 1e-12)) > settings.least_margin
+        )
         if not sure or area_K[kind] <= settings.least_area_m2:
             ghosts.append(kind)
     return ghosts if len(ghosts) < len(area_K) else [kind for kind in ghosts if kind != int(area_K.argmax())]
