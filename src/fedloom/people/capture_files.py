@@ -25,11 +25,12 @@ from fedloom.base.errors import ConfigError, DataError, MissingFileError, one_li
 from fedloom.base.files import atomic_folder
 from fedloom.base.plugin import AtLeast, check_ranges
 from fedloom.people.array_files import read_arrays
-from fedloom.people.cameras import Camera, nearest_point, refuse_odd_cameras
+from fedloom.people.cameras import Camera, refuse_odd_cameras
 from fedloom.people.captures import Capture, Parse, Photo
 from fedloom.people.parses import parse_of_labels, parse_of_probabilities
 from fedloom.people.picture_files import png_bytes, read_picture
 from fedloom.people.scene import HIGH, LOW
+from fedloom.people.standing import middle_of
 
 __all__ = ["capture_folders", "read_capture", "read_captures", "refuse_odd_capture", "write_capture"]
 
@@ -184,12 +185,7 @@ def refuse_odd_capture(capture: Capture, where: str) -> None:
 
 def _refuse_elsewhere(capture: Capture, where: str) -> None:
     """Refuse a person outside the box that is looked into: the middles of all masks tell where they stand."""
-    ways: list[NDArray[np.float64]] = []
-    for photo in capture.photos:
-        rows, columns = np.nonzero(photo.mask > 127)
-        way = photo.camera.rays(np.array([[columns.mean() + 0.5, rows.mean() + 0.5]]))[0]
-        ways.append(way / np.linalg.norm(way))
-    middle = nearest_point(np.stack([photo.camera.centre for photo in capture.photos]), np.stack(ways))
+    middle = middle_of(capture.photos)
     if not ((middle >= LOW) & (middle <= HIGH)).all():
         raise DataError(
             f"{where}: found a person at {middle.round(2).tolist()} m, allowed are x, y (up) and z from {list(LOW)} to "
