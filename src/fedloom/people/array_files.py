@@ -1,5 +1,7 @@
 """Arrays on disk, read without running anything that a file holds."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -9,8 +11,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError, MissingFileError, one_line
+from fedloom.base.files import write_bytes
+from fedloom.people.meshes import Mesh
 
-__all__ = ["read_array", "read_arrays"]
+__all__ = ["Arrays", "array_of", "arrays_of", "mesh_of", "read_array", "read_arrays", "write_arrays"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name as an npz file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def arrays_of(name: str, mesh: Mesh) -> Arrays:
+    """Return a mesh as arrays whose names begin with its own."""
+    parts = {"vertices": mesh.vertices, "faces": mesh.faces, "colours": mesh.colours, "labels": mesh.labels}
+    return {f"{name}.{key}": array for key, array in parts.items() if array is not None}
+
+
+def mesh_of(arrays: Arrays, name: str, file: Path) -> Mesh:
+    """Return the mesh of that name; DataError, naming the file, where it is not one."""
+    vertices_M3, faces_F3 = (
+        array_of(arrays, f"{name}.vertices", "f", file),
+        array_of(arrays, f"{name}.faces", "iu", file),
+    )
+    for key, array in (("vertices", vertices_M3), ("faces", faces_F3)):
+        if array.ndim != 2 or array.shape[1] != 3:
+            raise DataError(f"{file}: {name}.{key}: found shape {array.shape}, allowed are rows of 3; write it anew.")
+    if not np.isfinite(vertices_M3).all() or (faces_F3 < 0).any() or (faces_F3 >= len(vertices_M3)).any():
+        raise DataError(
+            f"{file}: {name}: found a vertex that is not finite, or a face of one that is not there; write it anew."
+        )
+    return Mesh(vertices_M3, faces_F3, arrays.get(f"{name}.colours"), arrays.get(f"{name}.labels"))
+
+
+def array_of(arrays: Arrays, name: str, kinds: str, file: Path) -> NDArray[Any]:
+    """Return the array of that name and of one of the kinds; DataError, naming the file, where there is none."""
+    if name not in arrays or arrays[name].dtype.kind not in kinds:
+        found = arrays[name].dtype if name in arrays else "none"
+        raise DataError(
+            f"{file}: {name}: found {found}, allowed is an array of kind {' or '.join(kinds)}; write it anew."
+        )
+    return arrays[name]
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from fedloom.people.scene import HIGH, LOW, Scene, outlines
 
-__all__ = ["BETA_CAP_M", "Encoded", "Field", "Pooled", "REACH_M", "density"]
+__all__ = ["BETA_CAP_M", "REACH_M", "Encoded", "Field", "Pooled", "density"]
 
 Told = TypeVar("Told")
 REACH_M = 0.05

@@ -4,7 +4,7 @@ In the rest pose a garment of the body's topology is a part of its skin, moved o
 along the skin to where the edge is drawn; skirts and the lower half of a dress are tubes of their own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 from fedloom.base.extras import library
 from fedloom.people.meshes import Floats, Ints, Mesh, laplacian, vertex_normals
 from fedloom.people.nearest import NearestPoints

@@ -5,25 +5,21 @@ A folder `truth/` beside a capture's pictures holds one `truth.npz` of plain arr
 they are known, `betas`, `pose`, `translation` and `offsets.NAME`.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError
-from fedloom.base.files import atomic_folder
-from fedloom.people.array_files import read_arrays
+from fedloom.people.array_files import Arrays, array_of, arrays_of, mesh_of, read_arrays, write_arrays
 from fedloom.people.measured import KnownSurface
 from fedloom.people.meshes import Floats, Mesh
 
 __all__ = ["Truth", "read_truth", "read_visible", "write_truth"]
 
 _FILE = "truth.npz"
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,22 +46,14 @@ class Truth:
 
 def write_truth(truth: Truth, folder: Path) -> None:
     """Write what is true of a person into a folder, whole or not at all, in place of an older one."""
-    arrays: Arrays = {"visible": truth.visible_F, **_of_mesh("scene", truth.scene)}
-    arrays |= _of_mesh("body", truth.body) if truth.body else {}
+    arrays: Arrays = {"visible": truth.visible_F, **arrays_of("scene", truth.scene)}
+    arrays |= arrays_of("body", truth.body) if truth.body else {}
     for name, mesh in truth.garments.items():
-        arrays |= _of_mesh(f"garment.{name}", mesh)
+        arrays |= arrays_of(f"garment.{name}", mesh)
     numbers = {"betas": truth.betas, "pose": truth.pose, "translation": truth.translation}
     arrays |= {name: array for name, array in numbers.items() if array is not None}
     arrays |= {f"offsets.{name}": array for name, array in truth.offsets.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    with atomic_folder(folder) as new:
-        (new / _FILE).write_bytes(buffer.getvalue())
-
-
-def _of_mesh(name: str, mesh: Mesh) -> Arrays:
-    parts = {"vertices": mesh.vertices, "faces": mesh.faces, "colours": mesh.colours, "labels": mesh.labels}
-    return {f"{name}.{key}": array for key, array in parts.items() if array is not None}
+    write_arrays(folder / _FILE, arrays)
 
 
 def read_truth(folder: Path) -> Truth:
@@ -73,12 +61,12 @@ def read_truth(folder: Path) -> Truth:
     file = folder / _FILE
     arrays = read_arrays(file)
     names = [key.removeprefix("garment.").removesuffix(".faces") for key in arrays if key.endswith(".faces")]
-    scene = _mesh(arrays, "scene", file)
+    scene = mesh_of(arrays, "scene", file)
     return Truth(
         scene,
         _visible(arrays, scene, file),
-        _mesh(arrays, "body", file) if "body" in names else None,
-        {name: _mesh(arrays, f"garment.{name}", file) for name in names if name not in ("scene", "body")},
+        mesh_of(arrays, "body", file) if "body" in names else None,
+        {name: mesh_of(arrays, f"garment.{name}", file) for name in names if name not in ("scene", "body")},
         arrays.get("betas"),
         arrays.get("pose"),
         arrays.get("translation"),
@@ -90,33 +78,12 @@ def read_visible(folder: Path) -> KnownSurface:
     """Return the surface that a person is measured by, and what of it a camera sees; refuses as `read_truth`."""
     file = folder / _FILE
     arrays = read_arrays(file)
-    scene = _mesh(arrays, "scene", file)
+    scene = mesh_of(arrays, "scene", file)
     return KnownSurface(scene, _visible(arrays, scene, file))
 
 
-def _mesh(arrays: Arrays, name: str, file: Path) -> Mesh:
-    vertices_M3, faces_F3 = _of(arrays, f"{name}.vertices", "f", file), _of(arrays, f"{name}.faces", "iu", file)
-    for key, array in (("vertices", vertices_M3), ("faces", faces_F3)):
-        if array.ndim != 2 or array.shape[1] != 3:
-            raise DataError(f"{file}: {name}.{key}: found shape {array.shape}, allowed are rows of 3; write it anew.")
-    if not np.isfinite(vertices_M3).all() or (faces_F3 < 0).any() or (faces_F3 >= len(vertices_M3)).any():
-        raise DataError(
-            f"{file}: {name}: found a vertex that is not finite, or a face of one that is not there; write it anew."
-        )
-    return Mesh(vertices_M3, faces_F3, arrays.get(f"{name}.colours"), arrays.get(f"{name}.labels"))
-
-
 def _visible(arrays: Arrays, scene: Mesh, file: Path) -> NDArray[np.bool_]:
-    visible_F = _of(arrays, "visible", "b", file)
+    visible_F = array_of(arrays, "visible", "b", file)
     if visible_F.shape != (len(scene.faces),):
         raise DataError(f"{file}: visible: found {visible_F.shape} of {len(scene.faces)} faces; write it anew.")
     return visible_F
-
-
-def _of(arrays: Arrays, name: str, kinds: str, file: Path) -> NDArray[Any]:
-    if name not in arrays or arrays[name].dtype.kind not in kinds:
-        found = arrays[name].dtype if name in arrays else "none"
-        raise DataError(
-            f"{file}: {name}: found {found}, allowed is an array of kind {' or '.join(kinds)}; write it anew."
-        )
-    return arrays[name]
