@@ -33,11 +33,15 @@ def _of_hull(scene: Scene, truth: KnownSurface, cell_m: float) -> SurfaceErrors:
 
 
 def surface_scores(field: Field, scene: Scene, truth: KnownSurface, cell_m: float) -> dict[str, float]:
-    """Return both named directions and their mean, centimetres, of the field and of the hull, and the floor."""
+    """Return both named directions and their mean, centimetres, of the field and of the hull, and the floor.
+
+    The gain is what the field's mean is below the hull's.
+    """
     encoded = field.encoded(scene.on(field.log_beta.device), range(scene.n_views))
     found, hull = truth.errors(field_surface(field, encoded, cell_m)), _of_hull(scene, truth, cell_m)
     return {
-        **{name: value for name, value in zip(_NAMES, _named(found), strict=True)},
+        "gain_cm": hull.chamfer_cm - found.chamfer_cm,
+        **dict(zip(_NAMES, _named(found), strict=True)),
         **{f"hull_{name}": value for name, value in zip(_NAMES, _named(hull), strict=True)},
         "floor_cm": found.floor_cm,
     }

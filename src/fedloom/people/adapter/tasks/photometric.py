@@ -50,7 +50,7 @@ class Photometric(Task):
     trains: ClassVar[type[Model]] = FieldModel
     tells: ClassVar[tuple[str, ...]] = (
         *("loss", "colour", "silhouette"),
-        *("chamfer_cm", "acc_cm", "comp_cm", "hull_chamfer_cm", "hull_acc_cm", "hull_comp_cm", "floor_cm"),
+        *("gain_cm", "chamfer_cm", "acc_cm", "comp_cm", "hull_chamfer_cm", "hull_acc_cm", "hull_comp_cm", "floor_cm"),
     )
 
     rays: AtLeast = 384
