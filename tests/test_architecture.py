@@ -132,10 +132,10 @@ def forbidden_in(path):
     drawing = r"manual_seed|np\.random\b(?!\.Generator\b)|random\.seed|import random\b"  # naming the type draws nothing
     if module_name(path) != "fedloom.base.rng" and re.search(drawing, text):
         found.append("randomness without a name")
-    if re.search(
-        r"register_\w*hook|(import|from) pickle|torch\.load\(|trust_remote_code=True|TODO|FIXME|NotImplementedError",
-        text,
-    ):
+    # One module reads pickles of arrays, answering every name that they ask for from a table of its own.
+    pickles = "" if module_name(path) == "fedloom.people.unpickle" else r"|(import|from) pickle"
+    leftovers = r"register_\w*hook|torch\.load\(|trust_remote_code=True|TODO|FIXME|NotImplementedError"
+    if re.search(leftovers + pickles, text):
         found.append("hook, pickle, remote code or leftover")
     return found
 

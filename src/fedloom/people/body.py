@@ -2,6 +2,7 @@
 
 import io
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from fedloom.base.errors import DataError
 from fedloom.base.files import write_bytes
 from fedloom.base.plugin import Family
 
-__all__ = ["Body", "BodyModel", "refuse_odd", "write_body"]
+__all__ = ["Body", "BodyModel", "body_of", "refuse_odd", "write_body"]
 
+_ROOTS = (-1, 2**32 - 1)
+"""As SMPL's files tell that a joint has no parent."""
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
@@ -82,6 +85,26 @@ def refuse_odd(body: Body, where: str) -> Body:
             f"{where}: kintree_table names parents {list(body.parents)}, allowed is a parent before its child."
         )
     return body
+
+
+def body_of(found: Mapping[str, Any], where: str) -> Body:
+    """Return the body of arrays under SMPL's names; DataError, naming `where`, for a missing or an odd one."""
+    needed = ("v_template", "f", "shapedirs", "J_regressor", "weights", "kintree_table")
+    missing = [key for key in needed if key not in found]
+    if missing:
+        raise DataError(f"{where}: found no {', '.join(missing)}, needed are {', '.join(needed)}; is it a body model?")
+    parents = np.asarray(found["kintree_table"])[0].astype(np.int64).tolist()
+    regressor: Any = found["J_regressor"]
+    body = Body(
+        template_M3=np.asarray(found["v_template"], np.float64),
+        faces_F3=np.asarray(found["f"]).astype(np.int64),
+        shape_directions_M3S=np.asarray(found["shapedirs"], np.float64),
+        pose_directions_M3P=np.asarray(found["posedirs"], np.float64) if "posedirs" in found else None,
+        regressor_JM=np.asarray(regressor if isinstance(regressor, np.ndarray) else regressor.toarray(), np.float64),
+        weights_MJ=np.asarray(found["weights"], np.float64),
+        parents=tuple(-1 if parent in _ROOTS else parent for parent in parents),
+    )
+    return refuse_odd(body, where)
 
 
 def write_body(body: Body, file: Path) -> None:

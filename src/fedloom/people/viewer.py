@@ -17,5 +17,4 @@ def viewer_page(layers: Mapping[str, Mesh], apart_m: float = 0.9) -> str:
     }
     trimesh = library("trimesh", "the page")
     scene = trimesh.load(trimesh.util.wrap_as_stream(glb(moved)), file_type="glb", process=False)
-    scene.set_camera(angles=(0.0, 0.0, 0.0), distance=1.3 + 1.1 * len(layers), center=(0.0, 0.9, 0.0), fov=(40.0, 40.0))
     return str(library("trimesh.viewer.notebook", "the page").scene_to_html(scene))
