@@ -3,7 +3,7 @@ import pytest
 
 from fedloom.people.cameras import looking_at, ring
 from fedloom.people.meshes import Mesh
-from fedloom.people.raster import averaged, rasterise, shaded, visible_faces
+from fedloom.people.raster import averaged, rasterise, shaded
 
 
 def soup(count=60, seed=0):
@@ -88,17 +88,6 @@ def test_parts_of_pixels_add_up_to_what_a_finer_picture_shows():
     assert np.abs(picture - plain).mean() < 0.1
     mixed = shaded(parts, lambda face, share: np.einsum("nc,ncx->nx", share, colours[mesh.faces[face]]), mesh.faces)
     assert np.array_equal(mixed, shaded(parts, colours, mesh.faces))
-
-
-def test_a_face_is_visible_where_a_camera_sees_it():
-    front, behind = (
-        np.array([(-1, 0, 0), (1, 0, 0), (0, 2, 0)]),
-        np.array([(-0.1, 0.5, -0.5), (0.1, 0.5, -0.5), (0, 0.9, -0.5)]),
-    )
-    mesh = Mesh(np.concatenate([front, behind]), np.array([(0, 1, 2), (3, 4, 5)]))
-    cameras = ring(2, 64, 64, elevations=(0,))
-    assert visible_faces(mesh, cameras[:1]).tolist() == [True, False]
-    assert visible_faces(mesh, cameras).tolist() == [True, True]
 
 
 def test_a_mesh_outside_the_picture_shows_nothing():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedloom.people.cameras import Camera
 from fedloom.people.meshes import Floats, Ints, Mesh
 
-__all__ = ["Raster", "averaged", "rasterise", "shaded", "visible_faces"]
+__all__ = ["Raster", "averaged", "rasterise", "shaded"]
 
 _NEAR_M = 0.01
 Shade = Callable[[Ints, Floats], Floats]
@@ -172,12 +172,3 @@ def averaged(picture_HWC: Floats, factor: int) -> Floats:
     """Return a picture of parts of pixels as one of pixels [H / factor, W / factor, C], the mean of each one's parts."""
     height, width, channels = picture_HWC.shape
     return picture_HWC.reshape(height // factor, factor, width // factor, factor, channels).mean((1, 3))
-
-
-def visible_faces(mesh: Mesh, cameras: tuple[Camera, ...]) -> NDArray[np.bool_]:
-    """Return which faces [F] at least one camera sees a part of, at twice its size."""
-    seen_F = np.zeros(len(mesh.faces), bool)
-    for camera in cameras:
-        shown = rasterise(mesh, camera, supersample=2).face_HW
-        seen_F[shown[shown >= 0]] = True
-    return seen_F

@@ -54,9 +54,13 @@ class Skin:
         """Return the rest pose of a shape [M, 3]."""
         return self.template_M3 + self.shape_directions_M3S[:, :, : len(betas_S)] @ betas_S
 
+    def joints(self, betas_S: Tensor) -> Tensor:
+        """Return the joints [J, 3] of a shape in the rest pose."""
+        return self.regressor_JM @ self.shaped(betas_S)
+
     def carried(self, betas_S: Tensor, pose_J3: Tensor) -> tuple[Tensor, Tensor]:
         """Return what carries each joint's rest surroundings [J, 4, 4], and where the joints of a shape come to lie."""
-        joints_J3 = self.regressor_JM @ self.shaped(betas_S)
+        joints_J3 = self.joints(betas_S)
         return _chained(rotations(pose_J3), joints_J3, self.parents)
 
 
