@@ -47,7 +47,7 @@ def plain(tmp_path_factory):
 
 
 def test_nothing_leaves_a_studio_but_48275_named_numbers(plain):
-    """No picture, no body, nothing that grows with people, views or pixels: the payload is that of `Field` whatever the data."""
+    """No picture, no body, nothing that grows with people, views or pixels."""
     own = {name: tuple(one.shape) for name, one in Field().named_parameters()}
     assert {name: tuple(tensor.shape) for name, tensor in field_of(plain).items()} == own
     sent = [json.loads(line) for line in (plain / "ledger.jsonl").read_text().splitlines()]

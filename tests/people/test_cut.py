@@ -66,7 +66,7 @@ def test_specks_are_absorbed_on_both_sides(ball):
 
 
 def test_two_parts_are_kept_and_a_third_is_not():
-    far = [sphere(radius, 24).vertices + (place, 0, 0) for place, radius in ((0, 0.3), (2, 0.2), (4, 0.1))]
+    far = [sphere(radius, 24).vertices + np.array((place, 0, 0)) for place, radius in ((0, 0.3), (2, 0.2), (4, 0.1))]
     faces = sphere(0.3, 24).faces
     mesh = Mesh(np.concatenate(far), np.concatenate([faces + at * len(far[0]) for at in range(3)]))
     layer = cut_layer(mesh, np.ones(len(mesh.vertices)))

@@ -22,7 +22,9 @@ def test_a_glb_holds_every_layer_by_name(ball):
     scene = trimesh.load(io.BytesIO(glb({"skin": ball, "upper": ball.moved(ball.vertices * 1.1)})), file_type="glb")
     assert set(scene.geometry) == {"skin", "upper"}
     upper = scene.geometry["upper"]
-    assert len(upper.faces) == len(ball.faces) and np.allclose(upper.bounds, 1.1 * np.array([[-0.5] * 3, [0.5] * 3]), atol=5e-3)
+    assert len(upper.faces) == len(ball.faces) and np.allclose(
+        upper.bounds, 1.1 * np.array([[-0.5] * 3, [0.5] * 3]), atol=5e-3
+    )
     colours = np.asarray(scene.geometry["skin"].visual.vertex_colors)[:, :3] / 255
     assert np.abs(np.sort(colours, axis=0) - np.sort(ball.colours, axis=0)).max() < 0.01
 
@@ -32,7 +34,10 @@ def test_a_texture_has_the_surfaces_colours_where_texels_lie(ball):
     assert np.allclose(told.mesh.vertices, ball.vertices[told.source_M])
     assert areas(told.mesh).sum() == pytest.approx(areas(ball).sum())
     assert told.uv_M2.min() >= 0 and told.uv_M2.max() <= 1
-    row, column = (127 - np.floor(told.uv_M2[:, 1] * 127.99)).astype(int), np.floor(told.uv_M2[:, 0] * 127.99).astype(int)
+    row, column = (
+        (127 - np.floor(told.uv_M2[:, 1] * 127.99)).astype(int),
+        np.floor(told.uv_M2[:, 0] * 127.99).astype(int),
+    )
     shown = told.picture_HW3[row, column] / 255
     assert np.abs(shown - (told.mesh.vertices + 0.5)).mean() < 0.03
     mixed = by_vertices(ball)(ball.vertices, ball.vertices)
@@ -53,4 +58,6 @@ def test_files_are_read_back_as_they_were(ball, tmp_path):
 def test_the_viewer_fetches_nothing(ball):
     page = viewer_page({"skin": ball, "upper": ball})
     assert "glTF" in page or "GLTFLoader" in page
-    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page) and not re.search(r"import\s*\(?[\"']https?:", page)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page) and not re.search(
+        r"import\s*\(?[\"']https?:", page
+    )

@@ -45,7 +45,7 @@ def test_a_body_under_clothes_is_found_to_a_centimetre(one):
     distance, bias = off(found, worn, covered)
     assert distance <= 10 and abs(bias) <= 4
     assert np.linalg.norm(found.mesh.vertices - worn.body_mesh.vertices, axis=1).mean() < 0.04
-    assert 0.005 < found.ease_m.min() and found.ease_m.max() < 0.04
+    assert found.ease_m.min() > 0.005 and found.ease_m.max() < 0.04
 
 
 def test_one_surface_for_all_swallows_the_clothes(one):
@@ -56,7 +56,7 @@ def test_one_surface_for_all_swallows_the_clothes(one):
 
 
 def test_seen_skin_takes_offsets_and_what_is_hidden_does_not(one):
-    worn, points, _, labels, covered, found = one
+    *_, covered, found = one
     length = np.linalg.norm(found.skin_offsets_M3, axis=1)
     assert length.max() <= 0.02 + 1e-9 and length[covered].mean() < 0.25 * length[~covered].mean()
 

@@ -8,7 +8,7 @@ from fedloom.people.raster import averaged, rasterise, shaded
 
 def soup(count=60, seed=0):
     drawn = np.random.default_rng(seed)
-    middles = drawn.uniform(-0.6, 0.6, (count, 1, 3)) + (0, 0.9, 0)
+    middles = drawn.uniform(-0.6, 0.6, (count, 1, 3)) + np.array((0, 0.9, 0))
     return Mesh((middles + drawn.normal(0, 0.15, (count, 3, 3))).reshape(-1, 3), np.arange(3 * count).reshape(-1, 3))
 
 
@@ -92,4 +92,4 @@ def test_parts_of_pixels_add_up_to_what_a_finer_picture_shows():
 
 def test_a_mesh_outside_the_picture_shows_nothing():
     mesh = soup()
-    assert (rasterise(mesh.moved(mesh.vertices + (50, 0, 0)), CAMERA).face_HW == -1).all()
+    assert (rasterise(mesh.moved(mesh.vertices + np.array((50, 0, 0))), CAMERA).face_HW == -1).all()

@@ -4,8 +4,8 @@ import torch
 
 from fedloom.people.rendering import _drawn, rays_of, rendered, sampled, spans, weights_of
 from fedloom.people.scene import scene_of
-from support.people_runs import person
 from people.test_field import built
+from support.people_runs import person
 
 
 def test_weights_are_those_of_a_slow_loop_over_samples():

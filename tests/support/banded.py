@@ -1,4 +1,4 @@
-"""A person of capsules in bands of colour, seen by a ring of cameras, and parsers that err: the truth of each point is known."""
+"""A person of capsules in bands of colour, seen by cameras, and parsers that err: the truth of each point is known."""
 
 import numpy as np
 from scipy import ndimage

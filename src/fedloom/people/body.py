@@ -1,4 +1,4 @@
-"""What a body model is: a template, directions of shape and pose, joints and the weights by which they carry the skin."""
+"""What a body model is: a template, directions of shape and pose, joints and the weights by which they carry it."""
 
 import io
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""Settings of a fusion chosen without labels: by how well the other views foretell what a parser says of the one left out."""
+"""Settings of a fusion chosen without labels: by how well the other views foretell the parser of the one left out."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Camera:
         """Focal length in pixels, the mean of both axes."""
         return float(self.matrix[0, 0] + self.matrix[1, 1]) / 2
 
-    def project(self, points_N3: Array) -> tuple[Array, Array]:
+    def project(self, points_N3: NDArray[np.floating[Any]]) -> tuple[Array, Array]:
         """Return the pixels [N, 2] and depths [N] in metres of points of the world."""
         inside_N3 = points_N3 @ self.rotation.T + self.shift
         depth_N = inside_N3[:, 2]

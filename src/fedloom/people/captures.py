@@ -1,4 +1,4 @@
-"""A capture: one person's photographs of one moment, with cameras, masks and what a parser told, and its folder on disk.
+"""A capture: one person's photographs of one moment, with cameras, masks and what a parser told.
 
 Nothing of it is 3-D: training data have no depth, no surface and no body.
 """

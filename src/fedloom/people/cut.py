@@ -1,4 +1,4 @@
-"""A layer cut out of a surface: triangles are split where its class begins, so that an edge is a line and not a staircase.
+"""A layer cut out of a surface: triangles are split where its class begins, so that an edge is no staircase.
 
 A layer is an open surface with loops at its ends, edge-manifold where the surface is, and never watertight.
 """
@@ -46,7 +46,7 @@ def margins(log_odds_MK: Floats, k: int) -> Floats:
 
 
 def without_specks(mesh: Mesh, lead_M: Floats, speck_m2: float = _SPECK_M2) -> Floats:
-    """Return the lead with small islands turned around, of the class and of what is not it: specks would leave holes."""
+    """Return the lead with small islands turned around, of the class and of what is not: specks would leave holes."""
     lead_M, size_M = lead_M.copy(), _vertex_areas(mesh)
     for side in (1.0, -1.0):
         inside_M = lead_M * side >= 0 if side > 0 else lead_M < 0
@@ -62,13 +62,16 @@ def without_specks(mesh: Mesh, lead_M: Floats, speck_m2: float = _SPECK_M2) -> F
 
 
 def _vertex_areas(mesh: Mesh) -> Floats:
-    return np.bincount(mesh.faces.ravel(), np.repeat(areas(mesh) / 3, 3), minlength=len(mesh.vertices))
+    sums_M: Floats = np.bincount(
+        mesh.faces.ravel(), np.repeat(areas(mesh) / 3, 3), minlength=len(mesh.vertices)
+    ).astype(float)
+    return sums_M
 
 
 def cut_layer(
     mesh: Mesh, lead_M: Floats, *, least_m2: float = _LEAST_M2, most_parts: int = _MOST_PARTS
 ) -> Layer | None:
-    """Return the surface where a class leads, cut along the line at which it no longer does; None where it is too little.
+    """Return the surface where a class leads, cut along the line at which it ends; None where it is too little.
 
     Kept are the largest one or two connected parts of at least `least_m2` square metres.
     """

@@ -54,7 +54,7 @@ class DataSet:
 def make_data(wanted: DataSet, out: Path) -> Iterator[str]:
     """Write captures into `out`/train, validation and test, the latter two with their truth; yield each one's folder.
 
-    Those that are there are not made again, so that a stopped call is gone on with; a folder of other settings is refused.
+    Those that are there are not made again, so that a stopped call is gone on with; other settings are refused.
     """
     table = json.dumps(asdict(wanted), sort_keys=True)
     if (out / _FILE).is_file() and (out / _FILE).read_text(encoding="utf-8") != table:

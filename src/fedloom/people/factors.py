@@ -93,7 +93,7 @@ def _to_edge(labels_HW: Ints) -> Floats:
 def visibility(seen: Sights, behind_m: float, fade_m: float, least: float) -> Floats:
     """Return whether a pixel speaks of the point: 1 down to `behind_m` behind the surface, then fading.
 
-    Where the pixel shows the person it is `least` or more: a parser's label of an arm is some evidence for the trunk behind.
+    Where the pixel shows the person it is `least` or more: a label of an arm tells something of the trunk behind.
     """
     behind_VN = np.where(np.isfinite(seen.behind_VN), seen.behind_VN, 1e3)
     return np.maximum(np.exp(-(behind_VN - behind_m).clip(0) / fade_m), least) * seen.person_VN
@@ -137,8 +137,8 @@ def _refuse_odd(photos: Sequence[Photo], depth_VHW: Floats) -> None:
             raise DataError(f"photo {view}: found no parse, allowed are photographs with one; run a parser on it.")
         if photo.parse.probabilities.shape[1:] != photo.mask.shape or photo.mask.shape != photos[0].mask.shape:
             raise DataError(
-                f"photo {view}: found a parse {photo.parse.probabilities.shape} and a mask {photo.mask.shape}, allowed is "
-                f"one size for all, {photos[0].mask.shape}; resize them."
+                f"photo {view}: found a parse {photo.parse.probabilities.shape} and a mask {photo.mask.shape}, allowed "
+                f"is one size for all, {photos[0].mask.shape}; resize them."
             )
     if len(kinds) != 1 or min(kinds) < 3:
         raise DataError(f"separation: found parses of {sorted(kinds)} classes, allowed is one number of 3 or more.")

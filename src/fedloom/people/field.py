@@ -1,6 +1,6 @@
-"""The field: from a few photographs and a point of space to signed distance and colour, with 48,275 numbers for everybody.
+"""The field: from a few photographs and a point of space to signed distance and colour, by 48,275 numbers.
 
-In the spirit of USR (arXiv 2302.10518); its parts are those of the methods that USR points to: pooled features of several
+In the spirit of USR (arXiv 2302.10518); its parts are those of methods that USR points to: pooled features of several
 views as in pixelNeRF and IBRNet, colour as a blend of source pixels as in IBRNet, density as in VolSDF. Nothing is
 allocated by person, view or resolution, so that any rule of federated training applies to its parameters.
 
@@ -187,5 +187,5 @@ def _moments(values_VNC: Tensor, seen_VN: Tensor, hull_N: Tensor, points_N3: Ten
 
 
 def density(signed_N: Tensor, beta: Tensor) -> Tensor:
-    """Return VolSDF's density of signed distances: 1 / beta times the Laplace distribution of -s (its equations 2 and 3)."""
+    """Return VolSDF's density of distances (its equations 2, 3): 1 / beta times the Laplace distribution of -s."""
     return (0.5 + 0.5 * signed_N.sign() * torch.expm1(-signed_N.abs() / beta)) / beta

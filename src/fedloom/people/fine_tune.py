@@ -54,7 +54,7 @@ class Tuned:
 def fine_tuned(
     layer: Mesh, whole: Mesh, scene: Scene, cameras: Sequence[Camera], settings: FineTuning | None = None
 ) -> Tuned:
-    """Return a layer that was cut from the whole, its edges smoothed, seams faired, and outlines moved to the pictures'."""
+    """Return a layer that was cut from the whole: edges smooth, seams faired, outlines moved to the pictures'."""
     asked, loops = settings or FineTuning(), boundary_loops(layer.faces)
     smooth = faired_seams(smoothed_loops(layer, loops, NearestPoints(whole)), loops)
     moved = _moved(smooth, whole, loops, scene, cameras, asked) if asked.steps else smooth

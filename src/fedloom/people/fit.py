@@ -1,7 +1,7 @@
-"""The body under the clothes: shape and pose by what a surface shows of skin, and by what clothes hide and cannot cross.
+"""The body under the clothes: shape and pose by what a surface shows of skin, and by what clothes cannot cross.
 
-In the spirit of USR; the terms are those of fits to scans with clothes: skin is near the body, cloth lies outside it and
-not far. Two stages are needed: a fit that takes the surface for skin finds the pose, and only then may cloth be cloth.
+In the spirit of USR; the terms are those of fits to scans with clothes: skin is near the body, cloth lies outside it
+and not far. Two stages are needed: a fit that takes the surface for skin finds the pose; only then may cloth be cloth.
 Deviations: all formulas are a design.
 """
 
@@ -24,7 +24,21 @@ __all__ = ["Fitted", "Fitting", "fitted"]
 
 _SKIN_M, _EASE_M = 0.05, 0.03
 _CLIP_M, _FEATHER_M = 0.02, 0.03
-_HEAVY = {12: 4.0, 15: 4.0, 20: 3.0, 21: 3.0, 22: 10.0, 23: 10.0, 10: 5.0, 11: 5.0, 3: 4.0, 6: 4.0, 9: 4.0, 13: 6.0, 14: 6.0}
+_HEAVY = {
+    12: 4.0,
+    15: 4.0,
+    20: 3.0,
+    21: 3.0,
+    22: 10.0,
+    23: 10.0,
+    10: 5.0,
+    11: 5.0,
+    3: 4.0,
+    6: 4.0,
+    9: 4.0,
+    13: 6.0,
+    14: 6.0,
+}
 """By what the pose of some joints costs more: those that photographs hardly tell."""
 
 
@@ -117,7 +131,9 @@ def _part(skin: Skin, some: Ints) -> Skin:
     """Return the skin of some vertices; joints are those of the whole."""
     at = torch.from_numpy(some)
     pose = None if skin.pose_directions_M3P is None else skin.pose_directions_M3P[at]
-    own = Skin(skin.template_M3[at], skin.shape_directions_M3S[at], pose, skin.regressor_JM, skin.weights_MJ[at], skin.parents)
+    own = Skin(
+        skin.template_M3[at], skin.shape_directions_M3S[at], pose, skin.regressor_JM, skin.weights_MJ[at], skin.parents
+    )
     rest_J3 = skin.regressor_JM @ skin.template_M3
     moves_J3S = torch.einsum("jm,mds->jds", skin.regressor_JM, skin.shape_directions_M3S)
     return _OfJoints(**vars(own), rest_J3=rest_J3, moves_J3S=moves_J3S)
@@ -152,9 +168,7 @@ def _robust(squared: Tensor, reach_m: float) -> Tensor:
     return reach_m**2 * squared / (reach_m**2 + squared)
 
 
-def _steps(
-    part: Skin, params: _Params, target: _Target, normals: _Normals, asked: Fitting, *, layered: bool
-) -> None:
+def _steps(part: Skin, params: _Params, target: _Target, normals: _Normals, asked: Fitting, *, layered: bool) -> None:
     count = asked.layered if layered else asked.single
     adam = torch.optim.Adam(
         [{"params": params.all[:3], "lr": asked.rate}, {"params": params.all[3:], "lr": asked.rate / 30}]
@@ -184,7 +198,13 @@ def _steps(
 
 
 def _layered(
-    squared_N: Tensor, clear_N: Tensor, back_M2: Tensor, back_N: Tensor, target: _Target, params: _Params, asked: Fitting
+    squared_N: Tensor,
+    clear_N: Tensor,
+    back_M2: Tensor,
+    back_N: Tensor,
+    target: _Target,
+    params: _Params,
+    asked: Fitting,
 ) -> Tensor:
     skin_N = target.garment_N == 0
     cloth_N, ease_N = ~skin_N, params.ease_2[(target.garment_N - 1).clamp(min=0)]
@@ -192,9 +212,9 @@ def _layered(
     hidden_N = asked.hinge * (asked.gap_m - clear_N).clamp(min=0) ** 2 + asked.ease * _robust(
         (clear_N - ease_N) ** 2, _EASE_M
     )
-    return (
-        (_robust(squared_N, _SKIN_M) * skin_N + hidden_N * cloth_N).mean() + (_robust(back_M2, _SKIN_M) * bare_M).mean()
-    )
+    return (_robust(squared_N, _SKIN_M) * skin_N + hidden_N * cloth_N).mean() + (
+        _robust(back_M2, _SKIN_M) * bare_M
+    ).mean()
 
 
 def _pose_cost(turn_J3: Tensor) -> Tensor:

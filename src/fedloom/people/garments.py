@@ -1,10 +1,9 @@
 """Garments made on a body, with all that a reconstruction is measured by: meshes, offsets, classes, seams.
 
-In the rest pose a garment of the body's topology is a part of its skin, moved outwards along the normals and at its edges
-along the skin to where the edge is drawn; skirts and the lower half of a dress are tubes of their own.
+In the rest pose a garment of the body's topology is a part of its skin, moved outwards along the normals, and at its
+edges along the skin to where they are drawn; skirts and the lower half of a dress are tubes of their own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,7 +63,10 @@ class _Cut:
 
 def _cut_of(kind: str, rng: np.random.Generator) -> _Cut:
     """Return where a garment of a kind ends, drawn between what such garments do."""
-    draw: Callable[[float, float], float] = lambda low, high: float(rng.uniform(low, high))
+
+    def draw(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
     neck = draw(0.095, 0.115)
     cuts = {
         "tee": lambda: _Cut(draw(0.88, 0.93), 1.60, draw(0.30, 0.40), neck),
@@ -162,7 +164,7 @@ def _tube(body: Body, kind: str, label: int, rng: np.random.Generator, *, hem_y:
 
 
 def _reach(points_N3: Floats, heights_R: Floats, angles_A: Floats) -> Floats:
-    """Return how far the body reaches in each direction at each height [R, A]: its support, so that legs are spanned."""
+    """Return how far the body reaches in each direction at each height [R, A]: its support, which spans legs."""
     ways_2A = np.stack([np.sin(angles_A), np.cos(angles_A)])
     rows = [points_N3[np.abs(points_N3[:, 1] - height) < 0.025][:, [0, 2]] @ ways_2A for height in heights_R]
     return np.stack([row.max(0) for row in rows])

@@ -33,11 +33,11 @@ COLOURS = np.array(
 
 _B, _SK, _HA, _SH, _UP, _LO = range(6)
 PARSERS: Mapping[str, tuple[int, ...]] = {
-    # Background, hat, hair, glove, sunglasses, upper clothes, dress, coat, socks, trousers, jumpsuit, scarf, skirt, face,
-    # left and right arm, leg, shoe. A dress and a jumpsuit are outermost above: they count as upper.
+    # Background, hat, hair, glove, sunglasses, upper clothes, dress, coat, socks, trousers, jumpsuit, scarf, skirt,
+    # face, left and right arm, leg, shoe. A dress and a jumpsuit are outermost above: they count as upper.
     "lip": (_B, _HA, _HA, _SK, _SK, _UP, _UP, _UP, _SK, _LO, _UP, _UP, _LO, _SK, _SK, _SK, _SK, _SK, _SH, _SH),
-    # Background, hat, hair, sunglasses, upper clothes, skirt, trousers, dress, belt, left and right shoe, face, left and
-    # right leg, left and right arm, bag, scarf. A bag belongs to nobody's layer.
+    # Background, hat, hair, sunglasses, upper clothes, skirt, trousers, dress, belt, left and right shoe, face, left
+    # and right leg, left and right arm, bag, scarf. A bag belongs to nobody's layer.
     "atr": (_B, _HA, _HA, _SK, _UP, _LO, _LO, _UP, _LO, _SH, _SH, _SK, _SK, _SK, _SK, _SK, _B, _UP),
     # Background, head, torso, upper and lower arms, upper and lower legs: parts of a body, not garments, so torso and
     # legs stand for what is worn there.

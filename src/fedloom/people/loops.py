@@ -18,8 +18,8 @@ _SPACING_M, _PASSES = 0.012, 4
 def smoothed_loop(points_L3: Floats, normals_L3: Floats, times: int = _TIMES) -> Floats:
     """Return a closed line smoothed by Taubin's two steps (1995), in the tangent plane of its surface at each point.
 
-    A step of 0.5 towards the neighbours' mean and one of -0.53 back: waves go, and the length stays. Steps go over points
-    1.2 cm apart: what counts as a wave must not depend on how often the surface's triangles were cut.
+    A step of 0.5 towards the neighbours' mean and one of -0.53 back: waves go, and the length stays. Steps go over
+    points 1.2 cm apart: what counts as a wave must not depend on how often the surface's triangles were cut.
     """
     place_L, length = _along(points_L3)
     even_N = np.arange(max(8, round(length / _SPACING_M))) / max(8, round(length / _SPACING_M)) * length

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +105,7 @@ def _photographs(capture: Capture, mesh: Mesh) -> _Section:
     errors = [np.rint(255 * heat(one.ravel(), 0.3)).astype(np.uint8).reshape(*one.shape, 3) for one in off]
     return _Section(
         "Photographs",
-        "What was photographed, before white; the surface in its own colours by the same cameras; and where the two differ.",
+        "What was photographed, before white; the surface in its colours by the same cameras; and where they differ.",
         [("Photographs", _data(photos)), ("Surface", _data(shown)), ("Difference of colours", _data(errors))],
         scale="No difference to a difference of 0.3 and more, of colours from 0 to 1.",
     )
@@ -124,7 +123,7 @@ def _in_layers(mesh: Mesh, layers: Mapping[str, Mesh]) -> _Section:
     ]
     return _Section(
         "Layers",
-        "From the front, the left, behind and the right. A body has no colours of its own: nobody is undressed.",
+        "From the front, the left, behind and the right. A body has no colours: nobody is undressed.",
         rows,
     )
 
@@ -136,7 +135,7 @@ def _classes(mesh: Mesh, layers: Arrays) -> _Section:
     colours = {LABELS[kind]: "rgb({}, {}, {})".format(*COLOURS[kind]) for kind in np.unique(labels_M)}
     return _Section(
         "Classes",
-        "Which class each place of the surface is, by all views together; and how sure: the best class's share less the next.",
+        "Which class each place of the surface is, by all views together; and how sure: its share less the next one's.",
         [("Classes", _data(classes)), ("Doubt", _data(doubts))],
         colours,
         "Sure to undecided.",

@@ -56,7 +56,7 @@ class PersonFolder:
             for name, wanted in (("capture", str(capture.resolve())), ("field", field)):
                 if known[name] != wanted:
                     raise DataError(
-                        f"{self.path}: found a person of {name} {known[name]}, allowed is {wanted}; choose another --out."
+                        f"{self.path}: found {name} {known[name]}, allowed is {wanted}; choose another --out."
                     )
             return
         self.path.mkdir(parents=True, exist_ok=True)

@@ -83,9 +83,9 @@ def losses(field: Field, bundle: Bundle, weights: Weights) -> Losses:
     """Return the loss of a bundle: |C' - C| + mask [A_h - A']+ + eikonal (|grad s| - 1)^2 + residual |s - h|.
 
     A ray that grazes a surface passes through the thin mist before it for centimetres, and so a silhouette is shown
-    wider than it is by one to two of the density's widths: held against the mask, edges would wear the surface down by a
-    centimetre. So the mask is taken as this renderer shows it, A_h of the visual hull, which agrees with all masks:
-    within a silhouette less than that counts, without it more. Colours are compared off the edges.
+    wider than it is by one to two of the density's widths: held against the mask, edges would wear the surface down
+    by a centimetre. So the mask is taken as this renderer shows it, A_h of the visual hull, which agrees with all
+    masks: within a silhouette less than that counts, without it more. Colours are compared off the edges.
     """
     scene = bundle.scene.on(field.log_beta.device)
     encoded, pixels_N2 = field.encoded(scene, bundle.sources), bundle.pixels_N2.to(scene.mask_VHW.device)

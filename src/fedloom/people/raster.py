@@ -122,7 +122,7 @@ def _clipped(depth_3: Floats) -> list[Floats]:
 
 
 def _covered(corners: _Corners, camera: Camera) -> tuple[Any, ...]:
-    """Return the pixels whose middles triangles cover: pixel, depth, triangle, and the second and third share of the plane."""
+    """Return the pixels whose middles triangles cover: pixel, depth, triangle, its second and third share."""
     low_F2, high_F2 = corners.pixels_F32.min(1), corners.pixels_F32.max(1)
     size = np.array([camera.width, camera.height])
     first_F2 = np.clip(np.ceil(np.clip(low_F2, -1, size + 1) - 0.5), 0, None).astype(np.int64)
@@ -169,6 +169,6 @@ def shaded(raster: Raster, values: Floats | Shade, faces: Ints, nothing: float =
 
 
 def averaged(picture_HWC: Floats, factor: int) -> Floats:
-    """Return a picture of parts of pixels as one of pixels [H / factor, W / factor, C], the mean of each one's parts."""
+    """Return a picture of parts of pixels as one of pixels [H / factor, W / factor, C]: means of the parts."""
     height, width, channels = picture_HWC.shape
     return picture_HWC.reshape(height // factor, factor, width // factor, factor, channels).mean((1, 3))

@@ -86,7 +86,7 @@ class Scene:
 def scene_of(capture: Capture) -> Scene:
     """Return a capture's scene; its hull is of all masks."""
     photos = capture.photos
-    masks = [photo.mask.astype(np.float32) / 255 for photo in photos]
+    masks = [photo.mask.astype(np.float32) / np.float32(255) for photo in photos]
     bare = Scene(
         name=capture.name,
         key=_hash(capture),
@@ -146,7 +146,7 @@ def projected(points_N3: Tensor, matrix_V33: Tensor, rotation_V33: Tensor, shift
 
 
 def outlines(points_N3: Tensor, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how points [N, 3] lie to each silhouette: distance [V, N] in metres, grid places [V, N, 1, 2], depths [V, N].
+    """Return how points [N, 3] lie to silhouettes: distance [V, N] in metres, grid places [V, N, 1, 2], depths [V, N].
 
     The greatest of the distances is the visual hull's.
     """

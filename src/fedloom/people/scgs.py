@@ -36,9 +36,9 @@ class Separation:
     """Whether a view tells probabilities, or its likeliest class alone."""
     visibility: bool = True
     behind_m: NonNegative = 0.02
-    """How far behind the seen surface a point may lie and still be seen (τ)."""
+    """How far behind the seen surface a point may lie and still be seen (tau)."""
     fade_m: Positive = 0.02
-    """By what depth further behind its visibility falls to 1/e (σ_z)."""
+    """By what depth further behind its visibility falls to 1/e (sigma_z)."""
     least_visible: Fraction = 0.25
     """Visibility of all points where the picture shows the person (V_min)."""
     incidence: bool = True
@@ -60,14 +60,14 @@ class Separation:
     temperature: Positive = 1.0
     """Where it is not calibrated (T)."""
     error: Annotated[float, Range(0, 0.99, low_excluded=True)] = 0.03
-    """Where it is not calibrated (ε)."""
+    """Where it is not calibrated (epsilon)."""
     strength: Positive = 2.0
-    """Of the evidence (α)."""
+    """Of the evidence (alpha)."""
     priors: tuple[Positive, ...] = ()
     """Of the classes of a person, the first of them class 1; without, even."""
     smooth: bool = True
     smoothness: NonNegative = 1.2
-    """What it costs that neighbours differ (λ)."""
+    """What it costs that neighbours differ (lambda)."""
     reach_m: Positive = 0.03
     colour: bool = True
     """Whether labels rather change where colours do."""

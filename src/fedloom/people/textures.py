@@ -34,7 +34,7 @@ class Texture:
 
 def drawn_texture(rng: np.random.Generator, kinds: tuple[str, ...]) -> Texture:
     """Return a texture of one of the kinds, its colours apart from one another."""
-    known = {kind: kind for kind in KINDS}
+    known: dict[str, Kind] = {kind: kind for kind in KINDS}
     odd = [kind for kind in kinds if kind not in known]
     if odd or not kinds:
         raise ConfigError(f"textures: found {list(kinds)}, allowed are some of {', '.join(KINDS)}.")

@@ -149,8 +149,8 @@ class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) not in _ALLOWED:
             raise DataError(
-                f"{self._where}: found {one_line(module)}.{one_line(name)}, allowed are arrays of numpy, scipy, chumpy; "
-                "a pickle can run anything: ask for plain arrays."
+                f"{self._where}: found {one_line(module)}.{one_line(name)}, allowed are arrays of numpy, scipy and "
+                "chumpy, as others run code; ask for plain arrays."
             )
         return _ALLOWED[module, name]
 
@@ -167,7 +167,7 @@ def _plain(value: Any) -> Any:
 def read_pickle(path: Path) -> Any:
     """Return what a pickle holds: arrays, sparse matrices, numbers, texts and containers of them.
 
-    Raises DataError, naming the class, for one that asks for anything else, and for a broken one; MissingFileError.
+    Raises DataError, naming the class, for one that asks for anything else or is broken; MissingFileError.
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: found no file, allowed is a pickle of arrays; check the path.")

@@ -30,7 +30,7 @@ class Textured:
 
 
 def unwrapped(mesh: Mesh, colours: Colours, size: int = 512) -> Textured:
-    """Return a mesh unwrapped onto a square picture of `size` texels a side; what no face covers has the nearest colour."""
+    """Return a mesh unwrapped onto a square picture of `size` texels a side; where no face is, the nearest colour."""
     source_M, faces_F3, uv_M2 = library("xatlas", "texture").parametrize(
         mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32)
     )

@@ -86,7 +86,7 @@ class PersonField(ModelFamily):
         )
 
     def save(self, model: Model, params: Tree, folder: str) -> None:
-        """Write what is shared as safetensors and the settings as JSON; a studio's own colours as a file of their own."""
+        """Write what is shared as safetensors, settings as JSON, and a studio's own colours as a file of their own."""
         own = dict(model.module.named_parameters())
         tensors = {name: params.get(name, tensor).detach().cpu().contiguous() for name, tensor in own.items()}
         cameras = tensors.pop("cameras", None)

@@ -100,7 +100,7 @@ class Photometric(Task):
     def scores(
         self, model: FieldModel, params: Tree, parts: Sequence[Sequence[Bundle | _Person]]
     ) -> list[list[dict[str, Mean]]]:
-        """Return the loss of each held-out example, and of a known person how far its surface is off, by the hull too."""
+        """Return the loss of each held-out example, and how far a known person's surface is off, by the hull too."""
         if len(parts) != 1:
             raise DataError("a field scores one model at a time.")
 
