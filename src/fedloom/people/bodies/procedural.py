@@ -9,7 +9,7 @@ from fedloom.base.extras import library
 from fedloom.base.plugin import Positive, plugin
 from fedloom.people.body import Body, BodyModel, Floats, refuse_odd
 
-__all__ = ["Capsules", "Procedural"]
+__all__ = ["PARENTS", "Capsules", "Procedural", "regressor_of"]
 
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 _HALF = {  # left is +x; those of the middle have x = 0
@@ -125,7 +125,7 @@ def _made(cell_m: float) -> Body:
         faces_F3=faces_F3,
         shape_directions_M3S=_shapes(parts, vertices_M3, weights_MJ),
         pose_directions_M3P=None,
-        regressor_JM=_regressor(vertices_M3, joints_J3),
+        regressor_JM=regressor_of(vertices_M3, joints_J3),
         weights_MJ=weights_MJ,
         parents=PARENTS,
     )
@@ -144,7 +144,7 @@ def _skin(parts: Capsules, cell_m: float) -> tuple[Floats, np.ndarray]:
     return vertices - (0, vertices[:, 1].min(), 0), faces.astype(np.int64)
 
 
-def _regressor(vertices_M3: Floats, joints_J3: Floats) -> Floats:
+def regressor_of(vertices_M3: Floats, joints_J3: Floats) -> Floats:
     """Return the smallest affine weights on the nearest vertices that give each joint exactly."""
     near_JN = library("scipy.spatial", "people").cKDTree(vertices_M3).query(joints_J3, k=_NEAREST)[1]
     regressor_JM = np.zeros((len(joints_J3), len(vertices_M3)))
