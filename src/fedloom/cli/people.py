@@ -1,16 +1,21 @@
 """`fedloom people`: layered people from a few photographs (docs/people.md)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from fedloom.base.errors import ConfigError
 from fedloom.cli.output import Quiet, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fedloom.people.body import BodyModel
+
 __all__ = ["people"]
+
+Chosen = TypeVar("Chosen", bound=str)
 
 people = typer.Typer(help="People and garments in layers, from a few photographs [people].")
 
@@ -74,6 +79,77 @@ def separate(person: Person, quiet: Quiet = False) -> None:
     separate_layers(PersonFolder(person), Separation(), FineTuning(), _say(quiet))
 
 
+Bodies = Annotated[str, typer.Option("--body", help="Body model: procedural, smpl or anny [anny].")]
+BodyFile = Annotated[str, typer.Option("--body-path", help="The file of a body model that has one.")]
+
+
+@people.command()
+def fit(person: Person, body: Bodies = "procedural", body_path: BodyFile = "", quiet: Quiet = False) -> None:
+    """Find the body under a person's clothes: shape and pose, by skin that is seen and cloth that lies outside."""
+    from fedloom.people.fit import Fitting
+    from fedloom.people.person_folder import PersonFolder
+    from fedloom.people.wearing import fit_body
+
+    fit_body(PersonFolder(person), _body(body, body_path), Fitting(), _say(quiet))
+
+
+@people.command()
+def swap(
+    giver: Annotated[Path, typer.Argument(help="Whose clothes.", show_default=False)],
+    taker: Annotated[Path, typer.Argument(help="Whose body.", show_default=False)],
+    garments: Annotated[list[str] | None, typer.Option("--garment", help="upper or lower; left out: all.")] = None,
+    route: Annotated[str, typer.Option(help="bound: the mesh as cut; offsets: on the body's topology.")] = "bound",
+    pose: Annotated[str, typer.Option(help="own, a or raised.")] = "own",
+    body: Bodies = "procedural",
+    body_path: BodyFile = "",
+    quiet: Quiet = False,
+) -> None:
+    """Put one person's clothes on another's body, in a pose."""
+    from fedloom.people.person_folder import PersonFolder
+    from fedloom.people.wearing import POSES, ROUTES, swap
+
+    chosen = _one_of("--route", route, ROUTES), _one_of("--pose", pose, POSES)
+    swap(PersonFolder(giver), PersonFolder(taker), _body(body, body_path), tuple(garments or ()), *chosen, _say(quiet))
+
+
+@people.command()
+def export(
+    person: Person,
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+    texture: Annotated[
+        int, typer.Option(help="Texels a side of each layer's picture [xatlas]; 0: colours by vertex.")
+    ] = 0,
+) -> None:
+    """Write a person's layers as GLB, OBJ and PLY."""
+    from fedloom.base.files import refuse_filled
+    from fedloom.people.export import write_layers
+    from fedloom.people.page import layers_of
+    from fedloom.people.person_folder import PersonFolder
+    from fedloom.people.uv import by_vertices, unwrapped
+
+    refuse_filled(out)
+    layers = layers_of(PersonFolder(person))
+    with_pictures = {
+        n: unwrapped(m, by_vertices(m), texture) if texture and m.colours is not None else m for n, m in layers.items()
+    }
+    write_layers(with_pictures, out)
+    lines([str(out)])
+
+
+@people.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+    field: Trained = "shipped",
+    views: Annotated[int, typer.Option(min=4, max=8, help="Photographs of each person.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the two people, whom nobody trained on.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """From photographs of two people who never were to layers, a swap, meshes and a page, in one go."""
+    from fedloom.people.demo import demo
+
+    lines([str(demo(out, field, views, seed, _say(quiet)))])
+
+
 @people.command()
 def report(person: Person) -> None:
     """Write a person's page, of what has been made so far."""
@@ -85,3 +161,18 @@ def report(person: Person) -> None:
 
 def _say(quiet: bool) -> "Callable[[str], None]":
     return (lambda text: None) if quiet else (lambda text: lines([text]))
+
+
+def _body(name: str, path: str) -> "BodyModel":
+    from fedloom.base.config import build
+    from fedloom.base.plugin import lookup
+    from fedloom.people.body import BodyModel
+
+    return build(lookup(BodyModel, name), {"path": path} if path else {})
+
+
+def _one_of(option: str, value: str, allowed: "tuple[Chosen, ...]") -> "Chosen":
+    for one in allowed:
+        if value == one:
+            return one
+    raise ConfigError(f"{option}: found '{value}', allowed are {', '.join(allowed)}.")

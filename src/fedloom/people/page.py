@@ -14,11 +14,11 @@ from fedloom.people.array_files import Arrays, mesh_of
 from fedloom.people.capture_files import read_capture
 from fedloom.people.captures import Capture
 from fedloom.people.labels import COLOURS, GARMENTS, LABELS
-from fedloom.people.meshes import Mesh
+from fedloom.people.meshes import Mesh, joined
 from fedloom.people.nearest import NearestPoints
 from fedloom.people.person_folder import PersonFolder
 from fedloom.people.picture_files import png_bytes
-from fedloom.people.pictures import by_class, heat, picture, side_by_side, yaw_cameras
+from fedloom.people.pictures import GREY, by_class, heat, picture, side_by_side, yaw_cameras
 from fedloom.people.truth_files import read_visible
 from fedloom.people.viewer import viewer_page
 
@@ -163,4 +163,22 @@ def _errors(truth: Path, mesh: Mesh, hull: Mesh) -> tuple[_Section, dict[str, st
 
 
 def _swaps(person: PersonFolder) -> list[_Section]:
-    return []
+    rows: list[tuple[str, str]] = []
+    for step in person.record["steps"]:
+        if not step.startswith("swap_"):
+            continue
+        arrays, file = person.arrays(step), person.file(step)
+        names = [name for name in ("body", "lower", "upper") if f"{name}.faces" in arrays]
+        whole = joined(*(_coloured(mesh_of(arrays, name, file)) for name in names))
+        given = " and ".join(arrays["given"].tolist())
+        rows.append(
+            (f"{step.removeprefix('swap_')}: {given} of another", _data([picture(whole, c) for c in yaw_cameras()]))
+        )
+    text = "Clothes of another person on this body: carried by the body's shape and pose, and brought out of it where they met."
+    return [_Section("Swaps", text, rows)] if rows else []
+
+
+def _coloured(mesh: Mesh) -> Mesh:
+    """Return a mesh with colours and no labels, so that several can be shown as one."""
+    colours_M3 = np.broadcast_to(GREY, mesh.vertices.shape) if mesh.colours is None else mesh.colours
+    return Mesh(mesh.vertices, mesh.faces, colours_M3)

@@ -4,7 +4,6 @@
     surface.npz       the surface with its colours, the visual hull beside it
     layers.npz        classes of the surface's vertices with margins; the layers that were cut from it
     body.npz          the body under them
-    worn.npz          the garments as offsets and bindings, to be put on bodies
     swap_NAME.npz     a garment of another, on this body
     meshes/           all of it as GLB, OBJ and PLY
     report.html       the page
@@ -77,7 +76,7 @@ class PersonFolder:
         """Return what a step left; DataError where it has not been made."""
         if not self.made_of(step):
             raise DataError(
-                f"{self.path}: the step '{step}' has not been made; make it first: fedloom people {_COMMANDS[step]}."
+                f"{self.path}: the step '{step}' has not been made; make it first: fedloom people {_COMMANDS.get(step, 'swap')}."
             )
         return read_arrays(self.path / f"{step}.npz")
 
@@ -96,4 +95,4 @@ class PersonFolder:
         self._write(record)
 
 
-_COMMANDS = {"surface": "reconstruct", "layers": "separate", "body": "fit", "worn": "fit"}
+_COMMANDS = {"surface": "reconstruct", "layers": "separate", "body": "fit"}

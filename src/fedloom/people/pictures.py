@@ -10,10 +10,12 @@ from fedloom.people.labels import COLOURS
 from fedloom.people.meshes import Floats, Ints, Mesh, vertex_normals
 from fedloom.people.raster import averaged, rasterise, shaded
 
-__all__ = ["YAWS", "by_class", "heat", "picture", "side_by_side", "yaw_cameras"]
+__all__ = ["GREY", "YAWS", "by_class", "heat", "picture", "side_by_side", "yaw_cameras"]
 
 YAWS = 4
-_PAPER, _GREY = 1.0, np.array((0.72, 0.74, 0.78))
+_PAPER = 1.0
+GREY = np.array((0.72, 0.74, 0.78))
+"""Of what has no colours of its own."""
 _HEAT = np.array([(0.95, 0.96, 0.98), (0.55, 0.75, 0.90), (0.13, 0.45, 0.70), (0.30, 0.16, 0.42), (0.70, 0.10, 0.20)])
 """From nothing to most."""
 
@@ -26,7 +28,7 @@ def yaw_cameras(size: int = 256) -> tuple[Camera, ...]:
 def picture(mesh: Mesh, camera: Camera, colours_M3: Floats | None = None, *, lit: bool = True) -> NDArray[np.uint8]:
     """Return a mesh as a camera sees it, [H, W, 3]: in its own colours, in others, or grey; lit from the camera."""
     shown_M3 = colours_M3 if colours_M3 is not None else mesh.colours
-    shown_M3 = np.broadcast_to(_GREY, mesh.vertices.shape) if shown_M3 is None else shown_M3
+    shown_M3 = np.broadcast_to(GREY, mesh.vertices.shape) if shown_M3 is None else shown_M3
     if lit:
         way_M3 = camera.centre - mesh.vertices
         way_M3 /= np.linalg.norm(way_M3, axis=1, keepdims=True)

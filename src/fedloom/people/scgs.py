@@ -210,6 +210,7 @@ def separate(
         ghosts = _ghosts(odds_NK, evidence_NK, where.areas_N, settings)
         evidence_NK = without(evidence_NK, ghosts, _NONE)
         odds_NK = without(_smoothed(evidence_NK, affinity_NN, settings), ghosts, _NONE)
+    odds_NK = odds_NK - odds_NK.max(1, keepdims=True)  # else a point of which all views are wrong would be background
     odds_NK = np.concatenate([np.full((len(odds_NK), 1), _NONE), odds_NK], axis=1)
     labels_N = odds_NK.argmax(1)
     return Separated(
