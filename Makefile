@@ -13,6 +13,7 @@
 # make split        split training against pooling, federation and training alone, over five seeds; then what its server could read
 # make split-real   SmolLM2-135M-Instruct between a server and three clients with a part each, on medical questions; then the audit
 # make fedgc        generated content against heterogeneity: pictures, a table, text; with controls, inference and cost; 15 minutes; resumable
+# make people       what federation gains for a field of people: hull, alone, federated, pooled, five seeds; 30 minutes; resumable
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
 # make scale        what a simulated client costs in a round, 10^3 to 10^5 of them, and a plan for 10^6: docs/scale.md
@@ -29,7 +30,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge split split-real fedgc safety safety_real real real-model real-test bench scale clean
+.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge split split-real fedgc people safety safety_real real real-model real-test bench scale clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -148,6 +149,14 @@ fedgc:
 	--out runs/fedgc/suites/$$suite || told=$$?; done; return $$told; }; \
 	lane digits regimes sweeps tables & first=$$!; \
 	told=0; lane membership text methods || told=$$?; wait $$first || told=$$?; exit $$told
+
+# Five worlds of studios and people, each arm on each, then what federation keeps of the gain. It ends with 1 where a claim is not
+# decided.
+people:
+	@VENV=$(VENV) EXTRAS=people,report tools/install.sh
+	@for seed in 0 1 2 3 4; do $(FEDLOOM) people make-data --seed $$seed --out runs/people/data/$$seed --quiet || exit 2; done
+	@told=0; $(FEDLOOM) bench experiments/suites/people.toml --out runs/people/suite || told=$$?; \
+	$(VENV)/bin/python tools/people_gain.py runs/people/suite; $(FEDLOOM) people ablation; exit $$told
 
 # Two models to attack, one of which can tell a danger by its name; a classifier of updates; and the suites. They come last,
 # since one ends with 1 while a claim is not decided.

@@ -41,6 +41,7 @@ ENTRIES = {
     "real_generation": "h",
     "images": "i",
     "carriers": "j",
+    "people": "k",
 }
 LIMIT_S = {"cpu": 600, "cuda": 900}
 """After so long an entry is stopped and counts as failed."""
