@@ -173,9 +173,9 @@ def test_no_module_is_longer_than_400_lines():
 
 BUDGET = {
     "api": 110,
-    "base": 1_840,
+    "base": 1_860,
     "benchmark": 3_150,
-    "cli": 2_260,
+    "cli": 2_480,
     "completers": 1_290,
     "contracts": 3_150,
     "data": 4_180,
@@ -187,7 +187,7 @@ BUDGET = {
     "lm_eval": 2_300,
     "models": 4_620,
     "network": 7_250,
-    "people": 6_000,
+    "people": 7_800,
     "results": 1_520,
     "runs": 8_860,
     "secure_sum": 1_650,

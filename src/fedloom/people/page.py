@@ -94,7 +94,7 @@ def _facts(person: PersonFolder, mesh: Mesh) -> dict[str, str]:
     steps = person.record["steps"]
     return {
         "vertices": f"{len(mesh.vertices):,}",
-        **{f"{step}, seconds": f"{told['wall_s']:.1f}" for step, told in steps.items()},
+        **{f"{step}, seconds": f"{told['wall_s']:.1f}" for step, told in steps.items() if "_" not in step},
     }
 
 
@@ -157,7 +157,10 @@ def _errors(truth: Path, mesh: Mesh, hull: Mesh) -> tuple[_Section, dict[str, st
         "floor of the measure, cm": f"{ours.floor_cm:.2f}",
     }
     word = "closer to the truth than" if ours.chamfer_cm < theirs.chamfer_cm else "no closer to the truth than"
-    verdict = f"The surface is {ours.chamfer_cm:.2f} cm off on the mean, {word} the visual hull with {theirs.chamfer_cm:.2f} cm."
+    verdict = (
+        f"The surface is {ours.chamfer_cm:.2f} cm off on the mean, {word} the visual hull with "
+        f"{theirs.chamfer_cm:.2f} cm."
+    )
     text = "How far each place is from the true surface; the hull is what is known without learning."
     return _Section("Errors", text, rows, scale=f"0 to {_MOST_CM:.0f} cm and more."), told, verdict
 
@@ -174,7 +177,9 @@ def _swaps(person: PersonFolder) -> list[_Section]:
         rows.append(
             (f"{step.removeprefix('swap_')}: {given} of another", _data([picture(whole, c) for c in yaw_cameras()]))
         )
-    text = "Clothes of another person on this body: carried by the body's shape and pose, and brought out of it where they met."
+    text = (
+        "Clothes of another person on this body: carried by its shape and pose, and brought out of it where they met."
+    )
     return [_Section("Swaps", text, rows)] if rows else []
 
 
