@@ -39,7 +39,7 @@ class ParserNoise:
     p_fail: Fraction = 0.05
     """How likely two classes are taken for each other in a whole view."""
     calib: Fraction = 1.0
-    """1 for a confidence that falls where the parser is wrong, 0 for one that tells nothing."""
+    """1 for a confidence that falls to 0.4 where the parser is wrong, 0.3 for one that tells nothing."""
     speckle: NonNegative = 0.12
     """The deviation of the smooth noise in a confidence."""
 
@@ -58,8 +58,8 @@ def _told(right_HW: Ints, settings: ParserNoise, names: tuple[str | int, ...]) -
     told_HW = _with_blobs(told_HW, settings.rate, drawn)
     told_HW = _confused(told_HW, settings.p_fail, drawn)
     speckle_HW = settings.speckle * _smooth(right_HW.shape, _SPECK_PX, drawn)
-    lost_HW = np.where(told_HW == right_HW, 1.0, 1 - _LOSS * settings.calib)
-    return parse_of_labels(told_HW, np.clip(_CONFIDENCE * lost_HW + speckle_HW, _LOWEST, 1))
+    mean_HW = np.where(told_HW == right_HW, _CONFIDENCE, 1 - _LOSS * settings.calib)
+    return parse_of_labels(told_HW, np.clip(mean_HW + speckle_HW, _LOWEST, 1))
 
 
 def _smooth(shape: tuple[int, ...], blur_px: float, drawn: np.random.Generator) -> Floats:
