@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from fedloom.base.errors import DataError
 from fedloom.people.cameras import looking_at, ring
 from fedloom.people.meshes import Mesh
 from fedloom.people.raster import averaged, rasterise, shaded
@@ -93,3 +96,43 @@ def test_parts_of_pixels_add_up_to_what_a_finer_picture_shows():
 def test_a_mesh_outside_the_picture_shows_nothing():
     mesh = soup()
     assert (rasterise(mesh.moved(mesh.vertices + np.array((50, 0, 0))), CAMERA).face_HW == -1).all()
+
+
+def test_triangles_of_a_surface_leave_no_gap_between_them():
+    """A grid whose corners lie on the middles of pixels: each pixel is in up to six triangles, at their edges."""
+    camera = looking_at((0, 0, 4), (0, 0, 0), 40, 40, 40)
+    steps = (np.arange(41) - 19.5) / 10  # a pixel is 0.1 m at 4 m
+    grid = np.stack([*np.meshgrid(steps, steps), np.zeros((41, 41))], axis=-1).reshape(-1, 3)
+    first = (np.arange(40)[:, None] * 41 + np.arange(40)).ravel()
+    quads = np.stack([first, first + 1, first + 42, first + 41], axis=1)
+    found = rasterise(Mesh(grid, np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]])), camera)
+    assert (found.face_HW[1:, :-1] >= 0).all()
+    assert np.allclose(found.depth_HW[found.face_HW >= 0], 4)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_many_large_triangles_take_little_memory_in_whatever_order(backwards):
+    """60 sheets, each over the whole picture: 11 million pixels of bounding boxes, of which one sheet's are seen."""
+    camera = looking_at((0, 0, 4), (0, 0, 0), 300, 300, 300)
+    corners = np.array([(-20, -20, 0), (20, -20, 0), (0, 30, 0.0)])
+    sheets = np.concatenate([corners + np.array((0, 0, 0.01 * sheet)) for sheet in range(60)])
+    mesh = Mesh(sheets, np.arange(180).reshape(-1, 3)[:: -1 if backwards else 1])
+    tracemalloc.start()
+    found = rasterise(mesh, camera)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.face_HW == (0 if backwards else 59)).all() and np.allclose(found.depth_HW, 3.41)
+    assert peak < 4e8
+
+
+def test_nothing_and_triangles_without_area_show_nothing():
+    line = np.array([(0, 0, 0), (0, 1, 0), (0, 2, 0.0)])
+    for faces in (np.array([(0, 1, 2), (1, 1, 1)]), np.zeros((0, 3), int)):
+        assert (rasterise(Mesh(line, faces), CAMERA).face_HW == -1).all()
+
+
+def test_a_vertex_that_is_not_finite_is_refused():
+    mesh = soup()
+    mesh.vertices[7, 1] = np.nan
+    with pytest.raises(DataError, match="not finite"):
+        rasterise(mesh, CAMERA)

@@ -1,18 +1,21 @@
 """Which triangle each pixel shows, and how deep: a z-buffer over all triangles at once, without a graphics library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom.base.errors import DataError
 from fedloom.people.cameras import Camera
 from fedloom.people.meshes import Floats, Ints, Mesh
 
 __all__ = ["Raster", "averaged", "rasterise", "shaded"]
 
 _NEAR_M = 0.01
+_MOST = 1 << 20
+"""Pixels of bounding boxes that are looked at at once: 0.2 GB."""
 Shade = Callable[[Ints, Floats], Floats]
 
 
@@ -42,13 +45,14 @@ def rasterise(mesh: Mesh, camera: Camera, *, supersample: int = 1, cull: bool = 
     """Return what a camera's pixels show, or their parts where `supersample` is above 1.
 
     A pixel shows the nearest face that covers its middle. Faces across the near plane are cut there; `cull` leaves out
-    those that are seen from behind.
+    those that are seen from behind. DataError for a vertex that is not finite.
     """
+    if not np.isfinite(mesh.vertices).all():
+        raise DataError("raster: found a vertex that is not finite, allowed are numbers in metres; mend the mesh.")
     fine = camera.resized(camera.height * supersample, camera.width * supersample) if supersample > 1 else camera
     corners = _before(mesh, fine, cull)
-    pixel_C, depth_C, place_C, b1_C, b2_C = _covered(corners, fine)
     nearest = np.full(fine.height * fine.width, np.inf)
-    np.minimum.at(nearest, pixel_C, depth_C)
+    pixel_C, depth_C, place_C, b1_C, b2_C = _hits(corners, fine, nearest)
     won = np.flatnonzero(depth_C == nearest[pixel_C])
     place = np.full(len(nearest), -1, np.int64)
     place[pixel_C[won[::-1]]] = won[::-1]  # of equals the first
@@ -121,22 +125,38 @@ def _clipped(depth_3: Floats) -> list[Floats]:
     return polygon
 
 
-def _covered(corners: _Corners, camera: Camera) -> tuple[Any, ...]:
-    """Return the pixels whose middles triangles cover: pixel, depth, triangle, its second and third share."""
+def _hits(corners: _Corners, camera: Camera, nearest: Floats) -> list[Any]:
+    """Return what `_covered` does for all triangles, of hits no farther than those before; fill the nearest depths."""
     low_F2, high_F2 = corners.pixels_F32.min(1), corners.pixels_F32.max(1)
     size = np.array([camera.width, camera.height])
     first_F2 = np.clip(np.ceil(np.clip(low_F2, -1, size + 1) - 0.5), 0, None).astype(np.int64)
     last_F2 = np.minimum(np.floor(np.clip(high_F2, -1, size + 1) - 0.5), size - 1).astype(np.int64)
     span_F2 = np.maximum(last_F2 - first_F2 + 1, 0)
-    double_F = _twice_area(corners.pixels_F32)
-    kept = np.flatnonzero((span_F2.prod(1) > 0) & (double_F != 0))
-    count_K = span_F2[kept].prod(1)
+    found = list[tuple[Any, ...]]()
+    for kept in _groups(span_F2.prod(1) * (_twice_area(corners.pixels_F32) != 0)):
+        hits = _covered(corners, camera, kept, first_F2[kept], span_F2[kept])
+        pixel_C, depth_C = hits[:2]
+        np.minimum.at(nearest, pixel_C, depth_C)
+        near = np.flatnonzero(depth_C == nearest[pixel_C])
+        found.append(tuple(each_C[near] for each_C in hits))
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
+
+
+def _groups(count_F: Ints) -> Iterator[Ints]:
+    """Yield the triangles that have pixels to look at, as many at a time as memory allows; at least one group."""
+    kept = np.flatnonzero(count_F)
+    yield from np.split(kept, np.flatnonzero(np.diff(np.cumsum(count_F[kept]) // _MOST)) + 1)
+
+
+def _covered(corners: _Corners, camera: Camera, kept: Ints, first_K2: Ints, span_K2: Ints) -> tuple[Any, ...]:
+    """Return the pixels whose middles triangles cover: pixel, depth, triangle, its second and third share."""
+    count_K = span_K2.prod(1)
     row_C = np.repeat(np.arange(len(kept)), count_K)
     local_C = np.arange(len(row_C)) - np.repeat(np.cumsum(count_K) - count_K, count_K)
-    down_C, along_C = np.divmod(local_C, np.repeat(span_F2[kept, 0], count_K))
-    column_C = along_C + np.repeat(first_F2[kept, 0], count_K)
-    line_C = down_C + np.repeat(first_F2[kept, 1], count_K)
-    slopes_K6 = _planes(corners.pixels_F32[kept], double_F[kept])
+    down_C, along_C = np.divmod(local_C, np.repeat(span_K2[:, 0], count_K))
+    column_C = along_C + np.repeat(first_K2[:, 0], count_K)
+    line_C = down_C + np.repeat(first_K2[:, 1], count_K)
+    slopes_K6 = _planes(corners.pixels_F32[kept])
     dx_C, dy_C = column_C + 0.5, line_C + 0.5
     slope_C6 = slopes_K6[row_C]
     b1_C = slope_C6[:, 0] * dx_C + slope_C6[:, 1] * dy_C + slope_C6[:, 2]
@@ -148,11 +168,11 @@ def _covered(corners: _Corners, camera: Camera) -> tuple[Any, ...]:
     return line_C[inside] * camera.width + column_C[inside], 1 / near_C, place_C, b1_C, b2_C
 
 
-def _planes(pixels_K32: Floats, double_K: Floats) -> Floats:
+def _planes(pixels_K32: Floats) -> Floats:
     """Return by what the second and third share of a plane grow with x, y, and what they are at the corner [K, 6]."""
     (x0, y0), (x1, y1), (x2, y2) = (pixels_K32[:, corner].T for corner in range(3))
     own = ((y2 - y0), (x0 - x2), (x2 * y0 - x0 * y2), (y0 - y1), (x1 - x0), (x0 * y1 - x1 * y0))
-    return np.stack(own, axis=1) / double_K[:, None]
+    return np.stack(own, axis=1) / _twice_area(pixels_K32)[:, None]
 
 
 def shaded(raster: Raster, values: Floats | Shade, faces: Ints, nothing: float = 0.0) -> Floats:
