@@ -1,5 +1,7 @@
 import json
+import shutil
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -225,6 +227,18 @@ def test_odd_parses_are_refused(folder, arrays, words):
     refused(folder, words)
 
 
+def test_a_small_file_of_large_arrays_is_refused_before_it_is_unpacked(folder, monkeypatch):
+    monkeypatch.setattr("fedloom.people.array_files._LARGEST", 2**20)  # a test of 2**30 takes 5 s
+    huge = np.zeros((2**20, 16), np.uint8)
+    np.savez_compressed(folder / "parse_01.npz", labels=huge, confidence=np.ones((48, 48), np.float32))
+    assert (folder / "parse_01.npz").stat().st_size < 2**15
+    tracemalloc.start()
+    refused(folder, "parse_01.npz", "bytes of arrays, allowed are 1048576")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < huge.nbytes / 4
+
+
 def test_two_parses_of_a_view_are_refused(folder):
     Image.new("L", (48, 48)).save(folder / "parse_02.png")
     refused(folder, "parse_02.png", "one of them")
@@ -236,6 +250,7 @@ def test_captures_are_read_by_the_names_of_their_folders_and_two_of_one_name_ref
     for name in ("b", "a"):
         write_capture(capture(name), tmp_path / name)
     (tmp_path / "notes").mkdir()
+    shutil.copytree(tmp_path / "a", tmp_path / ".a.old")  # what a kill leaves while a capture is written anew
     assert [one.name for one in read_captures(tmp_path)] == ["a", "b"]
     write_capture(capture("a"), tmp_path / "c")
     with pytest.raises(DataError, match=r"c/capture\.json: name: found a second capture called 'a'"):

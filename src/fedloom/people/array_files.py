@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 from zlib import error as ZlibError
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedloom.people.meshes import Mesh
 __all__ = ["Arrays", "array_of", "arrays_of", "mesh_of", "read_array", "read_arrays", "write_arrays"]
 
 Arrays = dict[str, NDArray[Any]]
+_LARGEST = 2**30  # bytes: what packs well may be a thousand times its file
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -79,6 +80,10 @@ def _read(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
         raise MissingFileError(f"{path}: no such file of arrays; give the path of one.")
     try:
         with path.open("rb") as file:  # numpy leaves a damaged file open that it opened itself
+            size = sum(entry.file_size for entry in ZipFile(file).infolist()) if is_zipfile(file) else 0
+            if size > _LARGEST:
+                raise ValueError(f"found {size} bytes of arrays, allowed are {_LARGEST}")
+            file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, BadZipFile, ZlibError, EOFError, AttributeError, TypeError) as error:

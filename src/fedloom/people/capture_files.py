@@ -87,7 +87,7 @@ def read_captures(root: Path) -> list[Capture]:
 
 def capture_folders(root: Path) -> list[Path]:
     """Return the sub-folders that hold a capture, by name; DataError where there is none."""
-    folders = sorted(file.parent for file in root.glob(f"*/{_FILE}"))
+    folders = sorted(file.parent for file in root.glob(f"[!.]*/{_FILE}"))  # hidden: of a writing that was cut short
     if not folders:
         raise DataError(
             f"{root}: found no capture, allowed is a folder of folders with a {_FILE} in each; check the path."
