@@ -108,8 +108,9 @@ def swap(
     from fedloom.people.person_folder import PersonFolder
     from fedloom.people.wearing import POSES, ROUTES, swap
 
-    chosen = _one_of("--route", route, ROUTES), _one_of("--pose", pose, POSES)
-    swap(PersonFolder(giver), PersonFolder(taker), _body(body, body_path), tuple(garments or ()), *chosen, _say(quiet))
+    by, stands = _one_of("--route", route, ROUTES), _one_of("--pose", pose, POSES)
+    people = PersonFolder(giver), PersonFolder(taker)
+    swap(*people, _body(body, body_path), tuple(garments or ()), by, stands, _say(quiet))
 
 
 @people.command()

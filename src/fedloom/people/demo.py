@@ -1,6 +1,7 @@
 """All steps on two people who never were: photographs, surfaces, layers, bodies, a swap, meshes, a page."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ def demo(out: Path, field: str, views: int, seed: int, say: Callable[[str], None
     for name, studio in _STUDIOS.items():
         place = out / "captures" / name
         if not (place / "truth").is_dir():
-            wanted = Studio(**{**vars(studio), "views": views, "noise": _NOISE})
+            wanted = replace(studio, views=views, noise=_NOISE)
             for capture, truth in make_people(Procedural().load(), wanted, 1, "demo", seed):
                 write_capture(capture, place)
                 write_truth(truth, place / "truth")
