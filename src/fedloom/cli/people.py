@@ -106,9 +106,10 @@ def swap(
 ) -> None:
     """Put one person's clothes on another's body, in a pose."""
     from fedloom.people.person_folder import PersonFolder
-    from fedloom.people.wearing import POSES, ROUTES, swap
+    from fedloom.people.wearing import POSES, ROUTES, Pose, Route, swap
 
-    by, stands = _one_of("--route", route, ROUTES), _one_of("--pose", pose, POSES)
+    by: Route = _one_of("--route", route, ROUTES)
+    stands: Pose = _one_of("--pose", pose, POSES)
     people = PersonFolder(giver), PersonFolder(taker)
     swap(*people, _body(body, body_path), tuple(garments or ()), by, stands, _say(quiet))
 
