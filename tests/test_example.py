@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from fedloom import api
 from fedloom.base import config
 from fedloom.data.records import read_records
+from fedloom.people.dataset import DataSet, make_data
 from fedloom.runs.tuning import read_run
 from support.models import model_folder
 from support.paths import ROOT
@@ -80,6 +81,10 @@ def miniature(file, folder):
     if file.stem == "topic_writer":  # its data are made by a tool
         assert tool("topic_writer").main(["--out", str(folder)]) == 0
         return [*words, f"data.path={folder / 'writer.jsonl'}", "evaluation.holdout=0.1"]
+    if data.get("name") == "captures":  # its people are made by a command
+        list(make_data(DataSet(studios=2, people=1, validation=0, test=1, size=48, views=4), folder))
+        paths = [f"data.path={folder / 'train'}", f"data.test_path={folder / 'test'}"]
+        return [*words, *paths, "evaluation.holdout=0.0", "task.rays=32", "task.cell_m=0.03", "local.batch=1"]
     if "path" in data:
         return [*words, f"data.path={shortened(ROOT / data['path'], folder)}"]
     if data.get("name") == "digits":
