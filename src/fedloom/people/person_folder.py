@@ -35,10 +35,15 @@ class PersonFolder:
         self.path = path
 
     @property
+    def is_there(self) -> bool:
+        """Whether the folder has been begun."""
+        return (self.path / _FILE).is_file()
+
+    @property
     def record(self) -> dict[str, Any]:
         """What person.json says; MissingFileError, or DataError for a damaged one."""
         file = self.path / _FILE
-        if not file.is_file():
+        if not self.is_there:
             raise MissingFileError(
                 f"{self.path}: no person's folder (it has no {_FILE}); make one: fedloom people reconstruct."
             )
@@ -50,7 +55,7 @@ class PersonFolder:
 
     def begin(self, capture: Path, field: str) -> None:
         """Make the folder; one of another capture or field is refused."""
-        if (self.path / _FILE).is_file():
+        if self.is_there:
             known = self.record
             for name, wanted in (("capture", str(capture.resolve())), ("field", field)):
                 if known[name] != wanted:
@@ -87,13 +92,24 @@ class PersonFolder:
 
     @contextmanager
     def making(self, step: str, key: str) -> Generator[Arrays]:
-        """Give what takes a step's arrays; they are written, with how long it took, when the block ends well."""
+        """Give what takes a step's arrays; they are written, with how long it took, when the block ends well.
+
+        The steps after it are then to be made again.
+        """
         arrays, start = Arrays(), time.perf_counter()
         yield arrays
-        write_arrays(self.file(step), arrays)
         record = self.record
+        # What was made of an older one no longer fits, and a stop while this is written must leave none of it known.
+        known, place = record["steps"], _place(step)
+        record["steps"] = {name: told for name, told in known.items() if _place(name) <= place and name != step}
+        self._write(record)
+        write_arrays(self.file(step), arrays)
         record["steps"][step] = {"of": key, "wall_s": round(time.perf_counter() - start, 3)}
         self._write(record)
+
+
+def _place(step: str) -> int:
+    return list(_COMMANDS).index(step) if step in _COMMANDS else len(_COMMANDS)
 
 
 _COMMANDS = {"surface": "reconstruct", "layers": "separate", "body": "fit"}

@@ -1,5 +1,6 @@
 """The steps from photographs to layers, each made once: surface, layers, body, what is worn, swaps."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +52,16 @@ def person_surface(field: Field, scene: Scene, cell_m: float) -> tuple[Mesh, Enc
 def reconstruct(capture: Path, field: Field, name: str, out: Path, asked: Reconstructing, say: Say) -> PersonFolder:
     """Make a capture's surface by a field of that name; what has been made by the same is left as it is."""
     person, photographs = PersonFolder(out), read_capture(capture)
-    person.begin(capture, name)
+    if person.is_there:
+        person.begin(capture, name)
     scene = scene_of(photographs)
     key = person.key("", (scene.key, name, asked))
-    if person.made_of("surface") == key:
+    if person.is_there and person.made_of("surface") == key:
         say("surface: there already")
         return person
     with person.making("surface", key) as arrays:
         mesh, _ = person_surface(field, scene, asked.cell_m)
+        person.begin(capture, name)  # a capture of which nothing can be made leaves no folder
         arrays |= arrays_of("surface", mesh) | arrays_of("hull", hull_surface(scene, asked.cell_m))
         say(f"surface: {len(mesh.vertices):,} vertices")
     return person
@@ -71,12 +74,12 @@ def depths_of(mesh: Mesh, capture: Capture) -> Floats:
 
 def separate_layers(person: PersonFolder, asked: Separation, tuning: FineTuning, say: Say) -> None:
     """Make the layers of a surface: classes of its vertices, cut where they change, their edges tuned."""
-    key = person.key("surface", (asked, tuning))
+    capture = read_capture(Path(person.record["capture"]))
+    key = person.key("surface", (_parses(capture), asked, tuning))
     if person.made_of("layers") == key:
         say("layers: there already")
         return
     mesh = mesh_of(person.arrays("surface"), "surface", person.file("surface"))
-    capture = read_capture(Path(person.record["capture"]))
     with person.making("layers", key) as arrays:
         found = separate(surface_points(mesh), capture.photos, depths_of(mesh, capture), asked)
         arrays |= {
@@ -91,6 +94,12 @@ def separate_layers(person: PersonFolder, asked: Separation, tuning: FineTuning,
             arrays |= _layer(kind, mesh, found, capture, tuning, say)
         own = np.isin(found.labels_N, GARMENTS)
         arrays |= arrays_of("skin", part(mesh, mesh.faces[~own[mesh.faces].any(1)])[0])
+
+
+def _parses(capture: Capture) -> list[str]:
+    """Return a hash of what was told of each photograph."""
+    told = (photo.parse.probabilities.tobytes() if photo.parse else b"" for photo in capture.photos)
+    return [hashlib.sha256(one).hexdigest() for one in told]
 
 
 def _guarded(found: Separated) -> str:
