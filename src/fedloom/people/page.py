@@ -178,7 +178,8 @@ def _swaps(person: PersonFolder) -> list[_Section]:
             (f"{step.removeprefix('swap_')}: {given} of another", _data([picture(whole, c) for c in yaw_cameras()]))
         )
     text = (
-        "Clothes of another person on this body: carried by its shape and pose, and brought out of it where they met."
+        "Clothes of another person on this body: carried by the body's shape and pose, and brought out of it where "
+        "they met."
     )
     return [_Section("Swaps", text, rows)] if rows else []
 

@@ -81,8 +81,8 @@ class PersonFolder:
         """Return what a step left; DataError where it has not been made."""
         if not self.made_of(step):
             raise DataError(
-                f"{self.path}: the step '{step}' has not been made; make it first: fedloom people "
-                f"{_COMMANDS.get(step, 'swap')}."
+                f"{self.path}: the step '{step}' has not been made; make it first: "
+                f"fedloom people {_COMMANDS.get(step, 'swap')}."
             )
         return read_arrays(self.path / f"{step}.npz")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from fedloom.base.config import table_of
-from fedloom.base.errors import ConfigError, MissingFileError, ModelError, suggest
+from fedloom.base.errors import ConfigError, MissingFileError, ModelError, one_line, suggest
 from fedloom.base.files import atomic_folder, file_sha256
 from fedloom.base.plugin import Count, plugin
 from fedloom.base.tree import Tree
@@ -98,12 +99,19 @@ class PersonField(ModelFamily):
             (new / "field.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
+def _read(file: Path) -> Tree:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file}: cannot be read ({one_line(error)}); copy it anew.") from error
+
+
 def _load(module: Field, file: Path) -> None:
-    tensors, own = load_file(file), dict(module.named_parameters())
+    tensors, own = _read(file), dict(module.named_parameters())
     cameras = file.with_name(_CAMERAS)
     wanted = own.keys() - {"cameras"}
     if "cameras" in own and cameras.is_file():
-        tensors, wanted = tensors | load_file(cameras), own.keys()
+        tensors, wanted = tensors | _read(cameras), own.keys()
     odd = sorted(tensors.keys() ^ wanted)
     odd += [name for name in sorted(tensors.keys() & wanted) if tensors[name].shape != own[name].shape]
     if odd:
