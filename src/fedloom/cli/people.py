@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from fedloom.base.errors import ConfigError
-from fedloom.cli.output import Quiet, lines
+from fedloom.cli.output import AsJson, Quiet, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +150,26 @@ def demo(
     from fedloom.people.demo import demo
 
     lines([str(demo(out, field, views, seed, _say(quiet)))])
+
+
+@people.command()
+def ablation(
+    count: Annotated[int, typer.Option("--people", min=2, help="People whom nothing was chosen by.")] = 6,
+    seed: Annotated[int, typer.Option(help="Of the people.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print what each factor of a separation is worth under noise of the parser, losing rows too."""
+    import json
+
+    from fedloom.people.ablation import ablation, conditions
+
+    for row in ablation(count, conditions(), "report", seed):
+        low, high = (f"{row[f'difference_{end}']:+.3f}" for end in ("low", "high"))
+        text = (
+            f"{row['views']} views, calib {row['calib']}, rate {row['rate']}: {row['arm']}: mIoU {row['miou']:.3f}, "
+            f"less the fair baseline {row['difference']:+.3f} [{low}, {high}]"
+        )
+        lines([json.dumps(row) if as_json else text])
 
 
 @people.command()

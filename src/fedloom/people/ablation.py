@@ -1,0 +1,138 @@
+"""What each factor of a separation is worth, on points of generated people whose classes are known; losing rows too."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedloom.base.plugin import AtLeast, Fraction, check_ranges
+from fedloom.base.rng import numpy_random
+from fedloom.people.bodies.procedural import Procedural
+from fedloom.people.cameras import ring
+from fedloom.people.captures import Photo
+from fedloom.people.dressed import dressed
+from fedloom.people.labels import HAIR, LOWER, SKIN, UPPER
+from fedloom.people.layer_metrics import mean_label_iou
+from fedloom.people.meshes import Floats, Ints, Mesh, part
+from fedloom.people.noise import ParserNoise, noisy_parses
+from fedloom.people.photographs import Light, Photographs, photographed
+from fedloom.people.potts import SurfacePoints, surface_points
+from fedloom.people.raster import rasterise
+from fedloom.people.scgs import FAIR_BASELINE, VISIBLE_VOTE, Separation, separate
+
+__all__ = ["ARMS", "Condition", "Known", "ablation", "conditions", "known_people"]
+
+_FULL = Separation()
+ARMS: Mapping[str, Separation] = {
+    "visible vote": VISIBLE_VOTE,
+    "fair baseline": FAIR_BASELINE,
+    "SCGS": _FULL,
+    "without the floor of visibility": replace(_FULL, least_visible=0.0),
+    "without incidence": replace(_FULL, incidence=False),
+    "without confidence": replace(_FULL, confidence=False),
+    "without edges": replace(_FULL, boundary=False),
+    "without consistency": replace(_FULL, consistency=False),
+    "without colours": replace(_FULL, colour=False),
+    "without calibration": replace(_FULL, calibrate=False),
+    "without guard": replace(_FULL, guard=False),
+    "without a fixed scale": replace(_FULL, normalise=False),
+}
+"""The two baselines, the whole, and the whole less one thing each."""
+_BASELINE = "fair baseline"
+_ASKED = (SKIN, HAIR, UPPER, LOWER)
+_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How a person was photographed and parsed."""
+
+    views: AtLeast
+    calib: Fraction
+    rate: Fraction
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A person's visible surface with classes, as cameras see it."""
+
+    name: str
+    where: SurfacePoints
+    labels_M: Ints
+    shown: Photographs
+    photos: tuple[Photo, ...]
+    depth_VHW: Floats
+
+
+def conditions() -> tuple[Condition, ...]:
+    """Return what is asked by default: six views by calibration and rate, and four and eight views."""
+    six = [Condition(6, calib, rate) for calib in (1.0, 0.6, 0.3) for rate in (0.0, 0.15, 0.3)]
+    return (*six, Condition(4, 1.0, 0.15), Condition(8, 1.0, 0.15))
+
+
+def known_people(count: int, views: int, *names: str | int, size: int = 128) -> list[Known]:
+    """Return people drawn by the names, with what a ring of cameras sees of them."""
+    body, cameras = Procedural().load(), ring(views, size, size)
+    people: list[Known] = []
+    for place in range(count):
+        worn = dressed(body, *names, place)
+        scene = worn.scene()
+        shown = photographed(scene, worn.shade, worn.labels_of(np.arange(len(scene.faces))), cameras, Light())
+        visible, kept_M = part(scene, scene.faces[shown.seen_F])
+        corners = np.full((len(scene.vertices), 3), 0.5)
+        face_N = np.flatnonzero(shown.seen_F)
+        for corner in range(3):
+            corners[scene.faces[face_N, corner]] = worn.shade(face_N, np.eye(3)[[corner] * len(face_N)])
+        coloured = Mesh(visible.vertices, visible.faces, corners[kept_M], visible.labels)
+        photos = tuple(
+            Photo(rgb, mask, one) for rgb, mask, one in zip(shown.rgb_VHW3, shown.mask_VHW, cameras, strict=True)
+        )
+        depth = np.stack([rasterise(scene, one).depth_HW for one in cameras])
+        labels = np.zeros(0, np.int64) if visible.labels is None else visible.labels
+        people.append(
+            Known(f"{'-'.join(map(str, names))}-{place}", surface_points(coloured), labels, shown, photos, depth)
+        )
+    return people
+
+
+def miou_of(person: Known, condition: Condition, settings: Separation) -> float:
+    """Return the area-weighted mean intersection over union of skin, hair, upper and lower."""
+    noise = ParserNoise(rate=condition.rate, calib=condition.calib, p_fail=0.05 if condition.rate else 0.0)
+    parses = noisy_parses(person.shown.labels_VHW, noise, person.name)
+    photos = [replace(photo, parse=parse) for photo, parse in zip(person.photos, parses, strict=True)]
+    found = separate(person.where, photos, person.depth_VHW, settings).labels_N
+    return mean_label_iou(found, person.labels_M, person.where.areas_N, _ASKED)
+
+
+def ablation(
+    count: int, asked: Sequence[Condition], *names: str | int, arms: Mapping[str, Separation] = ARMS
+) -> Iterator[dict[str, str | float | int]]:
+    """Yield a row for each condition and arm: mean, difference to the fair baseline, both with 95 % intervals.
+
+    Intervals are of the mean over people, drawn anew 1,000 times; each person meets all arms with the same noise.
+    """
+    of_views = {views: known_people(count, views, *names) for views in {one.views for one in asked}}
+    drawn = numpy_random("ablation").integers(count, size=(_DRAWS, count))
+    for condition in asked:
+        told = {
+            arm: np.array([miou_of(one, condition, own) for one in of_views[condition.views]])
+            for arm, own in arms.items()
+        }
+        for arm, values in told.items():
+            less = values - told[_BASELINE]
+            yield {
+                **vars(condition),
+                "arm": arm,
+                "miou": float(values.mean()),
+                **_between("miou", values[drawn].mean(1)),
+                "difference": float(less.mean()),
+                **_between("difference", less[drawn].mean(1)),
+            }
+
+
+def _between(name: str, draws: Floats) -> dict[str, float]:
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return {f"{name}_low": float(low), f"{name}_high": float(high)}
