@@ -282,11 +282,11 @@ def without(person, name):
 def test_a_garment_that_is_not_there_is_refused(made, person, tmp_path):
     giver = copied(made, tmp_path / "berta")
     before = state(person.path)
-    refused("no garment 'hat', there are lower, upper", put_on, giver, person, "hat")
+    refused("no garment hat, there are lower, upper", put_on, giver, person, "hat")
     without(giver, "upper")
-    refused("no garment 'upper', there are lower", put_on, giver, person, "upper")
+    refused("no garment upper, there are lower", put_on, giver, person, "upper")
     without(giver, "lower")
-    refused("there are none", put_on, giver, person)
+    refused("no garment at all, there are none", put_on, giver, person)
     assert state(person.path) == before
 
 
