@@ -96,7 +96,8 @@ def swap(
     missing = [name for name in names if name not in own]
     if missing or not own:
         raise DataError(
-            f"{giver.path}: no garment {', '.join(missing) or 'at all'}, there are {', '.join(own) or 'none'}; choose of those."
+            f"{giver.path}: no garment {', '.join(missing) or 'at all'}, there are {', '.join(own) or 'none'}; "
+            "choose of those."
         )
     body, by = model.load(), _posed(taker, pose)
     put = {name: (giver, own[name]) for name in names or tuple(own)}
