@@ -110,7 +110,7 @@ def swap(
         say(f"{step}: there already")
         return step
     with taker.making(step, key) as arrays:
-        worn_by = [_carried(put[name][1], body, stance_of(put[name][0]), by, route, name) for name in order]
+        worn_by = [_carried(*put[name], body, by, route if put[name][0] is giver else "bound", name) for name in order]
         skin = stood(body, by, taker.arrays("body")["skin"]).mesh
         done = dict(zip(order, layered(worn_by, skin), strict=True))
         for name, mesh in {"body": skin, **done}.items():
@@ -134,7 +134,8 @@ def _posed(taker: PersonFolder, pose: Pose) -> Stance:
     return replace(by, pose_J3=pose_J3)
 
 
-def _carried(garment: Mesh, body: Body, from_: Stance, by: Stance, route: Route, name: str) -> Mesh:
+def _carried(owner: PersonFolder, garment: Mesh, body: Body, by: Stance, route: Route, name: str) -> Mesh:
+    from_ = stance_of(owner)
     if route == "bound":
         return draped(bound(garment, body, from_), body, by)
     loops = boundary_loops(garment.faces)
