@@ -41,11 +41,13 @@ class Separation:
     """By what depth further behind its visibility falls to 1/e (sigma_z)."""
     least_visible: Fraction = 0.25
     """Visibility of all points where the picture shows the person (V_min)."""
-    incidence: bool = True
+    incidence: bool = False
+    """Whether grazing views count less: off, as both are worse with it on people that defaults were chosen by."""
     least_cosine: Fraction = 0.05
     confidence: bool = True
     measure: Literal["entropy", "maximum"] = "entropy"
-    boundary: bool = True
+    boundary: bool = False
+    """Whether pixels near edges of labels count less: off for the same reason."""
     boundary_px: Positive = 1.5
     consistency: bool = True
     rounds: AtLeast = 3
@@ -86,9 +88,7 @@ VISIBLE_VOTE = Separation(
     soft=False,
     fade_m=1e-4,
     least_visible=0.0,
-    incidence=False,
     confidence=False,
-    boundary=False,
     consistency=False,
     calibrate=False,
     guard=False,
