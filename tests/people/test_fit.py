@@ -67,12 +67,27 @@ def test_the_same_points_give_the_same_body(one):
     assert np.array_equal(again.pose_J3, found.pose_J3)
 
 
+def failed(found, worn):
+    """Whether a limb is somewhere else: a vertex that is further off than an upper arm is thick."""
+    return np.linalg.norm(found.mesh.vertices - worn.body_mesh.vertices, axis=1).max() > 0.15
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_limbs_do_not_get_lost_however_often_the_nearest_points_are_looked_for(every):
+    """A person on whom a start too high and a second stage at full rate from its first step lost an arm."""
+    worn, points, normals, labels, covered = person(4)
+    found = fitted(points, normals, labels, BODY, Fitting(every=every))
+    assert not failed(found, worn) and off(found, worn, covered)[0] <= 10
+    assert np.abs(found.translation_3 - worn.translation_3).max() < 0.04
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.0, 0.1])
 def test_no_pose_of_six_fails(wrong):
     told = []
     for number in range(6):
         worn, points, normals, labels, covered = person(number, wrong)
-        told.append(off(fitted(points, normals, labels, BODY), worn, covered))
-    distance, bias = np.mean(told, axis=0)
-    assert distance <= 10 and abs(bias) <= 4 and max(one for one, _ in told) < 20
+        found = fitted(points, normals, labels, BODY)
+        told.append(off(found, worn, covered))
+        assert not failed(found, worn)
+    assert max(distance for distance, _ in told) <= 10 and abs(np.mean(told, axis=0)[1]) <= 4

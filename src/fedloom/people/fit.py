@@ -24,6 +24,8 @@ __all__ = ["Fitted", "Fitting", "fitted"]
 
 _SKIN_M, _EASE_M = 0.05, 0.03
 _CLIP_M, _FEATHER_M = 0.02, 0.03
+_WARM = 20
+"""Steps in which the rate grows: a fresh Adam moves all by the whole of it, however little that gains, and loses arms."""
 _HEAVY = {
     12: 4.0,
     15: 4.0,
@@ -31,6 +33,8 @@ _HEAVY = {
     21: 3.0,
     22: 10.0,
     23: 10.0,
+    7: 5.0,
+    8: 5.0,
     10: 5.0,
     11: 5.0,
     3: 4.0,
@@ -59,7 +63,7 @@ class Fitting:
     """How far cloth lies outside the body at least."""
     hinge: NonNegative = 20.0
     ease: NonNegative = 0.3
-    shape: NonNegative = 0.1
+    shape: NonNegative = 0.05
     """What a unit of shape costs, squared, by a thousandth of a square metre."""
     pose: NonNegative = 0.1
 
@@ -113,11 +117,18 @@ def fitted(
     some = np.sort(rng.numpy_random("fit", "body").permutation(len(body.template_M3))[: asked.points])
     part, params = _part(skin, some), _Params(skin)
     with torch.no_grad():
-        params.translation_3 += target.points_N3.mean(0) - _posed(skin, params).mean(0)
+        params.translation_3 += _middle(target.points_N3) - _middle(_posed(skin, params))
     normals = _Normals(body, some)
     _steps(part, params, target, normals, asked, layered=False)
     _steps(part, params, target, normals, asked, layered=True)
     return _found(skin, body, params, points_N3, labels_N)
+
+
+def _middle(points_N3: Tensor) -> Tensor:
+    """Return the middle [3] of a person: half the height, as cameras see less of legs than bodies have vertices there."""
+    middle_3 = points_N3.mean(0)
+    middle_3[1] = (points_N3[:, 1].amin() + points_N3[:, 1].amax()) / 2
+    return middle_3
 
 
 def _target(points_N3: Floats, labels_N: Ints) -> _Target:
@@ -177,7 +188,7 @@ def _steps(part: Skin, params: _Params, target: _Target, normals: _Normals, aske
     nearest_N, back_N = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     for step in range(count):
         for group, rate in zip(adam.param_groups, (asked.rate, asked.rate / 30), strict=True):
-            group["lr"] = rate * (1 - 0.9 * step / count)
+            group["lr"] = rate * min(1.0, (step + 1) / _WARM) * (1 - 0.9 * step / count)
         posed = part.posed(params.betas_S, params.rest_J3 + params.turn_J3, params.translation_3)
         if step % asked.every == 0:
             now_N3 = posed.vertices_M3.detach().numpy()
