@@ -25,7 +25,7 @@ __all__ = ["Fitted", "Fitting", "fitted"]
 _SKIN_M, _EASE_M = 0.05, 0.03
 _CLIP_M, _FEATHER_M = 0.02, 0.03
 _WARM = 20
-"""Steps in which the rate grows: a fresh Adam moves all by the whole of it, however little that gains, and loses arms."""
+"""Steps in which the rate grows: a fresh Adam moves all by it, however little that gains, and loses arms."""
 _HEAVY = {
     12: 4.0,
     15: 4.0,
@@ -125,7 +125,7 @@ def fitted(
 
 
 def _middle(points_N3: Tensor) -> Tensor:
-    """Return the middle [3] of a person: half the height, as cameras see less of legs than bodies have vertices there."""
+    """Return the middle [3] of a person, at half the height: points seen and vertices are not spread alike over it."""
     middle_3 = points_N3.mean(0)
     middle_3[1] = (points_N3[:, 1].amin() + points_N3[:, 1].amax()) / 2
     return middle_3
