@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, Fraction, check_ranges
 from fedloom.base.rng import numpy_random
 from fedloom.people.bodies.procedural import Procedural
@@ -113,7 +114,12 @@ def ablation(
     """Yield a row for each condition and arm: mean, difference to the fair baseline, both with 95 % intervals.
 
     Intervals are of the mean over people, drawn anew 1,000 times; each person meets all arms with the same noise.
+    ConfigError for fewer than 2 people, of whom no interval tells anything, and for arms without the fair baseline.
     """
+    if count < 2:
+        raise ConfigError(f"ablation: found {count} people, allowed are 2 or more.")
+    if _BASELINE not in arms:
+        raise ConfigError(f"ablation: found the arms {list(arms)}, needed is '{_BASELINE}' to compare with.")
     of_views = {views: known_people(count, views, *names) for views in {one.views for one in asked}}
     drawn = numpy_random("ablation").integers(count, size=(_DRAWS, count))
     for condition in asked:
