@@ -88,7 +88,7 @@ def test_each_factor_has_an_arm_that_is_the_whole_but_for_one_setting():
     off = [
         [name for name, value in vars(arm).items() if value != whole[name]]
         for title, arm in ARMS.items()
-        if title.startswith("without")
+        if title.startswith("with")
     ]
     assert all(len(names) == 1 for names in off)
     assert {name for (name,) in off} >= {

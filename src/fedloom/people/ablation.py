@@ -1,6 +1,6 @@
 """What each factor of a separation is worth, on points of generated people whose classes are known; losing rows too."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ _FULL = Separation()
 ARMS: Mapping[str, Separation] = {
     "visible vote": VISIBLE_VOTE,
     "fair baseline": FAIR_BASELINE,
+    "fair baseline with the floor": replace(FAIR_BASELINE, least_visible=_FULL.least_visible),
     "SCGS": _FULL,
     "without the floor of visibility": replace(_FULL, least_visible=0.0),
     "with incidence": replace(_FULL, incidence=True),
@@ -38,7 +39,7 @@ ARMS: Mapping[str, Separation] = {
     "without guard": replace(_FULL, guard=False),
     "without a fixed scale": replace(_FULL, normalise=False),
 }
-"""The two baselines, the whole, and the whole less one thing each, or with one more."""
+"""The baselines, the whole, and the whole less one thing each, or with one more."""
 _BASELINE = "fair baseline"
 _ASKED = (SKIN, HAIR, UPPER, LOWER)
 _DRAWS = 1000
@@ -99,13 +100,17 @@ def known_people(count: int, views: int, *names: str | int, size: int = 128) -> 
     return people
 
 
-def miou_of(person: Known, condition: Condition, settings: Separation) -> float:
-    """Return the area-weighted mean intersection over union of skin, hair, upper and lower."""
+def _parsed(person: Known, condition: Condition) -> list[Photo]:
     noise = ParserNoise(rate=condition.rate, calib=condition.calib, p_fail=0.05 if condition.rate else 0.0)
     parses = noisy_parses(person.shown.labels_VHW, noise, person.name)
-    photos = [replace(photo, parse=parse) for photo, parse in zip(person.photos, parses, strict=True)]
-    found = separate(person.where, photos, person.depth_VHW, settings).labels_N
-    return mean_label_iou(found, person.labels_M, person.where.areas_N, _ASKED)
+    return [replace(photo, parse=parse) for photo, parse in zip(person.photos, parses, strict=True)]
+
+
+def _scores(person: Known, condition: Condition, arms: Iterable[Separation]) -> list[float]:
+    """Return the area-weighted mean intersection over union of skin, hair, upper and lower of each arm."""
+    photos = _parsed(person, condition)
+    found = [separate(person.where, photos, person.depth_VHW, own).labels_N for own in arms]
+    return [mean_label_iou(one, person.labels_M, person.where.areas_N, _ASKED) for one in found]
 
 
 def ablation(
@@ -123,10 +128,8 @@ def ablation(
     of_views = {views: known_people(count, views, *names) for views in {one.views for one in asked}}
     drawn = numpy_random("ablation").integers(count, size=(_DRAWS, count))
     for condition in asked:
-        told = {
-            arm: np.array([miou_of(one, condition, own) for one in of_views[condition.views]])
-            for arm, own in arms.items()
-        }
+        told_AP = np.array([_scores(one, condition, arms.values()) for one in of_views[condition.views]]).T
+        told = dict(zip(arms, told_AP, strict=True))
         for arm, values in told.items():
             less = values - told[_BASELINE]
             yield {

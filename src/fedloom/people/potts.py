@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,10 @@ def affinity(where: SurfacePoints, reach_m: float, colour_reach: float | None) -
 
 
 def softmax(logits_XK: Floats) -> Floats:
-    """Return shares over the last axis."""
-    shares_XK = np.exp(logits_XK - logits_XK.max(-1, keepdims=True))
-    return shares_XK / shares_XK.sum(-1, keepdims=True)
+    """Return shares over the last axis; of a few classes numpy's own sums along it take thrice as long."""
+    top_X = reduce(np.maximum, np.moveaxis(logits_XK, -1, 0))
+    shares_XK = np.exp(logits_XK - top_X[..., None])
+    return shares_XK / (shares_XK @ np.ones(shares_XK.shape[-1]))[..., None]
 
 
 def mean_field(evidence_NK: Floats, affinity_NN: Any, strength: float, rounds: int) -> Floats:
