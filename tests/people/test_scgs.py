@@ -95,7 +95,7 @@ def test_neighbours_count_by_place_direction_and_colour():
 
 
 def test_a_mean_field_is_its_fixed_point_and_near_the_best_labelling():
-    """q = softmax(evidence + strength * A q), after many rounds; its labels against all labellings of a chain of six."""
+    """q = softmax(evidence + strength * A q), after many rounds; and its labels against all of a chain of six."""
     random = np.random.default_rng(3)
     evidence, pull = random.normal(size=(6, 2)), affinity(chain(6), 0.03, None)
     found = mean_field(evidence, pull, 1.2, 200)

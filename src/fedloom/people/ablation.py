@@ -17,7 +17,7 @@ from fedloom.people.layer_metrics import mean_label_iou
 from fedloom.people.meshes import Floats, Ints, Mesh, part
 from fedloom.people.noise import ParserNoise, noisy_parses
 from fedloom.people.photographs import Light, Photographs, photographed
-from fedloom.people.potts import SurfacePoints, surface_points
+from fedloom.people.potts import SurfacePoints, near_pairs, surface_points
 from fedloom.people.raster import rasterise
 from fedloom.people.scgs import FAIR_BASELINE, VISIBLE_VOTE, Separation, separate
 
@@ -42,7 +42,7 @@ ARMS: Mapping[str, Separation] = {
 """The baselines, the whole, and the whole less one thing each, or with one more."""
 _BASELINE = "fair baseline"
 _ASKED = (SKIN, HAIR, UPPER, LOWER)
-_DRAWS = 1000
+_DRAWS, _POINTS = 1000, 6000
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Known:
 
     name: str
     where: SurfacePoints
-    labels_M: Ints
+    labels_N: Ints
     shown: Photographs
     photos: tuple[Photo, ...]
     depth_VHW: Floats
@@ -94,10 +94,23 @@ def known_people(count: int, views: int, *names: str | int, size: int = 128) -> 
         )
         depth = np.stack([rasterise(scene, one).depth_HW for one in cameras])
         labels = np.zeros(0, np.int64) if visible.labels is None else visible.labels
-        people.append(
-            Known(f"{'-'.join(map(str, names))}-{place}", surface_points(coloured), labels, shown, photos, depth)
-        )
+        where, kept_N = _points(coloured, *names, place)
+        people.append(Known(f"{'-'.join(map(str, names))}-{place}", where, labels[kept_N], shown, photos, depth))
     return people
+
+
+def _points(visible: Mesh, *names: str | int) -> tuple[SurfacePoints, Ints]:
+    """Return points of a surface, neighbours by distance, and which of its vertices they are.
+
+    Edges of the mesh would tell where clothes end: body and garments are separate in it.
+    """
+    every = surface_points(visible)
+    kept_N = np.sort(numpy_random("points", *names).permutation(len(every.points_N3))[:_POINTS])
+    share = len(every.points_N3) / len(kept_N)
+    colours = None if every.colours_N3 is None else every.colours_N3[kept_N]
+    points_N3 = every.points_N3[kept_N]
+    pairs = near_pairs(points_N3)
+    return SurfacePoints(points_N3, every.normals_N3[kept_N], share * every.areas_N[kept_N], pairs, colours), kept_N
 
 
 def _parsed(person: Known, condition: Condition) -> list[Photo]:
@@ -110,7 +123,7 @@ def _scores(person: Known, condition: Condition, arms: Iterable[Separation]) -> 
     """Return the area-weighted mean intersection over union of skin, hair, upper and lower of each arm."""
     photos = _parsed(person, condition)
     found = [separate(person.where, photos, person.depth_VHW, own).labels_N for own in arms]
-    return [mean_label_iou(one, person.labels_M, person.where.areas_N, _ASKED) for one in found]
+    return [mean_label_iou(one, person.labels_N, person.where.areas_N, _ASKED) for one in found]
 
 
 def ablation(
