@@ -32,15 +32,15 @@ def rows():
 
 def test_points_lie_where_a_camera_sees_them_and_wear_their_own_colours():
     known = person()
-    least = np.full(len(known.labels_M), np.inf)
+    least = np.full(len(known.labels_N), np.inf)
     for photo, depth in zip(known.photos, known.depth_VHW, strict=True):
         pixel, deep = photo.camera.project(known.where.points_N3)
         column, row = np.floor(pixel).astype(int).clip(1, 78).T
         near = np.stack([depth[row + down, column + across] for down in (-1, 0, 1) for across in (-1, 0, 1)])
         least = np.minimum(least, np.abs(deep - near).min(0))
     assert (least < 0.03).mean() > 0.98 and least.max() < 0.1
-    assert {SKIN, HAIR, UPPER, LOWER} <= set(known.labels_M.tolist())
-    hair = known.where.colours_N3[known.labels_M == HAIR]
+    assert {SKIN, HAIR, UPPER, LOWER} <= set(known.labels_N.tolist())
+    hair = known.where.colours_N3[known.labels_N == HAIR]
     assert (hair == np.median(hair, axis=0)).all(1).mean() > 0.9  # but where it meets the skin
     assert np.ptp(known.where.colours_N3, axis=0).min() > 0.1
 
@@ -60,7 +60,7 @@ def test_with_all_factors_off_points_are_of_the_class_that_most_of_the_views_tha
         if votes.count(max(votes)) == 1:
             assert found[point] == np.argmax(votes)
             counted += 1
-    assert counted > 400
+    assert counted > 200
 
 
 def test_each_condition_has_a_row_for_each_arm_with_intervals_about_its_means():
