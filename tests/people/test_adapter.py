@@ -77,11 +77,13 @@ def test_prox_without_its_term_is_fedavg(plain, tmp_path):
     assert equal(field_of(tmp_path / "run"), field_of(plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server_opt", sorted(set(shipped(ServerOpt)) - {"sgd"}))
 def test_every_server_optimiser_trains_it(server_opt, tmp_path):
     started_small(tmp_path / "run", server_opt={"name": server_opt, "lr": 0.01})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", sorted(set(shipped(Codec)) - {"float32"}))
 def test_every_codec_carries_it(codec, tmp_path):
     started_small(tmp_path / "run", codec=codec)
@@ -98,6 +100,7 @@ REFUSED = {
 """Aggregators of low-rank factors, of which a field has none, and those that ask for what these runs do not give."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregator", sorted(set(shipped(Aggregator)) - {"mean"}))
 def test_every_aggregator_takes_it_or_says_why_not(aggregator, tmp_path):
     own = lookup(Aggregator, aggregator)

@@ -120,6 +120,7 @@ def test_without_errors_every_way_is_right():
     assert miou(fair_baseline(WHERE, photos(), DEPTH)) > 0.88
 
 
+@pytest.mark.slow
 def test_confidence_that_tells_something_pays_and_none_does_no_harm():
     for calibration, least in ((1.0, 0.02), (0.3, -0.01)):
         gains = []

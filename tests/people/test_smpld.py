@@ -55,6 +55,7 @@ def test_frames_are_rotations_that_turn_with_the_surface(body):
     assert np.abs(turned - offsets @ turn.T).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_twelve_swaps_leave_at_most_a_thousandth_within_the_body(body, people):
     before, after, change_mm = [], [], []
     for person, other in zip(people, people[1:] + people[:1], strict=True):

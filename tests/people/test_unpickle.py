@@ -176,3 +176,32 @@ def test_an_npz_with_objects_is_refused(tmp_path):
     written(tmp_path / "list.pkl", [1, 2])
     with pytest.raises(DataError, match="found a list"):
         lookup(BodyModel, "smpl")(path=str(tmp_path / "list.pkl")).load()
+
+
+def test_numpys_own_objects_are_not_reached(tmp_path):
+    """A state for the type of all numbers would turn them around for the whole process; so would one for a function."""
+    whole = (
+        b"cnumpy\ndtype\n(S'f8'\ntR(I3\nS'>'\nNNNI-1\nI-1\nI0\ntb.",  # a copy of this module's own is turned
+        b"cnumpy.core.multiarray\nscalar\n(N}S'__defaults__'\n(I1\ntstb.",
+        b"cnumpy\ndtype\n(S'O8'\ntR.",
+        b"cnumpy\ndtype\n(S'V8'\ntR(I3\nS'|'\nN(S'a'\nt}S'a'\n(cnumpy\ndtype\n(S'f8'\ntRI900\ntsI8\nI1\nI0\ntb.",
+    )
+    for at, opcodes in enumerate(whole):
+        (tmp_path / "x.pkl").write_bytes(opcodes)
+        if at:
+            with pytest.raises(DataError):
+                read_pickle(tmp_path / "x.pkl")
+        else:
+            read_pickle(tmp_path / "x.pkl")
+        assert np.dtype("f8").byteorder == "=" and np.dtype("f8").newbyteorder("=") == np.float64(1).dtype
+
+
+def test_values_within_values_are_read_once_and_none_holds_itself(tmp_path):
+    with pytest.raises(DataError, match="is the file whole"):
+        loop = []
+        loop.append(loop)
+        read_pickle(written(tmp_path / "loop.pkl", loop))
+    shared = [1]
+    for _ in range(60):
+        shared = [shared, shared]
+    assert len(read_pickle(written(tmp_path / "x.pkl", shared))) == 2

@@ -6,6 +6,7 @@ none is imported, so a pickle that names anything else is refused before it does
 
 import io
 import pickle
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,13 +25,24 @@ _BROKEN = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
+    OverflowError,
     RecursionError,
     TypeError,
     ValueError,
 )
+_KIND = re.compile(r"[<>=|]?[biufSU][0-9]{1,4}")
+Plain = Callable[[Any], Any]
 
 
-class _Kept(ABC):
+class _Named:
+    """What a pickle may name: a class of this module, whose state no pickle sets but by its own method."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("a state for what has none")
+
+
+class _Kept(_Named, ABC):
     """An object of a library of arrays: what the pickle stored of it."""
 
     def __init__(self, *_: Any) -> None:
@@ -42,38 +54,38 @@ class _Kept(ABC):
         self.state = state
 
     @abstractmethod
-    def array(self) -> Any:
-        """Return the array that the object stands for."""
+    def array(self, plain: Plain) -> Any:
+        """Return the array that the object stands for; `plain` gives those of the objects that it holds."""
 
 
 class _Wrapped(_Kept):
     """chumpy.ch.Ch: an array of numbers."""
 
-    def array(self) -> Any:
-        return _plain(self.state["x"])
+    def array(self, plain: Plain) -> Any:
+        return plain(self.state["x"])
 
 
 class _Selected(_Kept):
     """chumpy.reordering.Select: some entries of another array, in a shape."""
 
-    def array(self) -> Any:
-        chosen = np.ravel(_plain(self.state["a"]))[_plain(self.state["idxs"])]
+    def array(self, plain: Plain) -> Any:
+        chosen = np.ravel(plain(self.state["a"]))[plain(self.state["idxs"])]
         shape = self.state.get("preferred_shape")
-        return chosen if shape is None else chosen.reshape(_plain(shape))
+        return chosen if shape is None else chosen.reshape(plain(shape))
 
 
 class _Reshaped(_Kept):
     """chumpy.reordering.Reshape: an array in a shape."""
 
-    def array(self) -> Any:
-        return np.reshape(_plain(self.state["a"]), _plain(self.state["newshape"]))
+    def array(self, plain: Plain) -> Any:
+        return np.reshape(plain(self.state["a"]), plain(self.state["newshape"]))
 
 
 class _Turned(_Kept):
     """chumpy.reordering.Transpose: an array with other axes first."""
 
-    def array(self) -> Any:
-        return np.transpose(_plain(self.state["a"]), _plain(self.state.get("axes")))
+    def array(self, plain: Plain) -> Any:
+        return np.transpose(plain(self.state["a"]), plain(self.state.get("axes")))
 
 
 class _Columns(_Kept):
@@ -81,9 +93,9 @@ class _Columns(_Kept):
 
     made = "csc_matrix"
 
-    def array(self) -> Any:
-        parts = tuple(_plain(self.state[key]) for key in ("data", "indices", "indptr"))
-        shape = tuple(_plain(self.state["_shape"]))
+    def array(self, plain: Plain) -> Any:
+        parts = tuple(plain(self.state[key]) for key in ("data", "indices", "indptr"))
+        shape = tuple(plain(self.state["_shape"]))
         matrix = library("scipy.sparse", "people").__dict__[self.made](parts, shape=shape)
         matrix.check_format(full_check=True)
         return matrix
@@ -95,49 +107,90 @@ class _Rows(_Columns):
     made = "csr_matrix"
 
 
-class _ArrayKind:
-    """Stands for numpy.ndarray, which a pickle names and need not call."""
+class _Kind(_Named):
+    """numpy.dtype: of numbers and texts alone, and never numpy's own object, which a state would change for all."""
+
+    def __init__(self, text: Any, *_: Any) -> None:
+        text = text.decode("latin-1") if isinstance(text, bytes) else text
+        if not isinstance(text, str) or not _KIND.fullmatch(text):
+            raise ValueError(f"numbers of kind {text!r}")
+        self.dtype: np.dtype[Any] = np.dtype(text)
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+            raise ValueError("a kind of numbers without an order of bytes")
+        self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _empty_array(*_: Any) -> Any:
-    return np.ndarray((0,), np.int8)
+class _Array(_Kept):
+    """numpy.ndarray as `_reconstruct` begins it: made when its state comes, of numbers alone."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, turned, data = state
+        self.made = _filled(data, kind, shape, "F" if turned else "C")
+
+    def array(self, plain: Plain) -> Any:
+        return self.made
 
 
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+def _filled(data: Any, kind: Any, shape: Any, order: Any) -> Any:
+    if not isinstance(kind, _Kind) or order not in ("C", "F"):
+        raise ValueError("an array of no kind of numbers")
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    return np.frombuffer(data, kind.dtype).reshape(shape, order=order).copy(order)
 
 
-def _scalar(dtype: Any, data: Any) -> Any:
-    return np.frombuffer(data.encode("latin-1") if isinstance(data, str) else data, dtype)[0]
+class _Buffer(_Named):
+    """numpy's _frombuffer."""
+
+    def __new__(cls, buffer: Any, kind: Any, shape: Any, order: Any) -> Any:
+        """Return the array."""
+        return _filled(buffer, kind, shape, order)
 
 
-def _bytes(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"bytes of encoding {encoding}")
-    return text.encode("latin-1")
+class _Scalar(_Named):
+    """numpy's scalar."""
+
+    def __new__(cls, kind: Any, data: Any) -> Any:
+        """Return the number."""
+        return _filled(data, kind, (1,), "C")[0]
 
 
-def _new_object(kind: Any, *_: Any) -> Any:
-    if not (isinstance(kind, type) and issubclass(kind, _Kept)):
-        raise ValueError("an object of another kind")
-    return kind()
+class _Bytes(_Named):
+    """_codecs.encode, as older pickles write bytes."""
+
+    def __new__(cls, text: str, encoding: str) -> Any:
+        """Return the bytes."""
+        if encoding not in ("latin1", "latin-1"):
+            raise ValueError(f"bytes of encoding {encoding}")
+        return text.encode("latin-1")
+
+
+class _New(_Named):
+    """copyreg's _reconstructor: an object of a class that is allowed."""
+
+    def __new__(cls, kind: Any, *_: Any) -> Any:
+        """Return the object, without its state."""
+        if not (isinstance(kind, type) and issubclass(kind, _Kept)):
+            raise ValueError("an object of another kind")
+        return kind()
 
 
 def _named(*modules: str, **found: Any) -> dict[tuple[str, str], Any]:
     return {(module, name): value for module in modules for name, value in found.items()}
 
 
-_ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
-    **_named("numpy.core.multiarray", "numpy._core.multiarray", _reconstruct=_empty_array, scalar=_scalar),
-    **_named("numpy.core.numeric", "numpy._core.numeric", _frombuffer=_from_buffer),
-    **_named("numpy", ndarray=_ArrayKind, dtype=np.dtype),
+_ALLOWED: Mapping[tuple[str, str], type[Any]] = {
+    **_named("numpy.core.multiarray", "numpy._core.multiarray", _reconstruct=_Array, scalar=_Scalar),
+    **_named("numpy.core.numeric", "numpy._core.numeric", _frombuffer=_Buffer),
+    **_named("numpy", ndarray=_Named, dtype=_Kind),
     **_named("scipy.sparse.csc", "scipy.sparse._csc", csc_matrix=_Columns),
     **_named("scipy.sparse.csr", "scipy.sparse._csr", csr_matrix=_Rows),
     **_named("chumpy.ch", Ch=_Wrapped),
     **_named("chumpy.reordering", Select=_Selected, Reshape=_Reshaped, Transpose=_Turned),
-    **_named("_codecs", encode=_bytes),
-    **_named("copy_reg", "copyreg", _reconstructor=_new_object),
-    **_named("__builtin__", "builtins", object=_ArrayKind, set=set),
+    **_named("_codecs", encode=_Bytes),
+    **_named("copy_reg", "copyreg", _reconstructor=_New),
+    **_named("__builtin__", "builtins", object=_Named, set=set),
 }
 
 
@@ -155,13 +208,32 @@ class _Restricted(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def _plain(value: Any) -> Any:
-    """Return a value with the arrays that its objects stand for."""
-    if isinstance(value, _Kept):
-        return value.array()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return type(value)(_plain(item) for item in value) if isinstance(value, list | tuple) else value
+class _Plain:
+    """Values with the arrays that their objects stand for; each is looked at once, and none may hold itself."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Any] = {}
+        self._open: set[int] = set()
+
+    def __call__(self, value: Any) -> Any:
+        """Return the value in plain terms; ValueError where it holds itself."""
+        if not isinstance(value, _Kept | dict | list | tuple):
+            return value
+        key = id(value)
+        if key in self._open:
+            raise ValueError("a value that holds itself")
+        if key not in self._known:
+            self._open.add(key)
+            self._known[key] = self._of(value)
+            self._open.discard(key)
+        return self._known[key]
+
+    def _of(self, value: Any) -> Any:
+        if isinstance(value, _Kept):
+            return value.array(self)
+        if isinstance(value, dict):
+            return {key: self(item) for key, item in value.items()}
+        return type(value)(self(item) for item in value)
 
 
 def read_pickle(path: Path) -> Any:
@@ -173,7 +245,7 @@ def read_pickle(path: Path) -> Any:
         raise MissingFileError(f"{path}: found no file, allowed is a pickle of arrays; check the path.")
     try:
         with path.open("rb") as file:
-            return _plain(_Restricted(file, str(path)).load())
+            return _Plain()(_Restricted(file, str(path)).load())
     except DataError:
         raise
     except _BROKEN as error:
