@@ -1,7 +1,7 @@
 """Arrays on disk, read without running anything that a file holds."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -59,9 +59,12 @@ def array_of(arrays: Arrays, name: str, kinds: str, file: Path) -> NDArray[Any]:
     return arrays[name]
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz file by name; MissingFileError, and DataError for a damaged one or one of objects."""
-    found = _read(path)
+def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz file by name; MissingFileError, and DataError for a damaged one or one of objects.
+
+    Of `names` alone where they are given: what others hold is not looked at.
+    """
+    found = _read(path, names)
     if not isinstance(found, dict):
         raise DataError(f"{path}: found one array without a name, allowed is an npz file; write it anew.")
     return found
@@ -75,7 +78,7 @@ def read_array(path: Path) -> NDArray[Any]:
     return found
 
 
-def _read(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
+def _read(path: Path, names: Collection[str] | None = None) -> NDArray[Any] | dict[str, NDArray[Any]]:
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file of arrays; give the path of one.")
     try:
@@ -85,6 +88,8 @@ def _read(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
                 raise ValueError(f"found {size} bytes of arrays, allowed are {_LARGEST}")
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
-            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            return {name: loaded[name] for name in loaded.files if names is None or name in names}
     except (OSError, ValueError, BadZipFile, ZlibError, EOFError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: no file of plain arrays ({one_line(error)}); write it anew.") from error

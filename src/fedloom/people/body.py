@@ -11,13 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError
+from fedloom.base.extras import library
 from fedloom.base.files import write_bytes
 from fedloom.base.plugin import Family
 
-__all__ = ["Body", "BodyModel", "body_of", "refuse_odd", "write_body"]
+__all__ = ["BODY_KEYS", "Body", "BodyModel", "body_of", "refuse_odd", "write_body"]
 
 _ROOTS = (-1, 2**32 - 1)
 """As SMPL's files tell that a joint has no parent."""
+_AXES = {"v_template": 2, "f": 2, "shapedirs": 3, "J_regressor": 2, "weights": 2, "kintree_table": 2, "posedirs": 3}
+"""How many axes the arrays of a file have; the last is not needed."""
+BODY_KEYS = frozenset(_AXES)
+"""What is read of a file."""
+_LARGEST, _OFF = 2.0**40, 1e-4
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
@@ -74,11 +80,14 @@ def refuse_odd(body: Body, where: str) -> Body:
             raise DataError(f"{where}: {name} has shape {list(array.shape)}, allowed is {list(shape)}.")
         if not np.isfinite(array).all():
             raise DataError(f"{where}: {name} holds a number that is not finite; get the file again.")
-    if body.faces_F3.min() < 0 or body.faces_F3.max() >= n_vertices:
-        raise DataError(f"{where}: f names vertex {body.faces_F3.max()}, there are {n_vertices}.")
+    odd = body.faces_F3[(body.faces_F3 < 0) | (body.faces_F3 >= n_vertices)]
+    if len(odd):
+        raise DataError(f"{where}: f names vertex {odd[0]}, allowed are 0 to {n_vertices - 1}; get the file again.")
+    if body.weights_MJ.min() < -_OFF:
+        raise DataError(f"{where}: weights holds {body.weights_MJ.min():.2g}, allowed is 0 to 1; get the file again.")
     for name, array in (("weights", body.weights_MJ), ("J_regressor", body.regressor_JM)):
         off = float(np.abs(array.sum(1) - 1).max())
-        if off > (1e-4 if name == "weights" else 1e-2):
+        if off > (_OFF if name == "weights" else 1e-2):
             raise DataError(f"{where}: a row of {name} sums to 1 +- {off:.2g}, allowed is 1; get the file again.")
     if body.parents[0] != -1 or any(not 0 <= parent < at for at, parent in enumerate(body.parents) if at):
         raise DataError(
@@ -89,22 +98,39 @@ def refuse_odd(body: Body, where: str) -> Body:
 
 def body_of(found: Mapping[str, Any], where: str) -> Body:
     """Return the body of arrays under SMPL's names; DataError, naming `where`, for a missing or an odd one."""
-    needed = ("v_template", "f", "shapedirs", "J_regressor", "weights", "kintree_table")
-    missing = [key for key in needed if key not in found]
+    missing = [key for key in _AXES if key not in found and key != "posedirs"]
     if missing:
-        raise DataError(f"{where}: found no {', '.join(missing)}, needed are {', '.join(needed)}; is it a body model?")
-    parents = np.asarray(found["kintree_table"])[0].astype(np.int64).tolist()
-    regressor: Any = found["J_regressor"]
+        raise DataError(f"{where}: found no {', '.join(missing)}, needed are {', '.join(_AXES)}; is it a body model?")
+    arrays = {key: _numbers(found[key], key, where) for key in _AXES if key in found}
+    parents = _whole(arrays["kintree_table"], "kintree_table", where)[0].tolist()
     body = Body(
-        template_M3=np.asarray(found["v_template"], np.float64),
-        faces_F3=np.asarray(found["f"]).astype(np.int64),
-        shape_directions_M3S=np.asarray(found["shapedirs"], np.float64),
-        pose_directions_M3P=np.asarray(found["posedirs"], np.float64) if "posedirs" in found else None,
-        regressor_JM=np.asarray(regressor if isinstance(regressor, np.ndarray) else regressor.toarray(), np.float64),
-        weights_MJ=np.asarray(found["weights"], np.float64),
+        template_M3=arrays["v_template"],
+        faces_F3=_whole(arrays["f"], "f", where),
+        shape_directions_M3S=arrays["shapedirs"],
+        pose_directions_M3P=arrays.get("posedirs"),
+        regressor_JM=arrays["J_regressor"],
+        weights_MJ=arrays["weights"],
         parents=tuple(-1 if parent in _ROOTS else parent for parent in parents),
     )
     return refuse_odd(body, where)
+
+
+def _numbers(value: Any, name: str, where: str) -> Floats:
+    """Return an array of numbers with as many axes as it should have, a sparse one filled."""
+    full = value.toarray() if library("scipy.sparse", "people").issparse(value) else value
+    if not isinstance(full, np.ndarray) or full.dtype.kind not in "fiu" or full.ndim != _AXES[name] or not full.size:
+        told = f"{full.dtype} {list(full.shape)}" if isinstance(full, np.ndarray) else f"a {type(full).__name__}"
+        raise DataError(
+            f"{where}: {name}: found {told}, allowed are some numbers along {_AXES[name]} axes; get the file again."
+        )
+    return full.astype(np.float64)
+
+
+def _whole(numbers: Floats, name: str, where: str) -> Ints:
+    odd = numbers[~(np.abs(numbers) < _LARGEST) | (numbers != np.floor(numbers))]
+    if len(odd):
+        raise DataError(f"{where}: {name}: found {odd[0]:g}, allowed are whole numbers; get the file again.")
+    return numbers.astype(np.int64)
 
 
 def write_body(body: Body, file: Path) -> None:

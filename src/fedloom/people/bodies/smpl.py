@@ -6,7 +6,7 @@ from typing import Any
 from fedloom.base.errors import ConfigError, DataError
 from fedloom.base.plugin import plugin
 from fedloom.people.array_files import read_arrays
-from fedloom.people.body import Body, BodyModel, body_of
+from fedloom.people.body import BODY_KEYS, Body, BodyModel, body_of
 from fedloom.people.unpickle import read_pickle
 
 __all__ = ["Smpl"]
@@ -18,7 +18,7 @@ def _arrays(path: Path) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise DataError(f"{path}: found a {type(found).__name__}, allowed is a dictionary of arrays; is it a body?")
         return found
-    return read_arrays(path)
+    return read_arrays(path, BODY_KEYS)
 
 
 @plugin("smpl")
