@@ -1,6 +1,7 @@
 """A body of the package Anny (code Apache-2.0, assets CC0), reduced to SMPL's 24 joints.
 
-Its bones of face, fingers and toes move with the joint that they hang on, and its axes are turned: y up, face to +z.
+Its bones of face, fingers and toes move with the joint that they hang on, its axes are turned, y up and face to +z, and
+its arms, which hang, are held out sideways: poses mean the same on all bodies.
 `pip install --no-deps anny roma` is enough for it.
 """
 
@@ -13,12 +14,15 @@ from fedloom.base.extras import library
 from fedloom.base.plugin import Fraction, plugin
 from fedloom.people.bodies.procedural import PARENTS, regressor_of
 from fedloom.people.body import Body, BodyModel, Floats, refuse_odd
+from fedloom.people.skinning import rotations
 
 __all__ = ["PHENOTYPES", "AnnyBody"]
 
 PHENOTYPES = ("gender", "age", "muscle", "weight", "height", "proportions")
 """The shape directions: one of each is a tenth of its phenotype's range."""
 _STEP = 0.1
+_WAY = np.array((0.51, -0.005, 0.005))
+"""From the left shoulder to the left wrist, as the procedural body has them."""
 _JOINTS = (
     *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle"),
     *("spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder"),
@@ -72,6 +76,22 @@ def _rest(model: Any, phenotype: dict[str, float]) -> tuple[Floats, Floats]:
     return vertices_M3 - floor_3, heads_B3 - floor_3
 
 
+def _sideways(vertices_M3: Floats, joints_J3: Floats, weights_MJ: Floats) -> tuple[Floats, Floats]:
+    """Return vertices and joints with both arms turned about their shoulders until they are held out."""
+    for side, arm in ((1.0, [16, 18, 20, 22]), (-1.0, [17, 19, 21, 23])):
+        shoulder_3 = joints_J3[arm[0]]
+        held_3, wanted_3 = joints_J3[arm[2]] - shoulder_3, _WAY * (side, 1.0, 1.0)
+        axis_3 = np.cross(held_3, wanted_3)
+        size = float(np.linalg.norm(axis_3))
+        angle_3 = axis_3 / max(size, 1e-12) * np.arctan2(size, held_3 @ wanted_3)
+        turn_33 = rotations(torch.from_numpy(angle_3)[None])[0].numpy() - np.eye(3)
+        share_M1 = weights_MJ[:, arm].sum(1, keepdims=True)
+        vertices_M3 = vertices_M3 + share_M1 * ((vertices_M3 - shoulder_3) @ turn_33.T)
+        share_J1 = np.isin(np.arange(len(joints_J3)), arm)[:, None]
+        joints_J3 = joints_J3 + share_J1 * ((joints_J3 - shoulder_3) @ turn_33.T)
+    return vertices_M3, joints_J3
+
+
 def _weights(model: Any, owner_B: list[int], n_vertices: int) -> Floats:
     weights_MJ = np.zeros((n_vertices, len(_JOINTS)))
     bones_MW = model.vertex_bone_indices.numpy()
@@ -95,23 +115,29 @@ class AnnyBody(BodyModel):
     def load(self) -> Body:
         """Return the body; building Anny takes seconds."""
         model = library("anny").Anny()
+        labels = [str(label) for label in model.bone_labels]
+        own = [labels.index(_bone(joint)) for joint in _JOINTS]
+        owner_B = _joint_of_bones(labels, [int(parent) for parent in model.bone_parents])
         middle = {name: float(vars(self)[name]) for name in PHENOTYPES}
-        vertices_M3, heads_B3 = _rest(model, middle)
+        weights_MJ = _weights(model, owner_B, len(_rest(model, middle)[0]))
+
+        def held(phenotype: dict[str, float]) -> tuple[Floats, Floats]:
+            vertices_M3, heads_B3 = _rest(model, phenotype)
+            return _sideways(vertices_M3, heads_B3[own], weights_MJ)
+
+        vertices_M3, joints_J3 = held(middle)
         directions: list[Floats] = []
         for name in PHENOTYPES:
             low, high = (float(np.clip(middle[name] + step, 0, 1)) for step in (-_STEP, _STEP))
-            change_M3 = _rest(model, {**middle, name: high})[0] - _rest(model, {**middle, name: low})[0]
+            change_M3 = held({**middle, name: high})[0] - held({**middle, name: low})[0]
             directions.append(change_M3 * (_STEP / (high - low)))
-        labels = [str(label) for label in model.bone_labels]
-        owner_B = _joint_of_bones(labels, [int(parent) for parent in model.bone_parents])
-        heads_J3 = heads_B3[[labels.index(_bone(joint)) for joint in _JOINTS]]
         body = Body(
             template_M3=vertices_M3,
             faces_F3=model.faces.numpy().astype(np.int64),
             shape_directions_M3S=np.stack(directions, axis=2),
             pose_directions_M3P=None,
-            regressor_JM=regressor_of(vertices_M3, heads_J3),
-            weights_MJ=_weights(model, owner_B, len(vertices_M3)),
+            regressor_JM=regressor_of(vertices_M3, joints_J3),
+            weights_MJ=weights_MJ,
             parents=PARENTS,
         )
         return refuse_odd(body, "anny")
