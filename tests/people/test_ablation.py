@@ -11,6 +11,8 @@ from fedloom.people.labels import HAIR, LOWER, SKIN, UPPER
 from fedloom.people.noise import ParserNoise, noisy_parses
 from fedloom.people.scgs import VISIBLE_VOTE, separate
 
+pytestmark = pytest.mark.slow
+
 TWO = {arm: ARMS[arm] for arm in ("visible vote", "fair baseline")}
 
 

@@ -72,6 +72,7 @@ def test_every_rule_trains_it(rule, plain, tmp_path):
     assert field_of(tmp_path / "run").keys() == field_of(plain).keys()
 
 
+@pytest.mark.slow
 def test_prox_without_its_term_is_fedavg(plain, tmp_path):
     started(tmp_path / "run", rule={"name": "prox", "mu": 0.0})
     assert equal(field_of(tmp_path / "run"), field_of(plain))
@@ -114,6 +115,7 @@ def test_every_aggregator_takes_it_or_says_why_not(aggregator, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in field_of(tmp_path / "run").values())
 
 
+@pytest.mark.slow
 def test_clients_train_as_a_plain_loop_does(tmp_path):
     """An oracle without the frame: gradient steps by torch on the same bundles."""
     data = {"name": "capsule_people", "size": 32, "bundles": 1, "tested": False}
@@ -138,6 +140,7 @@ def test_clients_train_as_a_plain_loop_does(tmp_path):
     assert moved > 1e-4 and max((trained[name] - own[name]).abs().max().item() for name in own) < 1e-2 * moved
 
 
+@pytest.mark.slow
 def test_colours_of_cameras_stay_with_their_studio(plain, tmp_path):
     table = {"model": {"name": "person_field", "cameras": 5}, "share": "^(?!cameras)"}
     started(tmp_path / "run", **table)
@@ -179,12 +182,14 @@ def test_colours_of_cameras_stay_with_their_studio(plain, tmp_path):
         {"aggregator": {"name": "secure_sum"}},
     ],
 )
+@pytest.mark.slow
 def test_privacy_and_secure_sums_take_it(privacy, tmp_path):
     started_small(tmp_path / "run", weighting="uniform", **privacy)
     report = (tmp_path / "run" / "report.md").read_text()
     assert "epsilon" in report or "secure_sum" in (tmp_path / "run" / "run.toml").read_text()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bytes(plain, tmp_path):
     events = fedloom.start(people_run(), tmp_path / "run")
     list(islice(events, 3))  # a note, what came before, a round
@@ -209,6 +214,7 @@ def test_a_trained_field_is_gone_on_from(plain, tmp_path):
         family(path=str(tmp_path / "odd")).build(seed=0, device=torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_answers_are_not_asked_of_it(tmp_path):
     with pytest.raises(DataError, match=r"evaluation.metrics: a field writes no answers, allowed is \[\]"):
         started(tmp_path / "run", evaluation={"metrics": ["exact_match"], "holdout": 0.0})

@@ -8,6 +8,8 @@ from fedloom.contracts.federated import Source
 from fedloom.people.adapter.examples import KnownPerson, View
 from fedloom.people.dataset import DataSet, make_data
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -11,6 +11,8 @@ from fedloom.people.scene import scene_of
 from fedloom.people.surface import hull_surface
 from support.people_runs import person
 
+pytestmark = pytest.mark.slow
+
 
 def tube(radius=0.2, rows=60, around=120, height=0.6):
     row, at = np.meshgrid(np.linspace(0, height, rows), np.arange(around) * 2 * np.pi / around, indexing="ij")

@@ -11,12 +11,12 @@ from fedloom.people.meshes import face_normals, part
 from fedloom.people.nearest import NearestPoints, draw_points
 from fedloom.people.seen import seen_by_any
 
-BODY = Procedural().load()
+BODY = Procedural().load
 
 
 def person(number, wrong=0.0):
     """What eight cameras see of a person, with 4 mm of noise, and which of the body lies under clothes."""
-    worn = dressed(BODY, "fit", number)
+    worn = dressed(BODY(), "fit", number)
     scene = worn.scene()
     visible = part(scene, scene.faces[seen_by_any(scene, ring(8, 128, 128))])[0]
     points, face = draw_points(visible, 6000, "fit", number)
@@ -24,7 +24,7 @@ def person(number, wrong=0.0):
     labels = visible.labels[visible.faces[face, 0]].copy()
     odd = drawn.random(len(labels)) < wrong
     labels[odd] = drawn.choice([1, 4, 5], odd.sum())
-    covered = np.zeros(len(BODY.template_M3), bool)
+    covered = np.zeros(len(BODY().template_M3), bool)
     for one in worn.garments.values():
         covered[one.on_body_N[one.on_body_N >= 0]] = True
     return worn, points + drawn.normal(0, 0.004, points.shape), face_normals(visible)[face], labels, covered
@@ -37,7 +37,7 @@ def off(found, worn, covered):
 @pytest.fixture(scope="module")
 def one():
     worn, points, normals, labels, covered = person(1)
-    return worn, points, normals, labels, covered, fitted(points, normals, labels, BODY)
+    return worn, points, normals, labels, covered, fitted(points, normals, labels, BODY())
 
 
 def test_a_body_under_clothes_is_found_to_a_centimetre(one):
@@ -48,10 +48,11 @@ def test_a_body_under_clothes_is_found_to_a_centimetre(one):
     assert found.ease_m.min() > 0.005 and found.ease_m.max() < 0.04
 
 
+@pytest.mark.slow
 def test_one_surface_for_all_swallows_the_clothes(one):
     """The control: the same fit with everything taken for skin has the body as thick as its clothes."""
     worn, points, normals, labels, covered, found = one
-    single = fitted(points, normals, np.full_like(labels, SKIN), BODY)
+    single = fitted(points, normals, np.full_like(labels, SKIN), BODY())
     assert off(single, worn, covered)[1] > off(found, worn, covered)[1] + 4
 
 
@@ -61,9 +62,10 @@ def test_seen_skin_takes_offsets_and_what_is_hidden_does_not(one):
     assert length.max() <= 0.02 + 1e-9 and length[covered].mean() < 0.25 * length[~covered].mean()
 
 
+@pytest.mark.slow
 def test_the_same_points_give_the_same_body(one):
     _, points, normals, labels, _, found = one
-    again = fitted(points, normals, labels, BODY, Fitting())
+    again = fitted(points, normals, labels, BODY(), Fitting())
     assert np.array_equal(again.pose_J3, found.pose_J3)
 
 
@@ -72,10 +74,11 @@ def failed(found, worn):
     return np.linalg.norm(found.mesh.vertices - worn.body_mesh.vertices, axis=1).max() > 0.15
 
 
+@pytest.mark.slow
 def test_limbs_do_not_get_lost():
     """A person on whom a start too high and a second stage at full rate from its first step lost an arm."""
     worn, points, normals, labels, covered = person(4)
-    found = fitted(points, normals, labels, BODY)
+    found = fitted(points, normals, labels, BODY())
     assert not failed(found, worn) and off(found, worn, covered)[0] <= 10
 
 
@@ -85,7 +88,7 @@ def test_no_pose_of_six_fails(wrong):
     told = []
     for number in range(6):
         worn, points, normals, labels, covered = person(number, wrong)
-        found = fitted(points, normals, labels, BODY)
+        found = fitted(points, normals, labels, BODY())
         told.append(off(found, worn, covered))
         assert not failed(found, worn)
     assert max(distance for distance, _ in told) <= 10 and abs(np.mean(told, axis=0)[1]) <= 4

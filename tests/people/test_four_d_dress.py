@@ -7,6 +7,8 @@ from fedloom.people.capture_files import refuse_odd_capture
 from fedloom.people.readers.four_d_dress import read_4d_dress
 from support.scan_files import AT, four_d_dress, pickled
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def laid(tmp_path_factory):

@@ -13,6 +13,8 @@ from fedloom.people.nearest import NearestPoints
 from fedloom.people.penetration import Collider, relieved
 from fedloom.people.stance import Stance, shaped
 
+pytestmark = pytest.mark.slow
+
 STEP = np.array([0.1, 0.2, 0.3])
 
 

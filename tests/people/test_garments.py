@@ -11,15 +11,22 @@ from fedloom.people.labels import LOWER, UPPER
 from fedloom.people.meshes import Mesh, areas, edges, is_edge_manifold, vertex_normals
 from fedloom.people.nearest import NearestPoints
 
-BODY = Procedural().load()
-SKIN = Mesh(BODY.template_M3, BODY.faces_F3)
+pytestmark = pytest.mark.slow
+
+BODY = Procedural().load
+
+
+def skin():
+    return Mesh(BODY().template_M3, BODY().faces_F3)
+
+
 LOOPS = {"tee": 4, "long_sleeve": 4, "trousers": 3, "shorts": 3, "skirt": 2, "dress": 6}
 KINDS = pytest.mark.parametrize("kind", LOOPS)
 SEEDS = range(2)
 
 
 def made(kind, seed=0):
-    return garment(BODY, kind, rng.numpy_random("garments", kind, seed))
+    return garment(BODY(), kind, rng.numpy_random("garments", kind, seed))
 
 
 @KINDS
@@ -36,8 +43,8 @@ def test_cloth_lies_outside_the_body_and_not_far(kind):
     """A dress is loose below the waist, where it spans both legs."""
     for seed in SEEDS:
         one = made(kind, seed)
-        near = NearestPoints(SKIN)(one.rest.vertices)
-        normals = vertex_normals(SKIN)[BODY.faces_F3[near.face_N, 0]]
+        near = NearestPoints(skin())(one.rest.vertices)
+        normals = vertex_normals(skin())[BODY().faces_F3[near.face_N, 0]]
         outside = ((one.rest.vertices - near.points_N3) * normals).sum(1)
         assert (outside > 0).mean() > 0.99 and outside.min() > -0.005
         assert (near.distance_N[one.on_body_N >= 0] < 0.09).all()
@@ -48,10 +55,10 @@ def test_offsets_lead_from_the_body_to_the_cloth(kind):
     one = made(kind)
     on = one.on_body_N >= 0
     assert on.all() == (kind not in ("skirt", "dress")) and on.any() == (kind != "skirt")
-    found = BODY.template_M3[one.on_body_N[on]] + one.offsets_N3[on]
+    found = BODY().template_M3[one.on_body_N[on]] + one.offsets_N3[on]
     assert np.allclose(found, one.rest.vertices[on], atol=1e-12)
     assert not one.offsets_N3[~on].any()
-    assert np.array_equal(one.weights_NJ[on], BODY.weights_MJ[one.on_body_N[on]])
+    assert np.array_equal(one.weights_NJ[on], BODY().weights_MJ[one.on_body_N[on]])
     assert np.abs(one.weights_NJ.sum(1) - 1).max() < 1e-9 and one.weights_NJ.min() >= 0
 
 
@@ -76,7 +83,7 @@ def test_lower_lies_under_upper_where_they_meet(top, bottom):
         upper, lower = made(top, seed), made(bottom, seed)
         common, over, under = np.intersect1d(upper.on_body_N, lower.on_body_N, return_indices=True)
         inner = ~np.isin(over, np.concatenate(upper.loops)) & ~np.isin(under, np.concatenate(lower.loops))
-        normals = vertex_normals(SKIN)[common]
+        normals = vertex_normals(skin())[common]
         gap = ((upper.offsets_N3[over] - lower.offsets_N3[under]) * normals).sum(1)
         assert inner.sum() > 100 and gap[inner].min() > 0
 

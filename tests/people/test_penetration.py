@@ -6,6 +6,8 @@ from fedloom.people.meshes import Mesh, part
 from fedloom.people.nearest import NearestPoints
 from fedloom.people.penetration import Collider, layered, relieved
 
+pytestmark = pytest.mark.slow
+
 
 def ball(radius, n_rings=24, n_columns=48):
     """A sphere of triangles and, as rows of its faces, which lie above the equator."""

@@ -12,6 +12,8 @@ from support.balls import ball
 from support.capsules import photographed as traced
 from support.people_runs import person, surface
 
+pytestmark = pytest.mark.slow
+
 
 def plain(face_N, barycentric_N3):
     return np.full((len(face_N), 3), 0.6)

@@ -57,6 +57,7 @@ def test_bundles_follow_from_their_place_and_take_four_to_six_sources():
     assert not torch.equal(many[0].pixels_N2, many[1].pixels_N2)
 
 
+@pytest.mark.slow
 def test_training_carves_what_photographs_do_not_agree_on():
     """Learnt worse than the hull, as first attempts at such fields were, is a failure whatever the loss says."""
     field, scenes = built(hull=True), [scene_of(person(seed, 64)[0]) for seed in range(3)]

@@ -110,6 +110,7 @@ def test_triangles_of_a_surface_leave_no_gap_between_them():
     assert np.allclose(found.depth_HW[found.face_HW >= 0], 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backwards", [False, True])
 def test_many_large_triangles_take_little_memory_in_whatever_order(backwards):
     """60 sheets, each over the whole picture: 11 million pixels of bounding boxes, of which one sheet's are seen."""

@@ -1,3 +1,5 @@
+from functools import cached_property
+
 import numpy as np
 import pytest
 
@@ -11,17 +13,34 @@ from fedloom.people.potts import SurfacePoints, affinity, mean_field, softmax, s
 from fedloom.people.scgs import Separation, fair_baseline, separate, visible_vote
 from support import banded
 
-MESH = banded.person(0.025)
-WHERE = surface_points(MESH)
-CAMERAS, DEPTH, LABELS = banded.scene(6, 96)
+pytestmark = pytest.mark.slow
 
 
-def photos(rate=0.0, calibration=1.0, seed=0, failed=(), labels=LABELS):
-    return banded.photographed(CAMERAS, labels, rate, calibration, seed, failed)
+class Scene:
+    """Made when it is first asked for: to collect tests must cost nothing."""
+
+    @cached_property
+    def mesh(self):
+        return banded.person(0.025)
+
+    @cached_property
+    def where(self):
+        return surface_points(self.mesh)
+
+    @cached_property
+    def seen(self):
+        return banded.scene(6, 96)
+
+
+S = Scene()
+
+
+def photos(rate=0.0, calibration=1.0, seed=0, failed=(), labels=None):
+    return banded.photographed(S.seen[0], S.seen[2] if labels is None else labels, rate, calibration, seed, failed)
 
 
 def miou(found, classes=(SKIN, HAIR, UPPER, LOWER)):
-    return mean_label_iou(found.labels_N, MESH.labels, WHERE.areas_N, classes)
+    return mean_label_iou(found.labels_N, S.mesh.labels, S.where.areas_N, classes)
 
 
 # ------------------------------------------------------------------------------------------------------------ factors
@@ -29,22 +48,22 @@ def miou(found, classes=(SKIN, HAIR, UPPER, LOWER)):
 
 def test_each_factor_is_its_formula_point_by_point():
     shots = photos(0.2)
-    told = sights(WHERE, shots, DEPTH)
+    told = sights(S.where, shots, S.seen[1])
     seen, turned, near = visibility(told, 0.02, 0.02, 0.25), incidence(told, 0.05), boundary(told, 1.5)
     random = np.random.default_rng(0)
-    for point in random.integers(len(WHERE.points_N3), size=60):
-        for view, camera in enumerate(CAMERAS):
-            pixel, depth = camera.project(WHERE.points_N3[point : point + 1])
+    for point in random.integers(len(S.where.points_N3), size=60):
+        for view, camera in enumerate(S.seen[0]):
+            pixel, depth = camera.project(S.where.points_N3[point : point + 1])
             column, row = np.floor(pixel[0]).astype(int)
-            ray = WHERE.points_N3[point] - camera.centre
-            cosine = -(WHERE.normals_N3[point] @ ray) / np.linalg.norm(ray)
+            ray = S.where.points_N3[point] - camera.centre
+            cosine = -(S.where.normals_N3[point] @ ray) / np.linalg.norm(ray)
             assert turned[view, point] == pytest.approx(np.clip(cosine, 0.05, 1), abs=1e-6)
             assert told.cosine_VN[view, point] == pytest.approx(cosine, abs=1e-6)
-            if np.isfinite(DEPTH[view, row - 1 : row + 2, column - 1 : column + 2]).all():
-                behind = depth[0] - DEPTH[view, row, column]
+            if np.isfinite(S.seen[1][view, row - 1 : row + 2, column - 1 : column + 2]).all():
+                behind = depth[0] - S.seen[1][view, row, column]
                 right = np.exp(-max(0, behind - 0.02) / 0.02)
                 floor = 0.25 if shots[view].mask[row, column] > 127 else 0.0
-                spread = np.ptp(DEPTH[view, row - 1 : row + 2, column - 1 : column + 2])
+                spread = np.ptp(S.seen[1][view, row - 1 : row + 2, column - 1 : column + 2])
                 assert seen[view, point] == pytest.approx(max(right, floor), abs=min(1, 0.02 + 60 * spread))
     assert np.allclose(near, 1 - np.exp(-((told.edge_px_VN / 1.5) ** 2)))
 
@@ -116,8 +135,8 @@ def cost(ys, evidence, pull):
 
 
 def test_without_errors_every_way_is_right():
-    assert miou(separate(WHERE, photos(), DEPTH)) > 0.9
-    assert miou(fair_baseline(WHERE, photos(), DEPTH)) > 0.88
+    assert miou(separate(S.where, photos(), S.seen[1])) > 0.9
+    assert miou(fair_baseline(S.where, photos(), S.seen[1])) > 0.88
 
 
 @pytest.mark.slow
@@ -126,49 +145,49 @@ def test_confidence_that_tells_something_pays_and_none_does_no_harm():
         gains = []
         for seed in range(3):
             shots = photos(0.2, calibration, seed, failed=(1,))
-            gains.append(miou(separate(WHERE, shots, DEPTH)) - miou(fair_baseline(WHERE, shots, DEPTH)))
+            gains.append(miou(separate(S.where, shots, S.seen[1])) - miou(fair_baseline(S.where, shots, S.seen[1])))
         assert np.mean(gains) >= least
 
 
 def test_confidence_is_left_out_where_it_says_the_opposite():
     shots = photos(0.25, 0.0, 1)  # surest where it is wrong: 1 against 0.82
-    told, unguarded = separate(WHERE, shots, DEPTH), separate(WHERE, shots, DEPTH, Separation(guard=False))
+    told, unguarded = separate(S.where, shots, S.seen[1]), separate(S.where, shots, S.seen[1], Separation(guard=False))
     assert told.guarded and not unguarded.guarded
     assert miou(told) >= miou(unguarded) - 0.005
 
 
 def test_a_view_that_takes_two_classes_for_each_other_loses_weight():
-    told = separate(WHERE, photos(0.05, 1.0, 0, failed=(2,)), DEPTH)
+    told = separate(S.where, photos(0.05, 1.0, 0, failed=(2,)), S.seen[1])
     assert told.reliability_V.argmin() == 2
 
 
 def test_a_class_that_is_hardly_there_is_no_garment():
     """A parser calls 4 % of each picture a lower garment of somebody who has none."""
-    bare = np.where(LABELS == LOWER, SKIN, LABELS)
+    bare = np.where(S.seen[2] == LOWER, SKIN, S.seen[2])
     shots = photos(0.04, 1.0, 5, labels=bare)
-    told = separate(WHERE, shots, DEPTH)
+    told = separate(S.where, shots, S.seen[1])
     assert LOWER not in told.classes and not (told.labels_N == LOWER).any()
     assert SHOES in told.classes or HAIR in told.classes
 
 
 def test_no_point_is_background_and_shares_sum_to_one():
-    told = separate(WHERE, photos(0.3, 1.0, 2), DEPTH)
+    told = separate(S.where, photos(0.3, 1.0, 2), S.seen[1])
     assert (told.labels_N > 0).all() and np.allclose(told.shares_NK.sum(1), 1)
     assert np.array_equal(told.log_odds_NK.argmax(1), told.labels_N)
 
 
 def test_a_vote_of_views_is_a_vote():
-    told = visible_vote(WHERE, photos(), DEPTH)
+    told = visible_vote(S.where, photos(), S.seen[1])
     assert miou(told) > 0.8 and not told.guarded
 
 
 def test_odd_input_is_refused():
     with pytest.raises(ConfigError, match="priors: found 2, allowed are 5"):
-        separate(WHERE, photos(), DEPTH, Separation(priors=(0.5, 0.5)))
+        separate(S.where, photos(), S.seen[1], Separation(priors=(0.5, 0.5)))
     with pytest.raises(DataError, match="parse"):
-        separate(WHERE, [type(one)(one.rgb, one.mask, one.camera) for one in photos()], DEPTH)
+        separate(S.where, [type(one)(one.rgb, one.mask, one.camera) for one in photos()], S.seen[1])
     with pytest.raises(DataError):
-        separate(WHERE, photos(), DEPTH[:, :48])
+        separate(S.where, photos(), S.seen[1][:, :48])
 
 
 # ----------------------------------------------------------------------------------------------------------- ablation

@@ -7,7 +7,11 @@ from fedloom.people.labels import PARSERS, common
 from fedloom.people.readers.schp import with_schp
 from support.people_runs import person
 
-CAPTURE = person(1, 48)[0]
+
+def capture():
+    return person(1, 48)[0]
+
+
 CLASSES = {"lip": 20, "atr": 18, "pascal": 7}
 
 
@@ -15,7 +19,7 @@ def written(folder, classes, *, scores=False):
     """What its extractor writes; returns the labels."""
     drawn = np.random.default_rng(0)
     told = []
-    for view in range(len(CAPTURE.photos)):
+    for view in range(len(capture().photos)):
         scores_HWK = drawn.normal(0, 4, (48, 48, classes)).astype(np.float32)
         told.append(scores_HWK.argmax(2).astype(np.uint8))
         picture = Image.fromarray(told[-1])
@@ -29,17 +33,17 @@ def written(folder, classes, *, scores=False):
 @pytest.mark.parametrize("parser", CLASSES)
 def test_palettes_are_read_by_the_table_of_the_parser(tmp_path, parser):
     told = written(tmp_path, CLASSES[parser])
-    found = with_schp(CAPTURE, tmp_path, parser)
+    found = with_schp(capture(), tmp_path, parser)
     labels = np.stack([photo.parse.labels for photo in found.photos])
     assert (labels == common(told, parser, "here")).all() and len(np.unique(labels)) > 3
     assert all(np.isin(photo.parse.probabilities, (0, 1)).all() for photo in found.photos)
-    assert found.photos[0].rgb is CAPTURE.photos[0].rgb and CAPTURE.photos[0].parse is None
+    assert found.photos[0].rgb is capture().photos[0].rgb and capture().photos[0].parse is None
 
 
 @pytest.mark.parametrize("parser", CLASSES)
 def test_scores_become_likelihoods_summed_over_each_class(tmp_path, parser):
     written(tmp_path, CLASSES[parser], scores=True)
-    found = with_schp(CAPTURE, tmp_path, parser).photos[2].parse.probabilities
+    found = with_schp(capture(), tmp_path, parser).photos[2].parse.probabilities
     scores = np.load(tmp_path / "view_02.npy")[11, 7].astype(float)
     likely = np.exp(scores) / np.exp(scores).sum()
     right = [likely[np.array(PARSERS[parser]) == one].sum() for one in range(6)]
@@ -49,13 +53,13 @@ def test_scores_become_likelihoods_summed_over_each_class(tmp_path, parser):
 def test_great_scores_do_not_overflow(tmp_path):
     written(tmp_path, 7)
     np.save(tmp_path / "view_00.npy", np.tile(np.array([0, 0, 3e4, 0, 0, 1e4, 0], np.float32), (48, 48, 1)))
-    found = with_schp(CAPTURE, tmp_path, "pascal").photos[0].parse.probabilities
+    found = with_schp(capture(), tmp_path, "pascal").photos[0].parse.probabilities
     assert (found[4] == 1).all() and (found.sum(0) == 1).all()
 
 
 def refused(folder, parser, *words, kind=DataError):
     with pytest.raises(kind) as error:
-        with_schp(CAPTURE, folder, parser)
+        with_schp(capture(), folder, parser)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
 
 

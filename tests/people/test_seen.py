@@ -7,6 +7,8 @@ from fedloom.people.raster import rasterise
 from fedloom.people.seen import faces_seen, seen_by_any
 from support.balls import ball
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("n", [12, 40, 150])
 def test_of_a_ball_the_side_towards_the_camera_is_seen_however_small_its_faces(n):

@@ -12,6 +12,8 @@ from fedloom.people.penetration import Collider, relieved
 from fedloom.people.smpld import Offsets, carried, local_frames, registered, worn
 from fedloom.people.stance import Stance, shaped
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def body():

@@ -11,6 +11,8 @@ from fedloom.people.nearest import NearestPoints, draw_points, triangle_feet
 from fedloom.people.surface_metrics import surface_errors
 from support.shapes3d import sphere
 
+pytestmark = pytest.mark.slow
+
 
 def brute_force(points_N3, mesh):
     """The nearest distance to any triangle, of all of them."""

@@ -15,6 +15,8 @@ from fedloom.people.studios import Studio, make_studios
 from fedloom.people.synthetic import make_people
 from fedloom.people.truth_files import read_truth, write_truth
 
+pytestmark = pytest.mark.slow
+
 SURE = Studio(noise=ParserNoise(jitter_px=0.0, rate=0.0, p_fail=0.0, speckle=0.0))
 
 

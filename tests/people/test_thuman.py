@@ -11,6 +11,8 @@ from fedloom.people.readers.thuman import read_thuman
 from fedloom.people.studios import Studio
 from support.scan_files import thuman
 
+pytestmark = pytest.mark.slow
+
 STUDIO = Studio(views=3, height=64, width=64, light=Light(ambient=1.0))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedloom.base.errors import ConfigError
 from fedloom.base.plugin import AtLeast, plugin
 from fedloom.contracts.examples import Example
 from fedloom.contracts.federated import Source
@@ -18,7 +19,7 @@ __all__ = ["Captures"]
 class Captures(Source):
     """People from a folder of captures (docs/people.md); those of the test have their surfaces beside them."""
 
-    path: str
+    path: str = ""
     """Folder of captures to train on."""
     test_path: str = ""
     """Folder of captures with a folder `truth` in each, of people whom nothing was trained on."""
@@ -27,6 +28,10 @@ class Captures(Source):
 
     def load(self) -> Mapping[str, Sequence[Example]]:
         """Return the bundles of all photographs, and the people of the test."""
+        if not self.path:
+            raise ConfigError(
+                "data.path: found none, allowed is a folder of captures; make one: fedloom people make-data."
+            )
         train = [view for capture in read_captures(Path(self.path)) for view in views_of(capture, self.bundles)]
         if not self.test_path:
             return {"train": train}

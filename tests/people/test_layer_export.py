@@ -11,6 +11,8 @@ from fedloom.people.uv import by_vertices, unwrapped
 from fedloom.people.viewer import viewer_page
 from support.shapes3d import sphere
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ball():
