@@ -44,7 +44,7 @@ ARMS: Mapping[str, Separation] = {
 """The baselines, the whole, and the whole less one thing each, or with one more.
 
 Votes at the strength of SCGS outdo their neighbours, so the fair baseline is hardly smoothed. In the tuned one evidence
-is as weak beside neighbours as was best of seven strengths on the people that defaults were chosen by: it is what
+is as weak beside neighbours as was best on the people that defaults were chosen by, the weakest tried: it is what
 SCGS has to be measured by.
 """
 _BASELINE = "fair baseline"
