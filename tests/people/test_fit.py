@@ -11,6 +11,8 @@ from fedloom.people.meshes import face_normals, part
 from fedloom.people.nearest import NearestPoints, draw_points
 from fedloom.people.seen import seen_by_any
 
+pytestmark = pytest.mark.slow
+
 BODY = Procedural().load
 
 

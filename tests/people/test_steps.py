@@ -33,6 +33,8 @@ from support.small_people import (
     whole_at,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

@@ -10,6 +10,8 @@ from fedloom.people.dressed import N_TONES
 from fedloom.people.studios import Studio, make_studios
 from fedloom.people.textures import KINDS
 
+pytestmark = pytest.mark.slow
+
 TOPS, BOTTOMS = Studio().tops, Studio().bottoms
 
 
