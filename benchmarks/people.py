@@ -39,18 +39,18 @@ from fedloom.people.fine_tune import fine_tuned
 from fedloom.people.fit import fitted
 from fedloom.people.free_topology import bound, draped
 from fedloom.people.labels import GARMENTS
-from fedloom.people.meshes import Mesh, vertex_normals
+from fedloom.people.meshes import Mesh
 from fedloom.people.penetration import layered
 from fedloom.people.photometric import Weights, bundle_of, losses
 from fedloom.people.potts import surface_points
-from fedloom.people.raster import rasterise
+from fedloom.people.raster import depths_of, rasterise
 from fedloom.people.scene import HIGH, LOW, Scene, scene_of
 from fedloom.people.scgs import separate
 from fedloom.people.stance import Stance, stood
-from fedloom.people.steps import depths_of, person_surface
+from fedloom.people.steps import person_surface
 from fedloom.people.studios import Studio
 from fedloom.people.surface import field_surface
-from fedloom.people.synthetic import make_people
+from fedloom.people.synthetic import person_of
 
 __all__ = ["main"]
 
@@ -74,7 +74,7 @@ def main(settings: Settings) -> list[Figure]:
 
 def _person(size: int, views: int = 6) -> tuple[Capture, Scene, Field]:
     studio = Studio(name="bench", views=views, height=size, width=size)
-    capture, _ = next(make_people(Procedural().load(), studio, 1, "bench"))
+    capture, _ = person_of(Procedural().load(), studio, "bench")
     field = Field()
     start_by_name(field, 0, "person_field")
     field.start_at_hull()
@@ -149,20 +149,19 @@ class _Person:
     made: dict[str, Any] = field(default_factory=dict)
 
     def surface(self) -> None:
-        self.made["mesh"] = person_surface(self.network, self.scene, 0.015)[0]
+        self.made["mesh"] = person_surface(self.network, self.scene, 0.015)
 
     def separated(self) -> None:
         mesh = self.made["mesh"]
-        found = separate(surface_points(mesh), self.capture.photos, depths_of(mesh, self.capture))
+        found = separate(surface_points(mesh), self.capture.photos, depths_of(mesh, self.capture.cameras))
         leads = [without_specks(mesh, margins(found.log_odds_NK, kind)) for kind in GARMENTS]
-        cameras = [photo.camera for photo in self.capture.photos]
         cuts = [one for lead in leads if (one := cut_layer(mesh, lead))]
         self.made["labels"] = found.labels_N
-        self.made["layers"] = [fine_tuned(one.mesh, mesh, self.scene, cameras).mesh for one in cuts]
+        self.made["layers"] = [fine_tuned(one.mesh, mesh, self.scene, self.capture.cameras).mesh for one in cuts]
 
     def fit(self) -> None:
         mesh = self.made["mesh"]
-        self.made["body"] = fitted(mesh.vertices, vertex_normals(mesh), self.made["labels"], Procedural().load())
+        self.made["body"] = fitted(mesh.vertices, self.made["labels"], Procedural().load())
 
     def swap(self) -> None:
         body, found = Procedural().load(), self.made["body"]

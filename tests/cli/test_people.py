@@ -16,9 +16,15 @@ from PIL import Image
 
 from fedloom.people.adapter.models.person_field import PersonField
 from fedloom.people.array_files import arrays_of
+from fedloom.people.bodies.procedural import Procedural
+from fedloom.people.bodies.smpl import Smpl
+from fedloom.people.body import write_body
+from fedloom.people.capture_files import read_capture
+from fedloom.people.labels import LOWER
 from fedloom.people.meshes import Mesh
 from fedloom.people.person_folder import PersonFolder
 from support.command import fedloom
+from support.scan_files import four_d_dress, thuman
 from support.small_people import capture_at
 
 REMOTE = re.compile(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|@import|url\(["']?http""")
@@ -124,6 +130,12 @@ def test_from_photographs_to_a_swap_a_page_and_meshes(call, field, tmp_path):
         assert f"<h2>{title}</h2>" in text
     assert not REMOTE.search(html.unescape(text))
     assert "the visual hull with" in text and "synthetic" in text
+    rows = json.loads(call("measure", taker, "--json")[0])
+    assert {"surface", "hull", "classes", "upper", "seams", "body under clothes"} <= {row["of"] for row in rows}
+    assert any(row["of"].startswith("swap_giver_upper") and row["name"] == "penetration_percent" for row in rows)
+    baked = Path(call("export", taker, "--out", tmp_path / "baked", "--texture", 64, "--field", field)[0])
+    shown = np.array(Image.open(next(baked.glob("*.png"))).convert("RGB"))
+    assert shown.shape == (64, 64, 3) and shown.std() > 1
     meshes = Path(call("export", taker, "--out", tmp_path / "meshes")[0])
     scene = trimesh.load(meshes / "layers.glb")
     assert set(scene.geometry) == {"body", "upper", "lower"}
@@ -144,6 +156,40 @@ def test_a_page_of_a_surface_alone_is_written_and_a_hostile_name_stays_a_text(ca
     assert name not in own and "&lt;script&gt;alert(1)&lt;/script&gt;: body and garments" in own
     assert "<script" not in own
     assert "<h2>Photographs</h2>" in own and "<h2>Layers</h2>" not in own  # of what has been made so far
+
+
+@pytest.mark.slow
+def test_scans_and_a_parsers_files_become_captures(call, refused, tmp_path):
+    scan, _ = thuman(tmp_path)
+    asked = ("read", "thuman", scan, "--views", 4, "--size", 64, "--out", tmp_path / "own")
+    refused(("consent: found none",), *asked)
+    assert call(*asked, "--consent", "--truth") == [str(tmp_path / "own")]
+    own = read_capture(tmp_path / "own")
+    assert len(own.photos) == 4 and own.photos[0].parse is None and (tmp_path / "own" / "truth").is_dir()
+    parses = tmp_path / "parses"
+    parses.mkdir()
+    for view in range(4):
+        Image.fromarray(np.full((64, 64), 5, np.uint8)).save(parses / f"view_{view:02d}.png")
+    with_parses = ("read", "schp", tmp_path / "own", parses, "--parser", "atr")
+    refused(("exists and is not empty",), *with_parses, "--out", tmp_path / "own")
+    call(*with_parses, "--out", tmp_path / "parsed")
+    assert (read_capture(tmp_path / "parsed").photos[3].parse.labels == LOWER).all()  # the fifth of ATR is a skirt
+    take = four_d_dress(tmp_path / "dress")[0]
+    dress = ("read", "4d-dress", take, "--frame", 6, "--out", tmp_path / "taken")
+    refused(("consent: found none",), *dress)
+    call(*dress, "--consent")
+    assert len(read_capture(tmp_path / "taken").photos) >= 3 and not (tmp_path / "taken" / "truth").exists()
+
+
+def test_a_licensed_body_becomes_plain_arrays_and_is_not_written_over(call, refused, tmp_path):
+    given, out = tmp_path / "given.npz", tmp_path / "plain.npz"
+    write_body(Procedural(cell_m=0.06).load(), given)
+    assert call("body", given, "--out", out) == [str(out)]
+    before, after = (Smpl(path=str(one)).load() for one in (given, out))
+    assert np.array_equal(before.template_M3, after.template_M3) and before.parents == after.parents
+    refused(("exists",), "body", given, "--out", out)
+    refused(("no such file",), "body", tmp_path / "nobody.npz", "--out", tmp_path / "other.npz")
+    assert not (tmp_path / "other.npz").exists()
 
 
 def mask(capture, view, change):
@@ -266,6 +312,8 @@ def test_swap_and_export_without_a_persons_folder_are_refused(refused, person, t
     nobody, before = tmp_path / "nobody", state(person.path)
     refused(("nobody", "no person's folder"), "swap", nobody, person.path)
     refused(("nobody", "no person's folder"), "export", nobody, "--out", tmp_path / "meshes")
+    refused(("nobody", "no person's folder"), "measure", nobody)
+    refused(("found field hull", "--field"), "export", person.path, "--texture", 8, "--out", tmp_path / "meshes")
     refused(("'body' has not been made", "fedloom people fit"), "swap", person.path, person.path)
     assert state(person.path) == before and not nobody.exists() and not (tmp_path / "meshes").exists()
 

@@ -7,7 +7,7 @@ from fedloom.people.dressed import dressed
 from fedloom.people.fit import Fitting, fitted
 from fedloom.people.labels import SKIN
 from fedloom.people.layer_metrics import signed_bias_mm
-from fedloom.people.meshes import face_normals, part
+from fedloom.people.meshes import part
 from fedloom.people.nearest import NearestPoints, draw_points
 from fedloom.people.seen import seen_by_any
 
@@ -29,7 +29,7 @@ def person(number, wrong=0.0):
     covered = np.zeros(len(BODY().template_M3), bool)
     for one in worn.garments.values():
         covered[one.on_body_N[one.on_body_N >= 0]] = True
-    return worn, points + drawn.normal(0, 0.004, points.shape), face_normals(visible)[face], labels, covered
+    return worn, points + drawn.normal(0, 0.004, points.shape), labels, covered
 
 
 def off(found, worn, covered):
@@ -38,8 +38,8 @@ def off(found, worn, covered):
 
 @pytest.fixture(scope="module")
 def one():
-    worn, points, normals, labels, covered = person(1)
-    return worn, points, normals, labels, covered, fitted(points, normals, labels, BODY())
+    worn, points, labels, covered = person(1)
+    return worn, points, labels, covered, fitted(points, labels, BODY())
 
 
 def test_a_body_under_clothes_is_found_to_a_centimetre(one):
@@ -53,8 +53,8 @@ def test_a_body_under_clothes_is_found_to_a_centimetre(one):
 @pytest.mark.slow
 def test_one_surface_for_all_swallows_the_clothes(one):
     """The control: the same fit with everything taken for skin has the body as thick as its clothes."""
-    worn, points, normals, labels, covered, found = one
-    single = fitted(points, normals, np.full_like(labels, SKIN), BODY())
+    worn, points, labels, covered, found = one
+    single = fitted(points, np.full_like(labels, SKIN), BODY())
     assert off(single, worn, covered)[1] > off(found, worn, covered)[1] + 4
 
 
@@ -66,8 +66,8 @@ def test_seen_skin_takes_offsets_and_what_is_hidden_does_not(one):
 
 @pytest.mark.slow
 def test_the_same_points_give_the_same_body(one):
-    _, points, normals, labels, _, found = one
-    again = fitted(points, normals, labels, BODY(), Fitting())
+    _, points, labels, _, found = one
+    again = fitted(points, labels, BODY(), Fitting())
     assert np.array_equal(again.pose_J3, found.pose_J3)
 
 
@@ -79,8 +79,8 @@ def failed(found, worn):
 @pytest.mark.slow
 def test_limbs_do_not_get_lost():
     """A person on whom a start too high and a second stage at full rate from its first step lost an arm."""
-    worn, points, normals, labels, covered = person(4)
-    found = fitted(points, normals, labels, BODY())
+    worn, points, labels, covered = person(4)
+    found = fitted(points, labels, BODY())
     assert not failed(found, worn) and off(found, worn, covered)[0] <= 10
 
 
@@ -89,8 +89,8 @@ def test_limbs_do_not_get_lost():
 def test_no_pose_of_six_fails(wrong):
     told = []
     for number in range(6):
-        worn, points, normals, labels, covered = person(number, wrong)
-        found = fitted(points, normals, labels, BODY())
+        worn, points, labels, covered = person(number, wrong)
+        found = fitted(points, labels, BODY())
         told.append(off(found, worn, covered))
         assert not failed(found, worn)
     assert max(distance for distance, _ in told) <= 10 and abs(np.mean(told, axis=0)[1]) <= 4

@@ -16,7 +16,8 @@ from fedloom.people.meshes import boundary_loops, is_edge_manifold, part
 from fedloom.people.nearest import NearestPoints
 from fedloom.people.page import layers_of
 from fedloom.people.person_folder import PersonFolder
-from fedloom.people.steps import Reconstructing, depths_of, reconstruct
+from fedloom.people.raster import depths_of
+from fedloom.people.steps import Reconstructing, reconstruct
 from fedloom.people.truth_files import read_truth
 from fedloom.people.wearing import fit_body, garments_of, stance_of, swap
 from support.small_people import (
@@ -101,7 +102,7 @@ def test_skin_and_garments_share_the_surface_out(made):
 def test_depths_are_those_of_the_surface_before_each_camera(made):
     mesh = mesh_of(made.arrays("surface"), "surface", made.file("surface"))
     capture = read_capture(capture_of(made))
-    depths = depths_of(mesh, capture)
+    depths = depths_of(mesh, capture.cameras)
     assert depths.shape == (5, 64, 64)
     for depth, photo in zip(depths, capture.photos, strict=True):
         seen = depth[np.isfinite(depth) & (depth > 0)]

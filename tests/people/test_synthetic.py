@@ -12,7 +12,7 @@ from fedloom.people.meshes import face_normals
 from fedloom.people.noise import ParserNoise
 from fedloom.people.scene import HIGH, LOW, scene_of
 from fedloom.people.studios import Studio, make_studios
-from fedloom.people.synthetic import make_people
+from fedloom.people.synthetic import person_of
 from fedloom.people.truth_files import read_truth, write_truth
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def person(body):
-    return next(make_people(body, SURE, 1, "a"))
+    return person_of(body, SURE, "a", "studio", 0)
 
 
 def test_a_person_is_a_capture_that_can_be_learnt_from(person):
@@ -71,7 +71,7 @@ def test_skin_under_cloth_is_not_seen_and_most_of_the_cloth_is(person):
 def test_studios_dress_and_photograph_in_their_own_ways(body):
     found = {}
     for studio in make_studios(2, 0, 1.0, size=64):
-        (capture, truth), *_ = make_people(body, studio, 1, 3)
+        capture, truth = person_of(body, studio, 3, 0)
         assert set(truth.garments) == {*studio.tops, *studio.bottoms}
         corner = capture.photos[0].rgb[0, 0] / 255
         np.testing.assert_allclose(corner, studio.light.background, atol=0.5 / 255 + 1e-9)
@@ -81,7 +81,7 @@ def test_studios_dress_and_photograph_in_their_own_ways(body):
 
 def test_parsers_err_at_the_rate_of_the_studio(body, person):
     noisy = replace(SURE, noise=replace(SURE.noise, rate=0.2))
-    capture, _ = next(make_people(body, noisy, 1, "a"))
+    capture, _ = person_of(body, noisy, "a", "studio", 0)
     for photo, sure in zip(capture.photos, person[0].photos, strict=True):
         assert (photo.rgb == sure.rgb).all()  # nothing else depends on the parser
         shown = sure.parse.labels > 0
@@ -100,7 +100,7 @@ def test_people_go_through_their_folders_whole(person, tmp_path):
 
 def test_the_same_names_make_the_same_people_in_two_seconds_each_at_most(body, person):
     start = time.process_time()
-    (first, _), (second, _) = make_people(body, SURE, 2, "a")
+    (first, _), (second, _) = (person_of(body, SURE, "a", "studio", place) for place in range(2))
     assert (time.process_time() - start) / 2 < 60 / 32
     right = scene_of(person[0]).key
     assert scene_of(first).key == right != scene_of(second).key

@@ -6,7 +6,7 @@ import torch
 
 from fedloom.people.adapter.models.person_field import PersonField
 from fedloom.people.bodies.procedural import Procedural
-from fedloom.people.capture_files import write_capture
+from fedloom.people.dataset import photograph
 from fedloom.people.fine_tune import FineTuning
 from fedloom.people.fit import Fitting
 from fedloom.people.noise import ParserNoise
@@ -14,8 +14,6 @@ from fedloom.people.person_folder import PersonFolder
 from fedloom.people.scgs import Separation
 from fedloom.people.steps import Reconstructing, reconstruct, separate_layers
 from fedloom.people.studios import Studio
-from fedloom.people.synthetic import make_people
-from fedloom.people.truth_files import write_truth
 from fedloom.people.wearing import fit_body
 
 BODY, CELLS = Procedural(), Reconstructing(cell_m=0.04)
@@ -38,9 +36,7 @@ def hull():
 
 def capture_at(folder):
     """Write the capture of a person in tee and trousers, with the truth beside it."""
-    ((capture, truth),) = make_people(BODY.load(), STUDIO, 1, "small", 0)
-    write_capture(capture, folder)
-    write_truth(truth, folder / "truth")
+    photograph(folder, BODY.load(), STUDIO, "small", 0, "small", 0)
     return folder
 
 

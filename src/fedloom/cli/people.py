@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from fedloom.base.errors import ConfigError
-from fedloom.cli.output import AsJson, Quiet, lines
+from fedloom.cli.output import AsJson, Quiet, lines, tell
+from fedloom.cli.people_read import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fedloom.people.body import BodyModel
+    from fedloom.people.field import Field
 
 __all__ = ["people"]
 
 Chosen = TypeVar("Chosen", bound=str)
 
 people = typer.Typer(help="People and garments in layers, from a few photographs [people].")
+people.add_typer(read, name="read")
 
 
 @people.command()
@@ -58,14 +61,10 @@ def reconstruct(
     quiet: Quiet = False,
 ) -> None:
     """Make a person's surface from photographs, by one pass of a trained field."""
-    import torch
-
-    from fedloom.people.adapter.models.person_field import PersonField
     from fedloom.people.steps import Reconstructing, reconstruct
 
-    family = PersonField(path=field)
-    model = family.build(seed=0, device=torch.device("cpu"))
-    reconstruct(capture, model.field, family.identity(), out, Reconstructing(cell_m=cell_m), _say(quiet))
+    name, network = _field(field)
+    reconstruct(capture, network, name, out, Reconstructing(cell_m=cell_m), _say(quiet))
 
 
 @people.command()
@@ -119,22 +118,54 @@ def export(
     person: Person,
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     texture: Annotated[
-        int, typer.Option(help="Texels a side of each layer's picture [xatlas]; 0: colours by vertex.")
+        int, typer.Option(min=0, max=8192, help="Texels a side of each layer's picture [xatlas]; 0: colours by vertex.")
     ] = 0,
+    field: Trained = "shipped",
 ) -> None:
-    """Write a person's layers as GLB, OBJ and PLY."""
+    """Write a person's layers as GLB, OBJ and PLY; pictures are made anew from the photographs, by the same field."""
     from fedloom.base.files import refuse_filled
-    from fedloom.people.export import write_layers
+    from fedloom.people.capture_files import read_capture
+    from fedloom.people.export import textured, write_layers
     from fedloom.people.page import layers_of
     from fedloom.people.person_folder import PersonFolder
-    from fedloom.people.uv import by_vertices, unwrapped
 
     refuse_filled(out)
-    layers = layers_of(PersonFolder(person))
-    with_pictures = {
-        n: unwrapped(m, by_vertices(m), texture) if texture and m.colours is not None else m for n, m in layers.items()
-    }
-    write_layers(with_pictures, out)
+    folder = PersonFolder(person)
+    if texture:
+        name, network = _field(field)
+        folder.refuse_other("field", name, "name the one that it was reconstructed by: --field")
+        capture = read_capture(Path(folder.record["capture"]))
+        write_layers(textured(layers_of(folder), network, capture, texture), out)
+    else:
+        write_layers(layers_of(folder), out)
+    lines([str(out)])
+
+
+@people.command()
+def measure(person: Person, as_json: AsJson = False) -> None:
+    """Print what was made of a person in numbers: beside its photographs and, where it is known, beside the truth."""
+    from dataclasses import asdict
+
+    from fedloom.base.tables import Table
+    from fedloom.people.measuring import measured
+    from fedloom.people.person_folder import PersonFolder
+
+    told = measured(PersonFolder(person))
+    rows = tuple((one.of, one.name, f"{one.value:.4g}") for one in told)
+    tell([asdict(one) for one in told], [Table(str(person), ("of", "measure", "value"), rows)], as_json=as_json)
+
+
+@people.command()
+def body(
+    file: Annotated[Path, typer.Argument(help="A licensed body: .npz or .pkl.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .npz file to write.", show_default=False)],
+) -> None:
+    """Write a body's file as plain arrays: what is needed of it alone, and opened ever after without a pickle."""
+    from fedloom.base.files import refuse_filled
+    from fedloom.people.body import write_body
+
+    refuse_filled(out)
+    write_body(_body("smpl", str(file)).load(), out)
     lines([str(out)])
 
 
@@ -183,6 +214,16 @@ def report(person: Person) -> None:
 
 def _say(quiet: bool) -> "Callable[[str], None]":
     return (lambda text: None) if quiet else (lambda text: lines([text]))
+
+
+def _field(path: str) -> "tuple[str, Field]":
+    """Return a trained field and what it is called in a person's folder."""
+    import torch
+
+    from fedloom.people.adapter.models.person_field import PersonField
+
+    family = PersonField(path=path)
+    return family.identity(), family.build(seed=0, device=torch.device("cpu")).field
 
 
 def _body(name: str, path: str) -> "BodyModel":

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedloom.base.config import table_of
-from fedloom.base.errors import ConfigError, suggest
 from fedloom.base.files import atomic_folder
 from fedloom.base.plugin import AtLeast
 from fedloom.base.tree import Tree
@@ -23,7 +21,7 @@ from fedloom.contracts.federated import Model, ModelFamily
 from fedloom.contracts.labelled import ClassifierModel
 from fedloom.contracts.model import ForwardContext
 from fedloom.models.side_by_side import runs_side_by_side
-from fedloom.models.starting import start_by_name
+from fedloom.models.starting import kept_of, start_by_name, trainable_of
 
 __all__ = ["Classifier"]
 
@@ -50,13 +48,9 @@ class Classifier(ModelFamily):
         module = self.module()
         start_by_name(module, seed, self.name)
         module.eval().requires_grad_(False).to(device)
-        names = [name for name, _ in module.named_parameters()]
-        chosen = [name for name in names if train is None or re.search(train, name)]
-        if not chosen:
-            raise ConfigError(f"train: '{train}' selects no parameter. {suggest(train or '', names)}")
         return ClassifierModel(
             module=module,
-            trainable={name: module.get_parameter(name).detach().clone() for name in chosen},
+            trainable=trainable_of(module, train),
             context=ForwardContext(),
             base_id=f"{self.name} sha256:{_sha256(module)}",
             stackable=runs_side_by_side(module),
@@ -69,11 +63,9 @@ class Classifier(ModelFamily):
 
     def save(self, model: Model, params: Tree, folder: str) -> None:
         """Write all parameters as safetensors, and the settings that `build` takes as JSON."""
-        own = dict(model.module.named_parameters())
-        tensors = {name: params.get(name, tensor).detach().cpu().contiguous() for name, tensor in own.items()}
         settings: Mapping[str, Any] = table_of(self)
         with atomic_folder(Path(folder)) as new:
-            (new / "model.safetensors").write_bytes(save(tensors))
+            (new / "model.safetensors").write_bytes(save(kept_of(model.module, params)))
             (new / "classifier.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fedloom.base.config import table_of
-from fedloom.base.errors import ConfigError, MemoryExceededError, ModelError, suggest
+from fedloom.base.errors import ConfigError, MemoryExceededError, ModelError
 from fedloom.base.files import atomic_folder
 from fedloom.base.machine import free_bytes
 from fedloom.base.plugin import Fraction, Positive, Range, plugin
@@ -33,6 +33,7 @@ from fedloom.models.peft_files import AdapterFile, lost_in_peft, read_adapter, w
 from fedloom.models.precision import bfloat16_gain
 from fedloom.models.prefix import install_prefix, prefix_names
 from fedloom.models.quantised import QUANTISED, quantisation
+from fedloom.models.starting import selected
 from fedloom.models.whole_files import merge, write_whole
 from fedloom.text.pretrained import quiet
 
@@ -252,13 +253,9 @@ class CausalLM(ModelFamily):
     def _selected(self, module: nn.Module, train: str | None) -> list[str]:
         names = [name for name, _ in module.named_parameters()]
         factors = {*factor_names(module), *prefix_names(module)}
-        try:
-            chosen = [n for n in names if (n in factors or not factors if train is None else re.search(train, n))]
-        except re.error as error:
-            raise ConfigError(f"train: '{train}' is no regular expression ({error}).") from error
-        if not chosen:
-            ends = suggest(train or "", {name.rpartition(".")[2] for name in (factors or names)})
-            raise ConfigError(f"train: '{train}' selects no parameter. {ends}")
+        usual = [name for name in names if name in factors] or names
+        ends = {name.rpartition(".")[2] for name in usual}
+        chosen = selected(usual if train is None else names, train, ends)
         frozen = [name for name in chosen if factors and name not in factors]
         if frozen:
             raise ConfigError(

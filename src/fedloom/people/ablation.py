@@ -18,7 +18,7 @@ from fedloom.people.meshes import Floats, Ints, Mesh, part
 from fedloom.people.noise import ParserNoise, noisy_parses
 from fedloom.people.photographs import Light, Photographs, photographed
 from fedloom.people.potts import SurfacePoints, near_pairs, surface_points
-from fedloom.people.raster import rasterise
+from fedloom.people.raster import depths_of
 from fedloom.people.scgs import FAIR_BASELINE, VISIBLE_VOTE, Separation, separate
 
 __all__ = ["ARMS", "Condition", "Known", "ablation", "conditions", "known_people"]
@@ -99,10 +99,13 @@ def known_people(count: int, views: int, *names: str | int, size: int = 128) -> 
         photos = tuple(
             Photo(rgb, mask, one) for rgb, mask, one in zip(shown.rgb_VHW3, shown.mask_VHW, cameras, strict=True)
         )
-        depth = np.stack([rasterise(scene, one).depth_HW for one in cameras])
         labels = np.zeros(0, np.int64) if visible.labels is None else visible.labels
         where, kept_N = _points(coloured, *names, place)
-        people.append(Known(f"{'-'.join(map(str, names))}-{place}", where, labels[kept_N], shown, photos, depth))
+        people.append(
+            Known(
+                f"{'-'.join(map(str, names))}-{place}", where, labels[kept_N], shown, photos, depths_of(scene, cameras)
+            )
+        )
     return people
 
 

@@ -1,6 +1,5 @@
 """What a body model is: a template, directions of shape and pose, joints and the weights by which they carry it."""
 
-import io
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError
 from fedloom.base.extras import library
-from fedloom.base.files import write_bytes
 from fedloom.base.plugin import Family
+from fedloom.people.array_files import write_arrays
+from fedloom.people.meshes import Floats, Ints
 
 __all__ = ["BODY_KEYS", "Body", "BodyModel", "body_of", "refuse_odd", "write_body"]
 
@@ -24,8 +23,6 @@ _AXES = {"v_template": 2, "f": 2, "shapedirs": 3, "J_regressor": 2, "weights": 2
 BODY_KEYS = frozenset(_AXES)
 """What is read of a file."""
 _LARGEST, _OFF = 2.0**40, 1e-4
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +142,4 @@ def write_body(body: Body, file: Path) -> None:
     }
     if body.pose_directions_M3P is not None:
         arrays["posedirs"] = body.pose_directions_M3P
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)
-    write_bytes(file, packed.getvalue())
+    write_arrays(file, arrays)

@@ -11,7 +11,6 @@ K, R and t take the world's points to pixels as OpenCV does (`cameras`); K class
 (`labels.PARSERS`). Nothing else in the folder is opened; the truth of synthetic people lies beside it (`truth_files`).
 """
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from fedloom.base.config import build
 from fedloom.base.errors import ConfigError, DataError, MissingFileError, one_line
 from fedloom.base.files import atomic_folder
 from fedloom.base.plugin import AtLeast, check_ranges
-from fedloom.people.array_files import read_arrays
+from fedloom.people.array_files import read_arrays, write_arrays
 from fedloom.people.cameras import Camera, refuse_odd_cameras
 from fedloom.people.captures import Capture, Parse, Photo
 from fedloom.people.parses import parse_of_labels, parse_of_probabilities
@@ -179,7 +178,7 @@ def refuse_odd_capture(capture: Capture, where: str) -> None:
         )
     for view, photo in enumerate(capture.photos):
         _refuse_odd_photo(photo, capture.photos[0], f"{where}, view {view}")
-    refuse_odd_cameras([photo.camera for photo in capture.photos], where)
+    refuse_odd_cameras(capture.cameras, where)
     _refuse_elsewhere(capture, where)
 
 
@@ -220,9 +219,8 @@ def write_capture(capture: Capture, folder: Path) -> None:
             (new / f"view_{view:02d}.png").write_bytes(png_bytes(photo.rgb))
             (new / f"mask_{view:02d}.png").write_bytes(png_bytes(photo.mask))
             if photo.parse:
-                buffer = io.BytesIO()
-                np.savez_compressed(buffer, probabilities=photo.parse.probabilities.astype(np.float16))
-                (new / f"parse_{view:02d}.npz").write_bytes(buffer.getvalue())
+                likely = photo.parse.probabilities.astype(np.float16)
+                write_arrays(new / f"parse_{view:02d}.npz", {"probabilities": likely})
         (new / _FILE).write_text(_text(capture), encoding="utf-8")
 
 
@@ -235,7 +233,7 @@ def _text(capture: Capture) -> str:
             "height": camera.height,
             "width": camera.width,
         }
-        for camera in (photo.camera for photo in capture.photos)
+        for camera in capture.cameras
     ]
     head = {"format": 1, "name": capture.name, "studio": capture.studio, "consent": capture.consent, "units": "m"}
     return json.dumps(head | {"parser": "fedloom", "cameras": cameras}, indent=1) + "\n"

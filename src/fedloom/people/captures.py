@@ -49,3 +49,8 @@ class Capture:
     """Who made them: the client."""
     consent: bool = False
     """Whether the person has agreed to be reconstructed; without it a capture is refused."""
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """The cameras of the photographs."""
+        return tuple(photo.camera for photo in self.photos)

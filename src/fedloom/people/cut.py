@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom.people.meshes import Floats, Ints, Mesh, areas, boundary_loops, components, part
+from fedloom.people.meshes import Floats, Ints, Mesh, areas, boundary_loops, components, part, vertex_areas
 
 __all__ = ["Layer", "cut_layer", "margins", "without_specks"]
 
@@ -47,9 +47,9 @@ def margins(log_odds_MK: Floats, k: int) -> Floats:
 
 def without_specks(mesh: Mesh, lead_M: Floats, speck_m2: float = _SPECK_M2) -> Floats:
     """Return the lead with small islands turned around, of the class and of what is not: specks would leave holes."""
-    lead_M, size_M = lead_M.copy(), _vertex_areas(mesh)
+    lead_M, size_M = lead_M.copy(), vertex_areas(mesh)
     for side in (1.0, -1.0):
-        inside_M = lead_M * side >= 0 if side > 0 else lead_M < 0
+        inside_M = (lead_M >= 0) == (side > 0)
         own = mesh.faces[inside_M[mesh.faces].all(1)]
         number_M = np.full(len(lead_M), -1)
         if len(own):
@@ -59,13 +59,6 @@ def without_specks(mesh: Mesh, lead_M: Floats, speck_m2: float = _SPECK_M2) -> F
         small_M = alone | ((number_M >= 0) & (size[np.maximum(number_M, 0)] < speck_m2))
         lead_M[small_M] = -side * np.maximum(np.abs(lead_M[small_M]), 0.1)
     return lead_M
-
-
-def _vertex_areas(mesh: Mesh) -> Floats:
-    sums_M: Floats = np.bincount(
-        mesh.faces.ravel(), np.repeat(areas(mesh) / 3, 3), minlength=len(mesh.vertices)
-    ).astype(float)
-    return sums_M
 
 
 def cut_layer(
@@ -99,7 +92,7 @@ def cut_layer(
     own = np.arange(len(mesh.vertices))
     corners = np.concatenate([np.stack([own, own], axis=1), np.stack([inner, outer], axis=1)])
     shares = np.concatenate([np.zeros(len(own)), share])
-    return _largest(mesh, Layer(_mixed(mesh, corners, shares, faces), corners, shares), least_m2, most_parts)
+    return _largest(Layer(_mixed(mesh, corners, shares, faces), corners, shares), least_m2, most_parts)
 
 
 def _turned(faces_F3: Ints, inside_M: NDArray[np.bool_], wanted: bool) -> Ints:
@@ -114,7 +107,7 @@ def _mixed(mesh: Mesh, corners: Ints, shares: Floats, faces: Ints) -> Mesh:
     return Mesh(bare.carried(mesh.vertices), faces, colours, labels)
 
 
-def _largest(source: Mesh, layer: Layer, least_m2: float, most_parts: int) -> Layer | None:
+def _largest(layer: Layer, least_m2: float, most_parts: int) -> Layer | None:
     faces = layer.mesh.faces
     if not len(faces):
         return None

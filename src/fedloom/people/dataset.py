@@ -9,12 +9,13 @@ from fedloom.base.errors import DataError
 from fedloom.base.files import write_atomic
 from fedloom.base.plugin import AtLeast, Count, Fraction, check_ranges
 from fedloom.people.bodies.procedural import Procedural
+from fedloom.people.body import Body
 from fedloom.people.capture_files import write_capture
 from fedloom.people.studios import Studio, make_studios
-from fedloom.people.synthetic import make_people
+from fedloom.people.synthetic import person_of
 from fedloom.people.truth_files import write_truth
 
-__all__ = ["DataSet", "make_data"]
+__all__ = ["DataSet", "is_photographed", "make_data", "photograph"]
 
 _FILE = "data.json"
 
@@ -63,10 +64,22 @@ def make_data(wanted: DataSet, out: Path) -> Iterator[str]:
     write_atomic(out / _FILE, table)
     body = Procedural().load()
     for split, studio, people in wanted.splits():
-        for capture, truth in make_people(body, studio, people, split, wanted.seed):
-            folder = out / split / capture.name
-            if not folder.is_dir():
-                write_capture(capture, folder)
-            if split != "train" and not (folder / "truth").is_dir():
-                write_truth(truth, folder / "truth")
+        for place in range(people):
+            names = (split, wanted.seed, studio.name, place)
+            folder = out / split / "-".join(map(str, names))
+            if not is_photographed(folder, with_truth=split != "train"):
+                photograph(folder, body, studio, *names, with_truth=split != "train")
             yield str(folder)
+
+
+def is_photographed(folder: Path, *, with_truth: bool = True) -> bool:
+    """Return whether a folder has a whole capture, and its truth where that is asked."""
+    return folder.is_dir() and (not with_truth or (folder / "truth").is_dir())
+
+
+def photograph(folder: Path, body: Body, studio: Studio, *names: str | int, with_truth: bool = True) -> None:
+    """Write a person's capture, and beside it what is true of them."""
+    capture, truth = person_of(body, studio, *names)
+    write_capture(capture, folder)
+    if with_truth:
+        write_truth(truth, folder / "truth")

@@ -8,7 +8,7 @@ import torch
 
 from fedloom.people.adapter.models.person_field import PersonField
 from fedloom.people.bodies.procedural import Procedural
-from fedloom.people.capture_files import write_capture
+from fedloom.people.dataset import is_photographed, photograph
 from fedloom.people.export import write_layers
 from fedloom.people.fine_tune import FineTuning
 from fedloom.people.fit import Fitting
@@ -18,8 +18,6 @@ from fedloom.people.person_folder import PersonFolder
 from fedloom.people.scgs import Separation
 from fedloom.people.steps import Reconstructing, reconstruct, separate_layers
 from fedloom.people.studios import Studio
-from fedloom.people.synthetic import make_people
-from fedloom.people.truth_files import write_truth
 from fedloom.people.wearing import fit_body, swap
 
 __all__ = ["demo"]
@@ -37,11 +35,8 @@ def demo(out: Path, field: str, views: int, seed: int, say: Callable[[str], None
     model, people = family.build(seed=0, device=torch.device("cpu")), dict[str, PersonFolder]()
     for name, studio in _STUDIOS.items():
         place = out / "captures" / name
-        if not (place / "truth").is_dir():
-            wanted = replace(studio, views=views, noise=_NOISE)
-            for capture, truth in make_people(Procedural().load(), wanted, 1, "demo", seed):
-                write_capture(capture, place)
-                write_truth(truth, place / "truth")
+        if not is_photographed(place):
+            photograph(place, Procedural().load(), replace(studio, views=views, noise=_NOISE), "demo", seed, name, 0)
         say(f"{name}: {views} photographs")
         person = reconstruct(place, model.field, family.identity(), out / name, Reconstructing(), say)
         separate_layers(person, Separation(), FineTuning(), say)

@@ -1,18 +1,17 @@
 """A person who never was: a body in a shape and a pose, what it wears, and the colours of all of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from fedloom.base import rng
-from fedloom.people.body import Body, Floats, Ints
+from fedloom.people.body import Body
 from fedloom.people.garments import BOTTOMS, TOPS, Garment, garment
 from fedloom.people.labels import HAIR, SHOES, SKIN
-from fedloom.people.meshes import Mesh, joined
-from fedloom.people.skinning import skin_of
+from fedloom.people.meshes import Floats, Ints, Mesh, joined
+from fedloom.people.stance import Stance, Stood, stood
 from fedloom.people.textures import KINDS, Texture, drawn_texture
 
 __all__ = ["N_TONES", "Dressed", "a_pose", "dressed"]
@@ -56,24 +55,18 @@ class Dressed:
         return labels_M
 
     @cached_property
-    def _carried_J44(self) -> Floats:
-        skin = skin_of(self.body, torch.float64)
-        betas_S, pose_J3 = torch.from_numpy(self.betas_S), torch.from_numpy(self.pose_J3)
-        return skin.carried(betas_S, pose_J3)[0].numpy()
+    def _stood(self) -> Stood:
+        return stood(self.body, Stance(self.betas_S, self.pose_J3, self.translation_3))
 
     def posed(self, rest_N3: Floats, shapes_N3S: Floats, weights_NJ: Floats) -> Floats:
         """Return points [N, 3] of the rest pose of the mean shape in the person's own shape and pose."""
         shaped_N3 = rest_N3 + shapes_N3S[:, :, : len(self.betas_S)] @ self.betas_S
-        transforms_N44 = np.einsum("nj,jab->nab", weights_NJ, self._carried_J44)
-        turned_N3 = np.einsum("nab,nb->na", transforms_N44[:, :3, :3], shaped_N3)
-        return turned_N3 + transforms_N44[:, :3, 3] + self.translation_3
+        return self._stood.carried(shaped_N3, weights_NJ)
 
     @cached_property
     def body_mesh(self) -> Mesh:
         """The body, whole under the clothes."""
-        body = self.body
-        vertices_M3 = self.posed(body.template_M3, body.shape_directions_M3S, body.weights_MJ)
-        return Mesh(vertices_M3, body.faces_F3, labels=self.body_labels_M)
+        return replace(self._stood.mesh, labels=self.body_labels_M)
 
     @cached_property
     def garment_meshes(self) -> Mapping[str, Mesh]:

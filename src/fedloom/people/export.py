@@ -1,19 +1,37 @@
 """Layers as files that other programs open: GLB, OBJ and PLY."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fedloom.base.extras import library
 from fedloom.base.files import atomic_folder, file_name, write_bytes
+from fedloom.people.captures import Capture
+from fedloom.people.field import Field
 from fedloom.people.meshes import Mesh
-from fedloom.people.uv import Textured
+from fedloom.people.scene import scene_of
+from fedloom.people.surface import colours_of
+from fedloom.people.uv import Textured, unwrapped
 
-__all__ = ["glb", "write_layers"]
+__all__ = ["glb", "textured", "write_layers"]
 
 Layers = Mapping[str, Mesh | Textured]
+
+
+def textured(layers: Mapping[str, Mesh], field: Field, capture: Capture, size: int) -> Layers:
+    """Return layers with pictures of `size` texels a side, as the field tells each texel's colour by the photographs.
+
+    A body has no colours and gets no picture: nobody is undressed.
+    """
+    scene = scene_of(capture).on(field.log_beta.device)
+    with torch.no_grad():
+        encoded = field.encoded(scene, range(scene.n_views))
+    bake = partial(colours_of, field, encoded)
+    return {name: mesh if mesh.colours is None else unwrapped(mesh, bake, size) for name, mesh in layers.items()}
 
 
 def glb(layers: Layers) -> bytes:

@@ -15,9 +15,18 @@ from fedloom.base.plugin import Count, NonNegative, check_ranges
 from fedloom.people.cameras import Camera
 from fedloom.people.layer_metrics import roughness_mm
 from fedloom.people.loops import faired_seams, smoothed_loops
-from fedloom.people.meshes import Floats, Ints, Mesh, boundary_loops, edges, face_normals, vertex_normals
+from fedloom.people.meshes import (
+    Floats,
+    Ints,
+    Mesh,
+    boundary_loops,
+    edges,
+    face_normals,
+    laplacian_tensor,
+    vertex_normals,
+)
 from fedloom.people.nearest import NearestPoints
-from fedloom.people.raster import rasterise
+from fedloom.people.raster import depths_of
 from fedloom.people.scene import Scene, outlines
 
 __all__ = ["FineTuning", "Tuned", "fine_tuned"]
@@ -72,11 +81,11 @@ def _moved(
     normals_N3 = torch.from_numpy(vertex_normals(layer).astype(np.float32))
     edges_E2 = torch.from_numpy(edges(layer.faces)[0])
     length_E = (vertices_N3[edges_E2[:, 0]] - vertices_N3[edges_E2[:, 1]]).norm(dim=1)
-    near = _Neighbours(edges_E2, len(vertices_N3))
-    flat_N3, rims = near(vertices_N3), list[tuple[Tensor, Tensor]]()
+    uneven_NN = laplacian_tensor(layer.faces, len(vertices_N3)).float()
+    flat_N3, rims = uneven_NN @ vertices_N3, list[tuple[Tensor, Tensor]]()
     offset_N = torch.zeros(len(vertices_N3), requires_grad=True)
     adam = torch.optim.Adam([offset_N], lr=asked.rate_m)
-    depths = [rasterise(whole, camera).depth_HW for camera in cameras]
+    depths = depths_of(whole, cameras)
     for step in range(asked.steps):
         moved_N3 = vertices_N3 + offset_N.clamp(-_MOST_M, _MOST_M)[:, None] * normals_N3
         if step % _PICK_EVERY == 0:
@@ -84,7 +93,7 @@ def _moved(
             rims = [_seen(shape, camera, depth) for camera, depth in zip(cameras, depths, strict=True)]
         now_E = (moved_N3[edges_E2[:, 0]] - moved_N3[edges_E2[:, 1]]).norm(dim=1)
         loss = _outline(moved_N3, rims, scene) + asked.colour * _colours(moved_N3, rims, scene)
-        loss = loss + asked.laplacian * (near(moved_N3) - flat_N3).norm(dim=1).mean()
+        loss = loss + asked.laplacian * (uneven_NN @ moved_N3 - flat_N3).norm(dim=1).mean()
         loss = loss + asked.edge * (now_E - length_E).abs().mean() + asked.hem * _hems(moved_N3, loops)
         adam.zero_grad()
         loss.backward()
@@ -92,18 +101,6 @@ def _moved(
     with torch.no_grad():
         moved_N3 = vertices_N3 + offset_N.clamp(-_MOST_M, _MOST_M)[:, None] * normals_N3
     return layer.moved(moved_N3.numpy().astype(np.float64))
-
-
-class _Neighbours:
-    """What each vertex differs by from the mean of its neighbours."""
-
-    def __init__(self, edges_E2: Tensor, count: int) -> None:
-        self.ends, self.others = torch.cat([edges_E2, edges_E2.flip(1)]).T
-        self.degree_N1 = torch.bincount(self.ends, minlength=count).clamp(min=1)[:, None]
-
-    def __call__(self, vertices_N3: Tensor) -> Tensor:
-        sums = torch.zeros_like(vertices_N3).index_add(0, self.ends, vertices_N3[self.others])
-        return vertices_N3 - sums / self.degree_N1
 
 
 def _seen(layer: Mesh, camera: Camera, depth_HW: Floats) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Deviations: all formulas are a design.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor
 from fedloom.base import rng
 from fedloom.base.extras import library
 from fedloom.base.plugin import AtLeast, NonNegative, Positive, check_ranges
-from fedloom.people.body import Body, Floats, Ints
+from fedloom.people.body import Body
 from fedloom.people.dressed import a_pose
 from fedloom.people.labels import GARMENTS, LOWER, UPPER
-from fedloom.people.meshes import Mesh, laplacian, vertex_normals
+from fedloom.people.meshes import Floats, Ints, Mesh, smoothed, vertex_normals
 from fedloom.people.skinning import Skin, skin_of
 
 __all__ = ["Fitted", "Fitting", "fitted"]
@@ -91,7 +92,8 @@ class _Target:
     points_N3: Tensor
     garment_N: Tensor
     """0 where it is skin, hair or shoes; else 1 and 2 for the garments."""
-    tree: object
+    tree: Any
+    """A k-d tree of the points."""
 
 
 class _Params:
@@ -107,10 +109,8 @@ class _Params:
         return [self.betas_S, self.turn_J3, self.translation_3, self.ease_2]
 
 
-def fitted(
-    points_N3: Floats, normals_N3: Floats, labels_N: Ints, body: Body, settings: Fitting | None = None
-) -> Fitted:
-    """Return the body under points of a surface with their normals and common classes, metres, roughly upright."""
+def fitted(points_N3: Floats, labels_N: Ints, body: Body, settings: Fitting | None = None) -> Fitted:
+    """Return the body under points of a surface with their common classes, metres, roughly upright."""
     asked, skin = settings or Fitting(), skin_of(body)
     chosen = rng.numpy_random("fit", "points").permutation(len(points_N3))[: asked.points]
     target = _target(points_N3[chosen], labels_N[chosen])
@@ -193,7 +193,7 @@ def _steps(part: Skin, params: _Params, target: _Target, normals: _Normals, aske
         if step % asked.every == 0:
             now_N3 = posed.vertices_M3.detach().numpy()
             nearest_N = torch.from_numpy(trees(now_N3).query(target.points_N3.numpy())[1])
-            back_N = torch.from_numpy(target.tree.query(now_N3)[1])  # pyright: ignore
+            back_N = torch.from_numpy(target.tree.query(now_N3)[1])
         away_N3 = target.points_N3 - posed.vertices_M3[nearest_N]
         back_M2 = ((posed.vertices_M3 - target.points_N3[back_N]) ** 2).sum(1)
         squared_N = (away_N3**2).sum(1)
@@ -265,7 +265,5 @@ def _stitched(mesh: Mesh, turns_M33: Floats, points_N3: Floats, labels_N: Ints) 
     offset_M3 = (points_N3[near_M] - mesh.vertices) * (away_M < 2 * _CLIP_M)[:, None]
     length_M1 = np.linalg.norm(offset_M3, axis=1, keepdims=True)
     offset_M3 *= np.minimum(1, _CLIP_M / np.maximum(length_M1, 1e-9)) * fade_M[:, None]
-    rough = laplacian(mesh.faces, len(offset_M3))
-    for _ in range(10):
-        offset_M3 = offset_M3 - 0.5 * (rough @ offset_M3)
+    offset_M3 = smoothed(mesh.faces, offset_M3, 10)
     return np.linalg.solve(turns_M33, (offset_M3 * fade_M[:, None])[:, :, None])[:, :, 0]

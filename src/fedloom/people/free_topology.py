@@ -9,7 +9,7 @@ import numpy as np
 
 from fedloom.base.extras import library
 from fedloom.people.body import Body
-from fedloom.people.meshes import Floats, Ints, Mesh, face_normals, laplacian
+from fedloom.people.meshes import Floats, Ints, Mesh, face_normals, smoothed
 from fedloom.people.nearest import NearestPoints
 from fedloom.people.stance import Stance, shaped, stood
 
@@ -34,19 +34,12 @@ class Binding:
     """Skinning weights, smoothed over the garment."""
 
 
-def _smoothed(faces_F3: Ints, values_MX: Floats, rounds: int) -> Floats:
-    uneven = laplacian(faces_F3, len(values_MX))
-    for _ in range(rounds):
-        values_MX = values_MX - 0.5 * (uneven @ values_MX)
-    return values_MX
-
-
 def _weights(garment: Mesh, posed_M3: Floats, weights_MJ: Floats) -> Floats:
     """Return the weights of the body's nearest vertices, means by distance, smoothed along the garment."""
     away_NC, near_NC = library("scipy.spatial", "people").cKDTree(posed_M3).query(garment.vertices, k=_NEAR)
     soft_NC = 1 / (away_NC + 0.005)
     soft_NC /= soft_NC.sum(1, keepdims=True)
-    return _smoothed(garment.faces, np.einsum("nc,ncj->nj", soft_NC, weights_MJ[near_NC]), _ROUNDS)
+    return smoothed(garment.faces, np.einsum("nc,ncj->nj", soft_NC, weights_MJ[near_NC]), _ROUNDS)
 
 
 def _frames(body_rest: Mesh, face_M: Ints) -> Floats:
@@ -90,7 +83,5 @@ def draped(binding: Binding, body: Body, by: Stance) -> Mesh:
     body_rest = shaped(body, by.betas_S)
     turned_M3 = np.einsum("mab,mb->ma", _frames(body_rest, binding.face_M), binding.offsets_M3)
     moved_M3 = _feet(body_rest, binding.face_M, binding.places_M3) + turned_M3 - binding.rest.vertices
-    rest_M3 = binding.rest.vertices + _smoothed(binding.rest.faces, moved_M3, _ROUNDS)
-    carried_M44 = stood(body, by).by(binding.weights_MJ)
-    turned_M3 = (carried_M44[:, :3, :3] @ rest_M3[:, :, None])[:, :, 0]
-    return binding.rest.moved(turned_M3 + carried_M44[:, :3, 3])
+    rest_M3 = binding.rest.vertices + smoothed(binding.rest.faces, moved_M3, _ROUNDS)
+    return binding.rest.moved(stood(body, by).carried(rest_M3, binding.weights_MJ))

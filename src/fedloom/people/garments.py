@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedloom.base.errors import ConfigError
-from fedloom.people.body import Body, Floats, Ints
+from fedloom.base.extras import library
+from fedloom.people.body import Body
 from fedloom.people.labels import LOWER, UPPER
-from fedloom.people.meshes import Mesh, boundary_loops, joined, part, vertex_normals
+from fedloom.people.meshes import Floats, Ints, Mesh, boundary_loops, joined, part, vertex_normals
 
 __all__ = ["BOTTOMS", "TOPS", "Garment", "garment"]
 
@@ -19,7 +20,6 @@ _BASE_M = {UPPER: (0.018, 0.026), LOWER: (0.010, 0.014)}
 _WRINKLE_M, _FLARE_M = 0.004, 0.03
 _NECK = np.array((0.0, 1.52, 0.0))
 _AROUND, _ROW_M, _WAIST_M = 72, 0.02, 1.02
-_TUBES = ("skirt", "dress")
 TOPS = ("tee", "long_sleeve", "dress")
 BOTTOMS = ("trousers", "shorts", "skirt")
 
@@ -187,8 +187,6 @@ def _tube_weights(points_N3: Floats, n_joints: int) -> Floats:
 
 
 def _nearest_shapes(body: Body, points_N3: Floats) -> Floats:
-    from fedloom.base.extras import library
-
     near_N = library("scipy.spatial", "people").cKDTree(body.template_M3).query(points_N3, k=12)[1]
     return body.shape_directions_M3S[near_N].mean(1)
 

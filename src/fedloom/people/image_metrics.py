@@ -1,16 +1,14 @@
 """How alike two pictures are: signal to noise, and structure by local means and variances."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.base.errors import DataError
 from fedloom.base.extras import library
+from fedloom.people.meshes import Floats
 
 __all__ = ["psnr_db", "ssim"]
 
-Floats = NDArray[np.floating[Any]]
 _SIGMA, _RADIUS = 1.5, 5  # 11 x 11 pixels
 
 

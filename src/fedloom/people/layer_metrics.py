@@ -7,6 +7,7 @@ import numpy as np
 
 from fedloom.base.errors import DataError
 from fedloom.base.extras import library
+from fedloom.people.loops import spaced
 from fedloom.people.meshes import Floats, Ints, Mesh, edges
 from fedloom.people.nearest import NearestPoints
 
@@ -47,19 +48,11 @@ def mean_label_iou(labels_N: Ints, truth_N: Ints, areas_N: Floats, classes: Sequ
     return sum(each.values()) / len(each)
 
 
-def _spaced(loop_L3: Floats, spacing_m: float) -> Floats:
-    """Return points of a closed polyline about `spacing_m` apart, at least 8."""
-    closed = np.concatenate([loop_L3, loop_L3[:1]])
-    at = np.concatenate([[0.0], np.linalg.norm(np.diff(closed, axis=0), axis=1).cumsum()])
-    steps = np.linspace(0, at[-1], max(8, round(at[-1] / spacing_m)) + 1)[:-1]
-    return np.stack([np.interp(steps, at, closed[:, axis]) for axis in range(3)], axis=1)
-
-
 def seam_chamfer_cm(seams: Sequence[Floats], truth: Sequence[Floats], spacing_m: float = 0.002) -> float:
     """Return the mean distance in cm between closed seams [L, 3], both ways; DataError if one side has none."""
     if not seams or not truth:
         raise DataError(f"seams: found {len(seams)} and {len(truth)} of the truth, allowed is at least one each.")
-    ours, true = (np.concatenate([_spaced(loop, spacing_m) for loop in loops]) for loops in (seams, truth))
+    ours, true = (np.concatenate([spaced(loop, spacing_m) for loop in loops]) for loops in (seams, truth))
     tree = library("scipy.spatial", "people").cKDTree
     return 50 * float(tree(true).query(ours)[0].mean() + tree(ours).query(true)[0].mean())
 
@@ -70,7 +63,7 @@ def roughness_mm(loop_L3: Floats, spacing_m: float = 0.01) -> float:
     The loop is measured at an even spacing, so that neither its length nor the number of its points matters: a circle
     of radius r has `spacing_m`² / r.
     """
-    even = _spaced(loop_L3, spacing_m)
+    even = spaced(loop_L3, spacing_m)
     second = np.roll(even, 1, axis=0) - 2 * even + np.roll(even, -1, axis=0)
     return 1000 * float(np.linalg.norm(second, axis=1).mean())
 

@@ -8,7 +8,7 @@ from fedloom.base.extras import library
 from fedloom.people.meshes import Floats, Ints, Mesh, laplacian, vertex_normals
 from fedloom.people.nearest import NearestPoints
 
-__all__ = ["faired_seams", "smoothed_loop", "smoothed_loops"]
+__all__ = ["faired_seams", "smoothed_loop", "smoothed_loops", "spaced"]
 
 _IN, _OUT, _TIMES = 0.5, -0.53, 20
 _SPACING_M, _PASSES = 0.012, 4
@@ -22,7 +22,7 @@ def smoothed_loop(points_L3: Floats, normals_L3: Floats, times: int = _TIMES) ->
     points 1.2 cm apart: what counts as a wave must not depend on how often the surface's triangles were cut.
     """
     place_L, length = _along(points_L3)
-    even_N = np.arange(max(8, round(length / _SPACING_M))) / max(8, round(length / _SPACING_M)) * length
+    even_N = _even(length, _SPACING_M)
     line_N3, normals_N3 = (_at(place_L, length, values, even_N) for values in (points_L3, normals_L3))
     normals_N3 /= np.linalg.norm(normals_N3, axis=1, keepdims=True) + 1e-9
     for _ in range(times):
@@ -31,6 +31,17 @@ def smoothed_loop(points_L3: Floats, normals_L3: Floats, times: int = _TIMES) ->
             pull_N3 -= (pull_N3 * normals_N3).sum(1, keepdims=True) * normals_N3
             line_N3 = line_N3 + share * pull_N3
     return _at(even_N, length, line_N3, place_L)
+
+
+def spaced(points_L3: Floats, spacing_m: float) -> Floats:
+    """Return points of a closed line about `spacing_m` apart, at least 8."""
+    place_L, length = _along(points_L3)
+    return _at(place_L, length, points_L3, _even(length, spacing_m))
+
+
+def _even(length: float, spacing_m: float) -> Floats:
+    count = max(8, round(length / spacing_m))
+    return np.arange(count) / count * length
 
 
 def _along(points_L3: Floats) -> tuple[Floats, float]:

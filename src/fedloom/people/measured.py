@@ -1,7 +1,5 @@
 """How far a reconstructed surface is off, always beside the visual hull's and the sampling's own floor."""
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,15 +19,18 @@ class KnownSurface:
 
     def __init__(self, mesh: Mesh, visible_F: NDArray[np.bool_]) -> None:
         self.mesh, self.visible_F = mesh, visible_F
+        self._of_hulls: dict[tuple[str, float], SurfaceErrors] = {}
 
     def errors(self, rebuilt: Mesh) -> SurfaceErrors:
         """Return how far a reconstruction is off."""
         return surface_errors(rebuilt, self.mesh, visible_F=self.visible_F)
 
-
-@lru_cache(maxsize=256)
-def _of_hull(scene: Scene, truth: KnownSurface, cell_m: float) -> SurfaceErrors:
-    return truth.errors(hull_surface(scene, cell_m))
+    def errors_of_hull(self, scene: Scene, cell_m: float) -> SurfaceErrors:
+        """Return how far a scene's visual hull is off; measured once, as no training changes it."""
+        key = scene.key, cell_m
+        if key not in self._of_hulls:
+            self._of_hulls[key] = self.errors(hull_surface(scene, cell_m))
+        return self._of_hulls[key]
 
 
 def surface_scores(field: Field, scene: Scene, truth: KnownSurface, cell_m: float) -> dict[str, float]:
@@ -38,7 +39,7 @@ def surface_scores(field: Field, scene: Scene, truth: KnownSurface, cell_m: floa
     The gain is what the field's mean is below the hull's.
     """
     encoded = field.encoded(scene.on(field.log_beta.device), range(scene.n_views))
-    found, hull = truth.errors(field_surface(field, encoded, cell_m)), _of_hull(scene, truth, cell_m)
+    found, hull = truth.errors(field_surface(field, encoded, cell_m)), truth.errors_of_hull(scene, cell_m)
     return {
         "gain_cm": hull.chamfer_cm - found.chamfer_cm,
         **dict(zip(_NAMES, _named(found), strict=True)),

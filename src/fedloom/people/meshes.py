@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedloom.base.extras import library
 
@@ -18,7 +20,11 @@ __all__ = [
     "is_edge_manifold",
     "joined",
     "laplacian",
+    "laplacian_tensor",
+    "largest_part",
     "part",
+    "smoothed",
+    "vertex_areas",
     "vertex_normals",
 ]
 
@@ -63,6 +69,19 @@ def joined(*meshes: Mesh) -> Mesh:
         np.concatenate(colours) if len(colours) == len(meshes) else None,
         np.concatenate(labels) if len(labels) == len(meshes) else None,
     )
+
+
+def largest_part(mesh: Mesh) -> Mesh:
+    """Return the connected part of the greatest area."""
+    own_F = components(mesh.faces, len(mesh.vertices))
+    size = np.bincount(own_F, weights=areas(mesh))
+    return part(mesh, mesh.faces[own_F == size.argmax()])[0]
+
+
+def vertex_areas(mesh: Mesh) -> Floats:
+    """Return a third of the area of the faces around each vertex [M], square metres."""
+    shares = np.repeat(areas(mesh) / 3, 3)
+    return np.bincount(mesh.faces.ravel(), shares, minlength=len(mesh.vertices)).astype(float)
 
 
 def _crossed(vertices: Floats, faces: Ints) -> Floats:
@@ -149,3 +168,19 @@ def laplacian(faces: Ints, n_vertices: int) -> Any:
     degree = np.asarray(near.sum(1)).ravel()
     inverse = sparse.diags(1 / np.maximum(degree, 1))
     return sparse.diags((degree > 0).astype(float)) - inverse @ near
+
+
+def laplacian_tensor(faces: Ints, n_vertices: int) -> Tensor:
+    """Return `laplacian` as a sparse tensor of 64 bits."""
+    uneven = laplacian(faces, n_vertices).tocoo()
+    places_2N = torch.from_numpy(np.stack([uneven.row, uneven.col]).astype(np.int64))
+    values_N = torch.from_numpy(uneven.data).double()
+    return torch.sparse_coo_tensor(places_2N, values_N, uneven.shape, check_invariants=True).coalesce()
+
+
+def smoothed(faces: Ints, values_MX: Floats, times: int) -> Floats:
+    """Return values of vertices [M, X], each moved half the way to the mean of its neighbours, some times."""
+    uneven = laplacian(faces, len(values_MX))
+    for _ in range(times):
+        values_MX = values_MX - 0.5 * (uneven @ values_MX)
+    return values_MX

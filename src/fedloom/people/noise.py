@@ -4,22 +4,20 @@ How well its confidence tells where it is wrong is a setting, which no algorithm
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import Fraction, NonNegative, Range, check_ranges
 from fedloom.base.rng import numpy_random
 from fedloom.people.captures import Parse
 from fedloom.people.labels import BACKGROUND, LABELS
+from fedloom.people.meshes import Floats, Ints
 from fedloom.people.parses import parse_of_labels
 
 __all__ = ["ParserNoise", "noisy_parses"]
 
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
 _SMOOTH_PX, _SPECK_PX = 6.0, 4.0
 _RADIUS = 0.02, 0.08
 """Of a blob, as a share of the picture's height."""

@@ -14,17 +14,18 @@ from fedloom.people.array_files import Arrays, mesh_of
 from fedloom.people.capture_files import read_capture
 from fedloom.people.captures import Capture
 from fedloom.people.labels import COLOURS, GARMENTS, LABELS
+from fedloom.people.measuring import Measure, measured
 from fedloom.people.meshes import Mesh, joined
 from fedloom.people.nearest import NearestPoints
 from fedloom.people.person_folder import PersonFolder
 from fedloom.people.picture_files import png_bytes
-from fedloom.people.pictures import GREY, by_class, heat, picture, side_by_side, yaw_cameras
+from fedloom.people.pictures import GREY, by_class, heat, on_white, picture, side_by_side, yaw_cameras
 from fedloom.people.truth_files import read_visible
 from fedloom.people.viewer import viewer_page
 
 __all__ = ["layers_of", "write_page"]
 
-_MOST_CM, _NEAR_M = 3.0, 0.1
+_MOST_CM = 3.0
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,17 @@ def write_page(person: PersonFolder) -> Path:
         layers |= own
         sections += [_in_layers(mesh, own), _classes(mesh, person.arrays("layers"))]
     truth = Path(person.record["capture"]) / "truth"
-    facts, verdict = _facts(person, mesh), "The surface has not been measured: nobody knows the person's own."
+    told = measured(person)
     if truth.is_dir():
-        section, measured, verdict = _errors(truth, mesh, hull)
-        sections.append(section)
-        facts |= measured
+        sections.append(_errors(truth, mesh, hull))
     sections += _swaps(person)
     text = _template().render(
         name=capture.name,
-        verdict=verdict,
+        verdict=_verdict(told),
         n_views=len(capture.photos),
         about="The person never was: synthetic." if truth.is_dir() else "",
-        facts=facts,
+        facts=_facts(person, mesh),
+        measures=told,
         sections=sections,
         layers=list(layers),
         viewer=viewer_page(layers),
@@ -100,7 +100,7 @@ def _facts(person: PersonFolder, mesh: Mesh) -> dict[str, str]:
 
 def _photographs(capture: Capture, mesh: Mesh) -> _Section:
     shown = [picture(mesh, photo.camera, lit=False) for photo in capture.photos]
-    photos = [_on_white(photo.rgb, photo.mask) for photo in capture.photos]
+    photos = [on_white(photo) for photo in capture.photos]
     off = [np.abs(one.astype(float) - other).mean(2) / 255 for one, other in zip(shown, photos, strict=True)]
     errors = [np.rint(255 * heat(one.ravel(), 0.3)).astype(np.uint8).reshape(*one.shape, 3) for one in off]
     return _Section(
@@ -109,11 +109,6 @@ def _photographs(capture: Capture, mesh: Mesh) -> _Section:
         [("Photographs", _data(photos)), ("Surface", _data(shown)), ("Difference of colours", _data(errors))],
         scale="No difference to a difference of 0.3 and more, of colours from 0 to 1.",
     )
-
-
-def _on_white(rgb_HW3: NDArray[np.uint8], mask_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    share_HW1 = mask_HW[:, :, None] / 255
-    return np.rint(rgb_HW3 * share_HW1 + 255 * (1 - share_HW1)).astype(np.uint8)
 
 
 def _in_layers(mesh: Mesh, layers: Mapping[str, Mesh]) -> _Section:
@@ -142,27 +137,25 @@ def _classes(mesh: Mesh, layers: Arrays) -> _Section:
     )
 
 
-def _errors(truth: Path, mesh: Mesh, hull: Mesh) -> tuple[_Section, dict[str, str], str]:
-    known = read_visible(truth)
-    cameras, distance = yaw_cameras(), NearestPoints(known.mesh)
+def _errors(truth: Path, mesh: Mesh, hull: Mesh) -> _Section:
+    cameras, distance = yaw_cameras(), NearestPoints(read_visible(truth).mesh)
     rows: list[tuple[str, str]] = []
     for name, one in (("Surface", mesh), ("Visual hull", hull)):
         off_M = distance(one.vertices).distance_N * 100
         rows.append((name, _data([picture(one, camera, heat(off_M, _MOST_CM), lit=False) for camera in cameras])))
-    ours, theirs = known.errors(mesh), known.errors(hull)
-    told = {
-        "Chamfer, cm (hull)": f"{ours.chamfer_cm:.2f} ({theirs.chamfer_cm:.2f})",
-        "surface to truth, cm (hull)": f"{ours.acc_cm:.2f} ({theirs.acc_cm:.2f})",
-        "truth to surface, cm (hull)": f"{ours.comp_cm:.2f} ({theirs.comp_cm:.2f})",
-        "floor of the measure, cm": f"{ours.floor_cm:.2f}",
-    }
-    word = "closer to the truth than" if ours.chamfer_cm < theirs.chamfer_cm else "no closer to the truth than"
-    verdict = (
-        f"The surface is {ours.chamfer_cm:.2f} cm off on the mean, {word} the visual hull with "
-        f"{theirs.chamfer_cm:.2f} cm."
-    )
     text = "How far each place is from the true surface; the hull is what is known without learning."
-    return _Section("Errors", text, rows, scale=f"0 to {_MOST_CM:.0f} cm and more."), told, verdict
+    return _Section("Errors", text, rows, scale=f"0 to {_MOST_CM:.0f} cm and more.")
+
+
+def _verdict(told: Sequence[Measure]) -> str:
+    """Return a sentence on the surface, beside the hull."""
+    ours, theirs = (
+        [one.value for one in told if (one.of, one.name) == (of, "chamfer_cm")] for of in ("surface", "hull")
+    )
+    if not ours:
+        return "The surface has not been measured: nobody knows the person's own."
+    word = "closer to the truth than" if ours < theirs else "no closer to the truth than"
+    return f"The surface is {ours[0]:.2f} cm off on the mean, {word} the visual hull with {theirs[0]:.2f} cm."
 
 
 def _swaps(person: PersonFolder) -> list[_Section]:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from fedloom.base.errors import DataError
 from fedloom.people.captures import Parse
 from fedloom.people.labels import LABELS, PARSERS, common
+from fedloom.people.meshes import Floats
 
 __all__ = ["parse_of_labels", "parse_of_probabilities"]
 
-Floats = NDArray[np.floating[Any]]
 _OFF = 0.02
 """How far likelihoods may be from a sum of 1: what 20 halves of a float's precision round to, and more."""
 

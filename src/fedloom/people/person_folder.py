@@ -56,15 +56,16 @@ class PersonFolder:
     def begin(self, capture: Path, field: str) -> None:
         """Make the folder; one of another capture or field is refused."""
         if self.is_there:
-            known = self.record
-            for name, wanted in (("capture", str(capture.resolve())), ("field", field)):
-                if known[name] != wanted:
-                    raise DataError(
-                        f"{self.path}: found {name} {known[name]}, allowed is {wanted}; choose another --out."
-                    )
+            self.refuse_other("capture", str(capture.resolve()), "choose another --out")
+            self.refuse_other("field", field, "choose another --out")
             return
         self.path.mkdir(parents=True, exist_ok=True)
         self._write({"capture": str(capture.resolve()), "field": field, "steps": {}})
+
+    def refuse_other(self, name: str, wanted: str, remedy: str) -> None:
+        """Refuse a folder of another capture or field than the one that is asked for."""
+        if self.record[name] != wanted:
+            raise DataError(f"{self.path}: found {name} {self.record[name]}, allowed is {wanted}; {remedy}.")
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_atomic(self.path / _FILE, json.dumps(record, indent=1) + "\n")

@@ -44,6 +44,8 @@ class Bundle:
     sources: tuple[int, ...]
     pixels_N2: Tensor
     """Row and column of each, int64."""
+    off_N: Tensor
+    """How far each lies from the silhouette, metres, negative inside."""
     names: tuple[str | int, ...]
     """By what the places on its rays are drawn."""
 
@@ -68,9 +70,11 @@ def bundle_of(scene: Scene, target: int, place: int, n_rays: int) -> Bundle:
     drawn = rng.python_random(*names)
     others = [view for view in range(scene.n_views) if view != target]
     count = drawn.randint(min(_LEAST_SOURCES, len(others)), min(_MOST_SOURCES, len(others)))
-    near = (_metres(scene, target) < _BEYOND_M).nonzero()
-    chosen = torch.tensor([drawn.randrange(len(near)) for _ in range(n_rays)])
-    return Bundle(scene, target, tuple(sorted(drawn.sample(others, count))), near[chosen], names)
+    off_HW = _metres(scene, target)
+    near_X2 = (off_HW < _BEYOND_M).nonzero()
+    pixels_N2 = near_X2[torch.tensor([drawn.randrange(len(near_X2)) for _ in range(n_rays)])]
+    sources = tuple(sorted(drawn.sample(others, count)))
+    return Bundle(scene, target, sources, pixels_N2, off_HW[tuple(pixels_N2.T)], names)
 
 
 def _metres(scene: Scene, target: int) -> Tensor:
@@ -96,7 +100,7 @@ def losses(field: Field, bundle: Bundle, weights: Weights) -> Losses:
     row_N, column_N = pixels_N2[where.hits_R].T
     t_NS = sampled(field, encoded, where, rng.generator(*bundle.names))
     seen = rendered(field, encoded, where, t_NS)
-    off_N = _metres(scene, bundle.target)[row_N, column_N]
+    off_N = bundle.off_N.to(row_N.device)[where.hits_R]
     inner_N = (off_N < -_EDGE_M) & (scene.mask_VHW[bundle.target, row_N, column_N] > 0.99)
     shown_N3 = field.as_taken(seen.colour_N3 / seen.alpha_N[:, None].clamp(min=1e-3), bundle.target)
     mixed_N3 = shown_N3 * seen.alpha_N[:, None] + (1 - seen.alpha_N[:, None])

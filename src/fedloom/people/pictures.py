@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.people.cameras import Camera, ring
+from fedloom.people.captures import Photo
 from fedloom.people.labels import COLOURS
 from fedloom.people.meshes import Floats, Ints, Mesh, vertex_normals
 from fedloom.people.raster import averaged, rasterise, shaded
 
-__all__ = ["GREY", "YAWS", "by_class", "heat", "picture", "side_by_side", "yaw_cameras"]
+__all__ = ["GREY", "YAWS", "by_class", "heat", "on_white", "picture", "side_by_side", "yaw_cameras"]
 
 YAWS = 4
 _PAPER = 1.0
@@ -36,6 +37,12 @@ def picture(mesh: Mesh, camera: Camera, colours_M3: Floats | None = None, *, lit
         shown_M3 = shown_M3 * (0.45 + 0.55 * np.abs((vertex_normals(mesh) * way_M3).sum(1)))[:, None]
     raster = rasterise(mesh, camera, supersample=2)
     return np.rint(255 * averaged(shaded(raster, shown_M3.clip(0, 1), mesh.faces, _PAPER), 2)).astype(np.uint8)
+
+
+def on_white(photo: Photo) -> NDArray[np.uint8]:
+    """Return what a photograph shows of the person, before white."""
+    share_HW1 = photo.mask[:, :, None] / 255
+    return np.rint(photo.rgb * share_HW1 + 255 * (1 - share_HW1)).astype(np.uint8)
 
 
 def by_class(labels_M: Ints) -> Floats:

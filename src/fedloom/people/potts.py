@@ -9,7 +9,7 @@ import numpy as np
 
 from fedloom.base.errors import DataError
 from fedloom.base.extras import library
-from fedloom.people.meshes import Floats, Ints, Mesh, areas, edges, vertex_normals
+from fedloom.people.meshes import Floats, Ints, Mesh, edges, vertex_areas, vertex_normals
 
 __all__ = ["SurfacePoints", "affinity", "mean_field", "near_pairs", "softmax", "surface_points"]
 
@@ -41,8 +41,7 @@ class SurfacePoints:
 
 def surface_points(mesh: Mesh) -> SurfacePoints:
     """Return the vertices of a mesh as points to label, each with a third of its faces' area."""
-    area_M = np.bincount(mesh.faces.ravel(), np.repeat(areas(mesh) / 3, 3), minlength=len(mesh.vertices))
-    return SurfacePoints(mesh.vertices, vertex_normals(mesh), area_M.astype(float), edges(mesh.faces)[0], mesh.colours)
+    return SurfacePoints(mesh.vertices, vertex_normals(mesh), vertex_areas(mesh), edges(mesh.faces)[0], mesh.colours)
 
 
 def near_pairs(points_N3: Floats, count: int = 8) -> Ints:

@@ -1,6 +1,6 @@
 """Which triangle each pixel shows, and how deep: a z-buffer over all triangles at once, without a graphics library."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from fedloom.base.errors import DataError
 from fedloom.people.cameras import Camera
 from fedloom.people.meshes import Floats, Ints, Mesh
 
-__all__ = ["Raster", "averaged", "rasterise", "shaded"]
+__all__ = ["Raster", "averaged", "depths_of", "rasterise", "shaded"]
 
 _NEAR_M = 0.01
 _MOST = 1 << 20
@@ -67,6 +67,11 @@ def rasterise(mesh: Mesh, camera: Camera, *, supersample: int = 1, cull: bool = 
     face[hit], barycentric[hit] = corners.face_F[row], shares_H3
     shape = fine.height, fine.width
     return Raster(face.reshape(shape), barycentric.reshape(*shape, 3), nearest.astype(np.float32).reshape(shape))
+
+
+def depths_of(mesh: Mesh, cameras: Iterable[Camera]) -> Floats:
+    """Return the depths [V, H, W] of a surface as cameras of one size see it, infinite where it is not."""
+    return np.stack([rasterise(mesh, camera).depth_HW for camera in cameras])
 
 
 def _before(mesh: Mesh, camera: Camera, cull: bool) -> _Corners:

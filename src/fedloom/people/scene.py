@@ -21,7 +21,6 @@ __all__ = [
     "box_span",
     "coarse_hull",
     "outlines",
-    "projected",
     "scene_of",
     "silhouette_distance",
 ]
@@ -137,20 +136,14 @@ def _filled(rgb_HW3: NDArray[np.uint8], mask_HW: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy((rgb_HW3[rows, columns] / 255).astype(np.float32)).permute(2, 0, 1).contiguous()
 
 
-def projected(points_N3: Tensor, matrix_V33: Tensor, rotation_V33: Tensor, shift_V3: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pixels [V, N, 2] and depths [V, N] of points."""
-    inside_V3N = rotation_V33 @ points_N3.T + shift_V3[:, :, None]
-    seen_V3N = matrix_V33 @ inside_V3N
-    depth_VN = inside_V3N[:, 2].clamp(min=1e-3)
-    return (seen_V3N[:, :2] / depth_VN[:, None]).transpose(1, 2), depth_VN
-
-
 def outlines(points_N3: Tensor, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
     """Return how points [N, 3] lie to silhouettes: distance [V, N] in metres, grid places [V, N, 1, 2], depths [V, N].
 
     The greatest of the distances is the visual hull's.
     """
-    uv_VN2, depth_VN = projected(points_N3, scene.matrix_V33, scene.rotation_V33, scene.shift_V3)
+    inside_V3N = scene.rotation_V33 @ points_N3.T + scene.shift_V3[:, :, None]
+    depth_VN = inside_V3N[:, 2].clamp(min=1e-3)
+    uv_VN2 = ((scene.matrix_V33 @ inside_V3N)[:, :2] / depth_VN[:, None]).transpose(1, 2)
     height, width = scene.size
     grid_VN12 = (2 * uv_VN2 / points_N3.new_tensor([width, height]) - 1)[:, :, None]
     found = functional.grid_sample(scene.distance_VHW[:, None], grid_VN12, padding_mode="border", align_corners=False)

@@ -19,7 +19,7 @@ from fedloom.people.factors import Sights, boundary, confidence, incidence, sigh
 from fedloom.people.meshes import Floats, Ints
 from fedloom.people.potts import SurfacePoints, affinity, mean_field, softmax, without
 
-__all__ = ["FAIR_BASELINE", "VISIBLE_VOTE", "Separated", "Separation", "fair_baseline", "separate", "visible_vote"]
+__all__ = ["FAIR_BASELINE", "VISIBLE_VOTE", "Separated", "Separation", "separate"]
 
 _NONE = -60.0
 """Log-odds of a class that is excluded."""
@@ -223,16 +223,6 @@ def separate(
         guarded=settings.confidence and not fit.confident,
         reliability_V=fused.reliability_V,
     )
-
-
-def visible_vote(where: SurfacePoints, photos: Sequence[Photo], depth_VHW: Floats) -> Separated:
-    """Return the class of each point by a vote of the views that see it; points that none sees are the first class."""
-    return separate(where, photos, depth_VHW, VISIBLE_VOTE)
-
-
-def fair_baseline(where: SurfacePoints, photos: Sequence[Photo], depth_VHW: Floats) -> Separated:
-    """Return the class of each point by votes of soft visibility, smoothed over neighbours as `separate` does."""
-    return separate(where, photos, depth_VHW, FAIR_BASELINE)
 
 
 def _fit(fusion: _Fusion) -> Fit:

@@ -1,4 +1,4 @@
-"""Linear blend skinning, differentiable: from shape, pose and offsets to a posed skin, and back."""
+"""Linear blend skinning, differentiable: from shape, pose and offsets to a posed skin."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedloom.people.body import Body
 
-__all__ = ["Posed", "Skin", "rotations", "skin_of", "unposed"]
+__all__ = ["Posed", "Skin", "rotations", "skin_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +19,6 @@ class Posed:
     joints_J3: Tensor
     transforms_M44: Tensor
     """What carries each vertex from the rest pose, its offsets among it, to where it is."""
-    shaped_M3: Tensor
-    """The rest pose that was carried, offsets and all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class Skin:
             shaped_M3 = shaped_M3 + offsets_M3
         transforms_M44 = torch.einsum("mj,jab->mab", self.weights_MJ, carried_J44)
         moved_M3 = (transforms_M44[:, :3, :3] @ shaped_M3[:, :, None])[:, :, 0] + transforms_M44[:, :3, 3]
-        return Posed(moved_M3 + translation_3, joints_J3 + translation_3, transforms_M44, shaped_M3)
+        return Posed(moved_M3 + translation_3, joints_J3 + translation_3, transforms_M44)
 
     def shaped(self, betas_S: Tensor) -> Tensor:
         """Return the rest pose of a shape [M, 3]."""
@@ -98,9 +96,3 @@ def _chained(turns_J33: Tensor, joints_J3: Tensor, parents: tuple[int, ...]) -> 
     shift_J31 = placed_J3[:, :, None] - turned_J33 @ joints_J3[:, :, None]
     last = turned_J33.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(parents), 1, 4)
     return torch.cat([torch.cat([turned_J33, shift_J31], dim=2), last], dim=1), placed_J3
-
-
-def unposed(points_N3: Tensor, transforms_N44: Tensor, translation_3: Tensor) -> Tensor:
-    """Return points of a posed body in its rest pose, by what carried each of them there."""
-    away_N3 = points_N3 - translation_3 - transforms_N44[:, :3, 3]
-    return torch.linalg.solve(transforms_N44[:, :3, :3], away_N3[:, :, None])[:, :, 0]

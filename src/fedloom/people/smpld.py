@@ -20,7 +20,7 @@ from fedloom.people.meshes import (
     boundary_loops,
     edges,
     face_normals,
-    laplacian,
+    laplacian_tensor,
     part,
     vertex_normals,
 )
@@ -147,13 +147,11 @@ def _loss(problem: _Problem, offsets_M3: Tensor, turn: int) -> Tensor:
 def _problem(scan: Mesh, near: NearestPoints, body: Body, by: Stance, faces_F3: Ints) -> tuple[_Problem, Ints]:
     posed = stood(body, by)
     garment, own_M = part(posed.mesh, faces_F3)
-    uneven = laplacian(garment.faces, len(own_M)).tocoo()
-    places = torch.from_numpy(np.stack([uneven.row, uneven.col]).astype(np.int64))
     return _Problem(
         turns_M33=_tensor(posed.by(body.weights_MJ[own_M])[:, :3, :3]),
         base_M3=_tensor(garment.vertices),
         normals_M3=_tensor(vertex_normals(shaped(body, by.betas_S))[own_M]),
-        uneven_MM=torch.sparse_coo_tensor(places, _tensor(uneven.data), uneven.shape, check_invariants=True).coalesce(),
+        uneven_MM=laplacian_tensor(garment.faces, len(own_M)),
         faces_F3=garment.faces,
         ring=np.concatenate(boundary_loops(garment.faces)),
         scan=near,

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedloom.people.body import Body, Floats
-from fedloom.people.meshes import Mesh
+from fedloom.people.body import Body
+from fedloom.people.meshes import Floats, Mesh
 from fedloom.people.skinning import skin_of
 
 __all__ = ["Stance", "Stood", "shaped", "stood"]
@@ -41,6 +41,11 @@ class Stood:
     def by(self, weights_NJ: Floats) -> Floats:
         """Return what carries points of these skinning weights [N, 4, 4]."""
         return np.einsum("nj,jab->nab", weights_NJ, self.transforms_J44)
+
+    def carried(self, rest_N3: Floats, weights_NJ: Floats) -> Floats:
+        """Return points [N, 3] of the rest pose, of these skinning weights, where the body has them."""
+        by_N44 = self.by(weights_NJ)
+        return (by_N44[:, :3, :3] @ rest_N3[:, :, None])[:, :, 0] + by_N44[:, :3, 3]
 
 
 def stood(body: Body, stance: Stance, offsets_M3: Floats | None = None) -> Stood:

@@ -4,16 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedloom.base.errors import DataError
 from fedloom.base.extras import library
 from fedloom.people.field import REACH_M, Encoded, Field
-from fedloom.people.meshes import Mesh, areas, components, part
+from fedloom.people.meshes import Floats, Mesh, largest_part
 from fedloom.people.scene import HIGH, LOW, Scene, coarse_hull, outlines
 
-__all__ = ["field_surface", "hull_surface", "vertex_colours"]
+__all__ = ["colours_of", "field_surface", "hull_surface"]
 
 _AT_ONCE = 60_000
 
@@ -55,21 +54,15 @@ def _surface(scene: Scene, signed: Callable[[Tensor], Tensor], cell_m: float) ->
             f"capture '{scene.name}': found no person where all masks agree; are masks and cameras of one capture?"
         )
     cubes = library("skimage.measure", "people").marching_cubes
-    vertices, faces, _, _ = cubes(values_XYZ, 0.0, spacing=(cell_m,) * 3)
-    return _largest(Mesh(vertices.astype(np.float64) + np.array(LOW), faces.astype(np.int64)))
+    vertices, faces, _, _ = cubes(values_XYZ, 0.0, spacing=(cell_m,) * 3, allow_degenerate=False)
+    return largest_part(Mesh(vertices.astype(np.float64) + np.array(LOW), faces.astype(np.int64)))
 
 
-def _largest(mesh: Mesh) -> Mesh:
-    own_F = components(mesh.faces, len(mesh.vertices))
-    size = np.bincount(own_F, weights=areas(mesh))
-    return part(mesh, mesh.faces[own_F == size.argmax()])[0]
-
-
-def vertex_colours(field: Field, encoded: Encoded, mesh: Mesh, normals_M3: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the colour [M, 3] of each vertex, seen from straight before it."""
+def colours_of(field: Field, encoded: Encoded, points_N3: Floats, normals_N3: Floats) -> Floats:
+    """Return the colour [N, 3] of places on a surface, seen from straight before them."""
     device = encoded.scene.mask_VHW.device
-    points = torch.from_numpy(mesh.vertices.astype(np.float32)).to(device)
-    towards = -torch.from_numpy(normals_M3.astype(np.float32)).to(device)
+    points = torch.from_numpy(points_N3.astype(np.float32)).to(device)
+    towards = -torch.from_numpy(normals_N3.astype(np.float32)).to(device)
     with torch.no_grad():
         rows = [
             field.colour(field.pooled(here, encoded), here, there, encoded)

@@ -1,7 +1,5 @@
 """People who never were, photographed: captures to learn from, and what is true of them to measure by."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from fedloom.people.body import Body
@@ -12,17 +10,13 @@ from fedloom.people.photographs import photographed
 from fedloom.people.studios import Studio
 from fedloom.people.truth_files import Truth
 
-__all__ = ["make_people", "make_person"]
+__all__ = ["make_person", "person_of"]
 
 
-def make_people(body: Body, studio: Studio, count: int, *names: str | int) -> Iterator[tuple[Capture, Truth]]:
-    """Yield people as the studio draws and photographs them, called by the names, the studio's and their number."""
-    for place in range(count):
-        own = (*names, studio.name, place)
-        worn = dressed(
-            body, *own, tops=studio.tops, bottoms=studio.bottoms, textures=studio.textures, tones=studio.tones
-        )
-        yield make_person(worn, studio, *own)
+def person_of(body: Body, studio: Studio, *names: str | int) -> tuple[Capture, Truth]:
+    """Return a person as the studio draws and photographs them, called by the names."""
+    worn = dressed(body, *names, tops=studio.tops, bottoms=studio.bottoms, textures=studio.textures, tones=studio.tones)
+    return make_person(worn, studio, *names)
 
 
 def make_person(worn: Dressed, studio: Studio, *names: str | int) -> tuple[Capture, Truth]:

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from fedloom.base.errors import ConfigError
-from fedloom.people.body import Floats
+from fedloom.people.meshes import Floats
 
 __all__ = ["KINDS", "Texture", "drawn_texture"]
 

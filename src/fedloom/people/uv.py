@@ -11,7 +11,7 @@ from fedloom.people.cameras import Camera
 from fedloom.people.meshes import Floats, Ints, Mesh, vertex_normals
 from fedloom.people.raster import rasterise, shaded
 
-__all__ = ["Textured", "by_vertices", "unwrapped"]
+__all__ = ["Textured", "unwrapped"]
 
 Colours = Callable[[Floats, Floats], Floats]
 """The colours [N, 3] of points of a surface with their normals, 0 to 1."""
@@ -51,17 +51,3 @@ def unwrapped(mesh: Mesh, colours: Colours, size: int = 512) -> Textured:
     _, (rows, columns) = distances(raster.face_HW < 0, return_indices=True)
     kept = Mesh(vertices_M3, faces_F3, None if mesh.colours is None else mesh.colours[source_M])
     return Textured(kept, uv_M2, np.rint(255 * picture[rows, columns].clip(0, 1)).astype(np.uint8), source_M)
-
-
-def by_vertices(mesh: Mesh) -> Colours:
-    """Return colours mixed from those of the nearest three vertices: where there is nothing finer."""
-    known = np.zeros((len(mesh.vertices), 3)) if mesh.colours is None else mesh.colours
-    tree = library("scipy.spatial", "texture").cKDTree(mesh.vertices)
-
-    def colours(points_N3: Floats, _: Floats) -> Floats:
-        away_NC, near_NC = tree.query(points_N3, k=3)
-        share_NC = 1 / (away_NC + 1e-6)
-        share_NC /= share_NC.sum(1, keepdims=True)
-        return np.einsum("nc,ncx->nx", share_NC, known[near_NC])
-
-    return colours

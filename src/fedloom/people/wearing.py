@@ -15,7 +15,8 @@ from fedloom.people.dressed import a_pose
 from fedloom.people.fit import Fitting, fitted
 from fedloom.people.free_topology import bound, draped
 from fedloom.people.labels import GARMENTS, LABELS
-from fedloom.people.meshes import Mesh, boundary_loops, vertex_normals
+from fedloom.people.layer_metrics import edge_strain, signed_bias_mm
+from fedloom.people.meshes import Floats, Mesh, boundary_loops
 from fedloom.people.nearest import NearestPoints
 from fedloom.people.penetration import layered
 from fedloom.people.person_folder import PersonFolder
@@ -43,7 +44,7 @@ def fit_body(person: PersonFolder, model: BodyModel, asked: Fitting, say: Say) -
     labels_N = person.arrays("layers")["labels"].astype(int)
     mesh = mesh_of(person.arrays("surface"), "surface", person.file("surface"))
     with person.making("body", key) as arrays:
-        found = fitted(mesh.vertices, vertex_normals(mesh), labels_N, model.load(), asked)
+        found = fitted(mesh.vertices, labels_N, model.load(), asked)
         arrays |= arrays_of("body", found.mesh) | {
             "betas": found.betas_S,
             "pose": found.pose_J3,
@@ -103,20 +104,24 @@ def swap(
     put = {name: (giver, own[name]) for name in names or tuple(own)}
     put |= {name: (taker, mesh) for name, mesh in garments_of(taker).items() if name not in put}
     order = [name for name in (LABELS[kind] for kind in _LOWER_FIRST) if name in put]
-    called = f"{giver.path.name}_{'_'.join(names or tuple(own))}_{route}_{pose}"
+    called = f"{giver.path.resolve().name}_{'_'.join(names or tuple(own))}_{route}_{pose}"
     key = taker.key("body", (giver.made_of("body"), called))
     step = f"swap_{called}"
     if taker.made_of(step) == key:
         say(f"{step}: there already")
         return step
+    routes: dict[str, Route] = {name: route if put[name][0] is giver else "bound" for name in order}
     with taker.making(step, key) as arrays:
-        worn_by = [_carried(*put[name], body, by, route if put[name][0] is giver else "bound", name) for name in order]
-        skin = stood(body, by, taker.arrays("body")["skin"]).mesh
-        done = dict(zip(order, layered(worn_by, skin), strict=True))
-        for name, mesh in {"body": skin, **done}.items():
+        skin = _skin(taker, body, by)
+        worn_by = [_carried(*put[name], body, by, routes[name], name) for name in order]
+        arrays |= arrays_of("body", skin)
+        for name, mesh in zip(order, layered(worn_by, skin), strict=True):
             arrays |= arrays_of(name, mesh)
+            if routes[name] == "bound":
+                owner, before = put[name]
+                arrays[f"{name}.moved"] = _moved(before, _skin(owner, body, stance_of(owner)), mesh, skin)
         arrays["given"] = np.array([name for name in order if put[name][0] is giver])
-        say(f"{step}: {', '.join(done)}")
+        say(f"{step}: {', '.join(order)}")
     return step
 
 
@@ -132,6 +137,16 @@ def _posed(taker: PersonFolder, pose: Pose) -> Stance:
     if pose == "raised":
         pose_J3[16, 2], pose_J3[17, 2] = 0.5, -0.5
     return replace(by, pose_J3=pose_J3)
+
+
+def _skin(person: PersonFolder, body: Body, by: Stance) -> Mesh:
+    return stood(body, by, person.arrays("body")["skin"]).mesh
+
+
+def _moved(before: Mesh, skin_before: Mesh, after: Mesh, skin: Mesh) -> Floats:
+    """Return how a garment's edges were stretched, and its mean signed way to the body before and after, mm."""
+    gaps = [signed_bias_mm(one.vertices, NearestPoints(of))[1] for one, of in ((before, skin_before), (after, skin))]
+    return np.array([edge_strain(before, after.vertices), *gaps])
 
 
 def _carried(owner: PersonFolder, garment: Mesh, body: Body, by: Stance, route: Route, name: str) -> Mesh:

@@ -13,7 +13,8 @@ import torch
 from fedloom.base.extras import library
 from fedloom.base.plugin import Fraction, plugin
 from fedloom.people.bodies.procedural import PARENTS, regressor_of
-from fedloom.people.body import Body, BodyModel, Floats, refuse_odd
+from fedloom.people.body import Body, BodyModel, refuse_odd
+from fedloom.people.meshes import Floats
 from fedloom.people.skinning import rotations
 
 __all__ = ["PHENOTYPES", "AnnyBody"]

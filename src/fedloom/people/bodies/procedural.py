@@ -7,7 +7,8 @@ import numpy as np
 
 from fedloom.base.extras import library
 from fedloom.base.plugin import Positive, plugin
-from fedloom.people.body import Body, BodyModel, Floats, refuse_odd
+from fedloom.people.body import Body, BodyModel, refuse_odd
+from fedloom.people.meshes import Floats
 
 __all__ = ["PARENTS", "Capsules", "Procedural", "regressor_of"]
 

@@ -1,7 +1,6 @@
 """The field of people as a model of the frame: 48,275 shared numbers, and those of a studio's own cameras."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from fedloom.base.config import table_of
-from fedloom.base.errors import ConfigError, MissingFileError, ModelError, one_line, suggest
+from fedloom.base.errors import MissingFileError, ModelError, one_line
 from fedloom.base.files import atomic_folder, file_sha256
 from fedloom.base.plugin import Count, plugin
 from fedloom.base.tree import Tree
 from fedloom.contracts.federated import Model, ModelFamily
 from fedloom.contracts.lineage import Lineage, read_lineage
 from fedloom.contracts.model import ForwardContext
-from fedloom.models.starting import start_by_name
+from fedloom.models.starting import kept_of, start_by_name, trainable_of
 from fedloom.people.field import Field
 
 __all__ = ["FieldModel", "PersonField"]
@@ -74,13 +73,9 @@ class PersonField(ModelFamily):
         if self.path:
             _load(module, self._file())
         module.eval().requires_grad_(False).to(device)
-        names = [name for name, _ in module.named_parameters()]
-        chosen = [name for name in names if train is None or re.search(train, name)]
-        if not chosen:
-            raise ConfigError(f"train: '{train}' selects no parameter. {suggest(train or '', names)}")
         return FieldModel(
             module=module,
-            trainable={name: module.get_parameter(name).detach().clone() for name in chosen},
+            trainable=trainable_of(module, train),
             context=ForwardContext(),
             base_id=f"{self.name} {self.identity()}",
             stackable=False,
@@ -88,8 +83,7 @@ class PersonField(ModelFamily):
 
     def save(self, model: Model, params: Tree, folder: str) -> None:
         """Write what is shared as safetensors, settings as JSON, and a studio's own colours as a file of their own."""
-        own = dict(model.module.named_parameters())
-        tensors = {name: params.get(name, tensor).detach().cpu().contiguous() for name, tensor in own.items()}
+        tensors = kept_of(model.module, params)
         cameras = tensors.pop("cameras", None)
         settings: dict[str, Any] = table_of(self) | {"path": ""}
         with atomic_folder(Path(folder)) as new:

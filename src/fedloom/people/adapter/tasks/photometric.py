@@ -37,10 +37,6 @@ class _Person:
     bundles: tuple[Bundle, ...]
     known: KnownPerson | None = None
 
-    @property
-    def pixels_N2(self) -> Tensor:
-        return torch.cat([bundle.pixels_N2 for bundle in self.bundles])
-
 
 @plugin("photometric")
 class Photometric(Task):
