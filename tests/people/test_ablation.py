@@ -104,7 +104,10 @@ def test_odd_questions_are_refused_in_a_line():
     asked = (Condition(4, 1.0, 0.15),)
     with pytest.raises(ConfigError, match="rate"):
         Condition(4, 1.0, 1.2)
-    for count, arms, message in ((1, TWO, "found 1 people"), (2, {"SCGS": ARMS["SCGS"]}, "needed is 'fair baseline'")):
+    for count, arms, message in (
+        (1, TWO, "found 1 people"),
+        (2, {"SCGS": ARMS["SCGS"]}, "no arm called 'fair baseline'"),
+    ):
         with pytest.raises(ConfigError, match=message) as caught:
             next(ablation(count, asked, "odd", arms=arms))
         assert "\n" not in str(caught.value)

@@ -187,6 +187,7 @@ def demo(
 def ablation(
     count: Annotated[int, typer.Option("--people", min=2, help="People whom nothing was chosen by.")] = 6,
     seed: Annotated[int, typer.Option(help="Of the people.")] = 0,
+    against: Annotated[str, typer.Option(help="The arm whose mIoU is taken off.")] = "fair baseline",
     as_json: AsJson = False,
 ) -> None:
     """Print what each factor of a separation is worth under noise of the parser, losing rows too."""
@@ -194,11 +195,11 @@ def ablation(
 
     from fedloom.people.ablation import ablation, conditions
 
-    for row in ablation(count, conditions(), "report", seed):
+    for row in ablation(count, conditions(), "report", seed, against=against):
         low, high = (f"{row[f'difference_{end}']:+.3f}" for end in ("low", "high"))
         text = (
             f"{row['views']} views, calib {row['calib']}, rate {row['rate']}: {row['arm']}: mIoU {row['miou']:.3f}, "
-            f"less the fair baseline {row['difference']:+.3f} [{low}, {high}]"
+            f"less the {against} {row['difference']:+.3f} [{low}, {high}]"
         )
         lines([json.dumps(row) if as_json else text])
 

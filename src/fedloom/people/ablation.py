@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedloom.base.errors import ConfigError
+from fedloom.base.errors import ConfigError, suggest
 from fedloom.base.plugin import AtLeast, Fraction, check_ranges
 from fedloom.base.rng import numpy_random
 from fedloom.people.bodies.procedural import Procedural
@@ -28,7 +28,7 @@ ARMS: Mapping[str, Separation] = {
     "visible vote": VISIBLE_VOTE,
     "fair baseline": FAIR_BASELINE,
     "fair baseline with the floor": replace(FAIR_BASELINE, least_visible=_FULL.least_visible),
-    "baseline with the floor, tuned": replace(FAIR_BASELINE, least_visible=_FULL.least_visible, strength=0.007),
+    "baseline with the floor, tuned": replace(FAIR_BASELINE, least_visible=_FULL.least_visible, strength=0.0015),
     "SCGS": _FULL,
     "without the floor of visibility": replace(_FULL, least_visible=0.0),
     "with incidence": replace(_FULL, incidence=True),
@@ -36,7 +36,7 @@ ARMS: Mapping[str, Separation] = {
     "with edges": replace(_FULL, boundary=True),
     "without consistency": replace(_FULL, consistency=False),
     "without colours": replace(_FULL, colour=False),
-    "with more smoothing": replace(_FULL, smoothness=5.0),
+    "without tempering": replace(_FULL, tempering=1.0),
     "without calibration": replace(_FULL, calibrate=False),
     "without guard": replace(_FULL, guard=False),
     "without a fixed scale": replace(_FULL, normalise=False),
@@ -44,10 +44,9 @@ ARMS: Mapping[str, Separation] = {
 """The baselines, the whole, and the whole less one thing each, or with one more.
 
 Votes at the strength of SCGS outdo their neighbours, so the fair baseline is hardly smoothed. In the tuned one evidence
-is as weak beside neighbours as was best on the people that defaults were chosen by, the weakest tried: it is what
-SCGS has to be measured by.
+is as weak beside neighbours as was best on the people that defaults were chosen by: it is what SCGS has to be measured
+by.
 """
-_BASELINE = "fair baseline"
 _ASKED = (SKIN, HAIR, UPPER, LOWER)
 _DRAWS, _POINTS = 1000, 6000
 
@@ -137,24 +136,28 @@ def _scores(person: Known, condition: Condition, arms: Iterable[Separation]) -> 
 
 
 def ablation(
-    count: int, asked: Sequence[Condition], *names: str | int, arms: Mapping[str, Separation] = ARMS
+    count: int,
+    asked: Sequence[Condition],
+    *names: str | int,
+    arms: Mapping[str, Separation] = ARMS,
+    against: str = "fair baseline",
 ) -> Iterator[dict[str, str | float | int]]:
-    """Yield a row for each condition and arm: mean, difference to the fair baseline, both with 95 % intervals.
+    """Yield a row for each condition and arm: mean, difference to one of the arms, both with 95 % intervals.
 
     Intervals are of the mean over people, drawn anew 1,000 times; each person meets all arms with the same noise.
-    ConfigError for fewer than 2 people, of whom no interval tells anything, and for arms without the fair baseline.
+    ConfigError for fewer than 2 people, of whom no interval tells anything, and for an arm that there is not.
     """
     if count < 2:
         raise ConfigError(f"ablation: found {count} people, allowed are 2 or more.")
-    if _BASELINE not in arms:
-        raise ConfigError(f"ablation: found the arms {list(arms)}, needed is '{_BASELINE}' to compare with.")
+    if against not in arms:
+        raise ConfigError(f"ablation: no arm called '{against}' to compare with. {suggest(against, arms)}")
     of_views = {views: known_people(count, views, *names) for views in {one.views for one in asked}}
     drawn = numpy_random("ablation").integers(count, size=(_DRAWS, count))
     for condition in asked:
         told_AP = np.array([_scores(one, condition, arms.values()) for one in of_views[condition.views]]).T
         told = dict(zip(arms, told_AP, strict=True))
         for arm, values in told.items():
-            less = values - told[_BASELINE]
+            less = values - told[against]
             yield {
                 **vars(condition),
                 "arm": arm,

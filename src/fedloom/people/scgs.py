@@ -68,6 +68,8 @@ class Separation:
     priors: tuple[Positive, ...] = ()
     """Of the classes of a person, the first of them class 1; without, even."""
     smooth: bool = True
+    tempering: Annotated[float, Range(0, 1, low_excluded=True)] = 0.01
+    """What evidence counts beside neighbours: parsers err over patches, so that evidence nearby is not independent."""
     smoothness: NonNegative = 1.2
     """What it costs that neighbours differ (lambda)."""
     reach_m: Positive = 0.03
@@ -205,11 +207,12 @@ def separate(
     fit = _fit(fusion)
     fused = fusion.fused(fit)
     evidence_NK = fused.evidence_VNK.sum(0) + fusion.prior_K
-    odds_NK, ghosts = _smoothed(evidence_NK, affinity_NN, settings), list[int]()
+    odds_NK = _smoothed(settings.tempering * evidence_NK, affinity_NN, settings)
     if settings.detect:
         ghosts = _ghosts(odds_NK, evidence_NK, where.areas_N, settings)
         evidence_NK = without(evidence_NK, ghosts, _NONE)
-        odds_NK = without(_smoothed(evidence_NK, affinity_NN, settings), ghosts, _NONE)
+        tempered_NK = without(settings.tempering * evidence_NK, ghosts, _NONE)
+        odds_NK = without(_smoothed(tempered_NK, affinity_NN, settings), ghosts, _NONE)
     odds_NK = odds_NK - odds_NK.max(1, keepdims=True)  # else a point of which all views are wrong would be background
     odds_NK = np.concatenate([np.full((len(odds_NK), 1), _NONE), odds_NK], axis=1)
     labels_N = odds_NK.argmax(1)
