@@ -149,7 +149,7 @@ class _Person:
     made: dict[str, Any] = field(default_factory=dict)
 
     def surface(self) -> None:
-        self.made["mesh"] = person_surface(self.network, self.scene, 0.015)
+        self.made["mesh"] = person_surface(self.network, scene_of(self.capture), 0.015)
 
     def separated(self) -> None:
         mesh = self.made["mesh"]
