@@ -17,6 +17,7 @@
 # make safety       malicious clients: which rules stop them, at how many rows, and can the server repair; resumable
 # make safety_real  the attack, its repair and two rules once more on SmolLM2-135M-Instruct; resumable
 # make scale        what a simulated client costs in a round, 10^3 to 10^5 of them, and a plan for 10^6: docs/scale.md
+# make docs         the documentation as a site in runs/site, with every module's reference; a warning is an error
 # make bench        speed and memory beside trl, Flower and Opacus, as ratios within one run (DEVICE=cuda for a GPU)
 
 SHELL := /bin/bash
@@ -30,7 +31,7 @@ export HF_HUB_OFFLINE ?= 1
 FEDLOOM = $(VENV)/bin/fedloom
 FILE = experiments/quickstart.toml
 
-.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge split split-real fedgc people safety safety_real real real-model real-test bench scale clean
+.PHONY: install install-report install-dev quickstart test slow test-carriers lint types check claims methods tune coverage alignment u2s knowledge split split-real fedgc people safety safety_real real real-model real-test bench scale docs clean
 
 install:
 	@VENV=$(VENV) EXTRAS= tools/install.sh
@@ -201,6 +202,11 @@ safety_real: real-model
 # and packaging back, and the tests do not pass with the typer that it allows beside a new click.
 BENCH_VENV ?= .venv-bench
 DEVICE ?= cpu
+
+docs:
+	@VENV=$(VENV) EXTRAS=docs tools/install.sh
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "runs/site/index.html; with the search: python -m http.server -b 127.0.0.1 -d runs/site"
 
 bench:
 	@VENV=$(BENCH_VENV) EXTRAS=bench CONSTRAINTS=constraints-bench.txt tools/install.sh
