@@ -13,7 +13,20 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from fedloom.base.errors import DataError
 
-__all__ = ["Chat", "Document", "Example", "Preference", "Role", "Shown", "Turn", "chat", "tagged", "text_id"]
+__all__ = [
+    "Chat",
+    "Document",
+    "Example",
+    "Preference",
+    "Role",
+    "Shown",
+    "Turn",
+    "Unasked",
+    "Wordless",
+    "chat",
+    "tagged",
+    "text_id",
+]
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -45,6 +58,33 @@ class Example(Protocol):
     def text(self) -> str:
         """All that is said in it, for lengths and languages; "" where it is no text."""
         ...
+
+
+class Unasked:
+    """What a kind of example inherits that asks nothing and has nothing to be held against."""
+
+    __slots__ = ()
+
+    @property
+    def prompt(self) -> tuple["Turn", ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def reference(self) -> str:
+        """Nothing."""
+        return ""
+
+
+class Wordless(Unasked):
+    """What a kind of example inherits that has no text either."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        """Nothing."""
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +200,7 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Document(Unasked):
     """Unstructured text; nothing is asked."""
 
     text: str
@@ -170,16 +210,6 @@ class Document:
     def key(self) -> str:
         """All of it."""
         return self.text
-
-    @property
-    def prompt(self) -> tuple[Turn, ...]:
-        """Nothing."""
-        return ()
-
-    @property
-    def reference(self) -> str:
-        """Nothing."""
-        return ""
 
 
 def chat(instruction: str, response: str, **tags: str) -> Chat:

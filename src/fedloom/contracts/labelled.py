@@ -8,36 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom.contracts.examples import Turn
+from fedloom.contracts.examples import Wordless
 from fedloom.contracts.model import Model
 
 __all__ = ["ClassifierModel", "Labelled", "Picture", "Row"]
 
 
-class _Members:
-    """What an example has besides its content."""
+class _Labelled(Wordless):
+    """An example that has a label besides its content."""
 
     __slots__ = ()
     label: str
-
-    @property
-    def prompt(self) -> tuple[Turn, ...]:
-        """Nothing is asked."""
-        return ()
 
     @property
     def reference(self) -> str:
         """The label."""
         return self.label
 
-    @property
-    def text(self) -> str:
-        """No text."""
-        return ""
-
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Picture(_Members):
+class Picture(_Labelled):
     """A picture with its label."""
 
     pixels: bytes
@@ -62,7 +52,7 @@ class Picture(_Members):
 
 
 @dataclass(frozen=True, slots=True)
-class Row(_Members):
+class Row(_Labelled):
     """A row of a table with its label."""
 
     values: tuple[float, ...]

@@ -34,14 +34,7 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, width: int
     slack_K = torch.zeros(len(parts), dtype=torch.int64) if ragged else max(sizes) - torch.tensor(sizes)
     # Where a sequence starts: behind all sequences before it and the padding of the parts before its own.
     start_E = lengths_E.cumsum(0) - lengths_E + (slack_K.cumsum(0) - slack_K)[client_E]
-    order_E = lengths_E.argsort(descending=True, stable=True)
-    groups = _groups(lengths_E[order_E].tolist(), _SPARED.get(device.type, _SPARED["cuda"]) / width)
-    # Side by side: the line of a sequence, the column of a token in it, and whether there is one.
-    width_E = torch.tensor([length for _, length in groups]).repeat_interleave(torch.tensor([n for n, _ in groups]))
-    line_M = order_E.repeat_interleave(width_E)
-    column_M = torch.arange(len(line_M)) - (width_E.cumsum(0) - width_E).repeat_interleave(width_E)
-    real_M = column_M < lengths_E[line_M]
-    place_M = torch.where(real_M, start_E[line_M] + column_M, 0)
+    order_E, groups, place_M, real_M = _lines(lengths_E, start_E, _SPARED.get(device.type, _SPARED["cuda"]) / width)
     length = sum(sizes) if ragged else max(sizes) * len(parts)
     example_U = torch.arange(len(lengths)).repeat_interleave(lengths_E)  # the U real tokens, sequence by sequence
     column_U = torch.arange(len(example_U)) - (lengths_E.cumsum(0) - lengths_E)[example_U]
@@ -77,6 +70,20 @@ def pack(parts: Sequence[Sequence[Encoded]], device: torch.device, *, width: int
         in_order=order_E.tolist() == list(range(len(lengths))),
         prompt_E=there(lengths_E.scatter_reduce(0, example_U, first_U, "amin")),
     )
+
+
+def _lines(
+    lengths_E: Tensor, start_E: Tensor, spared: float
+) -> tuple[Tensor, tuple[tuple[int, int], ...], Tensor, Tensor]:
+    """Return how sequences lie side by side: order and groups, each cell's place, whether a token is there."""
+    order_E = lengths_E.argsort(descending=True, stable=True)
+    groups = _groups(lengths_E[order_E].tolist(), spared)
+    # The line of a sequence, the column of a token in it, and whether there is one.
+    width_E = torch.tensor([length for _, length in groups]).repeat_interleave(torch.tensor([n for n, _ in groups]))
+    line_M = order_E.repeat_interleave(width_E)
+    column_M = torch.arange(len(line_M)) - (width_E.cumsum(0) - width_E).repeat_interleave(width_E)
+    real_M = column_M < lengths_E[line_M]
+    return order_E, groups, torch.where(real_M, start_E[line_M] + column_M, 0), real_M
 
 
 def _there(tensor: Tensor, device: torch.device) -> Tensor:

@@ -253,17 +253,29 @@ def _train(
         if record:
             params = ready.layout.tree(state.params_P) if ready.shared else {}
             yield RoundDone(index, len(ready.stages), record, clock.wall_s, params)
+    yield from _finished(ready, directory, stage, state, clock, measured)
+
+
+def _finished(
+    ready: Prepared,
+    directory: RunDirectory,
+    stage: Stage,
+    state: State,
+    clock: "_Clock",
+    measured: Callable[..., Evaluated],
+) -> Iterator[Event]:
+    """Measure and keep what a stage has trained."""
     hide_texts(ready, directory)
     state, kept = chosen(state)
     if kept:
         head = {"round": kept - 1, "wall_s": clock.wall_s, "leg": stage.name, "phase": "choice"}
         directory.append("metrics.jsonl", [head | {"name": "kept_round", "total": float(kept), "weight": 1.0}])
-    stated = _account(directory, ready, plan, state)
+    stated = _account(directory, ready, stage.plan, state)
     yield measured(ready, directory, state, stage, phase="final", wall_s=clock.wall_s)
     lineage = lineage_of_result(directory, ready, stage, state)
     for owner, params in models_of(ready, state, stage):
         folder = directory.path / (f"adapters/{file_name(owner)}" if owner else "adapter")
-        run.model.save(ready.model, params, str(folder))
+        ready.run.model.save(ready.model, params, str(folder))
         write_lineage(folder, lineage, stated)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fedloom.contracts.examples import Turn
+from fedloom.contracts.examples import Wordless
 from fedloom.people.captures import Capture
 from fedloom.people.measured import KnownSurface
 from fedloom.people.scene import Scene, scene_of
@@ -11,8 +11,8 @@ from fedloom.people.scene import Scene, scene_of
 __all__ = ["KnownPerson", "View", "views_of"]
 
 
-class _Members:
-    """What an example has besides its content."""
+class _OfPerson(Wordless):
+    """An example of a person's photographs."""
 
     __slots__ = ()
     scene: Scene
@@ -22,24 +22,9 @@ class _Members:
         """A hash of all photographs of the person: who is held out is held out from every side."""
         return self.scene.key
 
-    @property
-    def prompt(self) -> tuple[Turn, ...]:
-        """Nothing is asked."""
-        return ()
-
-    @property
-    def reference(self) -> str:
-        """Nothing."""
-        return ""
-
-    @property
-    def text(self) -> str:
-        """No text."""
-        return ""
-
 
 @dataclass(frozen=True, slots=True, repr=False)
-class View(_Members):
+class View(_OfPerson):
     """Some pixels of one photograph of a person, to be told from the others; there is no shape in it."""
 
     scene: Scene
@@ -54,7 +39,7 @@ class View(_Members):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class KnownPerson(_Members):
+class KnownPerson(_OfPerson):
     """A person whose surface is known, for tests alone: nothing learns from it."""
 
     scene: Scene
