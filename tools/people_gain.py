@@ -3,7 +3,7 @@
     python tools/people_gain.py runs/people/suite
 
 For each arm the distance to the truth in both directions beside the hull's, and the gain; then the share of the pooled
-gain that the others keep, with a 95 % interval by drawing seeds, and people within them, anew.
+gain that the others keep. Intervals are those of the package over seeds drawn anew, and people within them.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fedloom.base import rng
+from fedloom.evaluation.statistics import drawn_interval
 
 ARMS = ("local", "federated", "centralised")
 SCORES = ("hull_chamfer_cm", "chamfer_cm", "hull_acc_cm", "acc_cm", "hull_comp_cm", "comp_cm", "floor_cm", "gain_cm")
@@ -34,12 +35,6 @@ def scores_of(folder: Path) -> dict[str, dict[str, float]]:
     return {person: {name: float(np.mean(values)) for name, values in own.items()} for person, own in found.items()}
 
 
-def interval(draws: Sequence[float]) -> str:
-    """Return the middle 95 % of draws."""
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return f"[{low:.3f}, {high:.3f}]"
-
-
 def main(folder: Path) -> None:
     """Print the table."""
     seeds = sorted(int(run.name.rpartition("_s")[2]) for run in folder.glob("*/centralised_s*"))
@@ -48,18 +43,20 @@ def main(folder: Path) -> None:
     choices = [_choice(drawn, runs, seeds) for _ in range(DRAWS)]
     print(f"{len(seeds)} seeds, {sum(len(runs['local', seed]) for seed in seeds)} people of studios that took no part")
     for arm in ARMS:
-        told = {name: np.mean([one[name] for seed in seeds for one in runs[arm, seed].values()]) for name in SCORES}
-        gains = [_mean(runs, arm, choice) for choice in choices]
+        told = {
+            name: float(np.mean([one[name] for seed in seeds for one in runs[arm, seed].values()])) for name in SCORES
+        }
+        gain = drawn_interval(told["gain_cm"], np.array([_mean(runs, arm, one) for one in choices]), len(seeds))
         print(
             f"{arm}: Chamfer {told['chamfer_cm']:.3f} cm (hull {told['hull_chamfer_cm']:.3f}), surface to truth "
             f"{told['acc_cm']:.3f} ({told['hull_acc_cm']:.3f}), truth to surface {told['comp_cm']:.3f} "
-            f"({told['hull_comp_cm']:.3f}), floor {told['floor_cm']:.3f}; gain {told['gain_cm']:.3f} {interval(gains)}"
+            f"({told['hull_comp_cm']:.3f}), floor {told['floor_cm']:.3f}; gain {gain:.3f}"
         )
     for arm in ARMS[:2]:
-        shares = [_mean(runs, arm, choice) / _mean(runs, "centralised", choice) for choice in choices]
+        shares = np.array([_mean(runs, arm, one) / _mean(runs, "centralised", one) for one in choices])
         whole = [(seed, person) for seed in seeds for person in runs["local", seed]]
         share = _mean(runs, arm, whole) / _mean(runs, "centralised", whole)
-        print(f"{arm} keeps {share:.3f} {interval(shares)} of what pooling gains")
+        print(f"{arm} keeps {drawn_interval(share, shares, len(seeds)):.3f} of what pooling gains")
 
 
 def _choice(

@@ -8,6 +8,7 @@ import numpy as np
 from fedloom.base.errors import ConfigError, suggest
 from fedloom.base.plugin import AtLeast, Fraction, check_ranges
 from fedloom.base.rng import numpy_random
+from fedloom.evaluation.statistics import drawn_interval
 from fedloom.people.bodies.procedural import Procedural
 from fedloom.people.cameras import ring
 from fedloom.people.captures import Photo
@@ -48,7 +49,7 @@ is as weak beside neighbours as was best on the people that defaults were chosen
 by.
 """
 _ASKED = (SKIN, HAIR, UPPER, LOWER)
-_DRAWS, _POINTS = 1000, 6000
+_DRAWS, _POINTS = 10_000, 6000
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def ablation(
 ) -> Iterator[dict[str, str | float | int]]:
     """Yield a row for each condition and arm: mean, difference to one of the arms, both with 95 % intervals.
 
-    Intervals are of the mean over people, drawn anew 1,000 times; each person meets all arms with the same noise.
+    Intervals are those of evaluation.statistics over people drawn anew; each person meets all arms with the same noise.
     ConfigError for fewer than 2 people, of whom no interval tells anything, and for an arm that there is not.
     """
     if count < 2:
@@ -157,17 +158,14 @@ def ablation(
         told_AP = np.array([_scores(one, condition, arms.values()) for one in of_views[condition.views]]).T
         told = dict(zip(arms, told_AP, strict=True))
         for arm, values in told.items():
-            less = values - told[against]
             yield {
                 **vars(condition),
                 "arm": arm,
-                "miou": float(values.mean()),
-                **_between("miou", values[drawn].mean(1)),
-                "difference": float(less.mean()),
-                **_between("difference", less[drawn].mean(1)),
+                **_shown("miou", values, drawn),
+                **_shown("difference", values - told[against], drawn),
             }
 
 
-def _between(name: str, draws: Floats) -> dict[str, float]:
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+def _shown(name: str, values_P: Floats, drawn_RP: Ints) -> dict[str, float]:
+    found = drawn_interval(float(values_P.mean()), values_P[drawn_RP].mean(1), len(values_P))
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
