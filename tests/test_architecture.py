@@ -177,7 +177,7 @@ BUDGET = {
     "benchmark": 3_150,
     "cli": 2_580,
     "completers": 1_290,
-    "contracts": 3_165,
+    "contracts": 3_175,
     "data": 4_180,
     "diversity": 1_100,
     "evaluation": 2_620,
