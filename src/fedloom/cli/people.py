@@ -19,7 +19,7 @@ __all__ = ["people"]
 
 Chosen = TypeVar("Chosen", bound=str)
 
-people = typer.Typer(help="People and garments in layers, from a few photographs [people].")
+people = typer.Typer(help="People and garments in layers, from a few photographs (extra: people).")
 people.add_typer(read, name="read")
 
 
@@ -78,7 +78,7 @@ def separate(person: Person, quiet: Quiet = False) -> None:
     separate_layers(PersonFolder(person), Separation(), FineTuning(), _say(quiet))
 
 
-Bodies = Annotated[str, typer.Option("--body", help="Body model: procedural, smpl or anny [anny].")]
+Bodies = Annotated[str, typer.Option("--body", help="Body model: procedural, smpl or anny (an extra).")]
 BodyFile = Annotated[str, typer.Option("--body-path", help="The file of a body model that has one.")]
 
 
@@ -118,7 +118,10 @@ def export(
     person: Person,
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     texture: Annotated[
-        int, typer.Option(min=0, max=8192, help="Texels a side of each layer's picture [xatlas]; 0: colours by vertex.")
+        int,
+        typer.Option(
+            min=0, max=8192, help="Texels a side of each layer's picture (extra: xatlas); 0: colours by vertex."
+        ),
     ] = 0,
     field: Trained = "shipped",
 ) -> None:
