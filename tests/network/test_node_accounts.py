@@ -120,7 +120,7 @@ def test_counts_that_are_gone_are_not_zero(tmp_path):
 @pytest.mark.slow
 def test_a_training_that_fails_is_not_tried_and_counted_again(tmp_path):
     local = {"lr": 1e38, "steps": 2, "batch": 3}
-    found = federation(tmp_path, OWNERS, min_clients=3, deployment={"deadline_s": 4.0}, local=local, **PRIVATE)
+    found = federation(tmp_path, OWNERS, min_clients=3, deployment={"deadline_s": 8.0}, local=local, **PRIVATE)
     for name in OWNERS:
         found.write_policy(name, privacy={"unit": "example", "max_epsilon": 1e6})
     ready, ended = threading.Event(), []
@@ -136,6 +136,6 @@ def test_a_training_that_fails_is_not_tried_and_counted_again(tmp_path):
     with found.at_work(ready):
         server = threading.Thread(target=serving, daemon=True)
         server.start()
-        server.join(timeout=100)
+        server.join(timeout=250)
     assert ended and {line["client"] for line in refused()} == {"client0", "client1"} and len(refused()) == 2
     assert journal_of(found).uses() == {"client0": 2, "client1": 2}

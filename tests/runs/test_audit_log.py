@@ -1,7 +1,6 @@
 """The schedule of a run, known before its first round, and the audit log: what the server sees of every row."""
 
 import json
-import os
 import time
 from dataclasses import replace
 
@@ -185,7 +184,7 @@ def test_what_an_aggregator_says_of_single_rows_is_told_client_by_client(tmp_pat
 def test_killed_and_gone_on_with_its_bytes_are_those_of_an_unbroken_run(tmp_path):
     run = read_run(TABLE | {"rule": "scaffold", "codec": "int8", "rounds": 8, "checkpoint_every": 3})
     start_s = time.monotonic()
-    os.waitpid(in_a_process(lambda: run_to_the_end(run, tmp_path / "unbroken")), 0)
+    in_a_process(run_to_the_end, run, tmp_path / "unbroken").join()
     took_s = time.monotonic() - start_s
     kill_and_resume(run, tmp_path / "killed", kills=4, longest_s=0.9 * took_s, seed=3)
     for name in ("audit.jsonl", "schedule.jsonl"):

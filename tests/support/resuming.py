@@ -1,12 +1,16 @@
 """Runs that are killed and gone on with."""
 
 import json
+import multiprocessing
 import os
 import random
-import signal
 import time
+from multiprocessing import forkserver
+
+import pytest
 
 from fedloom import api
+from support.paths import ROOT
 
 
 def logs(folder):
@@ -38,15 +42,21 @@ def unbroken_and_stopped(run, folder, *, after):
     return folder / "unbroken", folder / "stopped"
 
 
-def in_a_process(action):
-    """Fork a child that does `action` and vanishes; the fork spares it the imports."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        finally:
-            os._exit(0)
-    return pid
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["support.preloaded"])
+
+
+def in_a_process(action, *given):
+    """Start a child that does `action`, forked from a server that has the imports and no threads.
+
+    A fork of a process with threads, of grpc or tqdm for instance, may wait for ever for a lock that one of them held.
+    """
+    with pytest.MonkeyPatch.context() as patch:  # where the server looks for its imports: it does not take sys.path
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")]))
+        forkserver.ensure_running()
+    child = _SERVER.Process(target=action, args=given)
+    child.start()
+    return child
 
 
 def go_on(run, folder):
@@ -59,8 +69,8 @@ def kill_and_resume(run, folder, *, kills, longest_s, seed):
     """Start or resume in a child, kill it after a random time, `kills` times; then let it end."""
     draw = random.Random(seed)
     for _ in range(kills):
-        pid = in_a_process(lambda: go_on(run, folder))
+        child = in_a_process(go_on, run, folder)
         time.sleep(draw.uniform(0.02, longest_s))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    os.waitpid(in_a_process(lambda: go_on(run, folder)), 0)
+        child.kill()
+        child.join()
+    in_a_process(go_on, run, folder).join()
