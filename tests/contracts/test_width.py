@@ -19,6 +19,8 @@ from support import numbers
 from support.command import fedloom
 from support.tools import tool
 
+pytestmark = pytest.mark.slow
+
 TABLE = numbers.TABLE | {
     "rounds": 8,
     "local": {"steps": 5, "batch": 4, "lr": 0.1, "schedule": "constant", "optimiser": "sgd", "clip_norm": 0.0},

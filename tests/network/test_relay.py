@@ -21,7 +21,7 @@ from support.federation import asked_federation, federation
 from support.relay import Relay, linked, serving
 from support.resuming import adapters, logs, run_to_the_end
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 SECURE = {"aggregator": {"name": "secure_sum", "clip": 0.5}, "weighting": "uniform"}
 CASES = {
     "plain": {},

@@ -18,7 +18,7 @@ from support.resuming import adapters
 from support.small_runs import write_records
 from support.tls_relay import TlsRelay, chi_squared
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 SPLIT = {
     "protocol": {"name": "split", "wire": "float32"},
     "local": {"lr": 0.02, "steps": 2, "batch": 3},

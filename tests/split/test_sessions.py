@@ -20,6 +20,8 @@ from fedloom.split.sessions import Sessions
 from fedloom.split.wire import WIRES
 from support.split_models import examples, model
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [one.tokens_T.tolist() for one in examples(9, 4, 17, 6, 1)]
 NEW = 12
 FAMILIES = ["llama", "qwen2", "gpt2"]
